@@ -1,0 +1,126 @@
+"""Every error that crosses a boundary of unios, sorted by who must act.
+
+An error class exists only if some caller would react differently to it. Each has a stable wire code and exit code.
+A message is a plain sentence: what happened, and what to do about it.
+"""
+
+from typing import ClassVar
+
+
+class UniosError(Exception):
+    """Base of all; never raised itself."""
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 70
+
+
+class CallerError(UniosError):
+    """The call is wrong: the caller must change it."""
+
+    code = "caller"
+    exit_code = 1
+
+
+class NotFound(CallerError):
+    """What the call names does not exist."""
+
+    code = "not-found"
+
+
+class Denied(CallerError):
+    """The caller has no right to it."""
+
+    code = "denied"
+    exit_code = 77
+
+
+class ProgramNotFound(CallerError):
+    """No eligible node has the program."""
+
+    code = "program-not-found"
+    exit_code = 127
+
+
+class ProgramNotRunnable(CallerError):
+    """The program is there and cannot be executed."""
+
+    code = "program-not-runnable"
+    exit_code = 126
+
+
+class Unavailable(UniosError):
+    """Nothing was done; try later or elsewhere."""
+
+    code = "unavailable"
+    exit_code = 75
+
+
+class OutcomeUnknown(UniosError):
+    """It may or may not have been done: retry only what is idempotent."""
+
+    code = "outcome-unknown"
+    exit_code = 76
+
+
+class PeerRestarted(UniosError):
+    """The peer is a new incarnation: what it held for the caller is gone."""
+
+    code = "peer-restarted"
+    exit_code = 76
+
+
+class Compacted(UniosError):
+    """The revision asked for is gone, or of another generation: resynchronise by range."""
+
+    code = "compacted"
+    exit_code = 75
+
+
+class DataLost(UniosError):
+    """Data are gone for good: a person must decide."""
+
+    code = "data-lost"
+    exit_code = 74
+
+
+class ProtocolError(UniosError):
+    """The peer sent what no version of the protocol allows; the connection is closed."""
+
+    code = "protocol"
+    exit_code = 70
+
+
+class InternalError(UniosError):
+    """A defect of unios."""
+
+    code = "internal"
+    exit_code = 70
+
+
+_CLASSES: tuple[type[UniosError], ...] = (
+    CallerError,
+    NotFound,
+    Denied,
+    ProgramNotFound,
+    ProgramNotRunnable,
+    Unavailable,
+    OutcomeUnknown,
+    PeerRestarted,
+    Compacted,
+    DataLost,
+    ProtocolError,
+    InternalError,
+)
+_BY_CODE = {cls.code: cls for cls in _CLASSES}
+
+
+def to_wire(error: BaseException) -> tuple[str, str]:
+    """Return (code, sentence). An exception that is not ours becomes `internal` with its type named."""
+    if isinstance(error, UniosError):
+        return error.code, str(error)
+    return InternalError.code, f"{type(error).__name__}: {error}"
+
+
+def from_wire(code: str, text: str) -> UniosError:
+    """Return the error for a wire code; an unknown code (a newer peer) becomes InternalError."""
+    return _BY_CODE.get(code, InternalError)(text)

@@ -1,0 +1,74 @@
+"""Every bound and every period, in one place. Units last in the name."""
+
+# leases and failure detection (design: loss noticed <= 1.5 s)
+LEASE_TTL_MS = 1_200
+"""The store ends a lease this long after it last received a renewal."""
+LEASE_HOLD_MS = 900
+"""A holder trusts its lease this long after it *sent* the last acknowledged renewal; must stay below the TTL."""
+LEASE_RENEW_MS = 250
+LEASE_TTL_MS_MIN = 100
+LEASE_TTL_MS_MAX = 3_600_000
+LEASES_MAX = 10_000
+
+# supervision (design: a dead or hung service is replaced within 1 s)
+BEAT_MS = 150
+HUNG_MS = 600
+"""A process of ours whose beat is older than this is killed and replaced."""
+RESTART_DELAY_MS_MAX = 10_000
+RESTART_DELAY_MS_FIRST = 50
+RESTART_WINDOW_MS = 10_000
+"""Deaths that are further apart than this do not add up."""
+
+# wire
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+"""Largest message; streams and buffers are cut into smaller ones."""
+FDS_MAX = 16
+REQUESTS_PER_PEER_MAX = 1_024
+STREAM_WINDOW_BYTES = 1024 * 1024
+SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+HELLO_TIMEOUT_MS = 5_000
+CONNECT_TIMEOUT_MS = 3_000
+LINK_RETRY_MS_MAX = 2_000
+CLIENTS_MAX = 1_024
+RELAY_HOPS_MAX = 4
+
+# store
+KEY_BYTES_MAX = 1_024
+VALUE_BYTES_MAX = 4 * 1024 * 1024
+TRANSACTION_OPERATIONS_MAX = 512
+RANGE_RECORDS_MAX = 10_000
+"""A range answers at most this many; the rest is asked for by key."""
+WATCH_QUEUE_EVENTS_MAX = 50_000
+"""A watcher this far behind is cut off and has to resynchronise by range."""
+HISTORY_REVISIONS_KEPT = 20_000
+"""Older revisions are compacted away on their own."""
+
+# processes
+PID_MIN = 300
+PID_MAX = 32_767
+"""Linux's smallest default pid_max, so that every node can give every global pid."""
+ARGUMENT_BYTES_MAX = 131_071
+"""Linux's MAX_ARG_STRLEN, less the closing zero: one argument or one environment string."""
+SPEC_BYTES_MAX = 2_000_000
+"""Arguments and environment together; below what Linux grants under the default stack limit (2 MiB)."""
+ARGV_SHOWN_BYTES_MAX = 4_096
+"""How much of argv the process record itself carries."""
+TREES_PER_NODE_MAX = 4_096
+RECORDS_ENDED_KEPT = 1_000
+EVENTS_KEPT = 2_000
+TOKEN_TTL_S = 3_600
+TOKEN_TTL_S_MAX = 30 * 86_400
+RESTARTS_MAX = 1_000
+
+# streams
+STREAM_SEGMENT_BYTES = 1024 * 1024
+STREAM_KEPT_BYTES = 16 * 1024 * 1024
+"""Of each of a process's two output streams; the oldest segment goes first."""
+STREAM_HOLD_S = 10
+"""How long an init waits for an attached reader that vanished before it lets old output go again."""
+STDIN_BUFFER_BYTES = 256 * 1024
+
+# ports
+PORTS_MAX = 10_000
+PORT_NAME_BYTES_MAX = 200
+PORT_CHANNEL_WINDOW_BYTES = 1024 * 1024
