@@ -1,0 +1,105 @@
+"""The messages of a connection: each side greets, then either may ask.
+
+- `Hello` is the first frame each way and agrees on a protocol version.
+- `Request` is answered by any number of `Reply(more=True)`, then by one `Reply(more=False)` or one `Fault`.
+- `Item` carries more input to a request that is under way; `Cancel` withdraws it.
+- `Credit` allows the other side to send that many more bytes of items; it is how back-pressure crosses a connection.
+
+Bodies are msgpack of the operation's own type. Unknown fields are ignored by construction (msgspec): a newer peer may add some.
+"""
+
+from typing import Final
+
+import msgspec
+
+from unios.errors import ProtocolError
+
+PROTOCOL_MIN: Final = 1
+PROTOCOL_MAX: Final = 1
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
+    """`facts` is free text about the sender: node, system, incarnation."""
+
+    protocol_min: int
+    protocol_max: int
+    role: str = ""
+    facts: dict[str, str] = {}
+
+
+class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
+    """`node`: to be done by that node, empty for the one that reads it. `user`: on whose behalf; only kernels are believed."""
+
+    id: int
+    op: str
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    node: str = ""
+    user: str = ""
+    descriptors: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
+    id: int
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    more: bool = False
+    descriptors: int = 0
+
+
+class Fault(msgspec.Struct, frozen=True, tag="fault", omit_defaults=True):
+    id: int
+    code: str
+    text: str = ""
+
+
+class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
+    """From the asking side to a request under way; `end` says that no more will come."""
+
+    id: int
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    end: bool = False
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    id: int
+
+
+class Credit(msgspec.Struct, frozen=True, tag="credit", omit_defaults=True):
+    """`to_asker`: the sender is the answering side and grants room for items; else the asker grants room for replies."""
+
+    id: int
+    bytes: int
+    to_asker: bool = False
+
+
+Message = Hello | Request | Reply | Fault | Item | Cancel | Credit
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes) -> Message:
+    """Return the message in a frame; ProtocolError if it is none."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"the peer sent a message that is none: {error}") from error
+
+
+def pack(body: object) -> msgspec.Raw:
+    """Return a body for a message."""
+    return msgspec.Raw(_encoder.encode(body))
+
+
+def agree(theirs: Hello) -> int:
+    """Return the newest protocol version that both sides speak; ProtocolError if there is none."""
+    version = min(PROTOCOL_MAX, theirs.protocol_max)
+    if version < max(PROTOCOL_MIN, theirs.protocol_min):
+        raise ProtocolError(
+            f"the peer speaks protocol {theirs.protocol_min} to {theirs.protocol_max}, this side {PROTOCOL_MIN} to "
+            f"{PROTOCOL_MAX}: upgrade the older of the two"
+        )
+    return version

@@ -1,0 +1,458 @@
+"""A connection on which both sides ask and answer, in asyncio.
+
+- `start` exchanges greetings; `call` asks once; `stream` asks for many answers and may send items along.
+- The handler is called once per request in a task of its own; the task is cancelled when the asker cancels or the connection ends.
+- A request whose connection breaks after it was sent is OutcomeUnknown, never a guess; one that could not be sent is Unavailable.
+- Requests at a time, items under way and bytes queued are bounded (limits.py): over the bound a request is refused as Unavailable,
+  a sender of items waits for credit, and one that does not is cut off.
+
+Never retries, never interprets a body.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
+from unios.limits import FDS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.frames import FrameReader, frame
+from unios.wire.messages import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    Cancel,
+    Credit,
+    Fault,
+    Hello,
+    Item,
+    Message,
+    Reply,
+    Request,
+    agree,
+    decode,
+    encode,
+    pack,
+)
+from unios.wire.transport import Transport
+
+T = TypeVar("T")
+
+
+class Answer(msgspec.Struct):
+    """A handler's result that carries descriptors; they are closed here once they are sent."""
+
+    body: object
+    descriptors: list[int] = []
+
+
+class _Window:
+    """Room left to send items of one request."""
+
+    __slots__ = ("_changed", "room")
+
+    def __init__(self) -> None:
+        self.room = STREAM_WINDOW_BYTES
+        self._changed = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        while self.room <= 0:
+            self._changed.clear()
+            await self._changed.wait()
+        self.room -= size
+
+    def grant(self, size: int) -> None:
+        self.room += size
+        self._changed.set()
+
+
+class _Inbox:
+    """Items received and not yet read, bounded by the credit that was granted."""
+
+    __slots__ = ("_arrived", "_held", "_items", "_owed", "ended", "failure", "grant")
+
+    def __init__(self, grant: Callable[[int], None]) -> None:
+        self.grant = grant
+        self._items: deque[tuple[msgspec.Raw, list[int]]] = deque()
+        self._arrived = asyncio.Event()
+        self._owed = 0
+        self._held = 0
+        self.ended = False
+        self.failure: UniosError | None = None
+
+    def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
+        self._items.append((body, descriptors))
+        self._held += len(memoryview(body))
+        if self._held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
+            raise ProtocolError("the peer sent items without credit")
+        self._arrived.set()
+
+    def end(self, failure: UniosError | None = None) -> None:
+        self.ended, self.failure = True, failure
+        self._arrived.set()
+
+    async def get(self) -> tuple[msgspec.Raw, list[int]] | None:
+        """Return the next item, None at the end; raise what ended it."""
+        while not self._items:
+            if self.ended:
+                if self.failure is not None:
+                    raise self.failure
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        item = self._items.popleft()
+        size = len(memoryview(item[0]))
+        self._owed += size
+        self._held -= size
+        if self._owed >= STREAM_WINDOW_BYTES // 4:
+            self.grant(self._owed)
+            self._owed = 0
+        return item
+
+    def discard(self) -> None:
+        for _body, descriptors in self._items:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._items.clear()
+
+
+class Call:
+    """A request as its handler sees it."""
+
+    def __init__(self, peer: "Peer", request: Request, descriptors: list[int]) -> None:
+        self.peer = peer
+        self.op = request.op
+        self.node = request.node
+        self.user = request.user
+        self.body = request.body
+        self.descriptors = descriptors
+        self._id = request.id
+        self._window = _Window()
+        self._inbox = _Inbox(lambda size: peer.send(Credit(request.id, size, to_asker=True)))
+
+    def take_descriptors(self) -> list[int]:
+        """Return the descriptors that came with the request; they are the handler's to close from now on."""
+        taken, self.descriptors = self.descriptors, []
+        return taken
+
+    def decode(self, type_: type[T]) -> T:
+        """Return the body; CallerError if it is not of that type."""
+        try:
+            return msgspec.msgpack.decode(self.body, type=type_)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise CallerError(f"the arguments of {self.op} are wrong: {error}") from error
+
+    async def send(self, item: object, descriptors: Sequence[int] = ()) -> None:
+        """Send one of many answers; waits for room. The descriptors stay the caller's."""
+        body = pack(item)
+        await self._window.take(len(memoryview(body)))
+        self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors)
+        await self.peer.transport.drain()
+
+    async def receive(self, type_: type[T]) -> T | None:
+        """Return the asker's next item, None when it has no more."""
+        item = await self._inbox.get()
+        if item is None:
+            return None
+        try:
+            return msgspec.msgpack.decode(item[0], type=type_)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise CallerError(f"an item sent to {self.op} is wrong: {error}") from error
+
+
+Handler = Callable[[Call], Awaitable[object]]
+
+
+async def refuse(call: Call) -> object:
+    """Handler of a side that only asks."""
+    raise CallerError(f"this side answers nothing, {call.op} neither")
+
+
+class Stream:
+    """The asking side of a request with many answers. Use `async with` or `close` it."""
+
+    def __init__(self, peer: "Peer", id_: int) -> None:
+        self._peer = peer
+        self._id = id_
+        self._window = _Window()
+        self._inbox = _Inbox(lambda size: peer.send(Credit(id_, size)))
+        self.result: msgspec.Raw | None = None
+
+    async def __aenter__(self) -> "Stream":
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.close()
+
+    async def next(self, type_: type[T]) -> T | None:
+        """Return the next answer, None at the end."""
+        item = await self._inbox.get()
+        return None if item is None else msgspec.msgpack.decode(item[0], type=type_)
+
+    async def items(self, type_: type[T]) -> AsyncIterator[T]:
+        while (item := await self._inbox.get()) is not None:
+            yield msgspec.msgpack.decode(item[0], type=type_)
+
+    async def send(self, item: object) -> None:
+        """Send one item to the answering side; waits for room."""
+        body = pack(item)
+        await self._window.take(len(memoryview(body)))
+        if self._inbox.failure is not None:
+            raise self._inbox.failure
+        self._peer.send(Item(self._id, body))
+        await self._peer.transport.drain()
+
+    def end(self) -> None:
+        """Say that no more items will come."""
+        self._peer.send(Item(self._id, end=True))
+
+    def close(self) -> None:
+        """Withdraw the request if it is still under way; idempotent."""
+        self._peer.forget(self._id)
+
+
+class Peer:
+    """One connection. Takes the transport over; all methods belong to the loop's thread."""
+
+    def __init__(
+        self, transport: Transport, handler: Handler = refuse, *, role: str = "", facts: dict[str, str] | None = None
+    ) -> None:
+        self.transport = transport
+        self.handler = handler
+        self.hello = Hello(PROTOCOL_MIN, PROTOCOL_MAX, role, facts or {})
+        self.theirs: Hello | None = None
+        self.protocol = 0
+        self.why_closed = ""
+        self._reader = FrameReader()
+        self._descriptors: deque[int] = deque()
+        self._next_id = 1
+        self._waiting: dict[int, asyncio.Future[tuple[msgspec.Raw, list[int]]]] = {}
+        self._streams: dict[int, Stream] = {}
+        self._calls: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        loop = asyncio.get_running_loop()
+        self._greeted: asyncio.Future[Hello] = loop.create_future()
+        self._closed: asyncio.Future[str] = loop.create_future()
+
+    async def start(self, *, timeout_ms: int = HELLO_TIMEOUT_MS) -> Hello:
+        """Exchange greetings; return theirs. ProtocolError if no version fits, Unavailable if the peer does not greet in time."""
+        self.transport.start(self._on_bytes, self._on_close)
+        self.send(self.hello)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._greeted), timeout_ms / 1000)
+        except TimeoutError:
+            self.close("the peer did not greet in time")
+            raise Unavailable(f"the peer did not greet within {timeout_ms} ms") from None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.done()
+
+    async def closed(self) -> str:
+        """Wait until the connection has ended; return why."""
+        return await asyncio.shield(self._closed)
+
+    def close(self, why: str = "closed here") -> None:
+        self.transport.close(why)
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        self.transport.write(frame(encode(message)), descriptors)
+
+    async def call(
+        self,
+        op: str,
+        body: object = None,
+        type_: type[T] | Any = Any,
+        *,
+        node: str = "",
+        user: str = "",
+        descriptors: Sequence[int] = (),
+        timeout_ms: int | None = None,
+    ) -> Any:
+        """Ask once and return the answer; raise what the other side raised. For descriptors in an answer use the next one."""
+        raw, received = await self._ask(op, body, node, user, descriptors, timeout_ms)
+        for descriptor in received:
+            os.close(descriptor)
+        return msgspec.msgpack.decode(raw, type=type_)
+
+    async def call_with_descriptors(
+        self, op: str, body: object = None, *, node: str = "", user: str = "", timeout_ms: int | None = None
+    ) -> tuple[msgspec.Raw, list[int]]:
+        """Ask once; return the raw answer and its descriptors, which are the caller's to close."""
+        return await self._ask(op, body, node, user, (), timeout_ms)
+
+    async def _ask(
+        self, op: str, body: object, node: str, user: str, descriptors: Sequence[int], timeout_ms: int | None
+    ) -> tuple[msgspec.Raw, list[int]]:
+        id_ = self._begin()
+        payload = pack(body)
+        future: asyncio.Future[tuple[msgspec.Raw, list[int]]] = asyncio.get_running_loop().create_future()
+        self._waiting[id_] = future
+        try:
+            self.send(Request(id_, op, payload, node, user, len(descriptors)), descriptors)
+            if timeout_ms is None:
+                return await future
+            return await asyncio.wait_for(future, timeout_ms / 1000)
+        except TimeoutError:
+            raise OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms") from None
+        finally:
+            del self._waiting[id_]
+            if future.cancelled():
+                self.send(Cancel(id_))
+
+    def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", descriptors: Sequence[int] = ()) -> Stream:
+        """Ask for many answers."""
+        id_ = self._begin()
+        stream = Stream(self, id_)
+        self._streams[id_] = stream
+        self.send(Request(id_, op, pack(body), node, user, len(descriptors)), descriptors)
+        return stream
+
+    def _begin(self) -> int:
+        if self.is_closed:
+            raise Unavailable(f"the connection has ended: {self.why_closed}")
+        id_ = self._next_id
+        self._next_id += 1
+        return id_
+
+    def forget(self, id_: int) -> None:
+        stream = self._streams.pop(id_, None)
+        if stream is not None:
+            stream._inbox.discard()
+            if not stream._inbox.ended:
+                stream._inbox.end(Unavailable("the stream was closed here"))
+                self.send(Cancel(id_))
+
+    # incoming
+
+    def _on_bytes(self, data: bytes, descriptors: list[int]) -> None:
+        self._descriptors.extend(descriptors)
+        try:
+            if len(self._descriptors) > 4 * FDS_MAX:
+                raise ProtocolError("the peer sent descriptors that no message claims")
+            for payload in self._reader.feed(data):
+                self._on_message(decode(payload))
+        except ProtocolError as error:
+            if not self._greeted.done():
+                self._greeted.set_exception(error)
+            self.close(str(error))
+
+    def _claim(self, count: int) -> list[int]:
+        if not 0 <= count <= len(self._descriptors):
+            raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
+        return [self._descriptors.popleft() for _ in range(count)]
+
+    def _on_message(self, message: Message) -> None:
+        if self.theirs is None:
+            if not isinstance(message, Hello):
+                raise ProtocolError("the peer did not greet")
+            self.protocol = agree(message)
+            self.theirs = message
+            if not self._greeted.done():
+                self._greeted.set_result(message)
+            return
+        match message:
+            case Request():
+                self._on_request(message)
+            case Reply():
+                self._on_reply(message)
+            case Fault():
+                self._on_fault(message)
+            case Item():
+                self._on_item(message)
+            case Cancel():
+                if (entry := self._calls.get(message.id)) is not None:
+                    entry[1].cancel()
+            case Credit():
+                self._on_credit(message)
+            case Hello():
+                raise ProtocolError("the peer greeted twice")
+
+    def _on_request(self, request: Request) -> None:
+        descriptors = self._claim(request.descriptors)
+        if request.id in self._calls:
+            raise ProtocolError("the peer used a request id twice")
+        if len(self._calls) >= REQUESTS_PER_PEER_MAX:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.send(
+                Fault(request.id, Unavailable.code, f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection")
+            )
+            return
+        call = Call(self, request, descriptors)
+        self._calls[request.id] = (call, asyncio.get_running_loop().create_task(self._serve(call, request.id)))
+
+    async def _serve(self, call: Call, id_: int) -> None:
+        answer: Answer | None = None
+        try:
+            result = await self.handler(call)
+            answer = result if isinstance(result, Answer) else Answer(result)
+            self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors)
+        except asyncio.CancelledError:
+            self.send(Fault(id_, OutcomeUnknown.code, f"{call.op} was cancelled"))
+        except Exception as error:  # noqa: BLE001 the boundary: whatever a handler raises goes to the asker as a fault
+            self.send(Fault(id_, *to_wire(error)))
+        finally:
+            self._calls.pop(id_, None)
+            call._inbox.discard()
+            for descriptor in (*call.descriptors, *(answer.descriptors if answer else ())):
+                os.close(descriptor)
+
+    def _on_reply(self, reply: Reply) -> None:
+        descriptors = self._claim(reply.descriptors)
+        if (stream := self._streams.get(reply.id)) is not None:
+            if reply.more:
+                stream._inbox.put(reply.body, descriptors)
+                return
+            self._streams.pop(reply.id)
+            stream.result = reply.body
+            stream._inbox.end()
+        elif (future := self._waiting.get(reply.id)) is not None and not future.done() and not reply.more:
+            future.set_result((reply.body, descriptors))
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _on_fault(self, fault: Fault) -> None:
+        error = from_wire(fault.code, fault.text)
+        if (stream := self._streams.pop(fault.id, None)) is not None:
+            stream._inbox.end(error)
+            stream._window.grant(STREAM_WINDOW_BYTES)
+        elif (future := self._waiting.get(fault.id)) is not None and not future.done():
+            future.set_exception(error)
+
+    def _on_item(self, item: Item) -> None:
+        if (entry := self._calls.get(item.id)) is not None:
+            if item.end:
+                entry[0]._inbox.end()
+            else:
+                entry[0]._inbox.put(item.body, [])
+
+    def _on_credit(self, credit: Credit) -> None:
+        if not 0 < credit.bytes <= STREAM_WINDOW_BYTES * 16:
+            raise ProtocolError("the peer granted credit out of bounds")
+        if credit.to_asker:
+            if (stream := self._streams.get(credit.id)) is not None:
+                stream._window.grant(credit.bytes)
+        elif (entry := self._calls.get(credit.id)) is not None:
+            entry[0]._window.grant(credit.bytes)
+
+    def _on_close(self, why: str) -> None:
+        self.why_closed = why
+        if not self._greeted.done():
+            self._greeted.set_exception(Unavailable(why))
+        self._greeted.exception() if self._greeted.done() and not self._greeted.cancelled() else None
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(OutcomeUnknown(f"the connection ended before the answer came: {why}"))
+        for stream in self._streams.values():
+            stream._inbox.end(Unavailable(f"the connection ended: {why}"))
+            stream._window.grant(STREAM_WINDOW_BYTES)
+        self._streams.clear()
+        for _call, task in self._calls.values():
+            task.cancel()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+        if not self._closed.done():
+            self._closed.set_result(why)

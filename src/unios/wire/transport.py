@@ -1,0 +1,167 @@
+"""Byte transports under a Peer: a connected socket in an asyncio loop, with descriptors where it is a Unix socket.
+
+Own thin loop rather than asyncio's streams, since those cannot pass descriptors. Never frames, never blocks. What is queued for
+a slow reader is bounded by the caller: it awaits `drain` when `queued` is over SEND_QUEUE_BYTES_MAX.
+"""
+
+import array
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from unios.limits import FDS_MAX, SEND_QUEUE_BYTES_MAX
+
+READ_BYTES = 256 * 1024
+
+OnBytes = Callable[[bytes, list[int]], None]
+OnClose = Callable[[str], None]
+
+
+class Transport(Protocol):
+    """What a Peer needs below it. `on_bytes` owns the descriptors it is given; `on_close` is called once, with the reason."""
+
+    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None: ...
+
+    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Queue bytes; the descriptors are duplicated by the kernel when they are sent, the caller keeps its own."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until less than SEND_QUEUE_BYTES_MAX is queued, or the transport is closed."""
+        ...
+
+    def close(self, why: str = "") -> None: ...
+
+
+class SocketTransport:
+    """A connected, non-blocking stream socket. Takes the socket over."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self.unix = sock.family == socket.AF_UNIX
+        self.closed = False
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[memoryview, list[int]]] = deque()
+        self._queued = 0
+        self._room: list[asyncio.Future[None]] = []
+        self._writing = False
+        self._on_bytes: OnBytes | None = None
+        self._on_close: OnClose | None = None
+
+    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
+        self._on_bytes, self._on_close = on_bytes, on_close
+        if self.closed:
+            self._loop.call_soon(on_close, "closed")
+        else:
+            self._loop.add_reader(self.sock.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        descriptors: list[int] = []
+        try:
+            data = self._receive(descriptors) if self.unix else self.sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.close(f"the connection broke: {os.strerror(error.errno or 0)}")
+            return
+        if not data:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.close("the peer closed the connection")
+        elif self._on_bytes is not None:
+            self._on_bytes(data, descriptors)
+
+    def _receive(self, descriptors: list[int]) -> bytes:
+        data, ancillary, _flags, _address = self.sock.recvmsg(READ_BYTES, socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % 4])
+                descriptors.extend(numbers)
+        return data
+
+    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        if self.closed:
+            return
+        rest = memoryview(data)
+        if not self._queue:
+            sent = self._send(rest, descriptors)
+            if sent < 0 or sent == len(rest):
+                return
+            if sent:
+                rest, descriptors = rest[sent:], ()
+        self._queue.append((rest, [os.dup(d) for d in descriptors]))
+        self._queued += len(rest)
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self.sock.fileno(), self._writable)
+
+    def _send(self, data: memoryview, descriptors: Sequence[int]) -> int:
+        """Return how much went out now; -1 if the connection broke."""
+        try:
+            if descriptors:
+                rights = array.array("i", descriptors)
+                return self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._loop.call_soon(self.close, f"the connection broke: {os.strerror(error.errno or 0)}")
+            return -1
+
+    def _writable(self) -> None:
+        while self._queue:
+            data, descriptors = self._queue[0]
+            sent = self._send(data, descriptors)
+            if sent <= 0:
+                break
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._queued -= sent
+            if sent == len(data):
+                self._queue.popleft()
+            else:
+                self._queue[0] = (data[sent:], [])
+        if not self._queue and self._writing:
+            self._writing = False
+            self._loop.remove_writer(self.sock.fileno())
+        if self._queued < SEND_QUEUE_BYTES_MAX // 2:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._room = self._room, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def drain(self) -> None:
+        while self._queued > SEND_QUEUE_BYTES_MAX and not self.closed:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(future)
+            await future
+
+    def close(self, why: str = "closed") -> None:
+        if self.closed:
+            return
+        self.closed = True
+        descriptor = self.sock.fileno()
+        self._loop.remove_reader(descriptor)
+        if self._writing:
+            self._loop.remove_writer(descriptor)
+        for _data, descriptors in self._queue:
+            for queued in descriptors:
+                os.close(queued)
+        self._queue.clear()
+        self._queued = 0
+        with contextlib.suppress(OSError):
+            self.sock.close()
+        self._wake()
+        if self._on_close is not None:
+            self._on_close(why)
