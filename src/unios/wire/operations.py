@@ -1,0 +1,293 @@
+"""What may be asked of a kernel and of the first services: each operation's arguments and answers.
+
+An operation is named `group.verb`. docs/kernel.md is its manual: rights, errors, idempotence. A request's `node` field sends it to
+another node through this one; the answer is the same. argv, env and paths are bytes, since Linux does not promise text.
+"""
+
+import msgspec
+
+
+class Empty(msgspec.Struct, frozen=True):
+    """No arguments, or nothing to say."""
+
+
+# ports
+
+
+class Listen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """ports.listen -> Empty and one descriptor (SOCK_SEQPACKET) from which `Accepted` packets, each with one descriptor, are read."""
+
+    name: str
+    mode: int = 0o600
+    """Who may connect, as in a file's mode: 0o600 the owner, 0o666 everybody."""
+
+
+class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A connection handed to a listener; the stamp is the kernel's, not the caller's."""
+
+    connection: int
+    port: str
+    user: str
+    privileged: bool
+    node: str
+    pid: int = 0
+    """The caller's global pid if it is a process of the system, else 0."""
+    incarnation: int = 0
+
+
+class Connect(msgspec.Struct, frozen=True, omit_defaults=True):
+    """ports.connect -> Connected and one descriptor (SOCK_STREAM)."""
+
+    name: str
+    wait_ms: int = 0
+    """How long to wait for a port that nobody listens on."""
+
+
+class Connected(msgspec.Struct, frozen=True):
+    connection: int
+
+
+class Revoke(msgspec.Struct, frozen=True):
+    """ports.revoke, ports.close: cut one brokered connection (both ends see the end), or with 0 the whole port."""
+
+    name: str = ""
+    connection: int = 0
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """ports.grant: let another user connect to a port of the caller's."""
+
+    name: str
+    user: str
+
+
+# processes
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """processes.spawn -> Spawned. Starts the tree for a record that is assigned to the node asked. Privileged. Idempotent."""
+
+    pid: int
+    incarnation: int
+
+
+class Spawned(msgspec.Struct, frozen=True):
+    pid: int
+    incarnation: int
+    started_ms: int
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.signal -> Empty. `tree`: to every Linux process of the tree, not only to the program."""
+
+    pid: int
+    number: int
+    tree: bool = False
+
+
+class OfProcess(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.wait -> ProcessView, processes.freeze, .thaw -> Empty, .stats -> ProcessStats.
+
+    `timeout_ms` is for wait only: 0 means for ever; at the timeout the answer is the record as it stands.
+    """
+
+    pid: int
+    timeout_ms: int = 0
+
+
+class ProcessStats(msgspec.Struct, frozen=True):
+    cpu_ms: int
+    memory_bytes: int
+    linux_processes: int
+
+
+class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A process as `ps` shows it."""
+
+    pid: int
+    state: str
+    node: str
+    user: str
+    argv: tuple[bytes, ...]
+    incarnation: int
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    restart: str = ""
+    restarts: int = 0
+    on_partition: str = ""
+    wanted: str = ""
+    created_ms: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+
+
+class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.list -> tuple[ProcessView, ...] sorted by pid; linearizable. `ended`: those that have ended too."""
+
+    ended: bool = False
+
+
+class Follow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.follow -> stream of Chunk. Ends when the process has ended and all is read, or at once without `follow`.
+
+    `hold`: the process waits for this reader rather than lose output. Offsets are bytes from the incarnation's start; negative: that
+    many bytes before the present end. `incarnation` 0: the present one.
+    """
+
+    pid: int
+    incarnation: int = 0
+    out: int = 0
+    err: int = 0
+    follow: bool = True
+    hold: bool = False
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Bytes of one output stream ("out" or "err"). `lost`: bytes before it that are gone because of the bound."""
+
+    stream: str
+    incarnation: int
+    offset: int
+    data: bytes
+    lost: int = 0
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """processes.feed, then items of bytes: stdin. The end of the items is the end of stdin."""
+
+    pid: int
+
+
+# node
+
+
+class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.info -> NodeInfo, of the node asked."""
+
+    name: str
+    system: str
+    machine: str
+    incarnation: int
+    version: str
+    kernel_pid: int
+    pids: tuple[int, ...]
+    """Every Linux pid that a power cut of the node would take, as the node's own machine numbers them."""
+    cores: int
+    user: str
+    privileged: bool
+    address: str
+    store: str
+    """"here" on the node that hosts the embedded store's process, else how it is reached."""
+    lease_ms: int
+    """What is left of the lease; below 0 the node is cut off."""
+    namespaces: bool
+    freezer: str
+    services: tuple["ServiceView", ...] = ()
+
+
+class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    pid: int
+    restarts: int = 0
+    state: str = "running"
+    reason: str = ""
+
+
+class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.list -> tuple[NodeView, ...], sorted by name."""
+
+    name: str
+    state: str
+    """ready, suspect, lost, left"""
+    machine: str
+    incarnation: int
+    kernel_pid: int = 0
+    pids: tuple[int, ...] = ()
+    """Of nodes of the asked kernel's machine; empty for others."""
+    version: str = ""
+    cores: int = 0
+    users: tuple[str, ...] = ()
+    running: int = 0
+    reason: str = ""
+
+
+class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.links -> tuple[LinkView, ...]"""
+
+    node: str
+    up: bool
+    via: str = ""
+    rtt_ms: float = 0.0
+    reason: str = ""
+
+
+class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.status -> SystemView: the system at a glance. `warnings` are sentences: what is wrong and what to type."""
+
+    system: str
+    version: str
+    engine: str
+    store_machine: str
+    nodes: tuple[NodeView, ...]
+    processes: dict[str, int]
+    warnings: tuple[str, ...] = ()
+
+
+class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.events -> stream of EventView, oldest first; with `follow` it goes on."""
+
+    follow: bool = False
+    last: int = 0
+    """Only that many of the past; 0: all that are kept."""
+
+
+class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
+    at_ms: int
+    """Wall clock of the node that saw it, ms since 1970."""
+    node: str
+    kind: str
+    text: str
+    pid: int = 0
+
+
+class MakeToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.token -> Token: admits one machine's first node, once, for `ttl_s` seconds."""
+
+    ttl_s: int = 0
+
+
+class Token(msgspec.Struct, frozen=True):
+    token: str
+    expires_ms: int
+    addresses: tuple[str, ...]
+
+
+class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.leave: the node moves what it runs elsewhere (restarts it there), leaves for good and stops. node.stop: it only stops."""
+
+    force: bool = False
+    """Even if that ends processes that cannot run elsewhere."""
+
+
+# service `placement`
+
+
+class Submit(msgspec.Struct, frozen=True):
+    """placement: submit -> Submitted. `spec` is a msgpack ProcessSpec (core.processes); its user is overwritten by the caller's stamp.
+
+    `request` makes it idempotent: the same one again returns the same pid.
+    """
+
+    spec: msgspec.Raw
+    request: str
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The record is durable. `state` is pending if no node could take it yet, with the reason."""
+
+    pid: int
+    node: str
+    state: str
+    incarnation: int
+    reason: str = ""
