@@ -15,7 +15,7 @@ class Empty(msgspec.Struct, frozen=True):
 
 
 class Listen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """ports.listen -> Empty and one descriptor (SOCK_SEQPACKET) from which `Accepted` packets, each with one descriptor, are read."""
+    """ports.listen -> Empty and one descriptor (SOCK_SEQPACKET): `Accepted` packets, each with one descriptor, are read from it."""
 
     name: str
     mode: int = 0o600
@@ -131,8 +131,8 @@ class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
 class Follow(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.follow -> stream of Chunk. Ends when the process has ended and all is read, or at once without `follow`.
 
-    `hold`: the process waits for this reader rather than lose output. Offsets are bytes from the incarnation's start; negative: that
-    many bytes before the present end. `incarnation` 0: the present one.
+    `hold`: the process waits for this reader rather than lose output. Offsets are bytes from the incarnation's start; negative:
+    that many bytes before the present end. `incarnation` 0: the present one.
     """
 
     pid: int
@@ -264,7 +264,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
-    """node.leave: the node moves what it runs elsewhere (restarts it there), leaves for good and stops. node.stop: it only stops."""
+    """node.leave: what it runs is started again elsewhere, the node leaves for good and stops. node.stop: it only stops."""
 
     force: bool = False
     """Even if that ends processes that cannot run elsewhere."""
@@ -273,13 +273,29 @@ class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
 # service `placement`
 
 
+class Program(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What to run. Field by field the ProcessSpec of core/processes.py, where each is explained."""
+
+    argv: tuple[bytes, ...]
+    env: tuple[tuple[bytes, bytes], ...] = ()
+    cwd: bytes = b"/"
+    user: str = ""
+    umask: int = 0o022
+    limits: dict[str, tuple[int, int]] = {}
+    stdin: bool = False
+    restart: str = "on-loss"
+    restarts_max: int = 10
+    on_partition: str = "replace"
+    node: str = ""
+
+
 class Submit(msgspec.Struct, frozen=True):
-    """placement: submit -> Submitted. `spec` is a msgpack ProcessSpec (core.processes); its user is overwritten by the caller's stamp.
+    """placement: submit -> Submitted. The caller's stamp decides whose users it may name.
 
     `request` makes it idempotent: the same one again returns the same pid.
     """
 
-    spec: msgspec.Raw
+    program: Program
     request: str
 
 
