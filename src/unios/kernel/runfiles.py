@@ -1,0 +1,84 @@
+"""Run files: pid and start time of each process of a node, so that a successor can adopt it, and never mistakes a stranger for it."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Running(NamedTuple):
+    """A Linux process named beyond doubt: its pid and when it started (field 22 of /proc/PID/stat, in clock ticks)."""
+
+    pid: int
+    start: int
+
+
+def start_of(pid: int) -> int:
+    """Return when `pid` started, 0 if it does not exist or is a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return 0
+    return 0 if stat[0] in "ZX" else int(stat[19])
+
+
+def write(path: Path, pid: int) -> None:
+    """Record `pid` atomically."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps({"pid": pid, "start": start_of(pid)}))
+    part.replace(path)
+
+
+def read(path: Path) -> Running | None:
+    """Return the recorded process if it is still that one and alive."""
+    try:
+        fields = json.loads(path.read_text())
+        found = Running(int(fields["pid"]), int(fields["start"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.start and start_of(found.pid) == found.start else None
+
+
+def open_pidfd(running: Running) -> int | None:
+    """Return a pidfd of exactly that process, None if it is gone."""
+    try:
+        descriptor = os.pidfd_open(running.pid)
+    except OSError:
+        return None
+    if start_of(running.pid) != running.start:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def kill(running: Running, number: int) -> bool:
+    """Signal exactly that process; False if it is gone."""
+    descriptor = open_pidfd(running)
+    if descriptor is None:
+        return False
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def wait_gone(running: Running, timeout_s: float) -> bool:
+    """Wait until that process has ended; False at the timeout."""
+    descriptor = open_pidfd(running)
+    if descriptor is None:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,93 @@
+"""UNIOS_HOME: where a machine keeps its state, and where the doors are. Paths only; ARCHITECTURE.md explains each file."""
+
+import os
+from pathlib import Path
+
+
+class NodeFolder:
+    """The folder of one node."""
+
+    __slots__ = ("name", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    @property
+    def door(self) -> Path:
+        """The kernel's socket for clients."""
+        return self.path / "kernel.sock"
+
+    @property
+    def guard_door(self) -> Path:
+        return self.path / "guard.sock"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def trees(self) -> Path:
+        return self.path / "trees"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / "lease"
+
+    @property
+    def beats(self) -> Path:
+        return self.path / "beats"
+
+    @property
+    def node_file(self) -> Path:
+        return self.path / "node.json"
+
+    @property
+    def ready(self) -> Path:
+        """Holds the kernel's pid once the node is registered."""
+        return self.run / "ready"
+
+
+class Home:
+    """One UNIOS_HOME."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def default(cls) -> "Home":
+        """Return the one that the environment names, else ~/.unios."""
+        return cls(Path(os.environ.get("UNIOS_HOME") or Path("~/.unios").expanduser()).absolute())
+
+    @property
+    def system_file(self) -> Path:
+        return self.path / "system.json"
+
+    @property
+    def ca(self) -> Path:
+        return self.path / "ca"
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+    @property
+    def nodes_folder(self) -> Path:
+        return self.path / "nodes"
+
+    def node(self, name: str) -> NodeFolder:
+        return NodeFolder(self.nodes_folder / name)
+
+    def nodes(self) -> list[NodeFolder]:
+        """Return the folders of this machine's nodes, by name."""
+        try:
+            names = sorted(os.listdir(self.nodes_folder), key=lambda name: (len(name), name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [self.node(name) for name in names if (self.nodes_folder / name / "node.json").exists()]
