@@ -1,4 +1,4 @@
-"""Run files: pid and start time of each process of a node, so that a successor can adopt it, and never mistakes a stranger for it."""
+"""Run files: pid and start time of each process of a node: a successor adopts it and never mistakes a stranger for it."""
 
 import contextlib
 import json

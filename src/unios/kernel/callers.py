@@ -1,0 +1,61 @@
+"""Who asks: the identity of a client, taken from the kernel of Linux and never from the client.
+
+A Unix socket tells the uid and pid that connected. A pid inside a tree's namespace is found again by that
+namespace, so that a program of the system is known by its global pid and incarnation.
+"""
+
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+_UCRED = struct.Struct("3i")
+
+
+class Caller(NamedTuple):
+    """`privileged`: may do everything on this node: root, or the user whose node it is."""
+
+    user: str
+    uid: int
+    privileged: bool
+    node: str
+    linux_pid: int = 0
+    pid: int = 0
+    incarnation: int = 0
+
+
+def user_of(uid: int) -> str:
+    """Return the user's name; a uid without one is named "#uid"."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def account_of(user: str) -> tuple[int, int, list[int], str] | None:
+    """Return uid, gid, supplementary groups and home of a user here, None if the machine does not know the user."""
+    try:
+        if user.startswith("#"):
+            uid = int(user[1:])
+            return uid, uid, [], "/"
+        entry = pwd.getpwnam(user)
+    except (KeyError, ValueError):
+        return None
+    return entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid), entry.pw_dir
+
+
+def pid_namespace_of(linux_pid: int) -> int:
+    """Return the inode of a process's pid namespace, 0 if it cannot be read."""
+    try:
+        return os.stat(f"/proc/{linux_pid}/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def identify(sock: socket.socket, node: str, tree_of: Callable[[int, int], tuple[int, int]]) -> Caller:
+    """Return who connected. `tree_of(linux_pid, namespace)` gives (global pid, incarnation), (0, 0) for a stranger."""
+    linux_pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, incarnation = tree_of(linux_pid, pid_namespace_of(linux_pid))
+    return Caller(user_of(uid), uid, uid in (0, os.geteuid()), node, linux_pid, pid, incarnation)
