@@ -1,0 +1,161 @@
+"""Boot: starts, joins, supervises and sweeps the nodes of a machine. `unios up` and `unios down` run this module.
+
+Speaks JSON lines on stdout: {"ready": NAME} per node, {"progress": TEXT}, or {"error": CODE, "text": SENTENCE}. It imports everything once and forks a
+supervisor per node, so that three nodes cost little more than one.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from unios import errors
+from unios.errors import CallerError, Unavailable, UniosError
+from unios.kernel import founding, parts, supervisor, sweep
+from unios.wire.home import Home, NodeFolder
+
+READY_S: Final = 30.0
+"""A node that has not registered by then has failed to start."""
+
+
+def say(**fields: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(fields), flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the options say; 0 if it was done."""
+    options = _options(argv)
+    home = Home(Path(options.home).absolute())
+    try:
+        if options.supervise:
+            return _supervise(home.node(options.supervise))
+        if options.down:
+            return sweep.down(home, None if options.all else options.node, say)
+        return _up(home, options)
+    except UniosError as error:
+        code, text = errors.to_wire(error)
+        say(error=code, text=text)
+        return error.exit_code
+    except OSError as error:
+        say(error="unavailable", text=f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
+        return Unavailable.exit_code
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m unios.kernel.boot", description=__doc__)
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--nodes", type=int, default=0, help="how many nodes this machine shall have")
+    parser.add_argument("--name", default="", help="of the only new node")
+    parser.add_argument("--listen", default="", help="ADDRESS[:PORT] where links are taken")
+    parser.add_argument("--advertise", default="", help="ADDRESS[:PORT] that other machines use, if it is another")
+    parser.add_argument("--join", action="store_true", help="read a token from stdin and join its system")
+    parser.add_argument("--supervise", default="", metavar="NODE", help="be that node's supervisor")
+    parser.add_argument("--down", action="store_true")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--node", default="")
+    return parser.parse_args(argv)
+
+
+def _supervise(folder: NodeFolder) -> int:
+    if not folder.node_file.exists():
+        return 0
+    os.umask(0o077)
+    parts.warm()
+    _detach(folder)
+    return supervisor.main(folder)
+
+
+def _up(home: Home, options: argparse.Namespace) -> int:
+    os.umask(0o077)
+    founding.prepare(home)
+    with _lock(home):
+        parts.warm()
+        fresh = not home.system_file.exists()
+        if options.join:
+            started = founding.join(home, sys.stdin.readline().strip(), options.name, options.listen, options.advertise)
+        elif fresh:
+            started = founding.found(home, options.nodes or 1, options.name, options.listen, options.advertise)
+        else:
+            started = home.nodes()
+        _start_all(started)
+        missing = options.nodes - len(started)
+        if missing > 0:
+            token = founding.token_of(started[0])
+            more = [founding.join(home, token if n == 0 else founding.token_of(started[0]), "", options.listen, "")[0] for n in range(missing)]
+            _start_all(more)
+    return 0
+
+
+@contextlib.contextmanager
+def _lock(home: Home) -> Any:
+    """Two `up` at once do one thing after the other."""
+    descriptor = os.open(home.path / "boot.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start_all(folders: list[NodeFolder]) -> None:
+    if not folders:
+        raise CallerError("this machine has no node to start")
+    for folder in folders:
+        _start(folder)
+    waiting = {folder.name: folder for folder in folders}
+    deadline = time.monotonic() + READY_S
+    while waiting:
+        for name, folder in list(waiting.items()):
+            if founding.is_ready(folder):
+                del waiting[name]
+                say(ready=name)
+        _raise_failure(folders, list(waiting.values()), deadline)
+        time.sleep(0.005)
+
+
+def _raise_failure(folders: list[NodeFolder], waiting: list[NodeFolder], deadline: float) -> None:
+    for folder in waiting:
+        failed = folder.run / "failed"
+        if failed.exists():
+            fields = json.loads(failed.read_text())
+            for other in folders:
+                sweep.stop_node(other)
+            raise errors.from_wire(fields["error"], f"{folder.name} could not start: {fields['text']}")
+    if waiting and time.monotonic() > deadline:
+        names = ", ".join(folder.name for folder in waiting)
+        logs = waiting[0].log
+        raise Unavailable(f"{names} did not get ready within {READY_S:.0f} s; what they said is in {logs}")
+
+
+def _start(folder: NodeFolder) -> None:
+    """Fork the node's supervisor, unless one is there."""
+    folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not founding.is_ready(folder):
+        (folder.run / "ready").unlink(missing_ok=True)
+    (folder.run / "failed").unlink(missing_ok=True)
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    code = 70
+    try:
+        if os.fork():
+            os._exit(0)
+        _detach(folder)
+        code = supervisor.main(folder)
+    finally:
+        os._exit(code)
+
+
+def _detach(folder: NodeFolder) -> None:
+    parts.become(folder, "supervisor")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The system's events: what happened, as sentences for people, kept in the store with a bound.
+
+An event that tells of a change of a record is written in the same transaction as the change. The oldest go when there are too many.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from unios.errors import Compacted
+from unios.limits import EVENTS_KEPT
+from unios.store.model import Put, Record, Revision, Store
+from unios.wire.operations import EventView
+
+PREFIX = "/events/"
+
+
+class Events:
+    """Writes and reads events for one node."""
+
+    def __init__(self, store: Store, node: str, wall_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._node = node
+        self._wall_ms = wall_ms
+        self._count = itertools.count()
+
+    def put(self, kind: str, text: str, pid: int = 0) -> Put:
+        """Return the operation that writes an event, to go into the transaction of what it tells."""
+        now = self._wall_ms()
+        view = EventView(now, self._node, kind, text, pid)
+        return Put(f"{PREFIX}{now:015d}-{self._node}-{next(self._count) % 1_000_000:06d}", msgspec.msgpack.encode(view))
+
+    async def write(self, kind: str, text: str, pid: int = 0) -> None:
+        """Write an event of its own."""
+        operation = self.put(kind, text, pid)
+        await self._store.put(operation.key, operation.value)
+
+    async def past(self, last: int) -> tuple[list[EventView], Revision]:
+        """Return the newest `last` events (0: all), oldest first, and the revision up to which they are complete."""
+        records: list[Record] = []
+        after, first = "", None
+        while True:
+            result, revision = await self._store.range(PREFIX, prefix=True, after=after)
+            first = first or revision
+            records.extend(result.records)
+            if not result.more:
+                break
+            after = result.records[-1].key
+        views = [view for record in records[-last:] if (view := _view(record)) is not None]
+        return views, first
+
+    async def follow(self, after: Revision) -> AsyncIterator[EventView]:
+        """Yield what happens after a revision."""
+        while True:
+            try:
+                async for batch in self._store.watch(PREFIX, after=after):
+                    after = batch.revision
+                    for event in batch.events:
+                        if event.kind == "put" and (view := _view(event.record)) is not None:
+                            yield view
+            except Compacted:
+                _views, after = await self.past(1)
+
+    async def trim(self) -> None:
+        """Delete the oldest beyond the bound. Idempotent; any node may do it."""
+        result, _revision = await self._store.range(PREFIX, prefix=True)
+        for record in result.records[: max(0, len(result.records) - EVENTS_KEPT)]:
+            await self._store.delete(record.key)
+
+
+def _view(record: Record) -> EventView | None:
+    try:
+        return msgspec.msgpack.decode(record.value, type=EventView)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,56 @@
+"""Which Linux processes belong to a node: everything that a power cut of it would take.
+
+Found again each time from run files and /proc, so that nothing has to be remembered: the parts of the node, and all descendants of
+theirs and of the inits of its trees.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from unios.kernel import runfiles
+from unios.kernel.beats import BEATERS
+from unios.wire.home import NodeFolder
+
+
+def parents() -> dict[int, list[int]]:
+    """Return the children of every process of this machine."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                stat = Path(f"/proc/{name}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+            except (OSError, IndexError):
+                continue
+            if stat[0] not in "ZX":
+                children.setdefault(int(stat[1]), []).append(int(name))
+    return children
+
+
+def roots(folder: NodeFolder) -> list[int]:
+    """Return the pids of the node's parts and of its trees' inits, those that are alive."""
+    found = [running.pid for name in BEATERS if (running := runfiles.read(folder.run / f"{name}.json"))]
+    try:
+        trees = list(folder.trees.iterdir())
+    except FileNotFoundError:
+        trees = []
+    for tree in trees:
+        try:
+            fields = json.loads((tree / "tree.json").read_text())
+            if runfiles.start_of(fields["init_pid"]) == fields["init_start"]:
+                found.append(int(fields["init_pid"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def of_node(folder: NodeFolder, children: dict[int, list[int]] | None = None) -> list[int]:
+    """Return every Linux pid of the node, sorted. Forked parts are children of the supervisor and are found as such too."""
+    children = parents() if children is None else children
+    waiting, found = roots(folder), set[int]()
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting.extend(children.get(pid, ()))
+    return sorted(found)

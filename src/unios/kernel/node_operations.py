@@ -1,0 +1,163 @@
+"""The kernel's operations on nodes: info, list, status, links, events, token, stop, leave.
+
+Reads come from the store when they must be the latest, from the kernel's mirrors when a glance is asked for.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from unios import __version__
+from unios.core.nodes import NodeRecord
+from unios.core.processes import LIVE
+from unios.errors import Denied
+from unios.kernel import linux_pids, runfiles
+from unios.kernel.callers import Caller, user_of
+from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
+from unios.wire.home import Home
+from unios.wire.operations import (
+    Empty,
+    EventView,
+    Leave,
+    LinkView,
+    MakeToken,
+    NodeInfo,
+    NodeView,
+    ServiceView,
+    SystemView,
+    Token,
+    WatchEvents,
+)
+from unios.wire.peer import Call
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+
+class NodeOperations:
+    """Serves `node.*`."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    async def info(self, caller: Caller, call: Call) -> object:
+        """What this node is and how it stands."""
+        node = self._node
+        return NodeInfo(
+            name=node.name,
+            system=node.system.id,
+            machine=node.system.machine,
+            incarnation=node.leasing.incarnation,
+            version=__version__,
+            kernel_pid=os.getpid(),
+            pids=tuple(linux_pids.of_node(node.folder)),
+            cores=os.cpu_count() or 1,
+            user=user_of(os.geteuid()),
+            privileged=os.geteuid() == 0,
+            address=node.address,
+            store="here" if runfiles.read(node.folder.run / "store.json") else node.system.engine,
+            lease_ms=node.leasing.left_ms(),
+            namespaces=node.trees.namespaces,
+            freezer=node.trees.freezer,
+            services=tuple(node.parts()),
+        )
+
+    async def list(self, caller: Caller, call: Call) -> object:
+        """Every node of the system, sorted by name."""
+        return tuple(self._views())
+
+    def _views(self) -> list[NodeView]:
+        node = self._node
+        children = linux_pids.parents()
+        running: dict[str, int] = {}
+        for record in node.processes.values.values():
+            if record.state in LIVE:
+                running[record.node] = running.get(record.node, 0) + 1
+        views = []
+        for record in sorted(node.nodes.values.values(), key=lambda record: (len(record.name), record.name)):
+            views.append(self._view(record, running.get(record.name, 0), children))
+        return views
+
+    def _view(self, record: NodeRecord, running: int, children: dict[int, list[int]]) -> NodeView:
+        node = self._node
+        pids: tuple[int, ...] = ()
+        kernel_pid = 0
+        if record.machine == node.system.machine:
+            folder = Home(node.home.path).node(record.name)
+            pids = tuple(linux_pids.of_node(folder, children))
+            kernel = runfiles.read(folder.run / "kernel.json")
+            kernel_pid = kernel.pid if kernel else 0
+        state, reason = node.membership_of(record.name)
+        return NodeView(
+            record.name, state, record.machine, record.incarnation, kernel_pid, pids, record.version, record.cores, record.users, running, reason
+        )
+
+    async def links(self, caller: Caller, call: Call) -> object:
+        """The links of this node."""
+        return tuple(
+            LinkView(link.peer, link.up, link.via, link.rtt_ms, link.reason) for link in sorted(self._node.links.statistics(), key=lambda s: s.peer)
+        )
+
+    async def status(self, caller: Caller, call: Call) -> object:
+        """The system at a glance, with warnings that say what to type."""
+        node = self._node
+        counts: dict[str, int] = {}
+        for record in node.processes.values.values():
+            counts[record.state] = counts.get(record.state, 0) + 1
+        return SystemView(
+            system=node.system.id,
+            version=__version__,
+            engine=node.system.engine,
+            store_machine=node.system.store_machine,
+            nodes=tuple(self._views()),
+            processes=counts,
+            warnings=tuple(node.warnings()),
+        )
+
+    async def events(self, caller: Caller, call: Call) -> object:
+        """What happened, oldest first; with `follow` what happens from now on too."""
+        body = call.decode(WatchEvents)
+        past, after = await self._node.events.past(body.last)
+        for event in past:
+            await call.send(event)
+        if body.follow:
+            async for event in self._node.events.follow(after):
+                await call.send(event)
+        return Empty()
+
+    async def token(self, caller: Caller, call: Call) -> object:
+        """Make a join token: it works once and expires."""
+        body = call.decode(MakeToken)
+        if not caller.privileged:
+            raise Denied("only the system's owner may let machines in")
+        ttl_s = min(body.ttl_s or TOKEN_TTL_S, TOKEN_TTL_S_MAX)
+        token, expires_ms, addresses = await self._node.make_token(ttl_s, caller)
+        return Token(token, expires_ms, addresses)
+
+    async def stop(self, caller: Caller, call: Call) -> object:
+        """Stop the node; its processes run elsewhere or end. The answer comes before the end."""
+        return await self._stop(caller, self._node.stop, call.decode(Leave))
+
+    async def leave(self, caller: Caller, call: Call) -> object:
+        """Leave the system for good."""
+        return await self._stop(caller, self._node.leave, call.decode(Leave))
+
+    async def _stop(self, caller: Caller, how: Callable[[bool], Awaitable[None]], body: Leave) -> object:
+        if not caller.privileged:
+            raise Denied(f"only {user_of(os.geteuid())} and root may stop this node")
+        await how(body.force)
+        return Empty()
+
+
+def service_view(fields: dict[str, object]) -> ServiceView:
+    """Return what the supervisor wrote of one part, tolerating fields of another version."""
+    return ServiceView(
+        str(fields.get("name", "")),
+        int(str(fields.get("pid") or 0)),
+        int(str(fields.get("restarts") or 0)),
+        str(fields.get("state", "")),
+        str(fields.get("reason", "")),
+    )
+
+
+__all__ = ["EventView", "NodeOperations", "service_view"]

@@ -1,0 +1,175 @@
+"""The kernel's operations on ports: listen, connect, grant, revoke, close, and the relay between kernels.
+
+A port's name is one name space over all nodes. `connect` takes the nearest listener: one here, else any on a node that is alive. To another
+node, the far end of the caller's descriptor is this kernel, which relays bytes over the link; the caller cannot tell.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from unios.errors import Denied, NotFound, UniosError
+from unios.kernel.callers import Caller
+from unios.kernel.links import Links
+from unios.kernel.ports import Broker
+from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
+from unios.wire.peer import Answer, Call, Stream
+
+CHUNK_BYTES: Final = 128 * 1024
+STORE: Final = "store"
+"""The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect."""
+
+OpenStore = Callable[[], Awaitable[socket.socket]]
+
+
+class PortOperations:
+    """Serves `ports.*`. `places(name)` gives the other nodes on which a port is said to be open, the nearest first."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        links: Links,
+        places: Callable[[str], Iterable[str]],
+        wait_place: Callable[[str], Awaitable[None]],
+        publish: Callable[[str], Awaitable[None]],
+        open_store: OpenStore,
+    ) -> None:
+        self._broker = broker
+        self._links = links
+        self._places = places
+        self._wait_place = wait_place
+        self._publish = publish
+        self._open_store = open_store
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    async def listen(self, caller: Caller, call: Call) -> object:
+        """Open a port and publish its name; the answer carries the listener's descriptor."""
+        body = call.decode(Listen)
+        if body.name == STORE:
+            raise Denied("the port of the store belongs to the kernel")
+        listener = self._broker.listen(body.name, body.mode, caller)
+        try:
+            await self._publish(body.name)
+        except BaseException:
+            listener.close()
+            raise
+        return Answer(Empty(), [listener.detach()])
+
+    async def connect(self, caller: Caller, call: Call) -> object:
+        """Connect to a port; the answer carries the descriptor. Waits up to `wait_ms` for somebody to listen."""
+        body = call.decode(Connect)
+        if body.name == STORE:
+            if not caller.privileged:
+                raise Denied("only the system's own services may use the store")
+            return Answer(Connected(0), [(await self._open_store()).detach()])
+        deadline = asyncio.get_running_loop().time() + body.wait_ms / 1000
+        while True:
+            try:
+                id_, near = await self._connect(body.name, caller)
+                return Answer(Connected(id_), [near.detach()])
+            except NotFound:
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    raise
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wait_place(body.name), left)
+
+    async def _connect(self, name: str, caller: Caller) -> tuple[int, socket.socket]:
+        if self._broker.has(name):
+            return self._broker.connect(name, caller)
+        for node in self._places(name):
+            with contextlib.suppress(NotFound):
+                return 0, await self._connect_far(name, node, caller)
+        raise NotFound(f"nobody listens on port {name}")
+
+    async def _connect_far(self, name: str, node: str, caller: Caller) -> socket.socket:
+        stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
+        try:
+            await stream.next(Connected)
+            near, far = socket.socketpair()
+        except BaseException:
+            stream.close()
+            raise
+        self._start(_pump_stream(far, stream))
+        return near
+
+    def _start(self, pump: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(pump)
+        self._pumps.add(task)
+        task.add_done_callback(self._pumps.discard)
+
+    async def relay(self, caller: Caller, call: Call) -> object:
+        """For another kernel: connect to a port of this node and pass the bytes; the first item says that it is connected."""
+        body = call.decode(Connect)
+        if body.name == STORE:
+            if not caller.privileged:
+                raise Denied("only the system's own services may use the store")
+            near = await self._open_store()
+        else:
+            _id, near = self._broker.connect(body.name, caller)
+        near.setblocking(False)
+        with near:
+            await call.send(Connected(0))
+            await _pump_call(near, call)
+        return Empty()
+
+    async def grant(self, caller: Caller, call: Call) -> object:
+        """Let one more user connect to a port of the caller's. Idempotent."""
+        body = call.decode(Grant)
+        self._broker.grant(body.name, body.user, caller)
+        return Empty()
+
+    async def revoke(self, caller: Caller, call: Call) -> object:
+        """Cut one connection of a port, or the port with all of its connections; answers how many were cut. Idempotent."""
+        body = call.decode(Revoke)
+        return self._broker.revoke(body.name, body.connection, caller)
+
+    def close(self) -> None:
+        for task in list(self._pumps):
+            task.cancel()
+
+
+async def _pump_stream(sock: socket.socket, stream: Stream) -> None:
+    """Between a local socket and a stream that this side asked for, until both directions have ended."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+
+    async def outward() -> None:
+        while data := await loop.sock_recv(sock, CHUNK_BYTES):
+            await stream.send(data)
+        stream.end()
+
+    with sock, contextlib.suppress(OSError, UniosError):
+        task = loop.create_task(outward())
+        try:
+            async for data in stream.items(bytes):
+                await loop.sock_sendall(sock, data)
+            sock.shutdown(socket.SHUT_RDWR)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError, UniosError):
+                await task
+            stream.close()
+
+
+async def _pump_call(sock: socket.socket, call: Call) -> None:
+    """Between a local socket and a request that another kernel asked, until both directions have ended."""
+    loop = asyncio.get_running_loop()
+
+    async def inward() -> None:
+        with contextlib.suppress(OSError, UniosError):
+            while (data := await call.receive(bytes)) is not None:
+                await loop.sock_sendall(sock, data)
+            sock.shutdown(socket.SHUT_WR)
+
+    task = loop.create_task(inward())
+    try:
+        with contextlib.suppress(OSError):
+            while data := await loop.sock_recv(sock, CHUNK_BYTES):
+                await call.send(data)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,185 @@
+"""The supervisor of a node: keeps its kernel, guard, services and store alive. The reincarnation server of MINIX 3.
+
+What to do is decided by core/supervision.py from deaths (pidfds) and beats; this loop only looks and carries out. It adopts what
+a predecessor left running (run files) and holds a lock so that a node never has two. The guard restarts the supervisor if it dies.
+
+The embedded store's process belongs to the machine and not to one node: any supervisor of that machine that finds the store's lock
+free starts it; the lock decides a race.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+from typing import Final
+
+from unios.core.supervision import Died, Kill, Order, Start, Started, Supervision, Tick
+from unios.kernel import parts, runfiles
+from unios.kernel.beats import BEATERS, Beats
+from unios.kernel.clocks import boot_ms
+from unios.limits import BEAT_MS
+from unios.wire.home import Home, NodeFolder
+
+STOP_S: Final = 4.0
+"""How long parts have to end on SIGTERM before they are killed."""
+
+
+class Supervisor:
+    """One per node, in a process of its own."""
+
+    def __init__(self, folder: NodeFolder) -> None:
+        self.folder = folder
+        self.home = Home(parts.home_of(folder))
+        self.beats = Beats(folder.beats)
+        self.decider = Supervision((*("guard", "kernel"), *parts.SERVICES))
+        self.stopping = False
+        self._poll = select.poll()
+        self._pidfds: dict[int, tuple[str, runfiles.Running]] = {}
+        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._poll.register(self._wake, select.POLLIN)
+
+    def _on_stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def run(self) -> int:
+        """Supervise until SIGTERM; then stop the parts in order and return the exit code."""
+        for name in BEATERS[1:]:
+            self._adopt(name)
+        while not self.stopping:
+            self.beats.beat("supervisor")
+            self._look_after_store()
+            self._carry_out(self.decider.on(Tick(boot_ms(), {name: self.beats.last_ms(name) for name in BEATERS[1:]})))
+            self._write_status()
+            self._wait(BEAT_MS / 1000)
+        self._stop_parts()
+        return 0
+
+    def _adopt(self, name: str) -> None:
+        running = runfiles.read(self.folder.run / f"{name}.json")
+        if running is not None and self._watch(name, running):
+            if name == "store":
+                self.decider.add(name)
+            self._carry_out(self.decider.on(Started(name, running.pid, boot_ms())))
+
+    def _watch(self, name: str, running: runfiles.Running) -> bool:
+        descriptor = runfiles.open_pidfd(running)
+        if descriptor is None:
+            return False
+        self._pidfds[descriptor] = (name, running)
+        self._poll.register(descriptor, select.POLLIN)
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        for descriptor, _mask in self._poll.poll(seconds * 1000):
+            if descriptor == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+            elif descriptor in self._pidfds:
+                self._buried(descriptor)
+
+    def _buried(self, descriptor: int) -> None:
+        name, running = self._pidfds.pop(descriptor)
+        self._poll.unregister(descriptor)
+        os.close(descriptor)
+        code, number = _reap(running.pid)
+        runfiles.remove(self.folder.run / f"{name}.json")
+        if name == "store" and code == 0:
+            self.decider.remove(name)  # another node of this machine holds the store
+        else:
+            self._carry_out(self.decider.on(Died(name, running.pid, code, number, boot_ms())))
+
+    def _look_after_store(self) -> None:
+        if "store" not in self.decider.names and hosts_store(self.home) and lock_is_free(self.home):
+            self.decider.add("store")
+
+    def _carry_out(self, orders: list[Order]) -> None:
+        for order in orders:
+            match order:
+                case Start(name):
+                    self._start(name)
+                case Kill(name, pid, why):
+                    print(f"killing {name} ({pid}): {why}", file=sys.stderr, flush=True)
+                    for watched, running in list(self._pidfds.values()):
+                        if watched == name and running.pid == pid:
+                            runfiles.kill(running, signal.SIGKILL)
+
+    def _start(self, name: str) -> None:
+        pid = parts.start(self.folder, name, self.beats)
+        self._watch(name, runfiles.Running(pid, runfiles.start_of(pid)))
+        self._carry_out(self.decider.on(Started(name, pid, boot_ms())))
+
+    def _write_status(self) -> None:
+        """Leave for the kernel what `status` shows of the parts; only when it changed."""
+        text = json.dumps([part.describe() for part in self.decider.status()])
+        if text != getattr(self, "_written", ""):
+            self._written = text
+            part = self.folder.run / ".parts"
+            part.write_text(text)
+            part.replace(self.folder.run / "parts")
+
+    def _stop_parts(self) -> None:
+        """End services first and the store last, so that each can still write what it has to."""
+        for names in (parts.SERVICES, ("kernel",), ("guard",), ("store",)):
+            mine = [running for name, running in self._pidfds.values() if name in names]
+            for running in mine:
+                runfiles.kill(running, signal.SIGTERM)
+            for running in mine:
+                if not runfiles.wait_gone(running, STOP_S):
+                    runfiles.kill(running, signal.SIGKILL)
+                    runfiles.wait_gone(running, STOP_S)
+                _reap(running.pid)
+        for name in (*BEATERS, "ready"):
+            runfiles.remove(self.folder.run / (f"{name}.json" if name != "ready" else name))
+
+
+def _reap(pid: int) -> tuple[int, int]:
+    """Return (exit code, signal) of a child that has ended; (-1, 0) if it was not ours to reap."""
+    try:
+        _pid, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return -1, 0
+    return (-1, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else (os.waitstatus_to_exitcode(status) if _pid else -1, 0)
+
+
+def hosts_store(home: Home) -> bool:
+    """Whether the embedded store lives on this machine."""
+    try:
+        system = json.loads(home.system_file.read_text())
+        return bool(system["engine"] == "sqlite" and system["store_machine"] == system["machine"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def lock_is_free(home: Home) -> bool:
+    """Whether no process holds the store; asked again by the store itself, so a race does no harm."""
+    home.store.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(home.store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def main(folder: NodeFolder) -> int:
+    """Be the node's supervisor; 0 at once if it has one."""
+    folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder.run / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    restart = [sys.executable, "-m", "unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name]
+    (folder.run / "restart").write_text(json.dumps(restart))
+    runfiles.write(folder.run / "supervisor.json", os.getpid())
+    return Supervisor(folder).run()

@@ -1,0 +1,29 @@
+"""One system for the tests that leave it whole, one each for those that break it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.system import System
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[System]:
+    """Three nodes that no test of the module may break."""
+    system = System()
+    try:
+        system.unios("up", "--nodes", "3")
+        yield system
+    finally:
+        system.close()
+
+
+@pytest.fixture
+def fresh() -> Iterator[System]:
+    """Three nodes for one test to break."""
+    system = System()
+    try:
+        system.unios("up", "--nodes", "3")
+        yield system
+    finally:
+        system.close()

@@ -1,0 +1,245 @@
+"""Pseudo-machines: each with its own network, pid, mount and host-name namespaces, its own disk (a loop-mounted file) over the root, its own
+UNIOS_HOME. A machine dies when its namespace's init is killed, with everything in it; its disk may be kept or taken away.
+
+The network is a bridge in a namespace of its own, so that nothing of this reaches the host's network. Partitions are nftables rules
+in the machines. Needs root, iproute2, nftables, util-linux and e2fsprogs. `Lab.close` takes everything away again.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.system import UNIOS, wait_for
+
+TOOLS = ("unshare", "nsenter", "ip", "nft", "mkfs.ext4", "mount")
+DISK_MIB = 192
+
+_INSIDE = r"""
+set -e
+mount --make-rprivate /
+mount -o loop "$DISK" "$ROOT"
+mkdir -p "$ROOT/upper" "$ROOT/work" "$ROOT/tree"
+mount -t overlay overlay -o lowerdir=/,upperdir="$ROOT/upper",workdir="$ROOT/work" "$ROOT/tree"
+mount --rbind /dev "$ROOT/tree/dev"
+mount --rbind /sys "$ROOT/tree/sys"
+mount -t tmpfs tmpfs "$ROOT/tree/tmp"
+mount -t tmpfs tmpfs "$ROOT/tree/run"
+mount -t proc proc "$ROOT/tree/proc"
+hostname "$NAME"
+ip link set lo up
+echo up > "$ROOT/../$NAME.up"
+cd "$ROOT/tree"
+exec chroot . "$PYTHON" -c '
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.sigwait_set = {signal.SIGCHLD}
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.sigwait_set)
+while True:
+    signal.sigwait(signal.sigwait_set)
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+'
+"""
+
+
+def missing() -> str:
+    """Return why no pseudo-machine can be built here, or nothing."""
+    if os.geteuid() != 0:
+        return "needs root"
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    return f"needs {', '.join(absent)}" if absent else ""
+
+
+def sh(*words: str | Path, **options: Any) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, **options)
+    assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
+    return done.stdout
+
+
+class Machine:
+    """One pseudo-machine. `pid` is its namespaces' init as the host sees it."""
+
+    def __init__(self, lab: "Lab", number: int) -> None:
+        self.lab = lab
+        self.name = f"m{number}"
+        self.number = number
+        self.address = f"10.99.0.{number}"
+        self.disk = lab.folder / f"{self.name}.disk"
+        self.pid = 0
+        self._holder: subprocess.Popen[bytes] | None = None
+        with self.disk.open("wb") as file:
+            file.truncate(DISK_MIB << 20)
+        sh("mkfs.ext4", "-q", "-F", self.disk)
+
+    def boot(self) -> None:
+        """Power on."""
+        root = self.lab.folder / self.name
+        root.mkdir(exist_ok=True)
+        up = self.lab.folder / f"{self.name}.up"
+        up.unlink(missing_ok=True)
+        env = {**os.environ, "DISK": str(self.disk), "ROOT": str(root), "NAME": self.name, "PYTHON": sys.executable}
+        self._holder = subprocess.Popen(
+            ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "bash", "-c", _INSIDE],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_for(up.exists, bool, f"{self.name} is up")
+        self.pid = int(Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()[0])
+        self.lab.plug_in(self)
+
+    def command(self, *words: str | bytes) -> list[str | bytes]:
+        """Return the command line that runs `words` inside the machine."""
+        env = [f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "--wd=/", "env", "-i", *env, *words]
+
+    home = "/var/unios"
+
+    def run(self, *words: str | bytes, timeout: float = 60, check: bool = True, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(self.command(*words), capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
+        assert b"Traceback" not in done.stderr + done.stdout, done.stderr.decode()
+        if check:
+            assert done.returncode == 0, f"{self.name}: {words}: {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+        return done
+
+    def start(self, *words: str | bytes, **options: Any) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(self.command(*words), stdin=subprocess.DEVNULL, **options)
+
+    def unios(self, *words: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return self.run(UNIOS, *words, **options)
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.unios(*words, "--json").stdout)
+
+    def pids(self) -> list[int]:
+        """Return every process of the machine but its init, as the host numbers them."""
+        inside = os.readlink(f"/proc/{self.pid}/ns/pid")
+        children = _children()
+        waiting, found = [self.pid], []
+        while waiting:
+            for child in children.get(waiting.pop(), ()):
+                found.append(child)
+                waiting.append(child)
+        assert inside
+        return found
+
+    def unios_pids(self) -> list[int]:
+        """Return the host pids of the machine's own unios processes: not the programs that they run."""
+        return [pid for pid in self.pids() if b"unios" in _cmdline(pid)]
+
+    def signal_all(self, number: int, pids: Sequence[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def die(self) -> None:
+        """Cut the power: everything in the machine is killed at once; its disk stays."""
+        if self._holder is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.lab.thaw_everything()
+        self._holder.wait(timeout=20)
+        self._holder = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._holder is not None
+
+    def cut_from(self, *others: "Machine") -> None:
+        """Drop everything from and to the others, without a word (no RST)."""
+        self._nft("add table inet cut")
+        for chain, hook, side in (("i", "input", "saddr"), ("o", "output", "daddr")):
+            self._nft(f"add chain inet cut {chain} {{ type filter hook {hook} priority 0; }}")
+            for other in others:
+                self._nft(f"add rule inet cut {chain} ip {side} {other.address} drop")
+
+    def heal(self) -> None:
+        """Undo `cut_from`."""
+        subprocess.run(self.command("nft", "delete", "table", "inet", "cut"), capture_output=True, timeout=20)
+
+    def _nft(self, line: str) -> None:
+        self.run("nft", line)
+
+
+class Lab:
+    """Some pseudo-machines on one bridge."""
+
+    def __init__(self, count: int) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="unios-lab-"))
+        self._switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL, start_new_session=True)
+        wait_for(lambda: os.readlink(f"/proc/{self._switch.pid}/ns/net"), lambda ns: ns != os.readlink("/proc/self/ns/net"), "the switch is up")
+        self._in_switch("ip", "link", "add", "br0", "type", "bridge")
+        self._in_switch("ip", "link", "set", "br0", "up")
+        self.machines = [Machine(self, number) for number in range(1, count + 1)]
+        for machine in self.machines:
+            machine.boot()
+
+    def _in_switch(self, *words: str) -> None:
+        sh("nsenter", "--target", str(self._switch.pid), "--net", *words)
+
+    def plug_in(self, machine: Machine) -> None:
+        """Connect a machine that has just booted to the bridge."""
+        port = f"p{machine.number}"
+        self._in_switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
+        self._in_switch("ip", "link", "set", port, "master", "br0", "up")
+        machine.run("ip", "addr", "add", f"{machine.address}/24", "dev", "eth0")
+        machine.run("ip", "link", "set", "eth0", "up")
+
+    def thaw_everything(self) -> None:
+        """Let frozen cgroups of dead machines end: version 1 keeps a killed process until it is thawed; a power cut would not."""
+        for state in Path("/sys/fs/cgroup").glob("freezer/unios-*/**/freezer.state"):
+            with contextlib.suppress(OSError):
+                if not _alive_elsewhere(state.parent, self):
+                    state.write_text("THAWED")
+
+    def close(self) -> None:
+        for machine in self.machines:
+            machine.die()
+        self._switch.kill()
+        self._switch.wait(timeout=10)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _alive_elsewhere(cgroup: Path, lab: Lab) -> bool:
+    """Whether a cgroup holds processes of a machine that is up (then its frozen state is that machine's business)."""
+    up = {os.readlink(f"/proc/{machine.pid}/ns/net") for machine in lab.machines if machine.is_up and os.path.exists(f"/proc/{machine.pid}/ns/net")}
+    for pid in (cgroup / "cgroup.procs").read_text().split():
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/net") in up:
+                return True
+    return False
+
+
+def _children() -> dict[int, list[int]]:
+    from unios.kernel.linux_pids import parents
+
+    return parents()
+
+
+def _cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@contextlib.contextmanager
+def lab(count: int) -> Iterator[Lab]:
+    """Build machines, give them to a test, and take them away."""
+    built = Lab(count)
+    try:
+        yield built
+    finally:
+        built.close()
