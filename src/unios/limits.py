@@ -72,3 +72,10 @@ STDIN_BUFFER_BYTES = 256 * 1024
 PORTS_MAX = 10_000
 PORT_NAME_BYTES_MAX = 200
 PORT_CHANNEL_WINDOW_BYTES = 1024 * 1024
+
+# clients
+CALL_TIMEOUT_MS = 30_000
+"""A client that asked once and has no answer says OutcomeUnknown."""
+CLIENT_RECONNECT_MS = 30_000
+"""So long a client looks for a kernel that answers before it gives an idempotent request up."""
+CLIENT_RETRY_MS = 50

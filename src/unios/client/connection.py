@@ -1,0 +1,135 @@
+"""The way to a system: any kernel of this machine that answers, found by its socket in UNIOS_HOME, and found again after a loss.
+
+With a node's name everything is asked of that node: through its own socket if it is of this machine, else through another kernel,
+which relays. Nothing is asked twice unless the caller says that it is idempotent.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unios.client.channel import Asked, Channel
+from unios.errors import OutcomeUnknown, PeerRestarted, Unavailable
+from unios.limits import CALL_TIMEOUT_MS, CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
+from unios.wire.doors import connect_unix
+from unios.wire.home import Home, NodeFolder
+
+T = TypeVar("T")
+PASSING = (Unavailable, OutcomeUnknown, PeerRestarted)
+"""What an idempotent request may be asked again after."""
+_IMPATIENT_S = 0.7
+"""The first round over the doors gives each this long to greet, so that one hung kernel does not hold up the others."""
+
+
+class Connection:
+    """Opens at the first request. Belongs to one thread; a forked child needs its own."""
+
+    def __init__(self, home: Path | str | None = None, node: str = "", *, role: str = "client") -> None:
+        """`home`: the UNIOS_HOME, by default the environment's. `node`: the node to talk through."""
+        self.home = Home.default() if home is None else Home(Path(home).absolute())
+        self.node = node
+        self.role = role
+        self._channel: Channel | None = None
+        self._relayed = ""
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; the next request opens another. Idempotent."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def again(self) -> "Connection":
+        """Return another connection to the same system and node."""
+        return Connection(self.home.path, self.node, role=self.role)
+
+    def channel(self) -> Channel:
+        """Return an open channel to a kernel; Unavailable if none answers."""
+        if self._channel is None or self._channel.is_closed:
+            self._channel = self._open()
+        return self._channel
+
+    def begin(self, op: str, body: object = None, *, node: str | None = None) -> Asked:
+        """Ask without waiting for the answer: for streams, and for asking several at once. `node` overrides the connection's."""
+        channel = self.channel()
+        return channel.begin(op, body, node=self._relayed if node is None else node)
+
+    def call(
+        self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000
+    ) -> Any:
+        """Ask once; raise what the kernel raised, OutcomeUnknown if no answer came within `timeout_s`."""
+        channel = self.channel()
+        return channel.call(op, body, type_, node=self._relayed, timeout_s=timeout_s)
+
+    def call_with_descriptors(
+        self, op: str, body: object = None, *, timeout_s: float = CALL_TIMEOUT_MS / 1000
+    ) -> tuple[Any, list[int]]:
+        """Ask once; return the answer and its descriptors, which are the caller's to close."""
+        return self.begin(op, body).finish(timeout_s=timeout_s)
+
+    def ask(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
+        """Ask what is idempotent: asked again of any kernel while none answers, for at most CLIENT_RECONNECT_MS."""
+        return self.persist(lambda: self.call(op, body, type_, timeout_s=timeout_s))
+
+    def persist(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns; repeat it after a passing failure while something of a node lives on this machine."""
+        deadline = time.monotonic() + CLIENT_RECONNECT_MS / 1000
+        while True:
+            try:
+                return attempt()
+            except PASSING:
+                self.close()
+                if time.monotonic() >= deadline or not self.anybody():
+                    raise
+                time.sleep(CLIENT_RETRY_MS / 1000)
+
+    def anybody(self) -> bool:
+        """Say whether a part of a node of this machine is alive, so that its kernel answers now or will soon."""
+        return any(_alive(folder) for folder in self.home.nodes())
+
+    def _doors(self) -> list[NodeFolder]:
+        first = self.node or os.environ.get("UNIOS_NODE", "")
+        return sorted(self.home.nodes(), key=lambda folder: folder.name != first)
+
+    def _open(self) -> Channel:
+        doors = self._doors()
+        failure: Exception | None = None
+        for patience_s in (_IMPATIENT_S, HELLO_TIMEOUT_MS / 1000):
+            for folder in doors:
+                try:
+                    channel = Channel(connect_unix(folder.door, timeout_s=patience_s), role=self.role, timeout_s=patience_s)
+                except (FileNotFoundError, ConnectionRefusedError):
+                    continue
+                except PermissionError as error:
+                    failure = Unavailable(f"no right to talk to the node {folder.name}: {folder.door} is another user's")
+                    failure.__cause__ = error
+                except (OSError, Unavailable) as error:
+                    failure = Unavailable(f"the node {folder.name} does not answer: {error}")
+                    failure.__cause__ = error
+                else:
+                    self._relayed = "" if folder.name == self.node else self.node
+                    return channel
+            if failure is None:
+                break
+        raise failure or Unavailable(f"no unios node runs here (UNIOS_HOME={self.home.path}): start one with `unios up`")
+
+
+def _alive(folder: NodeFolder) -> bool:
+    import json
+
+    for part in ("kernel", "supervisor", "guard"):
+        try:
+            fields = json.loads((folder.run / f"{part}.json").read_bytes())
+            stat = Path(f"/proc/{int(fields['pid'])}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+            if stat[0] not in "ZX" and int(stat[19]) == int(fields["start"]):
+                return True
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue
+    return False
