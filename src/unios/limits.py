@@ -79,3 +79,13 @@ CALL_TIMEOUT_MS = 30_000
 CLIENT_RECONNECT_MS = 30_000
 """So long a client looks for a kernel that answers before it gives an idempotent request up."""
 CLIENT_RETRY_MS = 50
+SUBMIT_WAIT_MS = 5_000
+"""So long a submission waits for the placement service to be there."""
+SUBMIT_TIMEOUT_MS = 15_000
+LEAVE_TIMEOUT_MS = 60_000
+BOOT_TIMEOUT_MS = 60_000
+"""Starting the nodes of a machine takes far less; beyond this something hangs and is reported."""
+CLIENT_LOOK_MS = 2_000
+"""A reader of output that hears nothing for so long looks whether the process still runs there."""
+CLIENT_OUTPUT_RETRY_MS = 5_000
+"""So long the last output of a process that has ended is asked for."""

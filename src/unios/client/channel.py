@@ -76,6 +76,16 @@ class Asked:
         """Whether `next` returns at once."""
         return bool(self._items) or self.ended
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until `next` would return at once; False at the timeout."""
+        deadline = time.monotonic() + timeout_s
+        while not self.ready:
+            try:
+                self._channel.read_until(deadline, self.op)
+            except OutcomeUnknown:
+                return False
+        return True
+
     def next(self, type_: type[T] | Any, *, timeout_s: float | None = None) -> Any:
         """Return the next of many answers, None at the end; raise what ended it, OutcomeUnknown at the timeout."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

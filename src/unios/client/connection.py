@@ -61,9 +61,7 @@ class Connection:
         channel = self.channel()
         return channel.begin(op, body, node=self._relayed if node is None else node)
 
-    def call(
-        self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000
-    ) -> Any:
+    def call(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
         """Ask once; raise what the kernel raised, OutcomeUnknown if no answer came within `timeout_s`."""
         channel = self.channel()
         return channel.call(op, body, type_, node=self._relayed, timeout_s=timeout_s)

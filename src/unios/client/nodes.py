@@ -1,0 +1,45 @@
+"""Nodes: what there is of them and how they are told to go. All reads are idempotent and are asked again after a kernel's death."""
+
+from unios.client.connection import Connection
+from unios.limits import LEAVE_TIMEOUT_MS
+from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeView, SystemView, Token
+
+
+def list_nodes(connection: Connection) -> tuple[NodeView, ...]:
+    """Return every node of the system, sorted by name."""
+    views: tuple[NodeView, ...] = connection.ask("node.list", Empty(), tuple[NodeView, ...])
+    return views
+
+
+def info(connection: Connection) -> NodeInfo:
+    """Return what the node at the other end is."""
+    view: NodeInfo = connection.ask("node.info", Empty(), NodeInfo)
+    return view
+
+
+def status(connection: Connection) -> SystemView:
+    """Return the system at a glance."""
+    view: SystemView = connection.ask("node.status", Empty(), SystemView)
+    return view
+
+
+def links(connection: Connection) -> tuple[LinkView, ...]:
+    """Return the links of the node at the other end."""
+    views: tuple[LinkView, ...] = connection.ask("node.links", Empty(), tuple[LinkView, ...])
+    return views
+
+
+def make_token(connection: Connection, *, ttl_s: int = 0) -> Token:
+    """Return a token that admits one machine, once, for `ttl_s` seconds (0: the default). Not idempotent."""
+    token: Token = connection.call("node.token", MakeToken(ttl_s), Token)
+    return token
+
+
+def leave(connection: Connection, *, force: bool = False) -> None:
+    """Make the node leave for good: what it runs is started again elsewhere. `force`: even what cannot run elsewhere ends."""
+    connection.call("node.leave", Leave(force), Empty, timeout_s=LEAVE_TIMEOUT_MS / 1000)
+
+
+def stop(connection: Connection, *, force: bool = False) -> None:
+    """Make the node stop; it stays a member and comes back with the next `up`. Idempotent."""
+    connection.call("node.stop", Leave(force), Empty, timeout_s=LEAVE_TIMEOUT_MS / 1000)

@@ -1,0 +1,122 @@
+"""The output of a process as one stream, whatever happens to kernels and nodes meanwhile.
+
+`follow` yields chunks in order, each byte once, and `Anew` where another incarnation begins: what that one says starts from nothing, so
+it is never joined silently to what was said before. A broken connection is made again at the offset reached.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from unios.client import processes
+from unios.client.channel import Asked
+from unios.client.connection import PASSING, Connection
+from unios.client.processes import ENDED
+from unios.errors import NotFound, Unavailable, UniosError
+from unios.limits import CLIENT_LOOK_MS, CLIENT_OUTPUT_RETRY_MS, CLIENT_RETRY_MS
+from unios.wire.operations import Chunk, Follow, ProcessView
+
+_TURN_S = 0.2
+
+
+class Anew(NamedTuple):
+    """From here on the output is another incarnation's."""
+
+    pid: int
+    incarnation: int
+    node: str
+    node_before: str
+    reason: str
+
+    def __str__(self) -> str:
+        why = f"its node {self.node_before} was lost" if self.node_before not in ("", self.node) else "it had ended"
+        return f"{self.pid} was started again on {self.node} ({self.reason or why}); output begins anew"
+
+
+class _Place:
+    """How far the reading has come."""
+
+    def __init__(self, view: ProcessView, out: int, err: int) -> None:
+        self.node = view.node
+        self.incarnation = view.incarnation
+        self.offsets = {"out": out, "err": err}
+
+    def pass_by(self, chunk: Chunk) -> None:
+        self.incarnation = chunk.incarnation
+        self.offsets[chunk.stream] = chunk.offset + len(chunk.data)
+
+    def move(self, view: ProcessView) -> Anew:
+        anew = Anew(view.pid, view.incarnation, view.node, self.node, view.reason if view.state not in ENDED else "")
+        self.node, self.incarnation = view.node, view.incarnation
+        self.offsets = {"out": 0, "err": 0}
+        return anew
+
+
+def read(connection: Connection, pid: int, *, out: int = 0, err: int = 0) -> Iterator[Chunk]:
+    """Yield what is kept of the present incarnation's output, without waiting for more. Negative offsets count from the end."""
+    asked = connection.begin("processes.follow", Follow(pid, 0, out, err, follow=False))
+    yield from _chunks(asked)
+
+
+def follow(
+    connection: Connection, pid: int, *, view: ProcessView | None = None, out: int = 0, err: int = 0, hold: bool = False
+) -> Iterator[Chunk | Anew]:
+    """Yield the output until the process has ended for good. `hold`: it waits for this reader rather than lose output.
+
+    Raises NotFound if there is no such process, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS or the output of a process
+    that has ended cannot be reached any more.
+    """
+    place = _Place(view or processes.view(connection, pid), out, err)
+    give_up_at = 0.0
+    while True:
+        failure: UniosError | None = None
+        try:
+            yield from _segment(connection, pid, place, hold)
+        except (*PASSING, NotFound) as error:
+            failure = error
+        now = _settled(connection, pid)
+        if now.incarnation > place.incarnation:
+            yield place.move(now)
+            give_up_at = 0.0
+        elif now.state in ENDED:
+            if failure is None:
+                return
+            give_up_at = give_up_at or time.monotonic() + CLIENT_OUTPUT_RETRY_MS / 1000
+            if time.monotonic() >= give_up_at:
+                raise Unavailable(f"the rest of the output of {pid} cannot be reached: {failure}") from failure
+        if failure is not None:
+            time.sleep(CLIENT_RETRY_MS / 1000)
+
+
+def _settled(connection: Connection, pid: int) -> ProcessView:
+    """Return the record once it is not pending: where the process runs now, or how it ended."""
+    while True:
+        now = processes.wait(connection, pid, timeout_s=_TURN_S)
+        if now.state != "pending":
+            return now
+
+
+def _segment(connection: Connection, pid: int, place: _Place, hold: bool) -> Iterator[Chunk]:
+    """Yield one incarnation's output until it ends, or until the record shows that it is not this one that runs any more."""
+    offsets = place.offsets
+    asked = connection.begin("processes.follow", Follow(pid, place.incarnation, offsets["out"], offsets["err"], True, hold))
+    try:
+        while True:
+            if not asked.wait(CLIENT_LOOK_MS / 1000) and processes.view(connection, pid).incarnation != place.incarnation:
+                return
+            if asked.ready:
+                chunk: Chunk | None = asked.next(Chunk)
+                if chunk is None:
+                    return
+                place.pass_by(chunk)
+                yield chunk
+    finally:
+        asked.close()
+
+
+def _chunks(asked: Asked) -> Iterator[Chunk]:
+    try:
+        while (chunk := asked.next(Chunk)) is not None:
+            yield chunk
+    finally:
+        asked.close()

@@ -1,0 +1,103 @@
+"""Processes from the caller's side: start, watch, signal.
+
+`submit`, `view`, `wait` and `list_processes` are idempotent and go on after the death of the kernel they talk to: another one is
+asked, for at most CLIENT_RECONNECT_MS. `signal` is asked once. Following the output is in output.py.
+"""
+
+import os
+import time
+
+from unios.client import ports
+from unios.client.channel import Channel
+from unios.client.connection import Connection
+from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
+from unios.limits import ARGUMENT_BYTES_MAX, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
+from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Signal, Submit, Submitted
+
+ENDED = frozenset({"exited", "failed", "lost"})
+_GLANCE_MS = 1
+_TURN_MS = 20_000
+"""`wait` asks in turns of this length, so that a silent connection is noticed."""
+
+
+def check(program: Program) -> None:
+    """Raise what the system would say of a program that it could never take: CallerError, or ProgramNotRunnable over the bounds."""
+    if not program.argv:
+        raise CallerError("no program was named")
+    total = 0
+    for text in (*program.argv, *(name + b"=" + value for name, value in program.env), program.cwd):
+        total += len(text) + 1
+        if b"\0" in text:
+            raise CallerError("an argument or environment string holds a zero byte; Linux cannot pass it on")
+        if len(text) > ARGUMENT_BYTES_MAX:
+            raise ProgramNotRunnable(
+                f"argument list too long: one argument or environment string has {len(text)} bytes, the limit is "
+                f"{ARGUMENT_BYTES_MAX}"
+            )
+    if total > SPEC_BYTES_MAX:
+        raise ProgramNotRunnable(
+            f"argument list too long: arguments and environment have {total} bytes together, the limit is {SPEC_BYTES_MAX}"
+        )
+
+
+def submit(connection: Connection, program: Program) -> Submitted:
+    """Start a program; the record is durable when this returns. A lost answer is asked for again under the same request id."""
+    check(program)
+    request = Submit(program, os.urandom(16).hex())
+
+    def attempt() -> Submitted:
+        with _placement(connection) as placement:
+            submitted: Submitted = placement.call("submit", request, Submitted, timeout_s=SUBMIT_TIMEOUT_MS / 1000)
+            return submitted
+
+    return connection.persist(attempt)
+
+
+def _placement(connection: Connection) -> Channel:
+    try:
+        return ports.connect(connection, "placement", wait_ms=SUBMIT_WAIT_MS)
+    except NotFound as error:
+        raise Unavailable(f"the placement service is not there: {error}; `unios status` says why") from error
+
+
+def view(connection: Connection, pid: int) -> ProcessView:
+    """Return the process as it stands; NotFound if there is none."""
+    found: ProcessView = connection.ask("processes.wait", OfProcess(pid, _GLANCE_MS), ProcessView)
+    return found
+
+
+def wait(connection: Connection, pid: int, *, timeout_s: float | None = None) -> ProcessView:
+    """Return the process once it has ended, or as it stands after `timeout_s`; whatever happens to nodes and kernels meanwhile."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left_ms = _TURN_MS if deadline is None else min(_TURN_MS, int((deadline - time.monotonic()) * 1000))
+        found: ProcessView = connection.ask("processes.wait", OfProcess(pid, max(left_ms, _GLANCE_MS)), ProcessView)
+        if found.state in ENDED or left_ms <= 0:
+            return found
+
+
+def list_processes(connection: Connection, *, ended: bool = False) -> tuple[ProcessView, ...]:
+    """Return the processes of the system sorted by pid; with `ended` those that have ended too."""
+    views: tuple[ProcessView, ...] = connection.ask("processes.list", ListProcesses(ended), tuple[ProcessView, ...])
+    return views
+
+
+def signal(connection: Connection, pid: int, number: int, *, tree: bool = False) -> None:
+    """Send a signal to the program, or with `tree` to every Linux process of its tree."""
+    connection.call("processes.signal", Signal(pid, number, tree), Empty)
+
+
+def freeze(connection: Connection, pid: int) -> None:
+    """Stop the tree where it stands. Idempotent."""
+    connection.ask("processes.freeze", OfProcess(pid), Empty)
+
+
+def thaw(connection: Connection, pid: int) -> None:
+    """Let a frozen tree go on. Idempotent."""
+    connection.ask("processes.thaw", OfProcess(pid), Empty)
+
+
+def stats(connection: Connection, pid: int) -> ProcessStats:
+    """Return what the tree uses."""
+    found: ProcessStats = connection.ask("processes.stats", OfProcess(pid), ProcessStats)
+    return found
