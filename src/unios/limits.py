@@ -68,6 +68,19 @@ STREAM_HOLD_S = 10
 """How long an init waits for an attached reader that vanished before it lets old output go again."""
 STDIN_BUFFER_BYTES = 256 * 1024
 
+# guard and inits
+TREE_FRAME_BYTES_MAX = 16 * 1024 * 1024
+"""A spec of SPEC_BYTES_MAX as JSON, every byte escaped."""
+TREE_PEER_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+"""What a guard or an init keeps for a client that does not read, before it closes it."""
+TREE_CLIENTS_MAX = 64
+SPARES_MAX = 4
+"""Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there is one."""
+SPARE_TIMEOUT_S = 10
+SUPERVISOR_GONE_MS = 300
+"""How long the guard waits for a dead supervisor's successor before it starts one."""
+DISK_RETRY_S = 1
+
 # ports
 PORTS_MAX = 10_000
 PORT_NAME_BYTES_MAX = 200
