@@ -102,3 +102,5 @@ CLIENT_LOOK_MS = 2_000
 """A reader of output that hears nothing for so long looks whether the process still runs there."""
 CLIENT_OUTPUT_RETRY_MS = 5_000
 """So long the last output of a process that has ended is asked for."""
+CLIENT_EVENTS_AGAIN = 200
+"""So many past events are asked for again after a break, to miss none; those seen are left out."""

@@ -66,12 +66,6 @@ class Connection:
         channel = self.channel()
         return channel.call(op, body, type_, node=self._relayed, timeout_s=timeout_s)
 
-    def call_with_descriptors(
-        self, op: str, body: object = None, *, timeout_s: float = CALL_TIMEOUT_MS / 1000
-    ) -> tuple[Any, list[int]]:
-        """Ask once; return the answer and its descriptors, which are the caller's to close."""
-        return self.begin(op, body).finish(timeout_s=timeout_s)
-
     def ask(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
         """Ask what is idempotent: asked again of any kernel while none answers, for at most CLIENT_RECONNECT_MS."""
         return self.persist(lambda: self.call(op, body, type_, timeout_s=timeout_s))
@@ -94,7 +88,10 @@ class Connection:
 
     def _doors(self) -> list[NodeFolder]:
         first = self.node or os.environ.get("UNIOS_NODE", "")
-        return sorted(self.home.nodes(), key=lambda folder: folder.name != first)
+        try:
+            return sorted(self.home.nodes(), key=lambda folder: folder.name != first)
+        except PermissionError:
+            return [self.home.node(first)] if first else []
 
     def _open(self) -> Channel:
         doors = self._doors()

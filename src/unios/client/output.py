@@ -1,7 +1,7 @@
 """The output of a process as one stream, whatever happens to kernels and nodes meanwhile.
 
-`follow` yields chunks in order, each byte once, and `Anew` where another incarnation begins: what that one says starts from nothing, so
-it is never joined silently to what was said before. A broken connection is made again at the offset reached.
+`follow` yields chunks in order, each byte once, and `Anew` where another incarnation begins: what that one says starts from
+nothing, so it is never joined silently to what was said before. A broken connection is made again at the offset reached.
 """
 
 import time
@@ -63,8 +63,8 @@ def follow(
 ) -> Iterator[Chunk | Anew]:
     """Yield the output until the process has ended for good. `hold`: it waits for this reader rather than lose output.
 
-    Raises NotFound if there is no such process, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS or the output of a process
-    that has ended cannot be reached any more.
+    Raises NotFound if there is no such process, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS or the output of a
+    process that has ended cannot be reached any more.
     """
     place = _Place(view or processes.view(connection, pid), out, err)
     give_up_at = 0.0
@@ -74,7 +74,7 @@ def follow(
             yield from _segment(connection, pid, place, hold)
         except (*PASSING, NotFound) as error:
             failure = error
-        now = _settled(connection, pid)
+        now = settled(connection, pid)
         if now.incarnation > place.incarnation:
             yield place.move(now)
             give_up_at = 0.0
@@ -88,7 +88,7 @@ def follow(
             time.sleep(CLIENT_RETRY_MS / 1000)
 
 
-def _settled(connection: Connection, pid: int) -> ProcessView:
+def settled(connection: Connection, pid: int) -> ProcessView:
     """Return the record once it is not pending: where the process runs now, or how it ended."""
     while True:
         now = processes.wait(connection, pid, timeout_s=_TURN_S)

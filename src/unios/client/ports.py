@@ -1,4 +1,6 @@
-"""Ports from outside: a channel to whoever listens under a name. The bytes go straight there; the kernel only introduces."""
+"""Ports from outside: a channel to whoever listens under a name. The bytes go straight there; the kernel only introduces.
+
+Always a port of a kernel of this machine, whatever node the connection names: descriptors do not travel further."""
 
 import socket
 
@@ -11,8 +13,8 @@ from unios.wire.operations import Connect
 
 def connect_raw(connection: Connection, name: str, *, wait_ms: int = 0) -> socket.socket:
     """Return a connected stream socket to the port; NotFound if nobody listens on it within `wait_ms`. Not idempotent."""
-    timeout_s = (wait_ms + CALL_TIMEOUT_MS) / 1000
-    _raw, descriptors = connection.call_with_descriptors("ports.connect", Connect(name, wait_ms), timeout_s=timeout_s)
+    asked = connection.begin("ports.connect", Connect(name, wait_ms), node="")
+    _raw, descriptors = asked.finish(timeout_s=(wait_ms + CALL_TIMEOUT_MS) / 1000)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     if len(sockets) != 1:
         for sock in sockets:

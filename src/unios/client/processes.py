@@ -11,7 +11,7 @@ from unios.client import ports
 from unios.client.channel import Channel
 from unios.client.connection import Connection
 from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
-from unios.limits import ARGUMENT_BYTES_MAX, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
+from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
 from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Signal, Submit, Submitted
 
 ENDED = frozenset({"exited", "failed", "lost"})
@@ -82,9 +82,9 @@ def list_processes(connection: Connection, *, ended: bool = False) -> tuple[Proc
     return views
 
 
-def signal(connection: Connection, pid: int, number: int, *, tree: bool = False) -> None:
+def signal(connection: Connection, pid: int, number: int, *, tree: bool = False, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> None:
     """Send a signal to the program, or with `tree` to every Linux process of its tree."""
-    connection.call("processes.signal", Signal(pid, number, tree), Empty)
+    connection.call("processes.signal", Signal(pid, number, tree), Empty, timeout_s=timeout_s)
 
 
 def freeze(connection: Connection, pid: int) -> None:

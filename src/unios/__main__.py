@@ -1,0 +1,5 @@
+"""`python -m unios` is the command `unios`."""
+
+from unios.shell.main import main
+
+main()

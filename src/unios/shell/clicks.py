@@ -1,0 +1,91 @@
+"""Makes click commands of the declared words: help, mistakes, completion, every way of writing options. Imported only on need."""
+
+from typing import Any
+
+import click
+
+from unios import __version__
+from unios.shell.words import COMMON, INDEX, Given, Option, Word, find
+
+
+class Chosen(Exception):
+    """What was typed, read."""
+
+    def __init__(self, word: Word, given: Given) -> None:
+        super().__init__()
+        self.word = word
+        self.given = given
+
+
+class _Command(click.Command):
+    def __init__(self, name: str, word: Word) -> None:
+        params: list[click.Parameter] = [_parameter(option) for option in (*word.options, *COMMON)]
+        if word.argument:
+            nargs = 1 if word.one else -1
+            params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=word.least > 0, type=str))
+        settings: dict[str, Any] = {"allow_interspersed_args": not word.rest}
+        super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1], context_settings=settings)
+        self._word = word
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._word.prepare(args) if self._word.prepare is not None else args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        typed = dict(ctx.params)
+        arguments = typed.pop("arguments", None)
+        values = dict(ctx.find_root().params)
+        values.update({key: value for key, value in typed.items() if value not in (None, False)})
+        several = () if arguments is None else (arguments,) if isinstance(arguments, str) else tuple(arguments)
+        raise Chosen(self._word, Given(values, several))
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(INDEX)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        word = find(cmd_name)
+        return None if word is None else _Command(cmd_name, word)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Words"):
+            formatter.write_dl([(name, text) for name, (_module, text) in INDEX.items()])
+
+
+def _parameter(option: Option) -> click.Option:
+    names = [*option.names, option.key]
+    if option.is_flag:
+        return click.Option(names, is_flag=True, help=option.text)
+    if option.choices:
+        return click.Option(names, type=click.Choice(option.choices), help=option.text)
+    kind: click.ParamType[Any] = click.IntRange(min=0) if option.number else click.STRING
+    return click.Option(names, metavar=option.metavar, type=kind, multiple=option.many, help=option.text)
+
+
+def group() -> click.Group:
+    """Return the `unios` command; invoking it raises Chosen."""
+    version = click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+    )
+    return _Group(
+        "unios",
+        params=[*(_parameter(option) for option in COMMON), version],
+        help="A handful of Linux machines that behave as one computer.\n\nStart with `unios up`, then `unios run -- PROGRAM`.",
+    )
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"unios {__version__}")
+        ctx.exit()
+
+
+def read(typed: list[str]) -> Chosen | int:
+    """Return what was typed, or the exit code once help was shown. Raises click.ClickException for a mistake."""
+    try:
+        code = group().main(args=typed, prog_name="unios", standalone_mode=False)
+    except Chosen as chosen:
+        return chosen
+    except click.Abort:
+        return 130
+    return code if isinstance(code, int) else 0

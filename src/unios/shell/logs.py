@@ -1,0 +1,87 @@
+"""`unios logs`: what a process has written, kept within a bound; with -f on and on, over kernels' deaths and nodes' losses."""
+
+from collections.abc import Iterable, Iterator
+
+from unios.client import processes
+from unios.client.output import Anew, follow, read
+from unios.shell.run import show
+from unios.shell.session import Session, shown
+from unios.shell.signals import pid_of
+from unios.shell.words import Given, Misused, Option, Word
+from unios.wire.operations import Chunk
+
+
+def logs(session: Session, given: Given) -> int:
+    if given.flag("out") and given.flag("err"):
+        raise Misused("--stdout and --stderr each mean only that one: leave both out for both")
+    wanted = {"out"} if given.flag("out") else {"err"} if given.flag("err") else {"out", "err"}
+    pid = pid_of(given.arguments[0])
+    places = {"out": 0, "err": 0}
+    view = processes.view(session.connection, pid)
+    if "tail" in given.values:
+        chunks = list(read(session.connection, pid))
+        for chunk in chunks:
+            places[chunk.stream] = chunk.offset + len(chunk.data)
+        _show(session, tail([chunk for chunk in chunks if chunk.stream in wanted], given.number("tail")))
+        if not given.flag("follow"):
+            return 0
+    said: Iterable[Chunk | Anew] = read(session.connection, pid)
+    if given.flag("follow"):
+        said = follow(session.connection, pid, view=view, out=places["out"], err=places["err"])
+    _show(session, (part for part in said if isinstance(part, Anew) or part.stream in wanted))
+    return 0
+
+
+def tail(chunks: list[Chunk], lines: int) -> Iterator[Chunk]:
+    """Yield the chunks that hold the last `lines` lines of each stream, the first of them cut; order is kept."""
+    skip = {stream: _start(b"".join(chunk.data for chunk in chunks if chunk.stream == stream), lines) for stream in ("out", "err")}
+    for chunk in chunks:
+        cut = min(skip[chunk.stream], len(chunk.data))
+        skip[chunk.stream] -= cut
+        if cut < len(chunk.data):
+            yield Chunk(chunk.stream, chunk.incarnation, chunk.offset + cut, chunk.data[cut:])
+
+
+def _start(data: bytes, lines: int) -> int:
+    """Return where the last `lines` lines begin; a last one without its newline counts too."""
+    if not lines:
+        return len(data)
+    at = len(data) - data.endswith(b"\n")
+    for _ in range(lines):
+        at = data.rfind(b"\n", 0, at)
+        if at < 0:
+            return 0
+    return at + 1
+
+
+def _show(session: Session, said: Iterable[Chunk | Anew]) -> None:
+    for part in said:
+        if isinstance(part, Anew):
+            session.note(str(part))
+        elif session.json:
+            session.print_json(
+                {
+                    "stream": part.stream,
+                    "incarnation": part.incarnation,
+                    "offset": part.offset,
+                    "lost": part.lost,
+                    "text": shown(part.data),
+                }
+            )
+        else:
+            show(session, part)
+
+
+WORDS = {
+    "logs": Word(
+        logs,
+        Option("follow", "-f", "--follow", text="Go on until the process has ended."),
+        Option("out", "--stdout", text="Only what it wrote to stdout."),
+        Option("err", "--stderr", text="Only what it wrote to stderr."),
+        Option("tail", "-n", "--tail", metavar="LINES", number=True, text="Only the last so many lines of each."),
+        argument="PID",
+        least=1,
+        one=True,
+        text="Show what a process has written: its stdout to stdout, its stderr to stderr.",
+    )
+}

@@ -1,0 +1,71 @@
+"""One command's surroundings: which system, through which node, in which form it speaks. Output leaves as bytes, unbuffered."""
+
+import contextlib
+import os
+from typing import Any
+
+import msgspec
+
+from unios.client.connection import Connection
+from unios.errors import CallerError
+from unios.shell.words import Given
+
+_OUT = 1
+_ERR = 2
+
+
+class Session:
+    """Made per command from the common options."""
+
+    def __init__(self, given: Given) -> None:
+        self.json = given.flag("json")
+        self.node = given.text("node")
+        self.connection = Connection(given.text("home") or None, self.node)
+
+    @property
+    def home(self) -> Any:
+        return self.connection.home
+
+    def print(self, text: str) -> None:
+        """Write a line to stdout; what is not text in it is shown escaped."""
+        write(_OUT, (text + "\n").encode("utf-8", "backslashreplace"))
+
+    def print_json(self, value: object) -> None:
+        """Write a value to stdout as one line of JSON."""
+        write(_OUT, msgspec.json.encode(value) + b"\n")
+
+    def note(self, text: str) -> None:
+        """Write a line for the person to stderr."""
+        write(_ERR, f"unios: {text}\n".encode("utf-8", "backslashreplace"))
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of it. BrokenPipeError if the reader is gone, CallerError if it cannot be written for another reason."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            import select
+
+            select.select([], [descriptor], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CallerError(f"cannot write the output: {os.strerror(error.errno or 0)}") from error
+
+
+def shown(text: bytes) -> str:
+    """Return bytes as text for people and JSON: what is not UTF-8 appears as \\xNN."""
+    return text.decode("utf-8", "backslashreplace")
+
+
+def tell(code: str, text: str, *, as_json: bool) -> None:
+    """Say on stderr what went wrong: a sentence, or a line of JSON with the stable code and the sentence."""
+    sentence = text.encode("utf-8", "backslashreplace")
+    if as_json:
+        line = msgspec.json.encode({"error": code, "text": sentence.decode()})
+    else:
+        line = b"unios: " + sentence
+    with contextlib.suppress(OSError):
+        os.write(_ERR, line + b"\n")

@@ -1,0 +1,111 @@
+"""`unios kill`, `wait`, `freeze`, `thaw`: what is said to processes by their pids. Each of several is tried, any failure shows."""
+
+import signal
+from collections.abc import Callable
+
+from unios.client import processes
+from unios.client.connection import Connection
+from unios.errors import CallerError, UniosError, to_wire
+from unios.shell.ps import describe
+from unios.shell.session import Session, tell
+from unios.shell.words import Given, Misused, Option, Word
+
+_PIDS = "PID..."
+
+
+def pid_of(text: str) -> int:
+    """Return a global pid; Misused if it is none."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise Misused(f"{text!r} is no pid: `unios ps` shows them")
+    return int(text)
+
+
+def number_of(text: str) -> int:
+    """Return a signal's number from its name, with or without SIG, or from a number; Misused if there is none."""
+    if text.isascii() and text.isdigit() and len(text) < 4:
+        number = int(text)
+        if number == 0 or number in signal.valid_signals():
+            return number
+    name = text.upper().removeprefix("SIG")
+    try:
+        return signal.Signals[f"SIG{name}"].value
+    except KeyError:
+        raise Misused(f"there is no signal {text!r}: write a name such as TERM or a number") from None
+
+
+def _prepare(typed: list[str]) -> list[str]:
+    """Turn kill's old form, -9 or -KILL, into an option."""
+    import re
+
+    end = typed.index("--") if "--" in typed else len(typed)
+    old = re.compile(r"-([0-9]{1,3}|[A-Z][A-Z0-9+]+)")
+    for at, token in enumerate(typed[:end]):
+        if (match := old.fullmatch(token)) and (at == 0 or typed[at - 1] not in ("-s", "--signal", "--node", "--home")):
+            return [*typed[:at], f"--signal={match[1]}", *typed[at + 1 :]]
+    return typed
+
+
+def _each(session: Session, given: Given, does: Callable[[Connection, int], None], verb: str) -> int:
+    code = 0
+    done: list[int] = []
+    for pid in [pid_of(text) for text in given.arguments]:
+        try:
+            does(session.connection, pid)
+            done.append(pid)
+        except UniosError as error:
+            tell(*to_wire(error), as_json=session.json)
+            code = code or error.exit_code
+    if session.json:
+        session.print_json({verb: done})
+    return code
+
+
+def kill(session: Session, given: Given) -> int:
+    number = number_of(given.text("signal") or "TERM")
+    tree = given.flag("tree")
+    return _each(session, given, lambda connection, pid: processes.signal(connection, pid, number, tree=tree), "signalled")
+
+
+def freeze(session: Session, given: Given) -> int:
+    return _each(session, given, processes.freeze, "frozen")
+
+
+def thaw(session: Session, given: Given) -> int:
+    return _each(session, given, processes.thaw, "thawed")
+
+
+def wait(session: Session, given: Given) -> int:
+    timeout_s = given.number("timeout") if "timeout" in given.values else None
+    code = 0
+    for pid in [pid_of(text) for text in given.arguments]:
+        view = processes.wait(session.connection, pid, timeout_s=timeout_s)
+        if session.json:
+            session.print_json(describe(view))
+        if view.state not in processes.ENDED:
+            raise CallerError(f"{pid} is still {view.state} after {timeout_s} s")
+        if view.state != "exited" and view.reason and not session.json:
+            session.note(f"{pid} {view.state}: {view.reason}")
+        code = 125 if view.exit_code is None else view.exit_code
+    return code
+
+
+WORDS = {
+    "kill": Word(
+        kill,
+        Option("signal", "-s", "--signal", metavar="SIGNAL", text="Name or number [default: TERM]; also -9, -KILL."),
+        Option("tree", "-t", "--tree", text="To every Linux process of the tree, not only to the program."),
+        argument=_PIDS,
+        least=1,
+        prepare=_prepare,
+        text="Send a signal to processes, wherever they run.",
+    ),
+    "wait": Word(
+        wait,
+        Option("timeout", "--timeout", metavar="SECONDS", number=True, text="Give up after so long."),
+        argument=_PIDS,
+        least=1,
+        text="Wait until processes have ended, whatever happens to their nodes. The exit code is the last one's.",
+    ),
+    "freeze": Word(freeze, argument=_PIDS, least=1, text="Stop processes where they stand; `thaw` lets them go on."),
+    "thaw": Word(thaw, argument=_PIDS, least=1, text="Let frozen processes go on."),
+}

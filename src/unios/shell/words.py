@@ -1,0 +1,139 @@
+"""The words that a person types, declared: options, arguments, and the function that does it.
+
+One declaration serves two readers: fast.py, which takes the plain cases without importing click, and clicks.py, which makes the
+click command for help, mistakes and everything else. INDEX names the module of each word, so that only that one is imported.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from unios.errors import CallerError
+
+if TYPE_CHECKING:
+    from unios.shell.session import Session
+
+
+class Misused(CallerError):
+    """What was typed makes no sense: nothing was asked of anybody."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class Option:
+    """`names`: as typed. Without `metavar` it is a flag; `number`: its value is a whole number; `many`: may be given again."""
+
+    def __init__(
+        self,
+        key: str,
+        *names: str,
+        text: str,
+        metavar: str = "",
+        number: bool = False,
+        many: bool = False,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.key = key
+        self.names = names
+        self.text = text
+        self.metavar = metavar
+        self.number = number
+        self.many = many
+        self.choices = choices
+
+    @property
+    def is_flag(self) -> bool:
+        return not self.metavar and not self.choices
+
+
+class Given:
+    """What was typed after a word, by the keys of its options."""
+
+    def __init__(self, values: dict[str, Any], arguments: tuple[str, ...] = ()) -> None:
+        self.values = values
+        self.arguments = arguments
+
+    def flag(self, key: str) -> bool:
+        return bool(self.values.get(key))
+
+    def text(self, key: str) -> str:
+        """Return the value, "" if it was not given."""
+        return self.values.get(key) or ""
+
+    def number(self, key: str, default: int = 0) -> int:
+        value = self.values.get(key)
+        return default if value is None else int(value)
+
+    def many(self, key: str) -> tuple[str, ...]:
+        return tuple(self.values.get(key) or ())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Given) and (self.arguments, self._set()) == (other.arguments, other._set())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _set(self) -> dict[str, Any]:
+        return {key: value for key, value in self.values.items() if value not in (None, False, (), [])}
+
+
+class Word:
+    """`argument`: the metavar of what follows, "" for nothing; `least` of them; `one`: at most one.
+
+    `rest`: the first argument ends the options, what follows is another program's. `prepare` rewrites what was typed beforehand.
+    """
+
+    def __init__(
+        self,
+        does: "Callable[[Session, Given], int]",
+        *options: Option,
+        text: str,
+        argument: str = "",
+        least: int = 0,
+        one: bool = False,
+        rest: bool = False,
+        prepare: Callable[[list[str]], list[str]] | None = None,
+    ) -> None:
+        self.does = does
+        self.options = options
+        self.text = text
+        self.argument = argument
+        self.least = least
+        self.one = one
+        self.rest = rest
+        self.prepare = prepare
+
+
+COMMON = (
+    Option("home", "--home", metavar="DIR", text="The system's folder on this machine [default: $UNIOS_HOME or ~/.unios]."),
+    Option("node", "--node", metavar="NAME", text="Talk through this node."),
+    Option("json", "--json", text="Say it in JSON."),
+)
+"""Taken by every word, and before it."""
+
+INDEX: dict[str, tuple[str, str]] = {
+    "up": ("boot", "Start the nodes of this machine; the first time, make a system."),
+    "join": ("boot", "Let another machine in, or with a TOKEN join its system."),
+    "leave": ("boot", "Take a node out of the system for good."),
+    "down": ("boot", "Stop the nodes of this machine."),
+    "status": ("nodes", "Show the system at a glance, and what is wrong with it."),
+    "nodes": ("nodes", "List the nodes."),
+    "run": ("run", "Run a program somewhere in the system."),
+    "ps": ("ps", "List the processes."),
+    "kill": ("signals", "Send a signal to processes."),
+    "wait": ("signals", "Wait until processes have ended."),
+    "freeze": ("signals", "Stop processes where they stand."),
+    "thaw": ("signals", "Let frozen processes go on."),
+    "logs": ("logs", "Show what a process has written."),
+    "events": ("events", "Show what happened in the system."),
+    "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
+}
+
+
+def find(name: str) -> Word | None:
+    """Return the word of that name, importing its module; None if there is none."""
+    if name not in INDEX:
+        return None
+    from importlib import import_module
+
+    words: dict[str, Word] = import_module(f"unios.shell.{INDEX[name][0]}").WORDS
+    return words[name]
