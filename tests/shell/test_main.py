@@ -1,0 +1,163 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.scripted import ScriptedKernel
+from unios.errors import NotFound
+from unios.shell import main, ps
+from unios.shell.words import Word
+from unios.wire.operations import ListProcesses, NodeView, ProcessView
+from unios.wire.peer import Call
+
+LIST = (
+    ProcessView(1001, "running", "n1", "ann", (b"sleep", b"\xff 1"), 1, started_ms=1),
+    ProcessView(1002, "failed", "n2", "bob", (b"x",), 2, exit_code=127, reason="no node has the program x"),
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNIOS_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def kernel(home: Path) -> Any:
+    scripted = ScriptedKernel(home)
+
+    async def listing(call: Call) -> object:
+        return LIST if call.decode(ListProcesses).ended else LIST[:1]
+
+    async def nodes(call: Call) -> object:
+        return (NodeView("n1", "ready", "m1", 1, 42, (42, 43)),)
+
+    scripted.operations |= {"processes.list": listing, "node.list": nodes}
+    yield scripted
+    scripted.close()
+
+
+def unios(*words: str | bytes, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run([sys.executable, "-m", "unios", *words], capture_output=True, timeout=60, **options)
+
+
+def test_ps_shows_a_table_and_json_has_every_field(kernel: ScriptedKernel) -> None:
+    lines = unios("ps").stdout.decode().splitlines()
+    assert lines[0].split() == ["PID", "STATE", "NODE", "USER", "AGE", "COMMAND"]
+    assert lines[1].startswith("1001  running  n1") and lines[1].endswith("sleep '\\xff 1'") and len(lines) == 2
+    shown = json.loads(unios("ps", "-a", "--json").stdout)
+    assert shown[0]["argv"] == ["sleep", "\\xff 1"] and shown[0]["exit_code"] is None
+    assert {"pid", "state", "node", "argv", "incarnation", "exit_code", "reason"} <= shown[1].keys()
+    assert shown[1]["exit_code"] == 127
+
+
+def test_ps_of_ended_ones_says_why(kernel: ScriptedKernel) -> None:
+    assert b"failed 127" in unios("ps", "-a").stdout and b"no node has the program x" in unios("ps", "-a").stdout
+
+
+def test_nodes_in_json_have_what_scripts_rely_on(kernel: ScriptedKernel) -> None:
+    (node,) = json.loads(unios("nodes", "--json").stdout)
+    assert {"name", "state", "machine", "incarnation", "kernel_pid", "pids"} <= node.keys() and node["pids"] == [42, 43]
+
+
+def test_where_nothing_runs_the_exit_code_is_75_and_the_sentence_on_stderr(home: Path) -> None:
+    done = unios("ps")
+    assert (done.returncode, done.stdout) == (75, b"") and done.stderr.startswith(b"unios: no unios node runs here")
+
+
+def test_an_error_in_json_is_one_line_on_stderr(home: Path) -> None:
+    done = unios("--json", "ps")
+    assert json.loads(done.stderr)["error"] == "unavailable" and done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run"],
+        ["kill"],
+        ["nonsense"],
+        ["up", "--nodes", "many"],
+        ["up", "--nodes", "0"],
+        ["kill", "abc"],
+        ["kill", "-s", "NOPE", "1"],
+        ["run", "--umask", "9", "true"],
+        ["run", "--limit", "x=1", "true"],
+        ["run", "--limit", "nofile=z", "true"],
+        ["run", "-d", "-i", "true"],
+        ["run", "--env", "=x", "true"],
+        ["ps", "extra"],
+        ["logs", "--stdout", "--stderr", "1"],
+        ["down", "--all", "--node", "n1"],
+        ["wait", "--timeout", "soon", "1"],
+        ["ps", "--bad"],
+        ["--bad"],
+    ],
+)
+def test_bad_usage_exits_2_with_a_sentence(home: Path, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.execute(words) == 2
+    assert capfd.readouterr().err.startswith("unios: ")
+
+
+def test_arguments_that_are_not_text_reach_the_program_as_they_are(home: Path) -> None:
+    from unios.shell.run import program
+    from unios.shell.words import Given
+
+    raw = os.fsdecode(b"\xff\xfe")
+    assert program(Given({}, ("printf", raw)), stdin=False).argv == (b"printf", b"\xff\xfe")
+
+
+def test_a_defect_becomes_one_line_and_a_file_with_the_details(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_args: object) -> int:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setitem(ps.WORDS, "ps", Word(broken, text=""))
+    assert main.execute(["ps"]) == 70
+    said = capfd.readouterr().err
+    assert said.startswith("unios: internal error: ZeroDivisionError: a defect; the details are in ") and said.count("\n") == 1
+    assert "Traceback" in Path(said.rsplit(" ", 1)[1].strip()).read_text()
+
+
+def test_ctrl_c_exits_130(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ps.WORDS, "ps", Word(interrupted, text=""))
+    assert main.execute(["ps"]) == 130
+
+
+def test_an_errors_exit_code_is_its_own(kernel: ScriptedKernel) -> None:
+    async def missing(call: Call) -> object:
+        raise NotFound("there is no process 9")
+
+    kernel.operations["processes.wait"] = missing
+    done = unios("wait", "9")
+    assert (done.returncode, done.stderr) == (1, b"unios: there is no process 9\n")
+
+
+def test_a_full_disk_under_stdout_is_a_sentence(kernel: ScriptedKernel) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "unios", "ps"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1 and done.stderr == b"unios: cannot write the output: No space left on device\n"
+
+
+def test_a_reader_that_went_away_is_no_error(kernel: ScriptedKernel) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "unios", "ps"], stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ps_imports_neither_click_nor_asyncio(kernel: ScriptedKernel) -> None:
+    code = (
+        "import sys, os; from unios.shell import main; main.execute(['ps', '-a']); "
+        "print(sorted({'click', 'asyncio', 'rich', 'dataclasses', 'subprocess'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == b"[]"
