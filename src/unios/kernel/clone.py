@@ -1,0 +1,105 @@
+"""The system calls that Python does not have: clone3 with a chosen pid and namespaces, subreaper, death signal, a timer on CLOCK_BOOTTIME.
+
+Never called in a process with threads. The child of `clone3` is a whole Python, as after os.fork.
+"""
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+NEW_MOUNTS: Final = 0x00020000
+NEW_USER: Final = 0x10000000
+NEW_PIDS: Final = 0x20000000
+_PIDFD: Final = 0x1000
+_SYS_CLONE3: Final = 435
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_CLOCK_BOOTTIME: Final = 7
+_TFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
+_TFD_TIMER_ABSTIME: Final = 1
+
+# PyDLL keeps the interpreter's lock during the call: a child that came to life without it would wait for it for ever.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _failed(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def clone3(flags: int = 0, pid: int = 0) -> tuple[int, int]:
+    """Fork into new namespaces; return (pid, pidfd) to the parent and (0, -1) to the child.
+
+    `pid`: what the child's getpid() shall return in its pid namespace, 0 for any; needs the capabilities of that namespace's owner. Raises OSError.
+    """
+    pidfd, tids = ctypes.c_int(-1), (ctypes.c_int * 1)(pid)
+    arguments = (ctypes.c_uint64 * 11)(
+        *(flags | _PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0),
+        *((ctypes.addressof(tids), 1, 0) if pid else (0, 0, 0)),
+    )
+    ctypes.pythonapi.PyOS_BeforeFork()
+    found = _libc.syscall(ctypes.c_long(_SYS_CLONE3), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
+    if found == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    number = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if found < 0:
+        raise OSError(number, f"clone3: {os.strerror(number)}")
+    os.set_inheritable(pidfd.value, False)
+    return int(found), pidfd.value
+
+
+def mount(source: bytes, target: bytes, kind: bytes | None, flags: int) -> None:
+    if _libc.mount(source, target, kind, ctypes.c_ulong(flags), None):
+        raise _failed(f"mount {os.fsdecode(target)}")
+
+
+def become_subreaper() -> None:
+    """From now on orphans among this process's descendants become its children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends. No leash by itself: a setuid program loses it, and children do not have it."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def name_process(name: str) -> None:
+    """Set the short name that ps and top show."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+        raise _failed("prctl")
+
+
+class BootTimer:
+    """A descriptor that becomes readable at a time of CLOCK_BOOTTIME: at once after a suspend that slept through it."""
+
+    def __init__(self) -> None:
+        self._fd = int(_libc.timerfd_create(_CLOCK_BOOTTIME, _TFD_FLAGS))
+        if self._fd < 0:
+            raise _failed("timerfd_create")
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def set(self, at_ns: int) -> None:
+        """Fire at `at_ns` (the past: at once); 0 disarms."""
+        at_ns = min(at_ns, 2**62)
+        value = (ctypes.c_long * 4)(0, 0, at_ns // 1_000_000_000, at_ns % 1_000_000_000)
+        if _libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None):
+            raise _failed("timerfd_settime")
+
+    def clear(self) -> None:
+        """Take notice that it fired."""
+        try:
+            os.read(self._fd, 8)
+        except BlockingIOError:
+            pass

@@ -1,0 +1,71 @@
+"""Followers: the clients of an init that want to hear of output and exit, and the holds of those for whom no byte may be dropped.
+
+A hold lets a stream grow to what its holder acknowledged plus what is kept; then the program waits. A holder that vanishes keeps its hold for
+STREAM_HOLD_S or until another client takes one: that is its successor.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from unios.kernel.poller import Client, Poller
+from unios.kernel.streams import NAMES, Name
+from unios.limits import STREAM_HOLD_S, STREAM_KEPT_BYTES, STREAM_SEGMENT_BYTES
+
+WINDOW_BYTES: Final = STREAM_KEPT_BYTES - STREAM_SEGMENT_BYTES
+UNBOUNDED: Final = 2**63
+
+
+class _Follower:
+    __slots__ = ("acknowledged", "hold", "told")
+
+    def __init__(self, *, hold: bool, acknowledged: dict[Name, int]) -> None:
+        self.hold, self.acknowledged = hold, acknowledged
+        self.told: dict[str, Any] = {}
+
+
+class Followers:
+    """Those of one tree."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+        self._followers: dict[Client, _Follower] = {}
+        self._ghosts: dict[int, _Follower] = {}
+        self._ghosts_seen = 0
+
+    def follow(self, client: Client, *, hold: bool, offsets: Mapping[str, Any]) -> None:
+        """Tell `client` from now on; with `hold` it has acknowledged `offsets`. Idempotent: the last call counts."""
+        if hold:
+            self._ghosts.clear()
+        self._followers[client] = _Follower(hold=hold, acknowledged={name: int(offsets.get(name, 0)) for name in NAMES})
+
+    def acknowledge(self, client: Client, offsets: Mapping[str, Any]) -> None:
+        """Note what a holder has safely taken; offsets never fall."""
+        follower = self._followers.get(client)
+        if follower is not None:
+            for name in NAMES:
+                follower.acknowledged[name] = max(follower.acknowledged[name], int(offsets.get(name, 0)))
+
+    def gone(self, client: Client) -> None:
+        """Forget a client; its hold lasts a while."""
+        follower = self._followers.pop(client, None)
+        if follower is not None and follower.hold:
+            self._ghosts_seen += 1
+            number = self._ghosts_seen
+            self._ghosts[number] = follower
+            self._poller.after(STREAM_HOLD_S, lambda: self._ghosts.pop(number, None) and None)
+
+    def limit(self, name: Name) -> int:
+        """Return the offset that the stream may reach."""
+        holders = [*self._followers.values(), *self._ghosts.values()]
+        return min((one.acknowledged[name] + WINDOW_BYTES for one in holders if one.hold), default=UNBOUNDED)
+
+    def tell_growth(self, ends: dict[str, int]) -> None:
+        """Tell each follower that has read what it was told before how far the streams are now."""
+        for client, follower in list(self._followers.items()):
+            if follower.told != ends and not client.behind:
+                follower.told = dict(ends)
+                client.send({"event": "grew", **ends})
+
+    def tell(self, event: dict[str, Any]) -> None:
+        for client in list(self._followers):
+            client.send(event)

@@ -1,0 +1,158 @@
+"""Freezer: stops, lets go and kills every process of one tree. Carries out the leash's orders, never decides.
+
+Best first: a cgroup of version 2, one of version 1, else SIGSTOP to each process until /proc shows none running. The init itself is never in
+the group. A signal does not reach what a user's tree cannot signal (a setuid program outside a pid namespace); the guard says which kind it is.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from unios.kernel import cgroups
+
+Kind = Literal["v2", "v1", "signals"]
+ROUNDS_MAX: Final = 50
+
+
+class Member(NamedTuple):
+    """A process of the tree as /proc shows it; `state` is its letter, times in clock ticks."""
+
+    pid: int
+    parent: int
+    state: str
+    ticks: int
+    pages: int
+
+
+def members(*, namespaces: bool) -> list[Member]:
+    """Return the tree's living processes, without this init: all of its namespace, or all descendants."""
+    mine = os.getpid()
+    found = [member for member in _all() if member.state not in "ZX" and member.pid != mine]
+    if namespaces:
+        return found
+    tree, grown = {mine}, True
+    while grown:
+        more = {member.pid for member in found if member.parent in tree} - tree
+        tree |= more
+        grown = bool(more)
+    return [member for member in found if member.pid in tree]
+
+
+def _all() -> list[Member]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+                stat = file.read().rsplit(b")", 1)[1].split()
+                found.append(Member(int(name), int(stat[1]), stat[0].decode(), int(stat[11]) + int(stat[12]), int(stat[21])))
+    return found
+
+
+class Freezer:
+    """That of one tree. `place` is the node's group, None for signals."""
+
+    def __init__(self, place: cgroups.Place | None, tree: str, *, namespaces: bool) -> None:
+        self._place = place
+        self._path = f"{place.path}/{tree}" if place else ""
+        self._namespaces = namespaces
+        self.frozen = False
+        """Whether the last order was to freeze; `settled` says whether it has been carried out."""
+
+    @property
+    def kind(self) -> Kind:
+        return self._place.version if self._place else "signals"
+
+    def prepare(self) -> None:
+        """Make the group. Raises OSError."""
+        if self._place:
+            os.makedirs(self._path, exist_ok=True)
+
+    def join(self) -> None:
+        """Put the calling process, the program to be, into the group, before it gives up any right. Raises OSError."""
+        if self._place:
+            cgroups.join(self._path)
+
+    def freeze(self) -> None:
+        """Stop the tree. Idempotent; a fork in the same moment is caught by the group, or by another round of signals."""
+        self.frozen = True
+        if self._place:
+            with contextlib.suppress(OSError):
+                cgroups.freeze(self._place.version, self._path)
+                return
+        self._stop()
+
+    def settled(self) -> bool:
+        """Return whether every process of the tree stands still."""
+        if self._place:
+            with contextlib.suppress(OSError):
+                return cgroups.is_frozen(self._place.version, self._path)
+        return all(member.state in "Tt" for member in members(namespaces=self._namespaces))
+
+    def thaw(self) -> None:
+        self.frozen = False
+        if self._place:
+            with contextlib.suppress(OSError):
+                cgroups.thaw(self._place.version, self._path)
+        if not self._place:
+            self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill every process of the tree, frozen or not; to be repeated until the init has no child left."""
+        self.frozen = False
+        self.signal(signal.SIGKILL)
+        if self._place:
+            cgroups.kill(self._place.version, self._path)
+
+    def signal(self, number: int) -> int:
+        """Send a signal to every process of the tree; return how many were refused."""
+        if self._namespaces:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, number)
+            return 0
+        return self._each(number)
+
+    def _each(self, number: int) -> int:
+        refused = 0
+        for member in members(namespaces=self._namespaces):
+            try:
+                os.kill(member.pid, number)
+            except OSError as error:
+                refused += error.errno == errno.EPERM
+        return refused
+
+    def _stop(self) -> None:
+        for _round in range(ROUNDS_MAX):
+            self.signal(signal.SIGSTOP)
+            if self.settled():
+                return
+
+    def remove(self) -> None:
+        """Remove the group, once the tree is dead."""
+        if self._place:
+            cgroups.remove(self._place.version, self._path, timeout_s=0.2)
+
+
+def release(node_folder: str, tree: str) -> None:
+    """Kill, let go and remove what an init that is gone left in its group: a frozen group of version 1 does not even die."""
+    for version, path in cgroups.recorded(node_folder):
+        cgroups.remove(version, f"{path}/{tree}", timeout_s=1.0)
+
+
+def sweep(node_folder: str | os.PathLike[str]) -> list[str]:
+    """Kill, let go and remove every group of a node; return those in which something does not die. For a node that is down. Idempotent."""
+    return _for_all(os.fspath(node_folder), cgroups.remove)
+
+
+def _for_all(node_folder: str, remove: Callable[[cgroups.Version, str], bool]) -> list[str]:
+    left = []
+    for version, path in cgroups.recorded(node_folder):
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(path):
+                if entry.is_dir() and not remove(version, entry.path):
+                    left.append(entry.path)
+            if not remove(version, path):
+                left.append(path)
+    return left

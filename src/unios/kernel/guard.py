@@ -1,0 +1,367 @@
+"""Guard: makes the process trees of one node, and is there when one of them, or the supervisor, dies. Small, so that its fork is cheap.
+
+It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
+
+| request | fields | answer |
+|---|---|---|
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition | init_pid, program_pid, namespaces, freezer |
+| list | | trees |
+| forget | pid, incarnation | ok; the folder of an ended tree is removed |
+| watch | | ok; from then on events `exit` |
+| info | | pid, namespaces, why_not, freezer, trees |
+
+Spawn answers when the program has been executed, or why it cannot be, and answers the same when it is asked the same again. Errors: program-not-found,
+program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. It may die at any moment: trees have inits of their own, and the next
+guard knows them from their folders. It never decides about leases.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from unios.kernel import cgroups, clone, freezer, guarded, init_door, poller, program, runfiles, spares, trees_protocol
+from unios.kernel.guarded import Tree
+from unios.kernel.poller import Client
+from unios.kernel.watchman import Watchman
+from unios.limits import BEAT_MS, TREES_PER_NODE_MAX
+
+OLDER_END_S: Final = 5.0
+"""How long a spawn waits for an older incarnation of the same process to die."""
+CONNECT_AGAIN_S: Final = 0.5
+
+
+class Guard:
+    """That of one node. `namespaces` and `freezer_kind` are for trying out what a poorer machine offers."""
+
+    def __init__(self, folder: str, beat: Callable[[], None], *, namespaces: bool = True, freezer_kind: str = "") -> None:
+        self.folder, self._beat = folder, beat
+        self.loop = poller.Poller()
+        self.stopping = False
+        self._trees: dict[tuple[int, int], Tree] = {}
+        self._seen: dict[int, int] = {}
+        self._clients: set[Client] = set()
+        self._watchers: set[Client] = set()
+        self._waiting: list[tuple[Tree, dict[str, Any]]] = []
+        os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
+        self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
+        if not namespaces:
+            clone.become_subreaper()
+        self._spares = spares.Spares(self.loop, folder, self._place, namespaces=namespaces, ready=self._start_waiting)
+        self._watch_signals()
+        self._adopt_all()
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._listener = poller.listen(descriptor, "guard.sock")
+        os.close(descriptor)
+        self.loop.add(self._listener.fileno(), lambda _mask: self._accept())
+        self._watchman = Watchman(self.loop, folder)
+        self._operations: dict[str, Callable[[Client, dict[str, Any]], dict[str, Any]]] = {
+            "list": lambda _client, _fields: {"trees": [tree.describe() for tree in self._trees.values()]},
+            "forget": self._forget,
+            "watch": self._watch,
+            "info": self._info,
+        }
+
+    def _watch_signals(self) -> None:
+        self._wake, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.loop.add(self._wake, lambda _mask: self._woken())
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    def run(self) -> None:
+        """Serve until SIGTERM; the trees go on."""
+        self._tick()
+        self._spares.want(0)
+        while not self.stopping:
+            self.loop.turn()
+        self._spares.close()
+
+    def _tick(self) -> None:
+        self._beat()
+        self.loop.after(BEAT_MS / 1000, self._tick)
+
+    # clients
+
+    def _accept(self) -> None:
+        sock = poller.accept(self._listener, len(self._clients))
+        if sock is not None:
+            self._clients.add(Client(self.loop, sock, self._on_frame, self._on_close))
+
+    def _on_close(self, client: Client) -> None:
+        self._clients.discard(client)
+        self._watchers.discard(client)
+
+    def _on_frame(self, client: Client, frame: trees_protocol.Frame) -> None:
+        fields = frame.fields
+        if fields is None:
+            client.close()
+        elif fields.get("op") == "spawn":
+            request = fields.get("id")
+            self._spawn(fields, lambda reply: client.send({"id": request, **reply}))
+        else:
+            init_door.answer(client, fields, self._operations)
+
+    def _watch(self, client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
+        self._watchers.add(client)
+        return {}
+
+    def _info(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
+        living = sum(tree.state in ("starting", "running") for tree in self._trees.values())
+        return {
+            "pid": os.getpid(),
+            "namespaces": self._spares.namespaces,
+            "why_not": self._spares.why_not,
+            "freezer": self._place.version if self._place else "signals",
+            "trees": living,
+        }
+
+    def _forget(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+        tree = self._trees.get((int(fields["pid"]), int(fields["incarnation"])))
+        if tree is not None:
+            if tree.state in ("starting", "running"):
+                raise ValueError(f"process {tree.name} has not ended")
+            tree.remove()
+            del self._trees[tree.pid, tree.incarnation]
+        return {}
+
+    # spawning
+
+    def _spawn(self, fields: dict[str, Any], answer: guarded.Answer) -> None:
+        try:
+            job = program.parse(fields)
+            tree = self._trees.get((job.pid, job.incarnation)) or self._new_tree(job, fields)
+        except program.Refused as refused:
+            answer({"error": refused.args[0], "text": refused.args[1]})
+            return
+        if tree.state == "starting":
+            tree.answers.append(answer)
+        else:
+            answer(tree.reply())
+
+    def _new_tree(self, job: program.Job, fields: dict[str, Any]) -> Tree:
+        newest = self._seen.get(job.pid, 0)
+        if job.incarnation < newest:
+            raise program.Refused("superseded", f"process {job.pid} is at incarnation {newest} here; {job.incarnation} is past")
+        if sum(tree.state in ("starting", "running") for tree in self._trees.values()) >= TREES_PER_NODE_MAX:
+            raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
+        tree = Tree(f"{self.folder}/trees/{job.pid}.{job.incarnation}", job.pid, job.incarnation)
+        try:
+            os.makedirs(tree.folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise program.Refused("unavailable", f"the folder of the process cannot be made: {error.strerror}") from error
+        self._trees[job.pid, job.incarnation] = tree
+        self._seen[job.pid] = job.incarnation
+        older = [one for one in self._trees.values() if one.pid == job.pid and one.state == "running"]
+        for one in older:
+            self._supersede(one, job.incarnation)
+        self._waiting.append((tree, fields))
+        if older:
+            self.loop.after(OLDER_END_S, lambda: self._older_lives(tree))
+        self._start_waiting()
+        return tree
+
+    def _supersede(self, older: Tree, incarnation: int) -> None:
+        client = self._connections.get(older)
+        sock = guarded.sock_of(older.folder)
+        if sock is not None:
+            with sock:
+                sock.sendall(trees_protocol.encode({"op": "supersede", "incarnation": incarnation}))
+        elif client is not None:
+            client.close()
+
+    def _older_lives(self, tree: Tree) -> None:
+        if any(one is tree for one, _fields in self._waiting):
+            self._waiting = [(one, fields) for one, fields in self._waiting if one is not tree]
+            self._failed(tree, "unavailable", "an older incarnation of the process does not die on this node")
+
+    def _blocked(self, tree: Tree) -> bool:
+        """Whether an older incarnation still lives here."""
+        return any(one.pid == tree.pid and one.state == "running" for one in self._trees.values())
+
+    def _start_waiting(self) -> None:
+        """Hand waiting jobs to the spares that are ready."""
+        for entry in list(self._waiting):
+            if self._blocked(entry[0]):
+                continue
+            spare = self._spares.take()
+            if spare is None:
+                break
+            self._waiting.remove(entry)
+            self._hand_over(*entry, spare)
+        self._spares.want(len(self._waiting))
+
+    def _hand_over(self, tree: Tree, fields: dict[str, Any], spare: spares.Spare) -> None:
+        tree.init, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.namespaces
+        tree.save()
+        client = Client(self.loop, spare.control, lambda one, frame: self._heard(tree, one, frame), lambda _one: self._init_gone(tree))
+        self._follow_end(tree, spare.pidfd)
+        self._connections[tree] = client
+        client.send({"job": {name: value for name, value in fields.items() if name != "id"}, "folder": tree.folder})
+
+    def _heard(self, tree: Tree, client: Client, frame: trees_protocol.Frame) -> None:
+        fields = frame.fields or {}
+        if fields.get("event") == "exit":
+            self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
+        elif fields.get("started"):
+            if client.fds:
+                descriptor = client.fds.pop()
+                tree.program_pid = guarded.pid_of(descriptor)
+                os.close(descriptor)
+            tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
+            tree.tell()
+            tree.save()
+            self._start_waiting()
+        elif "error" in fields:
+            self._failed(tree, str(fields["error"]), str(fields.get("text", "")))
+
+    def _failed(self, tree: Tree, code: str, text: str) -> None:
+        tree.state, tree.failure = "failed", {"error": code, "text": text}
+        tree.tell()
+        tree.save()
+
+    # adopting and burying
+
+    @property
+    def _connections(self) -> dict[Tree, Client]:
+        return self.__dict__.setdefault("_connected", {})
+
+    def _adopt_all(self) -> None:
+        for name in os.listdir(f"{self.folder}/trees"):
+            tree = guarded.load(f"{self.folder}/trees/{name}")
+            if tree is not None:
+                self._trees[tree.pid, tree.incarnation] = tree
+                self._seen[tree.pid] = max(self._seen.get(tree.pid, 0), tree.incarnation)
+                if tree.state in ("starting", "running"):
+                    self._adopt(tree)
+
+    def _adopt(self, tree: Tree) -> None:
+        """Know a tree again that an earlier guard made; its init is not this guard's child."""
+        descriptor = runfiles.open_pidfd(tree.init)
+        if descriptor is None:
+            self._buried(tree)
+            return
+        self._follow_end(tree, descriptor)
+        self._connect(tree)
+
+    def _connect(self, tree: Tree) -> None:
+        if tree.state not in ("starting", "running"):
+            return
+        sock = guarded.sock_of(tree.folder)
+        if sock is None:
+            # Either it has not got that far or it is dying with a frozen group in its way.
+            if runfiles.start_of(tree.init.pid) != tree.init.start or tree.state == "running":
+                self._init_gone(tree)
+            self.loop.after(CONNECT_AGAIN_S, lambda: self._connect(tree))
+            return
+        client = Client(self.loop, sock, lambda one, frame: self._heard_adopted(tree, frame), lambda _one: self._init_gone(tree))
+        self._connections[tree] = client
+        client.send({"id": 1, "op": "started"})
+        client.send({"id": 2, "op": "follow"})
+
+    def _heard_adopted(self, tree: Tree, frame: trees_protocol.Frame) -> None:
+        fields = frame.fields or {}
+        if fields.get("event") == "exit":
+            self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
+        elif fields.get("id") == 1 and tree.state == "starting":
+            tree.state = "running"
+            tree.tell()
+            tree.save()
+
+    def _follow_end(self, tree: Tree, pidfd: int) -> None:
+        def ended(_mask: int) -> None:
+            self.loop.remove(pidfd)
+            os.close(pidfd)
+            self._buried(tree)
+
+        self.loop.add(pidfd, ended)
+
+    def _init_gone(self, tree: Tree) -> None:
+        """The init's socket has closed: it dies. If it was killed, a frozen group of version 1 would keep it from ever being dead."""
+        self._connections.pop(tree, None)
+        if tree.state in ("starting", "running") and not tree.exit:
+            freezer.release(self.folder, tree.name)
+
+    def _ended(self, tree: Tree, fields: dict[str, Any]) -> None:
+        if tree.exit:
+            return
+        tree.exit, tree.state = fields, "ended"
+        self._tell_exit(tree)
+        tree.tell()
+        tree.save()
+
+    def _buried(self, tree: Tree) -> None:
+        """The init process is no more: whatever it left undone is done here."""
+        self._connections.pop(tree, None)
+        freezer.release(self.folder, tree.name)
+        if tree.state == "starting" and tree.init.pid and not os.path.exists(f"{tree.folder}/exit.json") and tree.answers:
+            self._failed(tree, "unavailable", "the init of the tree died before it could start the program")
+        elif tree.state in ("starting", "running"):
+            if not tree.read_exit():
+                tree.write_exit(time.time_ns() // 1_000_000)
+            tree.state = "ended"
+            self._tell_exit(tree)
+            tree.tell()
+            tree.save()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{tree.folder}/sock")
+        self._start_waiting()
+
+    def _tell_exit(self, tree: Tree) -> None:
+        event = {"event": "exit", "pid": tree.pid, "incarnation": tree.incarnation, **tree.exit}
+        for client in list(self._watchers):
+            client.send(event)
+
+
+def main(folder: str | os.PathLike[str], beat: Callable[[], None] | None = None, **options: Any) -> int:
+    """Be the node's guard until SIGTERM; 0, at once if it has one."""
+    path = os.path.abspath(os.fspath(folder))
+    lock = os.open(f"{path}/guard.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    clone.name_process("unios-guard")
+    Guard(path, beat or _own_beat(path), **options).run()
+    os.close(lock)
+    return 0
+
+
+def _own_beat(folder: str) -> Callable[[], None]:
+    from pathlib import Path
+
+    from unios.kernel.beats import Beats
+
+    beats = Beats(Path(folder) / "beats")
+    return lambda: beats.beat("guard")
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m unios.kernel.guard", description="Make the process trees of one node.")
+    parser.add_argument("--folder", required=True)
+    parser.add_argument("--no-namespaces", action="store_true")
+    parser.add_argument("--freezer", default="", choices=("", "v2", "v1", "signals"))
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    chosen = _options(None)
+    sys.exit(main(chosen.folder, namespaces=not chosen.no_namespaces, freezer_kind=chosen.freezer))

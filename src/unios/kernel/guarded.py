@@ -1,0 +1,132 @@
+"""Guarded: one tree as its guard knows it, and its `tree.json`, from which a later guard knows it again."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from unios.kernel import runfiles
+
+DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "reason": "the init of the tree was killed"}
+
+Answer = Callable[[dict[str, Any]], None]
+
+
+class Tree:
+    """`state`: starting, running, ended or failed. `answers` wait for the start."""
+
+    def __init__(self, folder: str, pid: int, incarnation: int) -> None:
+        self.folder, self.pid, self.incarnation = folder, pid, incarnation
+        self.state = "starting"
+        self.init = runfiles.Running(0, 0)
+        self.program_pid = 0
+        self.namespaces = True
+        self.freezer = ""
+        self.failure: dict[str, Any] = {}
+        self.exit: dict[str, Any] = {}
+        self.answers: list[Answer] = []
+
+    @property
+    def name(self) -> str:
+        return f"{self.pid}.{self.incarnation}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a `list` shows of it."""
+        return {
+            "pid": self.pid,
+            "incarnation": self.incarnation,
+            "state": self.state,
+            "init_pid": self.init.pid,
+            "init_start": self.init.start,
+            "program_pid": self.program_pid,
+            "namespaces": self.namespaces,
+            "freezer": self.freezer,
+            **({"failure": self.failure} if self.failure else {}),
+            **({"exit": self.exit} if self.exit else {}),
+        }
+
+    def reply(self) -> dict[str, Any]:
+        """Return the answer to its spawn: the same each time that it is asked."""
+        if self.failure:
+            return dict(self.failure)
+        fields = ("init_pid", "program_pid", "namespaces", "freezer")
+        return {"ok": True, **{name: value for name, value in self.describe().items() if name in fields}}
+
+    def tell(self) -> None:
+        for answer in self.answers:
+            answer(self.reply())
+        self.answers.clear()
+
+    def save(self) -> None:
+        """Write tree.json atomically. A full disk is no reason to refuse a tree: a later guard then does not know it, `down` finds it by its init."""
+        part = f"{self.folder}/.tree.json"
+        with contextlib.suppress(OSError):
+            with open(part, "w", encoding="ascii") as file:
+                json.dump(self.describe(), file)
+            os.replace(part, f"{self.folder}/tree.json")
+
+    def read_exit(self) -> bool:
+        """Read exit.json; False if there is none."""
+        try:
+            with open(f"{self.folder}/exit.json", encoding="ascii") as file:
+                fields = json.load(file)
+        except (OSError, ValueError):
+            return False
+        self.exit = fields if isinstance(fields, dict) else {}
+        return bool(self.exit)
+
+    def write_exit(self, at_ms: int) -> None:
+        """Record the exit of a tree whose init could not."""
+        self.exit = {**DEAD, "at_ms": at_ms}
+        part = f"{self.folder}/.exit.guard"
+        with contextlib.suppress(OSError):
+            with open(part, "w", encoding="ascii") as file:
+                json.dump(self.exit, file)
+            os.replace(part, f"{self.folder}/exit.json")
+
+    def remove(self) -> None:
+        """Remove its folder."""
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(self.folder):
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self.folder}/{entry}")
+            os.rmdir(self.folder)
+
+
+def load(folder: str) -> Tree | None:
+    """Return the tree of a folder as its last guard left it; None if there is none."""
+    try:
+        with open(f"{folder}/tree.json", encoding="ascii") as file:
+            fields = json.load(file)
+        tree = Tree(folder, int(fields["pid"]), int(fields["incarnation"]))
+        tree.state = str(fields["state"])
+        tree.init = runfiles.Running(int(fields["init_pid"]), int(fields["init_start"]))
+        tree.program_pid, tree.namespaces, tree.freezer = int(fields["program_pid"]), bool(fields["namespaces"]), str(fields["freezer"])
+        tree.failure, tree.exit = dict(fields.get("failure", {})), dict(fields.get("exit", {}))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return tree
+
+
+def pid_of(pidfd: int) -> int:
+    """Return the pid behind a pidfd in this process's own numbering, 0 if it has ended."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pid:"):
+                    return max(0, int(line.split()[1]))
+    except OSError:
+        pass
+    return 0
+
+
+def sock_of(folder: str) -> socket.socket | None:
+    """Return a connection to the tree's init, None if it does not listen."""
+    from unios.kernel import poller
+
+    try:
+        return poller.connect(f"{folder}/sock")
+    except OSError:
+        return None

@@ -1,0 +1,371 @@
+"""Init: pid 1 of one process tree. Starts the program, reaps, pumps its streams, answers on a socket, and is the tree's leash.
+
+A guard makes it ahead of its job and hands it one; from then on it needs nobody: it outlives guard, kernel and supervisor. It never decides about the
+lease itself (core/fencing.py does) and it looks at the clock after every wait and before it moves any byte or answers anything.
+
+Invariants: from the deadline on no byte of the tree is taken and no exit is reported until the claim is confirmed; when the init ends, no
+process of the tree lives and its record, exit.json, is on disk or was at least told to whoever listens.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from unios.core.fencing import DeadlineMoved, Freeze, Kill, Leash, LeashEvent, LeashOrder, Thaw, Tick, WakeAt
+from unios.kernel import clone, init_door, poller, program, trees_protocol
+from unios.kernel.followers import Followers
+from unios.kernel.freezer import Freezer
+from unios.kernel.lease_page import LeasePage
+from unios.kernel.pumps import InputPump, OutputPump
+from unios.kernel.streams import StreamWriter
+from unios.limits import STREAM_HOLD_S
+
+KILL_AGAIN_S: Final = 0.05
+FREEZE_WAIT_S: Final = 0.02
+"""How long an order to freeze is watched before the loop goes on; the freezer needs about a millisecond."""
+LAST_WORDS_S: Final = 1.0
+_SPARE_BYTES: Final = 1024
+"""Laid down for exit.json at the start, so that a full disk cannot keep the exit from being recorded."""
+
+
+class Init:
+    """One tree. Built before the job is known, so that only what depends on it is left to do."""
+
+    def __init__(self, node_folder: str) -> None:
+        self.poller = poller.Poller(self.look)
+        self.followers = Followers(self.poller)
+        self.leash: Leash | None = None
+        self.stdin: InputPump | None = None
+        self.status: int | None = None
+        """As waitpid gave it; None while the program lives."""
+        self.program_pid = 0
+        self.ending = False
+        self.told_to_end = ""
+        """Why it was killed, when that was not the leash."""
+        self.waiting_for_start: list[Callable[[], None]] = []
+        self._lease = LeasePage(f"{node_folder}/lease")
+        self._seen = (-1, -1)
+        self._timer = clone.BootTimer()
+        self._outputs: list[tuple[int, int]] = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._report = -1
+        self._reported = b""
+        self._childless = False
+        self._ended_at = 0.0
+        self.started = False
+
+    # the job
+
+    def take(self, job: program.Job, folder: str, control: socket.socket, freezer: Freezer, *, namespaces: bool) -> None:
+        """Start the program of `job`; the answer goes to `control` when it has been executed. Raises OSError."""
+        self.job, self.freezer, self.namespaces = job, freezer, namespaces
+        self._control_socket, self._control = control, None
+        self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lay_exit_file()
+        self.leash = Leash("keep" if job.on_partition == "keep" else "stop" if job.on_partition == "stop" else "replace", job.incarnation)
+        self.look()
+        if self.leash.frozen or self.leash.killed:
+            raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
+        freezer.prepare()
+        self._watch_children()
+        self.pumps = {
+            name: OutputPump(self.poller, pipe[0], StreamWriter(self.folder, name), self._may_pump, self._limit(name))
+            for name, pipe in zip(("out", "err"), self._outputs, strict=True)
+        }
+        self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
+        self._start()
+        self.door = init_door.Door(self)
+
+    def _limit(self, name: Any) -> Callable[[], int]:
+        return lambda: self.followers.limit(name)
+
+    def _lay_exit_file(self) -> None:
+        with contextlib.suppress(OSError):
+            file = os.open(".exit", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+            try:
+                os.write(file, b" " * _SPARE_BYTES)
+            finally:
+                os.close(file)
+
+    def _watch_children(self) -> None:
+        self._wake, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self.poller.add(self._wake, lambda _mask: self._reap())
+
+    def _start(self) -> None:
+        stdin = os.pipe2(os.O_CLOEXEC) if self.job.stdin else None
+        self._report, report = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid, pidfd = clone.clone3(0, self.job.pid if self.namespaces else 0)
+        except OSError as error:
+            raise program.Refused("unavailable", f"Linux does not give the program pid {self.job.pid}: {error.strerror}") from error
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            if not self.namespaces:
+                clone.die_with_parent()
+            stdio = (stdin[0] if stdin else self._null, self._outputs[0][1], self._outputs[1][1])
+            program.become(self.job, stdio, self.freezer.join, report)
+        self.program_pid, self._pidfd = pid, pidfd
+        os.close(report)
+        for read, write in self._outputs:
+            os.close(write)
+            os.set_blocking(read, False)
+        if stdin:
+            os.close(stdin[0])
+            os.set_blocking(stdin[1], False)
+            self.stdin = InputPump(self.poller, stdin[1], self._stdin_moved)
+        self.poller.add(self._report, lambda _mask: self._executed())
+
+    def _executed(self) -> None:
+        """The report pipe closes when the program is executed, and carries why if it is not."""
+        data = os.read(self._report, 4096)
+        self._reported += data
+        if data:
+            return
+        self.poller.remove(self._report)
+        os.close(self._report)
+        if self._reported:
+            code, _newline, text = self._reported.decode("utf-8", "surrogateescape").partition("\n")
+            self._fail(code, text)
+        self.started = True
+        frame = trees_protocol.encode({"started": True, "program_pid": self.program_pid, "freezer": self.freezer.kind})
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._control_socket, [frame], [self._pidfd])
+        os.close(self._pidfd)
+        self._control = poller.Client(self.poller, self._control_socket, lambda _client, _frame: None)
+        for tell in self.waiting_for_start:
+            tell()
+        self.pumps_changed()
+
+    def _fail(self, code: str, text: str) -> NoReturn:
+        with contextlib.suppress(OSError):
+            os.unlink(".exit", dir_fd=self.folder)
+        self.freezer.kill()
+        self.freezer.remove()
+        refuse(self._control_socket, code, text)
+        os._exit(0)
+
+    # the leash
+
+    def look(self) -> None:
+        """Look at lease and clock, and do what they demand."""
+        if self.leash is None:
+            return
+        seen = self._lease.read()
+        if seen != self._seen:
+            self._seen = seen
+            self.tell_leash(DeadlineMoved(*seen))
+        self.tell_leash(Tick(time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
+
+    def tell_leash(self, event: LeashEvent) -> None:
+        """Hand the leash an event and carry out its orders."""
+        assert self.leash is not None
+        for order in self.leash.on(event):
+            self._carry_out(order)
+
+    def _carry_out(self, order: LeashOrder) -> None:
+        match order:
+            case WakeAt(at_ns):
+                self._timer.set(at_ns)
+            case Freeze():
+                if self.program_pid and not self.ending:
+                    self.freezer.freeze()
+                    self._wait_settled()
+            case Thaw():
+                self.freezer.thaw()
+            case Kill():
+                if self.program_pid:
+                    self.end()
+        if self.program_pid:
+            self.pumps_changed()
+
+    def _wait_settled(self) -> None:
+        until = time.monotonic() + FREEZE_WAIT_S
+        while not self.freezer.settled() and time.monotonic() < until:
+            time.sleep(0.0005)
+
+    def _may_pump(self) -> bool:
+        """Look again before each byte that is moved: this process may have been paused since the last look."""
+        self.look()
+        assert self.leash is not None
+        return self.started and not self.leash.by_lease and not self.leash.killed
+
+    def pumps_changed(self) -> None:
+        for pump in self.pumps.values():
+            pump.update()
+
+    # the end
+
+    def kill(self, reason: str) -> None:
+        """Kill the tree because somebody asked for it."""
+        self.told_to_end = self.told_to_end or reason
+        self.end()
+
+    def end(self) -> None:
+        """Kill whatever lives in the tree, again and again until nothing does. Idempotent."""
+        if not self._childless:
+            self.freezer.kill()
+        if not self.ending:
+            self.ending = True
+            self.poller.after(KILL_AGAIN_S, self._end_again)
+
+    def _end_again(self) -> None:
+        self._reap()
+        if not self._childless:
+            self.freezer.kill()
+            self.poller.after(KILL_AGAIN_S, self._end_again)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self.program_pid:
+                    self.status = status
+                    self.end()
+        except ChildProcessError:
+            self._childless = True
+            self._ended_at = self._ended_at or time.monotonic()
+
+    def _finished(self) -> bool:
+        """Whether nothing lives, nothing is left to pump and the end may be told."""
+        assert self.leash is not None
+        if not (self.started and self._childless and self.status is not None):
+            return False
+        if self.leash.killed:
+            return True
+        if self.leash.by_lease:
+            return bool(self.told_to_end)
+        drained = [pump.drain() for pump in self.pumps.values()]
+        return all(drained) or (self._disk_full() != "" and time.monotonic() > self._ended_at + STREAM_HOLD_S)
+
+    def _disk_full(self) -> str:
+        return next((pump.disk_full for pump in self.pumps.values() if pump.disk_full), "")
+
+    def ends(self) -> dict[str, int]:
+        return {name: pump.end for name, pump in self.pumps.items()}
+
+    def exit_fields(self) -> dict[str, Any]:
+        """Return what exit.json says; the program must have ended."""
+        assert self.leash is not None and self.status is not None
+        number = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+        return {
+            "code": 128 + number if number else os.WEXITSTATUS(self.status),
+            "signal": number or None,
+            "core": bool(number) and os.WCOREDUMP(self.status),
+            "at_ms": time.time_ns() // 1_000_000,
+            "reason": self.leash.killed or self.told_to_end or (f"output was cut: {self._disk_full()}" if self._disk_full() else ""),
+            "fenced": bool(self.leash.killed),
+            **self.ends(),
+        }
+
+    def _record_exit(self, fields: dict[str, Any]) -> None:
+        text = json.dumps(fields).encode()
+        with contextlib.suppress(OSError):
+            file = os.open(".exit", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+            try:
+                os.write(file, text.ljust(_SPARE_BYTES))
+            finally:
+                os.close(file)
+            os.rename(".exit", "exit.json", src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def run(self) -> NoReturn:
+        """Serve the tree until it has ended."""
+        while not self._finished():
+            self.poller.turn()
+            self.followers.tell_growth(self.ends())
+        fields = self.exit_fields()
+        self._record_exit(fields)
+        self.followers.tell_growth(self.ends())
+        event = {"event": "exit", "pid": self.job.pid, "incarnation": self.job.incarnation, **fields}
+        if self._control is not None:
+            self._control.send(event)
+        self.followers.tell(event)
+        self.freezer.remove()
+        self._say_last_words()
+        os._exit(0)
+
+    def _say_last_words(self) -> None:
+        until = time.monotonic() + LAST_WORDS_S
+        self.poller.after(LAST_WORDS_S, lambda: None)
+        while self.door.behind() and time.monotonic() < until:
+            self.poller.turn()
+
+    def _stdin_moved(self) -> None:
+        if self.stdin is not None:
+            self.door.tell_stdin(self.stdin.written, closed=self.stdin.closed)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the tree uses now."""
+        from unios.kernel import freezer
+
+        members = freezer.members(namespaces=self.namespaces)
+        tick, reaped = os.sysconf("SC_CLK_TCK"), resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "cpu_ms": int(1000 * (sum(one.ticks for one in members) / tick + reaped.ru_utime + reaped.ru_stime)),
+            "rss_bytes": sum(one.pages for one in members) * resource.getpagesize(),
+            "processes": len(members),
+            "state": self.state(),
+            "disk": self._disk_full(),
+            **self.ends(),
+        }
+
+    def state(self) -> str:
+        assert self.leash is not None
+        if self.status is not None or self.ending:
+            return "ended"
+        return "frozen" if self.leash.frozen else "running"
+
+
+def refuse(control: socket.socket, code: str, text: str) -> None:
+    with contextlib.suppress(OSError):
+        control.setblocking(True)
+        control.sendall(trees_protocol.encode({"started": False, "error": code, "text": text}))
+
+
+def receive(control: socket.socket) -> dict[str, Any] | None:
+    """Wait for the guard's one frame; None if the guard is gone."""
+    decoder = trees_protocol.Decoder()
+    while data := control.recv(1 << 20):
+        for frame in decoder.feed(data):
+            return frame.fields
+    return None
+
+
+def serve(control: socket.socket, node_folder: str, make_freezer: Callable[[str], Freezer], *, namespaces: bool) -> NoReturn:
+    """Be an init, spare first: say ready, wait for a job, serve it to its end. Never returns."""
+    try:
+        init = Init(node_folder)
+        control.sendall(trees_protocol.encode({"ready": True}))
+        fields = receive(control)
+        if fields is None:
+            os._exit(0)
+        try:
+            job = program.parse(fields["job"])
+            init.take(job, fields["folder"], control, make_freezer(f"{job.pid}.{job.incarnation}"), namespaces=namespaces)
+        except program.Refused as refused:
+            refuse(control, *refused.args)
+            os._exit(0)
+        except OSError as error:
+            refuse(control, "unavailable", f"the tree could not be made: {error}")
+            os._exit(0)
+        init.run()
+    except BaseException as error:  # noqa: BLE001 the end of a process: leave the cause in the guard's log, and no tree without a leash
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+        with contextlib.suppress(BaseException):
+            refuse(control, "internal", f"{type(error).__name__}: {error}")
+        os._exit(70)

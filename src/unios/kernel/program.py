@@ -1,0 +1,160 @@
+"""Program: the last steps between a fork of the init and the program's first instruction, and the sentences for what can go wrong there.
+
+Runs in the child, which has no thread and no loop. It becomes the user first and then looks for cwd and program, with that user's rights.
+"""
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, NoReturn
+
+PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Job(NamedTuple):
+    """What to start; strings are as os.fsdecode makes them."""
+
+    pid: int
+    incarnation: int
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    uid: int
+    gid: int
+    groups: list[int]
+    umask: int
+    limits: dict[str, tuple[int, int]]
+    stdin: bool
+    on_partition: str
+
+
+class Refused(Exception):
+    """The program cannot be started: (code, sentence)."""
+
+
+def parse(fields: dict[str, Any]) -> Job:
+    """Return the job of a spawn request. Raises Refused with the field that is wrong."""
+    try:
+        job = Job(
+            pid=int(fields["pid"]),
+            incarnation=int(fields["incarnation"]),
+            argv=[str(argument) for argument in fields["argv"]],
+            env={str(name): str(value) for name, value in fields.get("env", ())},
+            cwd=str(fields.get("cwd", "/")),
+            uid=int(fields.get("uid", os.getuid())),
+            gid=int(fields.get("gid", os.getgid())),
+            groups=[int(group) for group in fields.get("groups", ())],
+            umask=int(fields.get("umask", 0o022)),
+            limits={str(name): (int(soft), int(hard)) for name, (soft, hard) in fields.get("limits", {}).items()},
+            stdin=bool(fields.get("stdin", False)),
+            on_partition=str(fields.get("on_partition", "replace")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
+    _check(job)
+    return job
+
+
+def _check(job: Job) -> None:
+    if not job.argv or not job.argv[0]:
+        raise Refused("caller", "there is no program to run: argv is empty")
+    if job.on_partition not in ("replace", "stop", "keep"):
+        raise Refused("caller", f"on_partition is {job.on_partition!r}; it is one of replace, stop, keep")
+    if any("\0" in text for text in (*job.argv, *job.env, *job.env.values(), job.cwd)):
+        raise Refused("caller", "an argument, a variable or the folder contains a zero byte, which Linux cannot pass on")
+    if any("=" in name or not name for name in job.env):
+        raise Refused("caller", "a variable's name is empty or contains '='")
+    if min(job.uid, job.gid, *job.groups, 0) < 0:
+        raise Refused("caller", "a uid or gid is negative, which Linux takes for 'as it is'")
+    if job.pid < 2 or job.incarnation < 1:
+        raise Refused("caller", f"pid {job.pid} or incarnation {job.incarnation} is out of range")
+    for name in job.limits:
+        if not hasattr(resource, f"RLIMIT_{name.upper()}"):
+            raise Refused("limits", f"there is no limit called {name!r}")
+    mine = os.geteuid()
+    if mine not in (0, job.uid):
+        raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")
+
+
+def become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None], report: int) -> NoReturn:
+    """Turn this child into the program, or write {"error", "text"} as two lines to `report` and exit."""
+    try:
+        _become(job, stdio, join)
+    except Refused as refused:
+        code, text = refused.args
+    except OSError as error:
+        code, text = "unavailable", f"the program could not be prepared: {error.strerror or error}"
+    except BaseException as error:  # noqa: BLE001 the end of a process: the init tells what it was
+        code, text = "internal", f"{type(error).__name__}: {error}"
+    os.write(report, f"{code}\n{text[:2000]}".encode("utf-8", "surrogateescape"))
+    os._exit(126)
+
+
+def _become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None]) -> NoReturn:
+    os.setsid()
+    for descriptor, source in enumerate(stdio):
+        os.dup2(source, descriptor)
+    join()
+    os.umask(job.umask)
+    _set_limits(job.limits)  # while it may still raise them
+    if os.geteuid() == 0:
+        os.setgroups(job.groups)
+        os.setresgid(job.gid, job.gid, job.gid)
+        os.setresuid(job.uid, job.uid, job.uid)
+    try:
+        os.chdir(job.cwd)
+    except OSError as error:
+        raise Refused("cwd", f"cannot enter {job.cwd}: {error.strerror}") from error
+    _reset_signals()
+    _execute(job)
+
+
+def _reset_signals() -> None:
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _set_limits(limits: dict[str, tuple[int, int]]) -> None:
+    for name, (soft, hard) in limits.items():
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        except (OSError, ValueError) as error:
+            raise Refused("limits", f"this node may not set the limit {name} to {soft}:{hard}: {error}") from error
+
+
+def _execute(job: Job) -> NoReturn:
+    """Look the program up as a shell does and execute it. Raises Refused."""
+    name, blocked = job.argv[0], ""
+    folders = [""] if "/" in name else job.env.get("PATH", PATH_DEFAULT).split(":")
+    for folder in folders:
+        path = f"{folder or '.'}/{name}" if "/" not in name else name
+        try:
+            os.execve(path, job.argv, job.env)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
+                continue
+            if error.errno == errno.EACCES and "/" not in name:
+                blocked = blocked or path if not os.path.isdir(path) else blocked
+                continue
+            raise _refusal(path, error) from error
+    if blocked:
+        raise Refused("program-not-runnable", f"{blocked} is there but may not be executed: Permission denied")
+    raise Refused("program-not-found", f"there is no program {name}" + ("" if "/" in name else " in PATH"))
+
+
+def _refusal(path: str, error: OSError) -> Refused:
+    if error.errno == errno.E2BIG:
+        return Refused("too-big", "arguments and environment are larger than Linux passes to a program")
+    if error.errno == errno.ENOEXEC:
+        return Refused("program-not-runnable", f"{path} is neither a program nor a script with a #! line")
+    if error.errno == errno.ENOENT:
+        if os.path.exists(path):
+            return Refused("program-not-runnable", f"{path} is there but the interpreter it names is not")
+        return Refused("program-not-found", f"{path} is a link that leads nowhere")
+    if os.path.isdir(path):
+        return Refused("program-not-runnable", f"{path} is a folder, not a program")
+    return Refused("program-not-runnable", f"{path} cannot be executed: {error.strerror}")

@@ -1,0 +1,70 @@
+"""Process records as this node changes them: every change is a compare-and-set that only the present incarnation's node can win.
+
+The compare on the record's revision is the fence of the store: a node that was cut off and comes back finds its record changed and its update
+refused, whatever it believes. A lost answer is resolved by reading again, never guessed.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from unios.core import claims
+from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
+from unios.errors import DataLost, NotFound, OutcomeUnknown, Unavailable
+from unios.store.model import Compare, Put, Record, Store, Transaction
+
+Change = Callable[[ProcessRecord], ProcessRecord | None]
+"""From the record as it is to what it shall be; None: leave it."""
+
+
+class Records:
+    """Reads and changes process records."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def read(self, pid: int) -> tuple[ProcessRecord, int]:
+        """Return the latest record and its revision number; NotFound if there is none."""
+        result, _revision = await self._store.range(process_key(pid))
+        if not result.records:
+            raise NotFound(f"there is no process {pid}")
+        return decode(result.records[0]), result.records[0].modified
+
+    async def spec(self, pid: int) -> ProcessSpec:
+        """Return what was asked to run."""
+        result, _revision = await self._store.range(spec_key(pid))
+        if not result.records:
+            raise DataLost(f"the specification of process {pid} is gone")
+        return msgspec.msgpack.decode(result.records[0].value, type=ProcessSpec)
+
+    async def change(self, pid: int, change: Change, *, event: Put | None = None) -> ProcessRecord | None:
+        """Apply `change` to the latest record until it holds; return the new record, None if `change` left it.
+
+        Waits out an unavailable store. Idempotent if `change` is: it is asked again about the record as it then is.
+        """
+        while True:
+            try:
+                record, modified = await self.read(pid)
+                wanted = change(record)
+                if wanted is None:
+                    return None
+                if await self.replace(wanted, modified, event=event):
+                    return wanted
+            except (Unavailable, OutcomeUnknown):
+                await asyncio.sleep(0.05)
+
+    async def replace(self, wanted: ProcessRecord, modified: int, *, event: Put | None = None) -> bool:
+        """Write `wanted` if the record is still at that revision; False if it has changed."""
+        put = Put(process_key(wanted.pid), msgspec.msgpack.encode(wanted))
+        compare = Compare(put.key, "modified", "==", modified)
+        result = await self._store.transact(Transaction((compare,), (put, *((event,) if event else ()))))
+        return result.succeeded
+
+    async def change_own(self, node: str, pid: int, incarnation: int, change: Change, *, event: Put | None = None) -> ProcessRecord | None:
+        """Like `change`, but only while the record is this node's and of this incarnation; None: it is somebody else's now."""
+        return await self.change(pid, lambda record: change(record) if claims.holds(record, node, incarnation) else None, event=event)
+
+
+def decode(record: Record) -> ProcessRecord:
+    return msgspec.msgpack.decode(record.value, type=ProcessRecord)

@@ -1,0 +1,63 @@
+"""Watchman: the guard's eye on the supervisor. If that dies and nobody replaces it, the watchman starts `run/restart`, with back-off.
+
+A supervisor that ends in order removes `run/supervisor.json`: then there is nothing to restart.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from unios.kernel import runfiles
+from unios.kernel.poller import Poller
+from unios.limits import RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
+
+LOOK_S: Final = 0.1
+SETTLE_S: Final = 5.0
+"""How long a started supervisor has to write its run file before the next is started."""
+
+
+class Watchman:
+    """That of one guard."""
+
+    def __init__(self, loop: Poller, node_folder: str) -> None:
+        self._loop, self._run = loop, Path(node_folder) / "run"
+        self._pidfd = -1
+        self._gone_since = 0.0
+        self._not_before = 0.0
+        self._tries = 0
+        self._look()
+
+    def _look(self) -> None:
+        """Find a living supervisor and wait for its end, else count how long there is none."""
+        running = runfiles.read(self._run / "supervisor.json")
+        descriptor = runfiles.open_pidfd(running) if running else None
+        if descriptor is not None:
+            self._gone_since, self._tries, self._pidfd = 0.0, 0, descriptor
+            self._loop.add(descriptor, lambda _mask: self._ended())
+            return
+        now = time.monotonic()
+        self._gone_since = self._gone_since or now
+        if now - self._gone_since >= SUPERVISOR_GONE_MS / 1000 and now >= self._not_before:
+            self._restart(now)
+        self._loop.after(LOOK_S, self._look)
+
+    def _ended(self) -> None:
+        self._loop.remove(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._look()
+
+    def _restart(self, now: float) -> None:
+        if not (self._run / "supervisor.json").exists():
+            return
+        try:
+            argv = json.loads((self._run / "restart").read_text())
+            subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/").returncode = 0  # the guard reaps by itself
+        except (OSError, ValueError, TypeError) as error:
+            print(f"cannot start the supervisor: {error}", file=sys.stderr, flush=True)
+        self._tries += 1
+        self._not_before = now + min(SETTLE_S * 2 ** (self._tries - 1), RESTART_DELAY_MS_MAX / 1000)
