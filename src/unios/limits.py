@@ -42,6 +42,9 @@ WATCH_QUEUE_EVENTS_MAX = 50_000
 """A watcher this far behind is cut off and has to resynchronise by range."""
 HISTORY_REVISIONS_KEPT = 20_000
 """Older revisions are compacted away on their own."""
+STORE_TIMEOUT_MS = 5_000
+"""A client that has no answer from the store for so long breaks off: Unavailable or OutcomeUnknown."""
+STORE_RETRY_MS = 25
 
 # processes
 PID_MIN = 300

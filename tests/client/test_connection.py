@@ -70,9 +70,7 @@ def test_a_kernel_that_does_not_answer_is_outcome_unknown_at_the_deadline(kernel
     assert nodes.list_nodes(connection)
 
 
-def test_a_connection_cut_after_asking_is_outcome_unknown_and_the_next_request_opens_another(
-    kernel: ScriptedKernel, connection: Connection
-) -> None:
+def test_a_connection_cut_after_asking_is_outcome_unknown_and_the_next_request_opens_another(kernel: ScriptedKernel, connection: Connection) -> None:
     async def cut(call: Call) -> object:
         call.peer.close()
         return None
@@ -95,9 +93,7 @@ def test_an_idempotent_request_outlives_a_restart_of_the_kernel(kernel: Scripted
     timer.join()
 
 
-def test_an_idempotent_request_is_not_repeated_when_nothing_of_a_node_is_left(
-    kernel: ScriptedKernel, connection: Connection
-) -> None:
+def test_an_idempotent_request_is_not_repeated_when_nothing_of_a_node_is_left(kernel: ScriptedKernel, connection: Connection) -> None:
     kernel.stop(dead=True)
     with pytest.raises(Unavailable, match="unios up"):
         nodes.list_nodes(connection)

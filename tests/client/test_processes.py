@@ -133,9 +133,7 @@ def test_a_break_in_the_middle_of_the_output_repeats_and_loses_nothing(kernel: S
     assert b"".join(chunk.data for chunk in chunks if chunk.stream == "err") == data[:500]
 
 
-def test_another_incarnation_is_announced_and_its_output_begins_at_its_start(
-    kernel: ScriptedKernel, connection: Connection
-) -> None:
+def test_another_incarnation_is_announced_and_its_output_begins_at_its_start(kernel: ScriptedKernel, connection: Connection) -> None:
     record = Record(kernel, view())
 
     async def serve(call: Call) -> object:
@@ -156,9 +154,7 @@ def test_another_incarnation_is_announced_and_its_output_begins_at_its_start(
     assert isinstance(anew, Anew) and isinstance(second, Chunk) and second.data == b"second"
 
 
-def test_a_silent_stream_of_a_process_that_moved_on_is_left(
-    kernel: ScriptedKernel, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_stream_of_a_process_that_moved_on_is_left(kernel: ScriptedKernel, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unios.client.output.CLIENT_LOOK_MS", 20)
     record = Record(kernel, view())
 
@@ -173,9 +169,7 @@ def test_a_silent_stream_of_a_process_that_moved_on_is_left(
     assert [type(said) for said in follow(connection, 1001)] == [Anew]
 
 
-def test_output_that_cannot_be_reached_after_the_end_is_told(
-    kernel: ScriptedKernel, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_that_cannot_be_reached_after_the_end_is_told(kernel: ScriptedKernel, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unios.client.output.CLIENT_OUTPUT_RETRY_MS", 0)
     Record(kernel, view("exited", exit_code=0))
 

@@ -29,7 +29,12 @@ class System:
     def unios(self, *words: str | bytes, timeout: float = 60, check: bool = True, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run one command to its end."""
         done = subprocess.run(
-            [*self.prefix, UNIOS, *words], env=self.env, capture_output=True, timeout=timeout, stdin=options.pop("stdin", subprocess.DEVNULL), **options
+            [*self.prefix, UNIOS, *words],
+            env=self.env,
+            capture_output=True,
+            timeout=timeout,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            **options,
         )
         assert b"Traceback" not in done.stderr + done.stdout, done.stderr.decode()
         if check:

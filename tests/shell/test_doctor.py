@@ -14,9 +14,7 @@ def test_doctor_needs_no_node_and_says_it_in_json(tmp_path: Path, capfd: pytest.
     assert code == (1 if any(finding["essential"] and not finding["ok"] for finding in findings) else 0)
 
 
-def test_what_lacks_says_what_it_costs_and_how_to_mend_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_lacks_says_what_it_costs_and_how_to_mend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "_FSYNC_MS_MAX", -1.0)
     main.execute(["doctor", "--home", str(tmp_path)])
     said = capfd.readouterr().out

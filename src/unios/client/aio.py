@@ -52,9 +52,7 @@ class Kernel:
             self._up.clear()
             await asyncio.sleep(0.02)
 
-    async def call(
-        self, op: str, body: object = None, type_: type[T] | Any = Any, *, node: str = "", timeout_ms: int = 5_000
-    ) -> Any:
+    async def call(self, op: str, body: object = None, type_: type[T] | Any = Any, *, node: str = "", timeout_ms: int = 5_000) -> Any:
         """Ask the kernel, or through it the kernel of `node`."""
         return await (await self._connected()).call(op, body, type_, node=node, timeout_ms=timeout_ms)
 
@@ -114,9 +112,7 @@ class Kernel:
             await peer.closed()
 
 
-def serve(
-    folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: Callable[[Kernel], Awaitable[None]], role: str
-) -> int:
+def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: Callable[[Kernel], Awaitable[None]], role: str) -> int:
     """Run a service until it is stopped: its loop beats, its connection comes back, its failure is its end (it is restarted)."""
 
     async def beating() -> None:

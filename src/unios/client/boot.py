@@ -33,9 +33,7 @@ def _silent(_text: str) -> None:
     pass
 
 
-def up(
-    home: Home, *, nodes: int = 0, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent
-) -> list[str]:
+def up(home: Home, *, nodes: int = 0, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent) -> list[str]:
     """Make this machine have at least `nodes` nodes, all ready; return the names of those that are. Idempotent.
 
     `progress` gets a phrase now and then. Raises what boot says went wrong.
@@ -44,9 +42,7 @@ def up(
     return _boot(home, [*arguments, *_options(name, listen, advertise)], progress=progress)
 
 
-def join(
-    home: Home, token: str, *, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent
-) -> list[str]:
+def join(home: Home, token: str, *, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent) -> list[str]:
     """Make this machine a member of the token's system. The token goes by stdin: a command line is everybody's to read."""
     return _boot(home, ["--join", *_options(name, listen, advertise)], stdin=token.encode() + b"\n", progress=progress)
 

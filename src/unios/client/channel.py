@@ -199,9 +199,7 @@ class Channel:
         self.send(Request(id_, op, pack(body), node, "", len(descriptors)), descriptors)
         return asked
 
-    def call(
-        self, op: str, body: object = None, type_: type[T] | Any = Any, *, node: str = "", timeout_s: float | None = None
-    ) -> Any:
+    def call(self, op: str, body: object = None, type_: type[T] | Any = Any, *, node: str = "", timeout_s: float | None = None) -> Any:
         """Ask once and return the answer; raise what the other side raised, OutcomeUnknown when no answer came."""
         raw, descriptors = self.begin(op, body, node=node).finish(timeout_s=timeout_s)
         _close(descriptors)

@@ -31,13 +31,10 @@ def check(program: Program) -> None:
             raise CallerError("an argument or environment string holds a zero byte; Linux cannot pass it on")
         if len(text) > ARGUMENT_BYTES_MAX:
             raise ProgramNotRunnable(
-                f"argument list too long: one argument or environment string has {len(text)} bytes, the limit is "
-                f"{ARGUMENT_BYTES_MAX}"
+                f"argument list too long: one argument or environment string has {len(text)} bytes, the limit is {ARGUMENT_BYTES_MAX}"
             )
     if total > SPEC_BYTES_MAX:
-        raise ProgramNotRunnable(
-            f"argument list too long: arguments and environment have {total} bytes together, the limit is {SPEC_BYTES_MAX}"
-        )
+        raise ProgramNotRunnable(f"argument list too long: arguments and environment have {total} bytes together, the limit is {SPEC_BYTES_MAX}")
 
 
 def submit(connection: Connection, program: Program) -> Submitted:

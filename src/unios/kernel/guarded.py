@@ -103,7 +103,11 @@ def load(folder: str) -> Tree | None:
         tree = Tree(folder, int(fields["pid"]), int(fields["incarnation"]))
         tree.state = str(fields["state"])
         tree.init = runfiles.Running(int(fields["init_pid"]), int(fields["init_start"]))
-        tree.program_pid, tree.namespaces, tree.freezer = int(fields["program_pid"]), bool(fields["namespaces"]), str(fields["freezer"])
+        tree.program_pid, tree.namespaces, tree.freezer = (
+            int(fields["program_pid"]),
+            bool(fields["namespaces"]),
+            str(fields["freezer"]),
+        )
         tree.failure, tree.exit = dict(fields.get("failure", {})), dict(fields.get("exit", {}))
     except (OSError, ValueError, KeyError, TypeError):
         return None

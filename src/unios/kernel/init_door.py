@@ -164,6 +164,10 @@ def answer(client: Client, fields: dict[str, Any], operations: dict[str, Callabl
     except ProcessLookupError:
         reply = {"id": fields.get("id"), "error": "not-found", "text": "the program has ended"}
     except OSError as error:
-        reply = {"id": fields.get("id"), "error": "denied" if isinstance(error, PermissionError) else "unavailable", "text": str(error)}
+        reply = {
+            "id": fields.get("id"),
+            "error": "denied" if isinstance(error, PermissionError) else "unavailable",
+            "text": str(error),
+        }
     if "id" in fields:
         client.send(reply)

@@ -4,22 +4,13 @@ Decides with core/holding.py. The deadline counts from the moment a renewal was 
 incarnation, and the deadline moves again only when its claims have been checked.
 """
 
-import asyncio
-import contextlib
-import json
 import mmap
 import os
 import struct
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from unios.core import holding
-from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
-from unios.limits import LEASE_RENEW_MS, LEASE_TTL_MS
-from unios.store.model import Store
 
 _DEADLINE: Final = struct.Struct("<Q")
 

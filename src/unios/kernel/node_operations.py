@@ -89,7 +89,17 @@ class NodeOperations:
             kernel_pid = kernel.pid if kernel else 0
         state, reason = node.membership_of(record.name)
         return NodeView(
-            record.name, state, record.machine, record.incarnation, kernel_pid, pids, record.version, record.cores, record.users, running, reason
+            record.name,
+            state,
+            record.machine,
+            record.incarnation,
+            kernel_pid,
+            pids,
+            record.version,
+            record.cores,
+            record.users,
+            running,
+            reason,
         )
 
     async def links(self, caller: Caller, call: Call) -> object:

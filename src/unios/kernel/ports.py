@@ -59,16 +59,8 @@ class _Connection(NamedTuple):
 def check_name(name: str) -> None:
     """Raise CallerError unless `name` can name a port: path-like text, bounded, no empty part."""
     parts = name.split("/")
-    if (
-        not name
-        or len(name.encode(errors="replace")) > PORT_NAME_BYTES_MAX
-        or not name.isprintable()
-        or "" in parts
-        or ".." in parts
-    ):
-        raise CallerError(
-            f"{name[:80]!r} is no name for a port: use up to {PORT_NAME_BYTES_MAX} printable bytes, parts separated by /"
-        )
+    if not name or len(name.encode(errors="replace")) > PORT_NAME_BYTES_MAX or not name.isprintable() or "" in parts or ".." in parts:
+        raise CallerError(f"{name[:80]!r} is no name for a port: use up to {PORT_NAME_BYTES_MAX} printable bytes, parts separated by /")
 
 
 def may_connect(caller: Caller, owner: str, mode: int, grants: frozenset[str]) -> bool:

@@ -177,5 +177,3 @@ class InputPump:
             self._watch()
             os.close(self._pipe)
             self._progress()
-
-

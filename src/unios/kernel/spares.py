@@ -32,9 +32,7 @@ class Spare(NamedTuple):
 class Spares:
     """Those of one guard. `ready` is called when one has become so."""
 
-    def __init__(
-        self, loop: poller.Poller, node_folder: str, place: cgroups.Place | None, *, namespaces: bool, ready: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: poller.Poller, node_folder: str, place: cgroups.Place | None, *, namespaces: bool, ready: Callable[[], None]) -> None:
         self._loop, self._folder, self._place, self._ready_callback = loop, node_folder, place, ready
         self.namespaces = namespaces
         self.why_not = "" if namespaces else "they are switched off"

@@ -31,9 +31,7 @@ def file_name(name: Name, start: int) -> str:
 class StreamWriter:
     """The one writer of a stream; begins at 0."""
 
-    def __init__(
-        self, folder: int, name: Name, *, segment_bytes: int = STREAM_SEGMENT_BYTES, kept_bytes: int = STREAM_KEPT_BYTES
-    ) -> None:
+    def __init__(self, folder: int, name: Name, *, segment_bytes: int = STREAM_SEGMENT_BYTES, kept_bytes: int = STREAM_KEPT_BYTES) -> None:
         self._folder, self._name = folder, name
         self._segment_bytes, self._kept_bytes = segment_bytes, kept_bytes
         self._starts: list[int] = []

@@ -64,9 +64,7 @@ def _parameter(option: Option) -> click.Option:
 
 def group() -> click.Group:
     """Return the `unios` command; invoking it raises Chosen."""
-    version = click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
-    )
+    version = click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
     return _Group(
         "unios",
         params=[*(_parameter(option) for option in COMMON), version],

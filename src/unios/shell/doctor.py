@@ -87,8 +87,7 @@ def namespaces(_home: Path) -> Finding:
         "namespaces",
         "refused",
         "programs run without a pid and a view of files of their own; their getpid() is not their unios pid",
-        "as root: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000, or "
-        "kernel.apparmor_restrict_unprivileged_userns=0",
+        "as root: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000, or kernel.apparmor_restrict_unprivileged_userns=0",
     )
 
 
@@ -117,9 +116,7 @@ def pids(_home: Path) -> Finding:
     limit = int(Path("/proc/sys/kernel/pid_max").read_text())
     if limit > PID_MAX:
         return Finding("pids", f"up to {limit - 1}")
-    return Finding(
-        "pids", f"up to {limit - 1}", "some global pids cannot be given here", f"as root: sysctl kernel.pid_max={PID_MAX + 1}"
-    )
+    return Finding("pids", f"up to {limit - 1}", "some global pids cannot be given here", f"as root: sysctl kernel.pid_max={PID_MAX + 1}")
 
 
 def files(_home: Path) -> Finding:
@@ -138,9 +135,7 @@ def disk(home: Path) -> Finding:
     found = f"{free / (1 << 30):.1f} GiB free for {home}"
     if free >= _FREE_BYTES_MIN:
         return Finding("disk", found)
-    return Finding(
-        "disk", found, "output is not kept, and when it is full nothing is started", "make room, or set UNIOS_HOME elsewhere"
-    )
+    return Finding("disk", found, "output is not kept, and when it is full nothing is started", "make room, or set UNIOS_HOME elsewhere")
 
 
 def file_system(home: Path) -> Finding:
@@ -177,9 +172,7 @@ def clock(_home: Path) -> Finding:
     if time.clock_gettime(time.CLOCK_BOOTTIME) < first:
         return Finding("clock", "runs backwards", "leases cannot be judged", "use another machine", True)
     if time.gmtime().tm_year < 2025:
-        return Finding(
-            "clock", f"says {time.strftime('%Y-%m-%d')}", "certificates are not valid yet", "set the clock: timedatectl set-ntp 1"
-        )
+        return Finding("clock", f"says {time.strftime('%Y-%m-%d')}", "certificates are not valid yet", "set the clock: timedatectl set-ntp 1")
     return Finding("clock", time.strftime("%Y-%m-%d %H:%M:%S %Z"))
 
 
@@ -200,9 +193,7 @@ def _of_nodes(session: Session) -> Iterator[Finding]:
             try:
                 view = nodes.info(connection)
             except UniosError as error:
-                yield Finding(
-                    f"node {name}", str(error), "it does nothing", "unios up, and look into its log folder", bool(session.node)
-                )
+                yield Finding(f"node {name}", str(error), "it does nothing", "unios up, and look into its log folder", bool(session.node))
                 continue
         parts = f"freezer {view.freezer}, namespaces {'work' if view.namespaces else 'refused'}, store {view.store}"
         ill = [f"{part.name} is {part.state}: {part.reason}" for part in view.services if part.state != "running"]
@@ -211,8 +202,4 @@ def _of_nodes(session: Session) -> Iterator[Finding]:
         yield Finding(f"node {name}", parts, "; ".join(ill), "unios events says since when" if ill else "")
 
 
-WORDS = {
-    "doctor": Word(
-        doctor, text="Say what this machine lacks, what that costs and how to mend it. Exits 1 if unios cannot work here."
-    )
-}
+WORDS = {"doctor": Word(doctor, text="Say what this machine lacks, what that costs and how to mend it. Exits 1 if unios cannot work here.")}

@@ -70,9 +70,7 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
 
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
-    view = ProcessView(
-        pid=submitted.pid, state=submitted.state, node=submitted.node, user="", argv=(), incarnation=submitted.incarnation
-    )
+    view = ProcessView(pid=submitted.pid, state=submitted.state, node=submitted.node, user="", argv=(), incarnation=submitted.incarnation)
     for said in follow(session.connection, submitted.pid, view=view, hold=True):
         if isinstance(said, Anew):
             if not quiet:

@@ -216,9 +216,7 @@ class Stream:
 class Peer:
     """One connection. Takes the transport over; all methods belong to the loop's thread."""
 
-    def __init__(
-        self, transport: Transport, handler: Handler = refuse, *, role: str = "", facts: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, transport: Transport, handler: Handler = refuse, *, role: str = "", facts: dict[str, str] | None = None) -> None:
         self.transport = transport
         self.handler = handler
         self.hello = Hello(PROTOCOL_MIN, PROTOCOL_MAX, role, facts or {})
@@ -376,9 +374,7 @@ class Peer:
         if len(self._calls) >= REQUESTS_PER_PEER_MAX:
             for descriptor in descriptors:
                 os.close(descriptor)
-            self.send(
-                Fault(request.id, Unavailable.code, f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection")
-            )
+            self.send(Fault(request.id, Unavailable.code, f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection"))
             return
         call = Call(self, request, descriptors)
         self._calls[request.id] = (call, asyncio.get_running_loop().create_task(self._serve(call, request.id)))

@@ -1,0 +1,136 @@
+"""A client of a store's process: the Store interface over a connection that is made again when it breaks.
+
+Nothing is sent twice: a transaction that writes and whose answer is lost is OutcomeUnknown, everything else Unavailable. A watch goes on by itself
+from the last revision that it delivered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from unios.errors import OutcomeUnknown, ProtocolError, Unavailable
+from unios.ids import LeaseId
+from unios.limits import STORE_RETRY_MS, STORE_TIMEOUT_MS
+from unios.store.model import (
+    Batch,
+    Delete,
+    Put,
+    Range,
+    RangeResult,
+    Revision,
+    StoreStatistics,
+    Transaction,
+    TransactionResult,
+)
+from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
+from unios.wire.doors import connect_unix
+from unios.wire.peer import Peer, Stream
+from unios.wire.transport import SocketTransport
+
+Connect = Callable[[], Awaitable[Peer]]
+"""Return a started connection to the store's process; raise Unavailable or OSError."""
+
+
+class StoreClient:
+    """See store/model.py for what each method promises."""
+
+    def __init__(self, connect: Connect, *, timeout_ms: int = STORE_TIMEOUT_MS) -> None:
+        self._connect = connect
+        self._timeout_ms = timeout_ms
+        self._peer: Peer | None = None
+        self._connecting = asyncio.Lock()
+        self._closed = False
+
+    async def _connected(self) -> Peer:
+        async with self._connecting:
+            if self._closed:
+                raise Unavailable("this client of the store is closed")
+            if self._peer is None or self._peer.is_closed:
+                try:
+                    self._peer = await asyncio.wait_for(self._connect(), self._timeout_ms / 1000)
+                except (OSError, TimeoutError, OutcomeUnknown, ProtocolError) as error:
+                    raise Unavailable(f"the store cannot be reached: {error}") from error
+            return self._peer
+
+    async def _ask(self, op: str, body: object, type_: Any, *, writes: bool = False, timeout_ms: int = 0) -> Any:
+        peer = await self._connected()
+        try:
+            return await peer.call(op, body, type_, timeout_ms=timeout_ms or self._timeout_ms)
+        except OutcomeUnknown as error:
+            if writes:
+                raise
+            raise Unavailable(f"the store did not answer: {error}") from error
+
+    async def range(self, key: str, *, prefix: bool = False, after: str = "", limit: int = 0) -> tuple[RangeResult, Revision]:
+        result = await self.transact(Transaction(then=(Range(key, prefix, after, limit),)))
+        found = result.results[0]
+        assert isinstance(found, RangeResult)
+        return found, result.revision
+
+    async def put(self, key: str, value: bytes, *, lease: LeaseId = LeaseId(0)) -> Revision:  # noqa: B008 a NewType: no call at all
+        return (await self.transact(Transaction(then=(Put(key, value, lease),)))).revision
+
+    async def delete(self, key: str, *, prefix: bool = False) -> tuple[int, Revision]:
+        result = await self.transact(Transaction(then=(Delete(key, prefix),)))
+        count = result.results[0]
+        assert isinstance(count, int)
+        return count, result.revision
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        writes = any(not isinstance(operation, Range) for operation in (*transaction.then, *transaction.otherwise))
+        result: TransactionResult = await self._ask("store.transact", transaction, TransactionResult, writes=writes)
+        return result
+
+    async def watch(self, prefix: str, *, after: Revision | None = None) -> AsyncIterator[Batch]:
+        """Yield batches; the first, which may be empty, says where the watch begins. Ends only by Compacted or by being closed."""
+        while True:
+            stream: Stream | None = None
+            try:
+                stream = (await self._connected()).stream("store.watch", WatchRequest(prefix, after))
+                async for batch in stream.items(Batch):
+                    after = batch.revision
+                    yield batch
+            except (Unavailable, OutcomeUnknown):
+                if self._closed:
+                    raise
+            finally:
+                if stream is not None:
+                    stream.close()
+            await asyncio.sleep(STORE_RETRY_MS / 1000)
+
+    async def lease_grant(self, ttl_ms: int) -> LeaseId:
+        lease: LeaseId = await self._ask("store.grant", LeaseRequest(ttl_ms=ttl_ms), LeaseId, writes=True)
+        return lease
+
+    async def lease_renew(self, lease: LeaseId, *, timeout_ms: int = 0) -> int:
+        ttl: int = await self._ask("store.renew", LeaseRequest(lease), int, timeout_ms=timeout_ms)
+        return ttl
+
+    async def lease_revoke(self, lease: LeaseId) -> None:
+        await self._ask("store.end", LeaseRequest(lease), int, writes=True)
+
+    async def compact(self, revision: Revision) -> None:
+        await self._ask("store.compact", CompactRequest(revision), msgspec.Raw, writes=True)
+
+    async def statistics(self) -> StoreStatistics:
+        found: StoreStatistics = await self._ask("store.statistics", None, StoreStatistics)
+        return found
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._peer is not None:
+            self._peer.close("the client closed")
+
+
+def at(folder: Path) -> Connect:
+    """Return how to connect to the store of a folder of this machine."""
+
+    async def connect() -> Peer:
+        peer = Peer(SocketTransport(connect_unix(folder / "sock")), role="store client")
+        await peer.start()
+        return peer
+
+    return connect

@@ -1,0 +1,173 @@
+"""Runs an engine in a process: batches jobs for it, judges leases with core/leases.py, and hands events to watchers.
+
+The engine works in a thread of its own, one batch at a time: a disk that takes its time stops neither beats nor renewals. What arrives meanwhile
+makes the next batch, so that one sync serves many. Answers and events leave after the commit, in the order of the jobs.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from unios.core.leases import LOOK_MS, Leases
+from unios.errors import Compacted, NotFound, Unavailable, UniosError
+from unios.limits import WATCH_QUEUE_EVENTS_MAX
+from unios.store.model import Batch, Event, Revision, StoreStatistics
+from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine
+
+BATCH_JOBS_MAX = 256
+
+
+class Watcher:
+    """A queue of batches, bounded in events: over the bound it is cut off."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.cut_off = False
+        self._batches: deque[Batch] = deque()
+        self._events = 0
+        self._arrived = asyncio.Event()
+
+    def put(self, batch: Batch) -> None:
+        if self.cut_off:
+            return
+        self._batches.append(batch)
+        self._events += len(batch.events)
+        if self._events > WATCH_QUEUE_EVENTS_MAX:
+            self._batches.clear()
+            self.cut_off = True
+        self._arrived.set()
+
+    async def next(self) -> Batch:
+        """Return the next batch; Compacted if this watcher fell behind."""
+        while not self._batches:
+            if self.cut_off:
+                raise Compacted(f"the watcher was more than {WATCH_QUEUE_EVENTS_MAX} events behind: read everything again")
+            self._arrived.clear()
+            await self._arrived.wait()
+        batch = self._batches.popleft()
+        self._events -= len(batch.events)
+        return batch
+
+
+class _Entry(NamedTuple):
+    """A job under way; nobody waits for the end of a lease. `watcher`: to be let in when its history has been read."""
+
+    job: Job
+    future: "asyncio.Future[Result] | None" = None
+    watcher: Watcher | None = None
+
+
+class StoreHost:
+    """One engine, its leases and its watchers."""
+
+    def __init__(self, engine: SqliteEngine, now_ms: Callable[[], int]) -> None:
+        self._engine = engine
+        self._now_ms = now_ms
+        self._leases = Leases(engine.leases(), now_ms())
+        self._jobs: deque[_Entry] = deque()
+        self._watchers: set[Watcher] = set()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._judge())
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._jobs:
+                    await self._batch()
+
+    async def _batch(self) -> None:
+        batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+        loop = asyncio.get_running_loop()
+        try:
+            outcomes = await loop.run_in_executor(self._thread, self._engine.run, [entry.job for entry in batch])
+        except Unavailable as error:
+            outcomes = [Outcome(error)] * len(batch)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            self._finish(*entry, outcome)
+
+    def _finish(self, job: Job, future: "asyncio.Future[Result] | None", watcher: Watcher | None, outcome: Outcome) -> None:
+        if outcome.events:
+            self._tell(outcome.events)
+        match job:
+            case Grant(ttl_ms) if isinstance(outcome.result, int):
+                self._leases.granted(outcome.result, ttl_ms, self._now_ms())
+            case End() if isinstance(outcome.result, UniosError) and future is None:
+                # An ended lease stays ended: again, until that is on disk.
+                asyncio.get_running_loop().call_later(0.1, self._push, _Entry(job))
+            case Look() if isinstance(outcome.result, Batch) and watcher is not None and future is not None and not future.done():
+                watcher.put(outcome.result)
+                self._watchers.add(watcher)
+        if future is not None and not future.done():
+            if isinstance(outcome.result, UniosError):
+                future.set_exception(outcome.result)
+            else:
+                future.set_result(outcome.result)
+
+    def _tell(self, events: tuple[Event, ...]) -> None:
+        revision = Revision(self._engine.generation, events[0].number)
+        for watcher in self._watchers:
+            mine = tuple(event for event in events if event.record.key.startswith(watcher.prefix))
+            if mine:
+                watcher.put(Batch(revision, mine))
+
+    async def _judge(self) -> None:
+        while True:
+            ended = self._leases.look(self._now_ms())
+            if ended:
+                self._push(_Entry(End(tuple(ended))))
+            await asyncio.sleep(LOOK_MS / 1000)
+
+    def _push(self, entry: _Entry) -> None:
+        self._jobs.append(entry)
+        self._arrived.set()
+
+    # requests
+
+    async def do(self, job: Job, watcher: Watcher | None = None) -> Result:
+        """Do one job; return its result once it is durable, or raise why it was refused."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._push(_Entry(job, future, watcher))
+        return await future
+
+    def renew(self, lease: int) -> int:
+        """Renew a lease; return its time to live in ms. No disk: leases outlive a restart, with their full time."""
+        ttl = self._leases.renewed(lease, self._now_ms())
+        if not ttl:
+            raise NotFound(f"lease {lease} has ended")
+        return ttl
+
+    async def end(self, lease: int) -> Result:
+        """End a lease at once."""
+        self._leases.revoked(lease)
+        return await self.do(End((lease,)))
+
+    async def watch(self, prefix: str, after: Revision | None) -> Watcher:
+        """Return a watcher that has every event of `prefix` after that revision; Compacted if they are gone."""
+        watcher = Watcher(prefix)
+        try:
+            await self.do(Look(prefix, after), watcher)
+        except BaseException:
+            self.unwatch(watcher)
+            raise
+        return watcher
+
+    def unwatch(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+
+    async def statistics(self) -> StoreStatistics:
+        """Return figures; keys and bytes are counted now."""
+        engine = self._engine
+        keys, size = await asyncio.get_running_loop().run_in_executor(self._thread, lambda: (engine.keys(), engine.bytes()))
+        return StoreStatistics(
+            engine.revision, engine.compacted, keys, len(self._leases), len(self._watchers), size, engine.transactions, engine.syncs
+        )
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        self._engine.close()

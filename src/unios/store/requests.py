@@ -1,0 +1,25 @@
+"""What is asked of a store's process over a connection; `store.transact` takes a Transaction itself."""
+
+import msgspec
+
+from unios.store.model import Revision
+
+
+class WatchRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """store.watch -> stream of Batch. Without a revision: from now on."""
+
+    prefix: str
+    after: Revision | None = None
+
+
+class LeaseRequest(msgspec.Struct, frozen=True):
+    """store.grant (ttl_ms) -> id; store.renew (lease) -> ttl_ms; store.end (lease) -> number ended."""
+
+    lease: int = 0
+    ttl_ms: int = 0
+
+
+class CompactRequest(msgspec.Struct, frozen=True):
+    """store.compact -> 0."""
+
+    revision: Revision

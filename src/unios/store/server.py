@@ -1,0 +1,151 @@
+"""The store's process: serves one folder's database on the Unix socket `sock` in it. One process per folder: `lock` decides.
+
+Requests: store.transact, store.watch, store.grant, store.renew, store.end, store.compact, store.statistics (store/requests.py). The socket belongs to
+the folder's owner; who else may use the store is the kernels' business.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from unios.errors import CallerError, ProtocolError, UniosError
+from unios.ids import Generation
+from unios.limits import BEAT_MS
+from unios.store.host import StoreHost
+from unios.store.model import Transaction
+from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
+from unios.store.sqlite import Compact, Grant, SqliteEngine
+from unios.wire.doors import listen_unix
+from unios.wire.peer import Call, Peer
+from unios.wire.transport import SocketTransport
+
+
+class Requests:
+    """What a store's process answers."""
+
+    def __init__(self, host: StoreHost) -> None:
+        self._host = host
+
+    async def handle(self, call: Call) -> object:
+        """Serve one request."""
+        host = self._host
+        match call.op:
+            case "store.transact":
+                return await host.do(call.decode(Transaction))
+            case "store.watch":
+                return await self._watch(call)
+            case "store.grant":
+                return await host.do(Grant(call.decode(LeaseRequest).ttl_ms))
+            case "store.renew":
+                return host.renew(call.decode(LeaseRequest).lease)
+            case "store.end":
+                return await host.end(call.decode(LeaseRequest).lease)
+            case "store.compact":
+                return await host.do(Compact(call.decode(CompactRequest).revision))
+            case "store.statistics":
+                return await host.statistics()
+        raise CallerError(f"the store has no operation {call.op[:80]}")
+
+    async def _watch(self, call: Call) -> object:
+        request = call.decode(WatchRequest)
+        watcher = await self._host.watch(request.prefix, request.after)
+        try:
+            while True:
+                await call.send(await watcher.next())
+        finally:
+            self._host.unwatch(watcher)
+
+
+class Server:
+    """Takes connections at the socket."""
+
+    def __init__(self, folder: Path, requests: Requests) -> None:
+        self._requests = requests
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener = listen_unix(folder / "sock", mode=0o600)
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            sock, _address = self._listener.accept()
+            peer = Peer(SocketTransport(sock), self._requests.handle, role="store")
+            task = asyncio.get_running_loop().create_task(_serve(peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+
+
+async def _serve(peer: Peer) -> None:
+    try:
+        with contextlib.suppress(UniosError, ProtocolError):
+            await peer.start()
+            await peer.closed()
+    finally:
+        peer.close("the store stops")
+
+
+async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> None:
+    """Serve `folder` until `stop`; its lock must be held."""
+    engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()))
+    host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
+    server = Server(folder, Requests(host))
+    work = asyncio.get_running_loop().create_task(host.run())
+    try:
+        while not stop.is_set() and not work.done():
+            beat()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), BEAT_MS / 1000)
+        if work.done():
+            work.result()
+    finally:
+        work.cancel()
+        server.close()
+        host.close()
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "sock").unlink()
+
+
+def take_lock(folder: Path) -> int | None:
+    """Return the descriptor that holds the folder's lock, None if another process has it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def main(folder: Path, beat: Callable[[], None]) -> int:
+    """Be the store of `folder` until SIGTERM; 0, at once if it has one."""
+    import signal
+
+    lock = take_lock(folder)
+    if lock is None:
+        return 0
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serve(folder, beat, stop)
+
+    asyncio.run(work())
+    os.close(lock)
+    return 0
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(main(Path(sys.argv[1]), lambda: None))

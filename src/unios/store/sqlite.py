@@ -1,0 +1,385 @@
+"""The embedded engine: etcd's model on one SQLite file. Synchronous and deterministic; one thread at a time; no clock.
+
+`run` takes a batch of jobs and makes them durable with one commit and one sync (group commit); only then does it return. A job that is refused
+leaves no trace; if the commit fails nothing of the batch has happened.
+
+Tables: records (the present), history (every event, for watches, trimmed), leases, meta. WAL with synchronous=FULL; checkpoints are made here, so
+that `syncs` counts every one.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from unios.errors import CallerError, Compacted, NotFound, Unavailable, UniosError
+from unios.ids import Generation
+from unios.limits import (
+    HISTORY_REVISIONS_KEPT,
+    KEY_BYTES_MAX,
+    LEASE_TTL_MS_MAX,
+    LEASE_TTL_MS_MIN,
+    LEASES_MAX,
+    RANGE_RECORDS_MAX,
+    TRANSACTION_OPERATIONS_MAX,
+    VALUE_BYTES_MAX,
+)
+from unios.store.model import (
+    Batch,
+    Compare,
+    Delete,
+    Event,
+    Operation,
+    Put,
+    Range,
+    RangeResult,
+    Record,
+    Revision,
+    Transaction,
+    TransactionResult,
+)
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS leased ON records (lease) WHERE lease != 0;
+CREATE TABLE IF NOT EXISTS history (
+    number INTEGER NOT NULL, ordinal INTEGER NOT NULL, kind TEXT NOT NULL,
+    key TEXT NOT NULL, value BLOB NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL,
+    PRIMARY KEY (number, ordinal)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL);
+"""
+FORMAT: Final = 1
+CHECKPOINT_PAGES: Final = 1_000
+TRIM_EVERY: Final = 256
+_COLUMNS: Final = "key, value, created, modified, version, lease"
+_END: Final = "\U0010ffff"
+
+
+class Grant(NamedTuple):
+    """Job: make a lease. Its outcome is the lease's id."""
+
+    ttl_ms: int
+
+
+class End(NamedTuple):
+    """Job: end leases and delete what is attached to them, in one transaction; those that there are not are passed over."""
+
+    leases: tuple[int, ...]
+
+
+class Compact(NamedTuple):
+    """Job: forget the history up to a revision."""
+
+    revision: Revision
+
+
+class Look(NamedTuple):
+    """Job: the history of a prefix after a revision (None: none), as a Batch that ends at the present."""
+
+    prefix: str
+    after: Revision | None
+
+
+Job = Transaction | Grant | End | Compact | Look
+Result = TransactionResult | int | Batch | UniosError
+
+
+class Outcome(NamedTuple):
+    """What a job came to, and the events that it made, all of one revision."""
+
+    result: Result
+    events: tuple[Event, ...] = ()
+
+
+class SqliteEngine:
+    """One database."""
+
+    def __init__(self, path: str | os.PathLike[str], generation: Generation, *, history_kept: int = HISTORY_REVISIONS_KEPT) -> None:
+        """Open or make it; `generation` counts only for a new one. Raises Unavailable if the file cannot be used."""
+        self.path = os.fspath(path)
+        self.syncs = 0
+        self.transactions = 0
+        self._history_kept = history_kept
+        fresh = self.path != ":memory:" and not os.path.exists(self.path)
+        try:
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._set_up(generation)
+        except sqlite3.Error as error:
+            raise Unavailable(f"the store's file {self.path} cannot be used: {error}") from error
+        if fresh:
+            _sync_folder(os.path.dirname(self.path) or ".")
+            self.syncs += 1
+
+    def _set_up(self, generation: Generation) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "foreign_keys=OFF", "cache_size=-4096"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(SCHEMA)
+        meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
+        if not meta:
+            meta = {"format": FORMAT, "generation": generation, "revision": 0, "compacted": 0, "lease": 0}
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            self._db.execute("COMMIT")
+            self.syncs += 1
+        if meta["format"] != FORMAT:
+            raise Unavailable(f"the store's file {self.path} has format {meta['format']}, this unios reads {FORMAT}: use the version that wrote it")
+        self.generation = Generation(meta["generation"])
+        self.number = int(meta["revision"])
+        self.compacted = int(meta["compacted"])
+        self._lease = int(meta["lease"])
+
+    @property
+    def revision(self) -> Revision:
+        return Revision(self.generation, self.number)
+
+    def close(self) -> None:
+        """Checkpoint and close; idempotent."""
+        try:
+            self._checkpoint()
+        except sqlite3.Error:
+            pass
+        self._db.close()
+
+    def leases(self) -> dict[int, int]:
+        """Return the time to live in ms of every lease."""
+        return dict(self._db.execute("SELECT id, ttl_ms FROM leases").fetchall())
+
+    def keys(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM records").fetchone()[0])
+
+    def bytes(self) -> int:
+        """Return the size of the database without its WAL."""
+        pages, size = (int(self._db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size"))
+        return pages * size
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Do the jobs in order and return what each came to, after one commit for all of them. Raises Unavailable: nothing was done."""
+        before = (self.number, self.compacted, self._lease)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            outcomes = [self._one(job) for job in jobs]
+            changed = before != (self.number, self.compacted, self._lease)
+            if changed:
+                self._save(before)
+                self._db.execute("COMMIT")
+                self.syncs += 1
+            else:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self.number, self.compacted, self._lease = before
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise Unavailable(f"the store cannot write its file: {error}; make room on its disk") from error
+        if changed:
+            self._maybe_checkpoint()
+        return outcomes
+
+    def _save(self, before: tuple[int, int, int]) -> None:
+        trimmed = self.number - self._history_kept
+        if before[0] // TRIM_EVERY != self.number // TRIM_EVERY and trimmed > self.compacted:
+            self._compact(trimmed)
+        self._db.executemany(
+            "UPDATE meta SET value = ? WHERE name = ?",
+            ((self.number, "revision"), (self.compacted, "compacted"), (self._lease, "lease")),
+        )
+
+    def _maybe_checkpoint(self) -> None:
+        if self.transactions % 64 == 0 and self.path != ":memory:":
+            try:
+                if os.stat(f"{self.path}-wal").st_size > CHECKPOINT_PAGES * 4096:
+                    self._checkpoint()
+            except (OSError, sqlite3.Error):
+                pass  # what is committed is in the WAL; a later checkpoint moves it
+
+    def _checkpoint(self) -> None:
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.syncs += 2
+
+    def _one(self, job: Job) -> Outcome:
+        try:
+            match job:
+                case Transaction():
+                    return self._transact(job)
+                case Grant(ttl_ms):
+                    return self._grant(ttl_ms)
+                case End(leases):
+                    return self._end(leases)
+                case Compact(revision):
+                    return self._compact_to(revision)
+                case Look(prefix, after):
+                    return Outcome(self._history(prefix, after))
+        except UniosError as refused:
+            return Outcome(refused)
+
+    # transactions
+
+    def _transact(self, transaction: Transaction) -> Outcome:
+        self._check(transaction)
+        succeeded = all(self._holds(compare) for compare in transaction.compares)
+        operations = transaction.then if succeeded else transaction.otherwise
+        for operation in operations:
+            if isinstance(operation, Put) and operation.lease and not self._has_lease(operation.lease):
+                raise NotFound(f"lease {operation.lease} has ended")
+        self.transactions += 1
+        events: list[Event] = []
+        results = tuple(self._do(operation, events) for operation in operations)
+        self._note(events)
+        return Outcome(TransactionResult(succeeded, self.revision, results), tuple(events))
+
+    def _check(self, transaction: Transaction) -> None:
+        if len(transaction.compares) + len(transaction.then) + len(transaction.otherwise) > TRANSACTION_OPERATIONS_MAX:
+            raise CallerError(f"a transaction has more than {TRANSACTION_OPERATIONS_MAX} parts")
+        for branch in (transaction.then, transaction.otherwise):
+            puts = [operation.key for operation in branch if isinstance(operation, Put)]
+            if len(puts) != len(set(puts)):
+                raise CallerError("a transaction puts one key twice")
+            for operation in branch:
+                _check_key(operation.key)
+                if isinstance(operation, Put) and len(operation.value) > VALUE_BYTES_MAX:
+                    raise CallerError(f"the value of {operation.key[:80]} has {len(operation.value)} bytes, the limit is {VALUE_BYTES_MAX}")
+        for compare in transaction.compares:
+            _check_key(compare.key)
+            if (compare.target == "value") != isinstance(compare.operand, bytes):
+                raise CallerError(f"{compare.target} is compared with a {type(compare.operand).__name__}")
+
+    def _holds(self, compare: Compare) -> bool:
+        record = self._get(compare.key)
+        if compare.target == "value":
+            if record is None:
+                return compare.op == "!="
+            return _compare(record.value, compare.op, compare.operand)
+        return _compare(getattr(record, compare.target) if record else 0, compare.op, compare.operand)
+
+    def _get(self, key: str) -> Record | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?", (key,)).fetchone()
+        return Record(*row) if row else None
+
+    def _do(self, operation: Operation, events: list[Event]) -> RangeResult | int:
+        match operation:
+            case Put(key, value, lease):
+                old = self._get(key)
+                number = self.number + 1
+                record = Record(key, value, old.created if old else number, number, old.version + 1 if old else 1, lease)
+                self._db.execute(f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", _row(record))
+                events.append(Event("put", number, record))
+                return 0
+            case Delete(key, prefix):
+                found = self._select(key, prefix, "", -1)
+                for record in found:
+                    self._delete(record, events)
+                return len(found)
+            case Range(key, prefix, after, limit):
+                bound = min(limit or RANGE_RECORDS_MAX, RANGE_RECORDS_MAX)
+                found = self._select(key, prefix, after, bound + 1)
+                return RangeResult(tuple(found[:bound]), len(found) > bound)
+
+    def _select(self, key: str, prefix: bool, after: str, limit: int) -> list[Record]:
+        if not prefix:
+            record = self._get(key)
+            return [record] if record and (not after or key > after) else []
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM records WHERE key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
+            (key, after, key + _END, limit),
+        )
+        return [Record(*row) for row in rows]
+
+    def _delete(self, record: Record, events: list[Event]) -> None:
+        self._db.execute("DELETE FROM records WHERE key = ?", (record.key,))
+        events.append(Event("delete", self.number + 1, record))
+
+    def _note(self, events: list[Event]) -> None:
+        """Write the events of one revision into the history."""
+        if not events:
+            return
+        self.number += 1
+        self._db.executemany(
+            "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(self.number, ordinal, event.kind, *_row(event.record)) for ordinal, event in enumerate(events)],
+        )
+
+    # leases
+
+    def _has_lease(self, lease: int) -> bool:
+        return self._db.execute("SELECT 1 FROM leases WHERE id = ?", (lease,)).fetchone() is not None
+
+    def _grant(self, ttl_ms: int) -> Outcome:
+        if not LEASE_TTL_MS_MIN <= ttl_ms <= LEASE_TTL_MS_MAX:
+            raise CallerError(f"a lease of {ttl_ms} ms: allowed are {LEASE_TTL_MS_MIN} to {LEASE_TTL_MS_MAX} ms")
+        if self._db.execute("SELECT count(*) FROM leases").fetchone()[0] >= LEASES_MAX:
+            raise Unavailable(f"the store has {LEASES_MAX} leases, its limit")
+        self._lease += 1
+        self._db.execute("INSERT INTO leases VALUES (?, ?)", (self._lease, ttl_ms))
+        return Outcome(self._lease)
+
+    def _end(self, leases: tuple[int, ...]) -> Outcome:
+        events: list[Event] = []
+        ended = 0
+        for lease in leases:
+            for row in self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE lease = ? ORDER BY key", (lease,)).fetchall():
+                self._delete(Record(*row), events)
+            ended += self._db.execute("DELETE FROM leases WHERE id = ?", (lease,)).rowcount
+        self._note(events)
+        if ended and not events:
+            self._lease += 1  # the batch has something to commit
+        return Outcome(ended, tuple(events))
+
+    # history
+
+    def _history(self, prefix: str, after: Revision | None) -> Batch:
+        if after is None:
+            return Batch(self.revision)
+        if after.generation != self.generation:
+            raise Compacted("the store has begun a new generation: read everything again")
+        if after.number < self.compacted:
+            raise Compacted(f"revision {after.number} is gone, the oldest is {self.compacted}: read everything again")
+        if after.number > self.number:
+            raise Compacted(f"revision {after.number} is not known here: read everything again")
+        rows = self._db.execute(
+            f"SELECT kind, number, {_COLUMNS} FROM history WHERE number > ? AND key >= ? AND key < ? ORDER BY number, ordinal",
+            (after.number, prefix, prefix + _END),
+        )
+        return Batch(self.revision, tuple(Event(kind, number, Record(*columns)) for kind, number, *columns in rows))
+
+    def _compact_to(self, revision: Revision) -> Outcome:
+        if revision.generation != self.generation or revision.number > self.number:
+            raise Compacted("that revision is not of this store")
+        if revision.number > self.compacted:
+            self._compact(revision.number)
+        return Outcome(0)
+
+    def _compact(self, number: int) -> None:
+        self._db.execute("DELETE FROM history WHERE number <= ?", (number,))
+        self.compacted = number
+
+
+def _row(record: Record) -> tuple[str, bytes, int, int, int, int]:
+    return record.key, record.value, record.created, record.modified, record.version, record.lease
+
+
+def _check_key(key: str) -> None:
+    if not key or len(key.encode("utf-8", "surrogatepass")) > KEY_BYTES_MAX or not key.isprintable():
+        raise CallerError(f"{key[:80]!r} is no key: 1 to {KEY_BYTES_MAX} printable bytes")
+
+
+def _compare(left: int | bytes, op: str, right: int | bytes) -> bool:
+    match op:
+        case "==":
+            return left == right
+        case "!=":
+            return left != right
+        case "<":
+            return bool(left < right)  # type: ignore[operator]
+        case _:
+            return bool(left > right)  # type: ignore[operator]
+
+
+def _sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
