@@ -1,0 +1,152 @@
+"""Claims: how a process record passes from one holder and state to the next. Pure functions from record to record; the store makes them atomic.
+
+A record is held by (node, incarnation). Whoever changes it compares the store's revision of it, so that of two changes of one state only the first
+counts. Times are wall clock, for people only.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from unios.core.processes import LIVE, ProcessRecord, ProcessSpec, State, may_become
+from unios.limits import ARGV_SHOWN_BYTES_MAX
+
+Loss = Literal["again", "lost", "kept"]
+"""What becomes of a process whose node is lost."""
+
+
+def holds(record: ProcessRecord, node: str, incarnation: int) -> bool:
+    """Return whether that node's that incarnation is the one that may act for the process: the fence of the store."""
+    return record.node == node and record.incarnation == incarnation and record.state in LIVE
+
+
+def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, now_ms: int) -> ProcessRecord:
+    """Return the first record of a process."""
+    return ProcessRecord(
+        pid=pid,
+        incarnation=1,
+        state="pending",
+        user=user,
+        argv=_shown(spec.argv),
+        node=node,
+        reason=reason,
+        restart=spec.restart,
+        restarts_max=spec.restarts_max,
+        on_partition=spec.on_partition,
+        pinned=spec.node,
+        created_ms=now_ms,
+    )
+
+
+def _shown(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    shown, left = [], ARGV_SHOWN_BYTES_MAX
+    for argument in argv:
+        if left <= 0:
+            break
+        shown.append(argument[:left])
+        left -= len(argument) + 1
+    return tuple(shown)
+
+
+def _becomes(record: ProcessRecord, state: State, **fields: object) -> ProcessRecord:
+    if not may_become(record.state, state) and record.state != state:
+        raise AssertionError(f"process {record.pid} cannot go from {record.state} to {state}")
+    return msgspec.structs.replace(record, state=state, **fields)
+
+
+def placed(record: ProcessRecord, node: str, reason: str) -> ProcessRecord:
+    """Assign a pending process to another node, which has not started it."""
+    return _becomes(record, "pending", node=node, reason=reason)
+
+
+def started(record: ProcessRecord, now_ms: int) -> ProcessRecord:
+    """Its program has been executed."""
+    return _becomes(record, "running", started_ms=now_ms, reason="")
+
+
+def thawed(record: ProcessRecord) -> ProcessRecord:
+    """It runs, or runs again."""
+    return _becomes(record, "running", wanted="running")
+
+
+def frozen(record: ProcessRecord) -> ProcessRecord:
+    """Its user froze it."""
+    return _becomes(record, "frozen", wanted="frozen")
+
+
+def stopped(record: ProcessRecord) -> ProcessRecord:
+    """Its user wants it to end: it is not started again."""
+    return msgspec.structs.replace(record, wanted="stopped")
+
+
+def not_started(record: ProcessRecord, exit_code: int, reason: str, now_ms: int) -> ProcessRecord:
+    """It cannot be started anywhere: 126 and 127 as a shell says it."""
+    return _becomes(record, "failed", exit_code=exit_code, reason=reason, ended_ms=now_ms)
+
+
+def ended(record: ProcessRecord, exit_code: int, signal: int | None, reason: str, now_ms: int) -> ProcessRecord:
+    """Its program has ended."""
+    return _becomes(record, "exited", exit_code=exit_code, signal=signal, reason=reason, ended_ms=now_ms)
+
+
+def wants_restart(record: ProcessRecord) -> bool:
+    """Return whether a process that has exited is to be started again, as its policy says."""
+    if record.wanted == "stopped" or record.restarts >= record.restarts_max or record.state != "exited":
+        return False
+    return record.restart == "always" or (record.restart == "on-failure" and record.exit_code != 0)
+
+
+def restarted(record: ProcessRecord, node: str) -> ProcessRecord:
+    """Again, under the next incarnation, since its policy says so."""
+    why = f"it ended with {record.exit_code} and its policy is {record.restart}; start {record.restarts + 2}"
+    return _becomes(
+        record,
+        "pending",
+        incarnation=record.incarnation + 1,
+        node=node,
+        restarts=record.restarts + 1,
+        reason=why,
+        exit_code=None,
+        signal=None,
+        ended_ms=0,
+    )
+
+
+def on_loss(record: ProcessRecord) -> Loss:
+    """Return what becomes of it when its node is lost."""
+    if record.wanted == "stopped":
+        return "lost"
+    if record.state == "pending":
+        return "again"  # it has not begun
+    if record.on_partition == "keep":
+        return "kept"
+    return "lost" if record.on_partition == "stop" or record.restart == "never" else "again"
+
+
+def claimed(record: ProcessRecord, node: str, why: str) -> ProcessRecord:
+    """After a loss: again elsewhere, under the next incarnation."""
+    return _becomes(
+        record, "pending", incarnation=record.incarnation + 1, node=node, reason=f"{why}; what it had written to that machine's own files is there"
+    )
+
+
+def lost(record: ProcessRecord, why: str, now_ms: int) -> ProcessRecord:
+    """After a loss: gone, as its policy says."""
+    policy = (
+        "its user had ended it"
+        if record.wanted == "stopped"
+        else f"its policy for a partition is {record.on_partition}"
+        if record.on_partition != "replace"
+        else f"its restart policy is {record.restart}"
+    )
+    return _becomes(record, "lost", reason=f"{why} and {policy}", ended_ms=now_ms)
+
+
+def kept(record: ProcessRecord, why: str) -> ProcessRecord:
+    """After a loss: its policy is that it goes on where it is, out of sight."""
+    return msgspec.structs.replace(record, reason=f"{why}; by its policy (keep) it may still run there")
+
+
+def found_again(record: ProcessRecord) -> ProcessRecord:
+    """A kept process is seen again."""
+    return msgspec.structs.replace(record, reason="")

@@ -1,0 +1,125 @@
+"""Holding: a node's own lease, from the holder's side. When to register, when to renew, and how far the node may trust it.
+
+Interface: `Holder().on(event)` -> orders. The loop that carries them out answers every `Register` and `Renew` with exactly one event. Invariants:
+- the deadline is the time at which an acknowledged renewal was *sent*, plus LEASE_HOLD_MS; it never rests on an answer's arrival;
+- a lease that has ended is never trusted again: the node registers as its next incarnation, and the deadline moves only after all trees
+  that run here have been compared with their records (`ClaimsChecked`);
+- after a deadline that had passed moves, the trees that froze are compared again.
+"""
+
+import msgspec
+
+from unios.limits import LEASE_HOLD_MS, LEASE_RENEW_MS
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick"):
+    """It is `now_ms`, CLOCK_BOOTTIME."""
+
+    now_ms: int
+
+
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
+    """The node is registered as `incarnation` under a new lease; the request that granted it was sent at `sent_ms`."""
+
+    incarnation: int
+    sent_ms: int
+
+
+class Renewed(msgspec.Struct, frozen=True, tag="renewed"):
+    """The renewal that was sent at `sent_ms` has been acknowledged."""
+
+    sent_ms: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """A registration or renewal had no answer; whether it was done is unknown."""
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The store says that the lease has ended."""
+
+
+class ClaimsChecked(msgspec.Struct, frozen=True, tag="checked"):
+    """Every tree of this node has been compared with its record, as of after the registration as `incarnation`."""
+
+    incarnation: int
+
+
+class Register(msgspec.Struct, frozen=True, tag="register"):
+    """Order: get a lease and register under it as the next incarnation."""
+
+
+class Renew(msgspec.Struct, frozen=True, tag="renew"):
+    """Order: renew the lease."""
+
+
+class MoveDeadline(msgspec.Struct, frozen=True, tag="move"):
+    """Order: tell the inits that the lease counts until `until_ms`."""
+
+    until_ms: int
+    incarnation: int
+
+
+class CheckClaims(msgspec.Struct, frozen=True, tag="check"):
+    """Order: compare the trees that run here with their records, then say ClaimsChecked."""
+
+    incarnation: int
+
+
+Event = Tick | Registered | Renewed | Failed | Ended | ClaimsChecked
+Order = Register | Renew | MoveDeadline | CheckClaims
+
+
+class Holder:
+    """The lease of one node."""
+
+    __slots__ = ("_asked", "_attempt_ms", "_checked", "_now_ms", "_sent_ms", "deadline_ms", "incarnation", "registered")
+
+    def __init__(self) -> None:
+        self.incarnation = 0
+        self.registered = False
+        self.deadline_ms = 0
+        self._now_ms = 0
+        self._asked = False
+        self._attempt_ms = -LEASE_RENEW_MS
+        self._sent_ms = 0
+        self._checked = False
+
+    def on(self, event: Event) -> list[Order]:
+        """Take in an event, return what to do."""
+        match event:
+            case Tick(now_ms):
+                self._now_ms = now_ms
+                return self._look()
+            case Registered(incarnation, sent_ms):
+                self.incarnation, self.registered, self._sent_ms = incarnation, True, sent_ms
+                self._asked = self._checked = False
+                return [CheckClaims(incarnation)]
+            case Renewed(sent_ms):
+                self._asked = False
+                self._sent_ms = max(self._sent_ms, sent_ms)
+                return self._move() if self._checked else []
+            case Failed():
+                self._asked = False
+                return []
+            case Ended():
+                self._asked = self.registered = self._checked = False
+                self._attempt_ms = self._now_ms - LEASE_RENEW_MS
+                return self._look()
+            case ClaimsChecked(incarnation):
+                if not self.registered or incarnation != self.incarnation or self._checked:
+                    return []
+                self._checked = True
+                return self._move()
+
+    def _look(self) -> list[Order]:
+        if self._asked or self._now_ms - self._attempt_ms < LEASE_RENEW_MS:
+            return []
+        self._asked, self._attempt_ms = True, self._now_ms
+        return [Renew() if self.registered else Register()]
+
+    def _move(self) -> list[Order]:
+        had_passed = 0 < self.deadline_ms <= self._now_ms
+        self.deadline_ms = self._sent_ms + LEASE_HOLD_MS
+        orders: list[Order] = [MoveDeadline(self.deadline_ms, self.incarnation)]
+        return [*orders, CheckClaims(self.incarnation)] if had_passed else orders

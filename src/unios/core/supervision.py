@@ -1,0 +1,163 @@
+"""Supervision: when a part of a node is started, and when one that does not beat is killed. Decides only; kernel/supervisor.py acts.
+
+Source: the reincarnation server of MINIX 3 (Herder et al. 2006). Invariants:
+- a part that runs is never started a second time;
+- one that has not beaten for HUNG_MS is killed once, but not for time in which the supervisor itself did not run;
+- the first death is answered at once; deaths that follow each other within RESTART_WINDOW_MS are answered ever more slowly, up to a bound.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_FIRST, RESTART_DELAY_MS_MAX, RESTART_WINDOW_MS
+
+STARTING_MS: Final = 5_000
+"""How long a part may take to its first beat."""
+PAUSE_MS: Final = 3 * BEAT_MS
+"""A longer gap between two ticks means that the supervisor did not run; then every part gets its time again."""
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick"):
+    """It is `now_ms`; `beats` are the times of the last beats, 0 or absent for none. All of one clock."""
+
+    now_ms: int
+    beats: dict[str, int]
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """A part runs, just started or found running."""
+
+    name: str
+    pid: int
+    now_ms: int
+
+
+class Died(msgspec.Struct, frozen=True, tag="died"):
+    """`code` is -1 if unknown, `signal` 0 if none."""
+
+    name: str
+    pid: int
+    code: int
+    signal: int
+    now_ms: int
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    name: str
+
+
+class Kill(msgspec.Struct, frozen=True, tag="kill"):
+    """SIGKILL: what hangs does not hear anything else."""
+
+    name: str
+    pid: int
+    why: str
+
+
+Event = Tick | Started | Died
+Order = Start | Kill
+
+
+class Part:
+    """One part as the supervisor knows it."""
+
+    __slots__ = ("deaths", "died_ms", "due_ms", "killed", "name", "pid", "reason", "restarts", "since_ms")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pid = 0
+        self.since_ms = 0
+        self.due_ms = 0
+        self.deaths = 0
+        self.died_ms = 0
+        self.restarts = 0
+        self.killed = ""
+        self.reason = ""
+
+    @property
+    def state(self) -> str:
+        return "running" if self.pid else "waiting" if self.deaths > 1 else "starting"
+
+    def describe(self) -> dict[str, object]:
+        """Return what `status` shows."""
+        return {"name": self.name, "pid": self.pid, "restarts": self.restarts, "state": self.state, "reason": self.reason}
+
+
+class Supervision:
+    """The parts of one node."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._parts = {name: Part(name) for name in names}
+        self._looked_ms = 0
+        self._grace_ms = 0
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._parts)
+
+    def add(self, name: str) -> None:
+        """From now on this part shall run. Idempotent."""
+        self._parts.setdefault(name, Part(name))
+
+    def remove(self, name: str) -> None:
+        """From now on it need not run. Idempotent."""
+        self._parts.pop(name, None)
+
+    def status(self) -> list[Part]:
+        return list(self._parts.values())
+
+    def on(self, event: Event) -> list[Order]:
+        """Take in an event, return what to do."""
+        match event:
+            case Tick(now_ms, beats):
+                return self._look(now_ms, beats)
+            case Started(name, pid, now_ms):
+                part = self._parts.get(name)
+                if part is not None:
+                    part.pid, part.since_ms, part.killed = pid, now_ms, ""
+                return []
+            case Died():
+                return self._died(event)
+
+    def _look(self, now_ms: int, beats: dict[str, int]) -> list[Order]:
+        if now_ms - self._looked_ms > PAUSE_MS:
+            self._grace_ms = now_ms
+        self._looked_ms = now_ms
+        orders: list[Order] = []
+        for part in self._parts.values():
+            if not part.pid:
+                if now_ms >= part.due_ms:
+                    part.due_ms = now_ms + STARTING_MS
+                    orders.append(Start(part.name))
+            elif not part.killed:
+                orders.extend(self._hung(part, beats.get(part.name, 0), now_ms))
+        return orders
+
+    def _hung(self, part: Part, beat_ms: int, now_ms: int) -> list[Order]:
+        has_beaten = beat_ms >= part.since_ms
+        silent_ms = now_ms - max(beat_ms, part.since_ms, self._grace_ms)
+        if silent_ms <= (HUNG_MS if has_beaten else STARTING_MS):
+            return []
+        part.killed = f"it hung: no sign of life for {silent_ms} ms"
+        return [Kill(part.name, part.pid, part.killed)]
+
+    def _died(self, event: Died) -> list[Order]:
+        part = self._parts.get(event.name)
+        if part is None or part.pid != event.pid:
+            return []
+        together = part.deaths > 0 and event.now_ms - part.died_ms <= RESTART_WINDOW_MS
+        part.deaths = part.deaths + 1 if together else 1
+        part.died_ms = event.now_ms
+        part.restarts += 1
+        part.pid = 0
+        how = f"signal {event.signal}" if event.signal else f"exit code {event.code}" if event.code >= 0 else "an unknown cause"
+        part.reason = part.killed or f"it died of {how}"
+        delay_ms = 0 if part.deaths == 1 else min(RESTART_DELAY_MS_FIRST << (part.deaths - 2), RESTART_DELAY_MS_MAX)
+        if delay_ms:
+            part.due_ms = event.now_ms + delay_ms
+            part.reason += f"; {part.deaths} times in a row, the next start is {delay_ms} ms later"
+            return []
+        part.due_ms = event.now_ms + STARTING_MS
+        return [Start(part.name)]
