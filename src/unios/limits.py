@@ -7,7 +7,7 @@ LEASE_HOLD_MS = 900
 """A holder trusts its lease this long after it *sent* the last acknowledged renewal; must stay below the TTL."""
 LEASE_RENEW_MS = 250
 LEASE_TTL_MS_MIN = 100
-LEASE_TTL_MS_MAX = 3_600_000
+LEASE_TTL_MS_MAX = 31 * 86_400_000
 LEASES_MAX = 10_000
 
 # supervision (design: a dead or hung service is replaced within 1 s)
@@ -30,7 +30,12 @@ HELLO_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 LINK_RETRY_MS_MAX = 2_000
 CLIENTS_MAX = 1_024
-RELAY_HOPS_MAX = 4
+LINK_PING_MS = 300
+LINK_PING_LATE_MS = 900
+"""A link whose ping has no answer by then is closed and made again."""
+LINK_WAIT_MS = 1_500
+"""So long a request waits for a link that is being made."""
+RELAYS_MAX = 256
 
 # store
 KEY_BYTES_MAX = 1_024
@@ -80,6 +85,13 @@ TREE_CLIENTS_MAX = 64
 SPARES_MAX = 4
 """Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there is one."""
 SPARE_TIMEOUT_S = 10
+TREE_TIMEOUT_MS = 5_000
+"""A guard or init that has not answered a request by then is reported as unavailable."""
+SPAWN_TIMEOUT_MS = 10_000
+SPAWN_GRACE_MS = 1_500
+"""A node starts by itself what was assigned to it and that nobody has asked it to start for so long."""
+OUTPUT_KEPT_BYTES = 512 * 1024 * 1024
+"""Of all ended processes of a node together; the oldest go first."""
 SUPERVISOR_GONE_MS = 300
 """How long the guard waits for a dead supervisor's successor before it starts one."""
 DISK_RETRY_S = 1

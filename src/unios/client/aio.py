@@ -94,7 +94,7 @@ class Kernel:
         with listener:
             while True:
                 ready: asyncio.Future[None] = loop.create_future()
-                loop.add_reader(listener.fileno(), lambda ready=ready: ready.done() or ready.set_result(None))
+                loop.add_reader(listener.fileno(), _settle, ready)
                 try:
                     await ready
                 finally:
@@ -110,6 +110,11 @@ class Kernel:
         with contextlib.suppress(ProtocolError, Unavailable, OutcomeUnknown):
             await peer.start()
             await peer.closed()
+
+
+def _settle(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: Callable[[Kernel], Awaitable[None]], role: str) -> int:

@@ -74,7 +74,7 @@ def _stop_politely(folders: list[NodeFolder], *, force: bool, progress: Progress
             with contextlib.suppress(OSError, *PASSING):
                 channel = Channel(connect_unix(folder.door, timeout_s=_STOP_HELLO_S), timeout_s=_STOP_HELLO_S)
                 channels.enter_context(channel)
-                requests.append((folder, channel.begin("node.stop", Leave(force))))
+                requests.append((folder, channel.begin("node.stop", Leave(force, tuple(each.name for each in folders)))))
         deadline = time.monotonic() + LEAVE_TIMEOUT_MS / 1000
         for folder, request in requests:
             with contextlib.suppress(*PASSING):

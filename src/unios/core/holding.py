@@ -7,9 +7,14 @@ Interface: `Holder().on(event)` -> orders. The loop that carries them out answer
 - after a deadline that had passed moves, the trees that froze are compared again.
 """
 
+from typing import Final
+
 import msgspec
 
 from unios.limits import LEASE_HOLD_MS, LEASE_RENEW_MS
+
+MARGIN_MS: Final = 100
+"""An init may look at the clock up to so long after the holder did, and freeze just before the deadline moves."""
 
 
 class Tick(msgspec.Struct, frozen=True, tag="tick"):
@@ -26,9 +31,10 @@ class Registered(msgspec.Struct, frozen=True, tag="registered"):
 
 
 class Renewed(msgspec.Struct, frozen=True, tag="renewed"):
-    """The renewal that was sent at `sent_ms` has been acknowledged."""
+    """The renewal that was sent at `sent_ms` has been acknowledged; it is `now_ms`."""
 
     sent_ms: int
+    now_ms: int
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -40,9 +46,10 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
 
 class ClaimsChecked(msgspec.Struct, frozen=True, tag="checked"):
-    """Every tree of this node has been compared with its record, as of after the registration as `incarnation`."""
+    """Every tree of this node has been compared with its record, as of after the registration as `incarnation`. It is `now_ms`."""
 
     incarnation: int
+    now_ms: int
 
 
 class Register(msgspec.Struct, frozen=True, tag="register"):
@@ -95,8 +102,9 @@ class Holder:
                 self.incarnation, self.registered, self._sent_ms = incarnation, True, sent_ms
                 self._asked = self._checked = False
                 return [CheckClaims(incarnation)]
-            case Renewed(sent_ms):
+            case Renewed(sent_ms, now_ms):
                 self._asked = False
+                self._now_ms = max(self._now_ms, now_ms)
                 self._sent_ms = max(self._sent_ms, sent_ms)
                 return self._move() if self._checked else []
             case Failed():
@@ -106,7 +114,8 @@ class Holder:
                 self._asked = self.registered = self._checked = False
                 self._attempt_ms = self._now_ms - LEASE_RENEW_MS
                 return self._look()
-            case ClaimsChecked(incarnation):
+            case ClaimsChecked(incarnation, now_ms):
+                self._now_ms = max(self._now_ms, now_ms)
                 if not self.registered or incarnation != self.incarnation or self._checked:
                     return []
                 self._checked = True
@@ -119,7 +128,7 @@ class Holder:
         return [Renew() if self.registered else Register()]
 
     def _move(self) -> list[Order]:
-        had_passed = 0 < self.deadline_ms <= self._now_ms
+        had_passed = 0 < self.deadline_ms <= self._now_ms + MARGIN_MS
         self.deadline_ms = self._sent_ms + LEASE_HOLD_MS
         orders: list[Order] = [MoveDeadline(self.deadline_ms, self.incarnation)]
         return [*orders, CheckClaims(self.incarnation)] if had_passed else orders

@@ -91,10 +91,10 @@ class Membership:
         return self._judge(event.name, node)
 
     def _judge(self, name: str, node: _Node) -> list[Change]:
-        before, node.state = node.state, _state(node, name == self._me)
-        if node.incarnation == 0:
-            del self._nodes[name]
+        if node.incarnation == 0:  # its record is not known yet, or not any more; its lease may be told first
+            node.state = None
             return []
+        before, node.state = node.state, _state(node, name == self._me)
         if node.state == before:
             return []
         match node.state:

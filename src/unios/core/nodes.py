@@ -15,12 +15,27 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     addresses: tuple[str, ...] = ()
     """host:port where its kernel takes links, the best first."""
     state: Literal["joined", "left"] = "joined"
-    users: tuple[str, ...] = ("*",)
-    """Whose users it may speak for; "*" only if it runs as root."""
+    users: tuple[str, ...] = ()
+    """For whom it may speak and run programs; "*" is everybody but root, who has to be named."""
     cores: int = 1
     version: str = ""
     protocol: int = 1
     joined_ms: int = 0
+    stopped: bool = False
+    """It was stopped in order; `unios up` on its machine brings it back."""
+
+
+class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """At /tokens/<sha256 of the secret>, attached to a lease of its time to live."""
+
+    expires_ms: int
+    users: tuple[str, ...]
+    used_by: str = ""
+
+
+def may_speak_for(users: tuple[str, ...], user: str) -> bool:
+    """Return whether a node with these users may ask for, and run programs as, `user`."""
+    return user in users or ("*" in users and user != "root")
 
 
 class Alive(msgspec.Struct, frozen=True):

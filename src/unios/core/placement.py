@@ -6,6 +6,8 @@ Whatever a policy answers is checked: an answer that is no permutation of the el
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from unios.core.nodes import may_speak_for
+
 
 class Candidate(NamedTuple):
     """A node that is ready. `running` counts live processes assigned to it."""
@@ -32,7 +34,7 @@ DEFAULT: Final = "least-loaded"
 def eligible(candidates: Iterable[Candidate], user: str, pinned: str, tried: Iterable[str] = ()) -> list[Candidate]:
     """Return the candidates that may run a process of `user`, without those that were tried already."""
     out = set(tried)
-    return [node for node in candidates if node.name not in out and (not pinned or node.name == pinned) and ("*" in node.users or user in node.users)]
+    return [node for node in candidates if node.name not in out and (not pinned or node.name == pinned) and may_speak_for(node.users, user)]
 
 
 def order(policy: Policy, candidates: list[Candidate]) -> tuple[list[str], str]:

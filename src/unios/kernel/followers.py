@@ -52,7 +52,10 @@ class Followers:
             self._ghosts_seen += 1
             number = self._ghosts_seen
             self._ghosts[number] = follower
-            self._poller.after(STREAM_HOLD_S, lambda: self._ghosts.pop(number, None) and None)
+            self._poller.after(STREAM_HOLD_S, lambda: self._forget(number))
+
+    def _forget(self, number: int) -> None:
+        self._ghosts.pop(number, None)
 
     def limit(self, name: Name) -> int:
         """Return the offset that the stream may reach."""

@@ -45,6 +45,7 @@ class Guard:
         self.stopping = False
         self._trees: dict[tuple[int, int], Tree] = {}
         self._seen: dict[int, int] = {}
+        self._connected: dict[Tree, Client] = {}
         self._clients: set[Client] = set()
         self._watchers: set[Client] = set()
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
@@ -179,7 +180,7 @@ class Guard:
         return tree
 
     def _supersede(self, older: Tree, incarnation: int) -> None:
-        client = self._connections.get(older)
+        client = self._connected.get(older)
         sock = guarded.sock_of(older.folder)
         if sock is not None:
             with sock:
@@ -213,7 +214,7 @@ class Guard:
         tree.save()
         client = Client(self.loop, spare.control, lambda one, frame: self._heard(tree, one, frame), lambda _one: self._init_gone(tree))
         self._follow_end(tree, spare.pidfd)
-        self._connections[tree] = client
+        self._connected[tree] = client
         client.send({"job": {name: value for name, value in fields.items() if name != "id"}, "folder": tree.folder})
 
     def _heard(self, tree: Tree, client: Client, frame: trees_protocol.Frame) -> None:
@@ -238,10 +239,6 @@ class Guard:
         tree.save()
 
     # adopting and burying
-
-    @property
-    def _connections(self) -> dict[Tree, Client]:
-        return self.__dict__.setdefault("_connected", {})
 
     def _adopt_all(self) -> None:
         for name in os.listdir(f"{self.folder}/trees"):
@@ -272,7 +269,7 @@ class Guard:
             self.loop.after(CONNECT_AGAIN_S, lambda: self._connect(tree))
             return
         client = Client(self.loop, sock, lambda one, frame: self._heard_adopted(tree, frame), lambda _one: self._init_gone(tree))
-        self._connections[tree] = client
+        self._connected[tree] = client
         client.send({"id": 1, "op": "started"})
         client.send({"id": 2, "op": "follow"})
 
@@ -295,7 +292,7 @@ class Guard:
 
     def _init_gone(self, tree: Tree) -> None:
         """The init's socket has closed: it dies. If it was killed, a frozen group of version 1 would keep it from ever being dead."""
-        self._connections.pop(tree, None)
+        self._connected.pop(tree, None)
         if tree.state in ("starting", "running") and not tree.exit:
             freezer.release(self.folder, tree.name)
 
@@ -309,7 +306,7 @@ class Guard:
 
     def _buried(self, tree: Tree) -> None:
         """The init process is no more: whatever it left undone is done here."""
-        self._connections.pop(tree, None)
+        self._connected.pop(tree, None)
         freezer.release(self.folder, tree.name)
         if tree.state == "starting" and tree.init.pid and not os.path.exists(f"{tree.folder}/exit.json") and tree.answers:
             self._failed(tree, "unavailable", "the init of the tree died before it could start the program")

@@ -24,7 +24,7 @@ from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
 from unios.kernel.lease_page import LeasePage
 from unios.kernel.pumps import InputPump, OutputPump
-from unios.kernel.streams import StreamWriter
+from unios.kernel.streams import NAMES, StreamWriter
 from unios.limits import STREAM_HOLD_S
 
 KILL_AGAIN_S: Final = 0.05
@@ -66,7 +66,8 @@ class Init:
     def take(self, job: program.Job, folder: str, control: socket.socket, freezer: Freezer, *, namespaces: bool) -> None:
         """Start the program of `job`; the answer goes to `control` when it has been executed. Raises OSError."""
         self.job, self.freezer, self.namespaces = job, freezer, namespaces
-        self._control_socket, self._control = control, None
+        self._control_socket = control
+        self._control: poller.Client | None = None
         self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lay_exit_file()
         self.leash = Leash("keep" if job.on_partition == "keep" else "stop" if job.on_partition == "stop" else "replace", job.incarnation)
@@ -77,7 +78,7 @@ class Init:
         self._watch_children()
         self.pumps = {
             name: OutputPump(self.poller, pipe[0], StreamWriter(self.folder, name), self._may_pump, self._limit(name))
-            for name, pipe in zip(("out", "err"), self._outputs, strict=True)
+            for name, pipe in zip(NAMES, self._outputs, strict=True)
         }
         self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
         self._start()

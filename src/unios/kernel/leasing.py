@@ -4,32 +4,144 @@ Decides with core/holding.py. The deadline counts from the moment a renewal was 
 incarnation, and the deadline moves again only when its claims have been checked.
 """
 
+import asyncio
 import mmap
 import os
 import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from unios.core import holding
+from unios.core.journal import Journal
+from unios.errors import NotFound, UniosError
+from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
+from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS
+from unios.store.model import Store
 
-_DEADLINE: Final = struct.Struct("<Q")
+_WORDS: Final = struct.Struct("<QQ")
+TICK_S: Final = 0.05
+
+Register = Callable[[], Awaitable[tuple[LeaseId, int]]]
+"""Get a lease and register the node under it; return it and the incarnation that the node is now."""
 
 
 class DeadlinePage:
-    """The mapped file that the inits watch: one number, CLOCK_BOOTTIME ns."""
+    """The mapped file that the inits watch (kernel/lease_page.py reads it): the deadline in CLOCK_BOOTTIME ns, and the lease's number."""
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < _DEADLINE.size:
-                os.ftruncate(descriptor, _DEADLINE.size)
-            self._map = mmap.mmap(descriptor, _DEADLINE.size)
+            if os.fstat(descriptor).st_size < _WORDS.size:
+                os.ftruncate(descriptor, _WORDS.size)
+            self._words = memoryview(mmap.mmap(descriptor, _WORDS.size)).cast("Q")
         finally:
             os.close(descriptor)
 
-    def move(self, until_ms: int) -> None:
-        _DEADLINE.pack_into(self._map, 0, until_ms * 1_000_000)
+    def move(self, until_ms: int, lease: int) -> None:
+        """Set both words; a reader in between sees no deadline at all, never an old lease with a new one."""
+        if self._words[1] != lease:
+            self._words[0] = 0
+            self._words[1] = lease
+        self._words[0] = until_ms * 1_000_000
 
     def left_ms(self) -> int:
-        (deadline,) = _DEADLINE.unpack_from(self._map, 0)
-        return int(deadline) // 1_000_000 - boot_ms()
+        return self._words[0] // 1_000_000 - boot_ms()
+
+
+class Leasing:
+    """The lease of one node. `run` keeps it."""
+
+    def __init__(
+        self, store: Store, page: DeadlinePage, register: Register, check_claims: Callable[[int], Awaitable[None]], journal: Journal | None
+    ) -> None:
+        self._store = store
+        self._page = page
+        self._register = register
+        self._check_claims = check_claims
+        self._journal = journal
+        self._holder = holding.Holder()
+        self._lease = LeaseId(0)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
+
+    @property
+    def incarnation(self) -> int:
+        return self._holder.incarnation
+
+    @property
+    def lease(self) -> LeaseId:
+        """Of the store; records attached to it go when this node is lost."""
+        return self._lease
+
+    def left_ms(self) -> int:
+        """Return what is left of the deadline; below 0 this node is cut off."""
+        return self._page.left_ms()
+
+    async def wait_held(self) -> None:
+        """Wait until the node is registered and its deadline has been moved once."""
+        await self._moved.wait()
+
+    async def run(self) -> None:
+        """Keep the lease; ends only by cancellation."""
+        try:
+            while True:
+                self._tell(holding.Tick(boot_ms()))
+                await asyncio.sleep(TICK_S)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _tell(self, event: holding.Event) -> None:
+        orders = self._holder.on(event)
+        if self._journal is not None:
+            self._journal.write("holding", event, orders)
+        for order in orders:
+            self._carry_out(order)
+
+    def _carry_out(self, order: holding.Order) -> None:
+        match order:
+            case holding.Renew():
+                self._start(self._renew())
+            case holding.Register():
+                self._start(self._get())
+            case holding.MoveDeadline(until_ms, incarnation):
+                self._page.move(until_ms, incarnation)
+                self._moved.set()
+            case holding.CheckClaims(incarnation):
+                self._start(self._check(incarnation))
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew(self) -> None:
+        sent_ms = boot_ms()
+        try:
+            async with asyncio.timeout(LEASE_HOLD_MS / 1000):
+                await self._store.lease_renew(self._lease)
+            self._tell(holding.Renewed(sent_ms, boot_ms()))
+        except NotFound:
+            self._tell(holding.Ended())
+        except (UniosError, TimeoutError):
+            self._tell(holding.Failed())
+
+    async def _get(self) -> None:
+        try:
+            async with asyncio.timeout(4 * LEASE_TTL_MS / 1000):
+                sent_ms = boot_ms()
+                self._lease, incarnation = await self._register()
+            self._tell(holding.Registered(incarnation, sent_ms))
+        except (UniosError, TimeoutError):
+            self._tell(holding.Failed())
+
+    async def _check(self, incarnation: int) -> None:
+        while True:
+            try:
+                await self._check_claims(incarnation)
+                break
+            except UniosError:
+                await asyncio.sleep(0.05)
+        self._tell(holding.ClaimsChecked(incarnation, boot_ms()))

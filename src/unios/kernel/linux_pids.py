@@ -54,3 +54,15 @@ def of_node(folder: NodeFolder, children: dict[int, list[int]] | None = None) ->
             found.add(pid)
             waiting.extend(children.get(pid, ()))
     return sorted(found)
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return `pid`, its parent, and so on up to init."""
+    found = []
+    while pid > 0 and pid not in found:
+        found.append(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            break
+    return found

@@ -3,6 +3,7 @@
 Reads come from the store when they must be the latest, from the kernel's mirrors when a glance is asked for.
 """
 
+import builtins
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -66,19 +67,19 @@ class NodeOperations:
         """Every node of the system, sorted by name."""
         return tuple(self._views())
 
-    def _views(self) -> list[NodeView]:
+    def _views(self) -> "builtins.list[NodeView]":
         node = self._node
         children = linux_pids.parents()
         running: dict[str, int] = {}
-        for record in node.processes.values.values():
-            if record.state in LIVE:
-                running[record.node] = running.get(record.node, 0) + 1
+        for process in node.processes.values.values():
+            if process.state in LIVE:
+                running[process.node] = running.get(process.node, 0) + 1
         views = []
         for record in sorted(node.nodes.values.values(), key=lambda record: (len(record.name), record.name)):
             views.append(self._view(record, running.get(record.name, 0), children))
         return views
 
-    def _view(self, record: NodeRecord, running: int, children: dict[int, list[int]]) -> NodeView:
+    def _view(self, record: NodeRecord, running: int, children: "dict[int, builtins.list[int]]") -> NodeView:
         node = self._node
         pids: tuple[int, ...] = ()
         kernel_pid = 0
@@ -87,7 +88,9 @@ class NodeOperations:
             pids = tuple(linux_pids.of_node(folder, children))
             kernel = runfiles.read(folder.run / "kernel.json")
             kernel_pid = kernel.pid if kernel else 0
-        state, reason = node.membership_of(record.name)
+        state, reason = node.membership.view(record.name)
+        if record.stopped and state == "lost":
+            reason = "it was stopped; `unios up` on its machine brings it back"
         return NodeView(
             record.name,
             state,
@@ -141,21 +144,22 @@ class NodeOperations:
         if not caller.privileged:
             raise Denied("only the system's owner may let machines in")
         ttl_s = min(body.ttl_s or TOKEN_TTL_S, TOKEN_TTL_S_MAX)
-        token, expires_ms, addresses = await self._node.make_token(ttl_s, caller)
+        token, expires_ms, addresses = await self._node.tokens.make(ttl_s, root=body.root)
         return Token(token, expires_ms, addresses)
 
     async def stop(self, caller: Caller, call: Call) -> object:
         """Stop the node; its processes run elsewhere or end. The answer comes before the end."""
-        return await self._stop(caller, self._node.stop, call.decode(Leave))
+        return await self._stop(caller, call, self._node.stopping.stop)
 
     async def leave(self, caller: Caller, call: Call) -> object:
         """Leave the system for good."""
-        return await self._stop(caller, self._node.leave, call.decode(Leave))
+        return await self._stop(caller, call, self._node.stopping.leave)
 
-    async def _stop(self, caller: Caller, how: Callable[[bool], Awaitable[None]], body: Leave) -> object:
+    async def _stop(self, caller: Caller, call: Call, how: Callable[[Leave], Awaitable[None]]) -> object:
         if not caller.privileged:
             raise Denied(f"only {user_of(os.geteuid())} and root may stop this node")
-        await how(body.force)
+        await how(call.decode(Leave))
+        self._node.stopping.end_after(call.peer)
         return Empty()
 
 

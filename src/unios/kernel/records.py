@@ -12,7 +12,7 @@ import msgspec
 from unios.core import claims
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
 from unios.errors import DataLost, NotFound, OutcomeUnknown, Unavailable
-from unios.store.model import Compare, Put, Record, Store, Transaction
+from unios.store.model import Compare, Put, Range, Record, Store, Transaction
 
 Change = Callable[[ProcessRecord], ProcessRecord | None]
 """From the record as it is to what it shall be; None: leave it."""
@@ -30,6 +30,16 @@ class Records:
         if not result.records:
             raise NotFound(f"there is no process {pid}")
         return decode(result.records[0]), result.records[0].modified
+
+    async def read_both(self, pid: int) -> tuple[ProcessRecord, ProcessSpec]:
+        """Return the latest record and what was asked to run; NotFound if there is no such process."""
+        result = await self._store.transact(Transaction(then=(Range(process_key(pid)), Range(spec_key(pid)))))
+        found, spec = result.results
+        if isinstance(found, int) or isinstance(spec, int) or not found.records:
+            raise NotFound(f"there is no process {pid}")
+        if not spec.records:
+            raise DataLost(f"the specification of process {pid} is gone")
+        return decode(found.records[0]), msgspec.msgpack.decode(spec.records[0].value, type=ProcessSpec)
 
     async def spec(self, pid: int) -> ProcessSpec:
         """Return what was asked to run."""

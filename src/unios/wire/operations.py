@@ -61,6 +61,51 @@ class Grant(msgspec.Struct, frozen=True):
     user: str
 
 
+# links
+
+
+class RelayTo(msgspec.Struct, frozen=True):
+    """links.relay: pass what follows on to node `to`, in both directions. links.accept: it comes through `to`. Kernels only."""
+
+    to: str
+
+
+# joining: the only thing that a stranger may ask
+
+
+class JoinHello(msgspec.Struct, frozen=True):
+    """join.hello -> JoinGreeting."""
+
+
+class JoinGreeting(msgspec.Struct, frozen=True):
+    """The authority's certificate, PEM: the joiner compares it with its token before it says more."""
+
+    authority: bytes
+
+
+class JoinAsk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """join.ask -> Joined. `secret` is the token's; `public_key` PEM; `name` is a wish."""
+
+    secret: str
+    public_key: bytes
+    machine: str
+    name: str = ""
+    users: tuple[str, ...] = ()
+    version: str = ""
+
+
+class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The new node's certificate and what it has to know of the system. `members`: name -> addresses."""
+
+    name: str
+    certificate: bytes
+    system: str
+    engine: str
+    store_machine: str
+    generation: str
+    members: dict[str, tuple[str, ...]]
+
+
 # processes
 
 
@@ -252,9 +297,10 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MakeToken(msgspec.Struct, frozen=True, omit_defaults=True):
-    """node.token -> Token: admits one machine's first node, once, for `ttl_s` seconds."""
+    """node.token -> Token: admits one node, once, for `ttl_s` seconds. `root`: its root may act as root everywhere; else it speaks for others only."""
 
     ttl_s: int = 0
+    root: bool = False
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -268,6 +314,8 @@ class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
 
     force: bool = False
     """Even if that ends processes that cannot run elsewhere."""
+    together: tuple[str, ...] = ()
+    """Nodes that stop at the same time, so that nothing is moved to them."""
 
 
 # service `placement`

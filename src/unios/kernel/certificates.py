@@ -1,0 +1,197 @@
+"""Certificates: the system's own authority, and the identity of a node as a certificate of it.
+
+A node's certificate names system, node, machine and the users for whom it may speak, in a URI of its alternative names. Keys are P-256. The library for
+it is big: whoever runs long calls this module as a program (`python -m unios.kernel.certificates`, one JSON object in, one out).
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+
+from unios.errors import InternalError, ProtocolError
+
+SCHEME: Final = "unios"
+VALID_DAYS: Final = 3_650
+
+
+class Identity(NamedTuple):
+    """Who a certificate says that its holder is. `users`: for whom it may speak; "*" is everybody."""
+
+    system: str
+    node: str
+    machine: str
+    users: tuple[str, ...]
+
+    def uri(self) -> str:
+        query = urlencode({"machine": self.machine, "users": ",".join(quote(user, safe="*") for user in self.users)})
+        return f"{SCHEME}://{self.system}/{quote(self.node)}?{query}"
+
+
+def parse_uri(uri: str) -> Identity:
+    """Return the identity in a certificate's URI. Raises ProtocolError."""
+    try:
+        parts = urlsplit(uri)
+        query = parse_qs(parts.query, strict_parsing=True)
+        users = tuple(unquote(user) for user in query["users"][0].split(","))
+        found = Identity(parts.netloc, unquote(parts.path.lstrip("/")), query["machine"][0], users)
+    except (ValueError, KeyError, IndexError) as error:
+        raise ProtocolError("the peer's certificate carries no identity of a unios node") from error
+    if parts.scheme != SCHEME or not all((found.system, found.node, found.machine)):
+        raise ProtocolError("the peer's certificate carries no identity of a unios node")
+    return found
+
+
+def identity_of(certificate: Mapping[str, Any] | None) -> Identity | None:
+    """Return who a verified certificate (as ssl.getpeercert gives it) is; None if the peer showed none. Raises ProtocolError."""
+    if not certificate:
+        return None
+    for kind, value in certificate.get("subjectAltName", ()):
+        if kind == "URI":
+            return parse_uri(value)
+    raise ProtocolError("the peer's certificate carries no identity of a unios node")
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, durably and at once."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    part.replace(path)
+
+
+# What follows needs `cryptography` and imports it late.
+
+
+def make_authority(folder: Path, system: str) -> None:
+    """Make the authority's key and certificate in `folder`, unless they are there."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (folder / "ca.key").exists() and (folder / "ca.crt").exists():
+        return
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"unios {system}")])
+    builder = _builder(name, name, key.public_key())
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(signs=True), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    write_secret(folder / "ca.key", _pem(key))
+    write_secret(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def make_key() -> tuple[bytes, bytes]:
+    """Return a new private key and its public key, PEM."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return _pem(key), public
+
+
+def sign(folder: Path, public_key: bytes, identity: Identity) -> bytes:
+    """Return a certificate, PEM, by the authority in `folder`. Raises ValueError if the public key is none."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    holder = serialization.load_pem_public_key(public_key)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(holder, ec.EllipticCurvePublicKey):
+        raise ValueError("the key is not of an elliptic curve")
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, identity.node[:64])])
+    builder = _builder(name, authority.subject, holder)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(signs=False), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri())]), critical=False)
+    signed: bytes = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return signed
+
+
+def issued_by(leaf_der: bytes, authority_pem: bytes) -> bool:
+    """Return whether the authority signed that certificate."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        x509.load_der_x509_certificate(leaf_der).verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def fingerprint(certificate_pem: bytes) -> str:
+    """Return the SHA-256 of a certificate, hex."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
+    return x509.load_pem_x509_certificate(certificate_pem).fingerprint(hashes.SHA256()).hex()
+
+
+def _pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    pem: bytes = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem
+
+
+def _builder(subject: Any, issuer: Any, key: Any) -> Any:
+    from cryptography import x509
+
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # clocks of machines differ
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs: bool) -> Any:
+    from cryptography import x509
+
+    names = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only")
+    return x509.KeyUsage(digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, **dict.fromkeys(names, False))
+
+
+# as a program
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Do one request: {"sign": public key, "ca": folder, "identity": [...]} or {"fingerprint": certificate}."""
+    if "sign" in request:
+        system, node, machine, users = request["identity"]
+        return {"certificate": sign(Path(request["ca"]), request["sign"].encode(), Identity(system, node, machine, tuple(users))).decode()}
+    return {"fingerprint": fingerprint(request["fingerprint"].encode())}
+
+
+def ask(request: dict[str, Any], timeout_s: float = 20.0) -> dict[str, Any]:
+    """Do one request in a program of its own. Blocks; raises InternalError."""
+    command = [sys.executable, "-m", "unios.kernel.certificates"]
+    done = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True, timeout=timeout_s, check=False, cwd="/")
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise InternalError(f"the certificate could not be made: {words[-1] if words else done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+if __name__ == "__main__":
+    json.dump(run(json.load(sys.stdin)), sys.stdout)

@@ -1,0 +1,408 @@
+"""Node: the kernel's process. Puts the parts together: door, links, ports, trees, records, lease; and keeps them until SIGTERM.
+
+It decides nothing that two sites could want differently. It may be killed at any moment: trees have inits of their own, and what must be remembered is
+in the store or in the node's folder.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from unios import errors
+from unios.core import membership as members
+from unios.core.journal import Journal
+from unios.core.membership import Membership
+from unios.core.nodes import Alive, NodeRecord
+from unios.core.processes import ProcessRecord, process_key
+from unios.errors import Unavailable, UniosError
+from unios.kernel import parts, system
+from unios.kernel.callers import user_of
+from unios.kernel.certificates import Identity
+from unios.kernel.clocks import wall_ms
+from unios.kernel.dispatch import Dispatch
+from unios.kernel.door import Door
+from unios.kernel.events import Events
+from unios.kernel.leasing import DeadlinePage, Leasing
+from unios.kernel.links import Links, split_address
+from unios.kernel.node_operations import NodeOperations, service_view
+from unios.kernel.port_operations import STORE, PortOperations
+from unios.kernel.ports import Broker, PortRecord
+from unios.kernel.process_operations import ProcessOperations
+from unios.kernel.reconciling import Reconciling
+from unios.kernel.records import Records
+from unios.kernel.registration import Registration
+from unios.kernel.spawning import Recorder, Starts
+from unios.kernel.stopping import Stopping
+from unios.kernel.system import NodeFile, SystemFile
+from unios.kernel.tokens import Tokens
+from unios.kernel.trees import Trees
+from unios.limits import BEAT_MS
+from unios.store.client import StoreClient
+from unios.store.mirror import Mirror
+from unios.wire.doors import connect_unix
+from unios.wire.home import Home, NodeFolder
+from unios.wire.operations import Connect, Connected, ServiceView
+from unios.wire.peer import Peer
+from unios.wire.pipes import StreamTransport
+from unios.wire.tls import client_context, server_context
+from unios.wire.transport import SocketTransport
+
+
+class Node:
+    """One kernel. Everything in it belongs to the loop's thread."""
+
+    def __init__(self, folder: NodeFolder) -> None:
+        self.folder = folder
+        self.home = Home(parts.home_of(folder))
+        self.name = folder.name
+        self.system = system.read(self.home.system_file, SystemFile)
+        self.file = system.read(folder.node_file, NodeFile)
+        self.user = user_of(os.geteuid())
+        self.identity = Identity(self.system.id, self.name, self.system.machine, self.file.users)
+        self.journal = _journal(folder)
+        self.membership = Membership(self.name)
+        self.store = StoreClient(self._open_store_peer)
+        self.records = Records(self.store)
+        self.events = Events(self.store, self.name, wall_ms)
+        self.starts = Starts()
+        self.recorder = Recorder(self)
+        self.trees = Trees(folder, self.recorder.ended, lambda: None)
+        self.broker = Broker(self.name, self._port_closed)
+        self.registration = Registration(self)
+        self.reconciling = Reconciling(self)
+        self.leasing = Leasing(self.store, DeadlinePage(folder.lease), self.registration.register, self.reconciling.check_claims, self.journal)
+        self.stopping = Stopping(self)
+        self.tokens = Tokens(self)
+        self.dispatch = Dispatch(self.name)
+        self.links = self._make_links()
+        self.dispatch.links = self.links
+        self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
+        self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord)
+        self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
+        self._ports_changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._members_dirty = False
+        self.port_operations = PortOperations(self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket)
+        self._offer()
+
+    @staticmethod
+    def wall_ms() -> int:
+        return wall_ms()
+
+    @property
+    def address(self) -> str:
+        """Where other kernels reach this one."""
+        return self.file.advertise or self.file.address
+
+    def _make_links(self) -> Links:
+        folder = self.folder.path
+        files = (self.home.ca / "ca.crt", folder / "node.crt", folder / "node.key")
+        contexts = (server_context(*files), client_context(*files))
+        facts = {"node": self.name, "system": self.system.id}
+        return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link)
+
+    def _offer(self) -> None:
+        ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
+        self.dispatch.offer(
+            ports_listen=ports.listen,
+            ports_connect=ports.connect,
+            ports_relay=ports.relay,
+            ports_grant=ports.grant,
+            ports_revoke=ports.revoke,
+            ports_close=ports.revoke,
+            processes_spawn=processes.spawn,
+            processes_signal=processes.signal,
+            processes_wait=processes.wait,
+            processes_freeze=processes.freeze,
+            processes_thaw=processes.thaw,
+            processes_stats=processes.stats,
+            processes_list=processes.list,
+            processes_follow=processes.follow,
+            processes_feed=processes.feed,
+            node_info=nodes.info,
+            node_list=nodes.list,
+            node_links=nodes.links,
+            node_status=nodes.status,
+            node_events=nodes.events,
+            node_token=nodes.token,
+            node_stop=nodes.stop,
+            node_leave=nodes.leave,
+        )
+
+    # the store
+
+    async def _open_store_peer(self) -> Peer:
+        if self.system.store_machine == self.system.machine:
+            peer = Peer(SocketTransport(connect_unix(self.home.store / "sock")), role=f"kernel of {self.name}")
+        else:
+            peer = Peer(await self._store_link(), role=f"kernel of {self.name}")
+        await peer.start()
+        return peer
+
+    async def _store_link(self) -> StreamTransport:
+        """Reach the store through a kernel of its machine."""
+        why = "no node of its machine is known"
+        for name in self._store_nodes():
+            try:
+                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user)
+                await stream.next(Connected)
+                return StreamTransport(stream)
+            except UniosError as error:
+                why = str(error)
+        raise Unavailable(f"the store cannot be reached: {why}")
+
+    def _store_nodes(self) -> list[str]:
+        linked = [name for name in self.links.names() if (peer := self.links.identity(name)) and peer.machine == self.system.store_machine]
+        known = [name for name, machine in self.system.machines.items() if machine == self.system.store_machine and name not in linked]
+        return linked + [name for name in known or self.system.members if name not in linked and name != self.name]
+
+    async def _open_store_socket(self) -> socket.socket:
+        """Return a connection to the store for a service or another kernel: straight here, a relayed one elsewhere."""
+        if self.system.store_machine == self.system.machine:
+            try:
+                return connect_unix(self.home.store / "sock")
+            except OSError as error:
+                raise Unavailable(f"the store is being restarted: {error.strerror}") from error
+        near, far = socket.socketpair()
+        transport = await self._store_link()
+        _splice(SocketTransport(far), transport)
+        return near
+
+    # what mirrors and links tell
+
+    def _tell(self, event: members.Event) -> None:
+        changes = self.membership.on(event)
+        if self.journal is not None:
+            self.journal.write("membership", event, changes, id_=self.name, made=[self.name])
+
+    def _on_node(self, _key: str, before: NodeRecord | None, now: NodeRecord | None) -> None:
+        record = now or before
+        assert record is not None
+        gone = now is None or now.state == "left"
+        self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone))
+        if gone:
+            self.links.forget(record.name)
+        else:
+            self.links.know(record.name, record.addresses)
+        self._members_dirty = True
+
+    def _on_alive(self, key: str, _before: Alive | None, now: Alive | None) -> None:
+        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0))
+
+    def _on_link(self, name: str, up: bool, reason: str) -> None:
+        self._tell(members.LinkChanged(name, up, reason))
+
+    def _on_port(self, _key: str, _before: PortRecord | None, _now: PortRecord | None) -> None:
+        self._pulse_ports()
+
+    def _pulse_ports(self) -> None:
+        self._ports_changed.set()
+        self._ports_changed = asyncio.Event()
+
+    # ports
+
+    def _port_closed(self, name: str) -> None:
+        self.start(self._quietly(self.registration.withdraw(name)))
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        with contextlib.suppress(UniosError):
+            await work
+
+    def _places(self, name: str) -> Iterable[str]:
+        found = [r for r in self.port_records.values.values() if r.name == name and r.node != self.name]
+        ready = {node: self.membership.view(node)[0] for node in (record.node for record in found)}
+        records = self.nodes.values
+        near = self.system.machine
+
+        def distance(node: str) -> tuple[int, bool, str]:
+            record = records.get(f"/nodes/{node}")
+            return (0 if ready[node] == "ready" else 1, record is None or record.machine != near, node)
+
+        return [node for node in sorted((record.node for record in found), key=distance) if ready[node] in ("ready", "suspect")]
+
+    async def _wait_place(self, name: str) -> None:
+        """Wait until something about ports has changed; the caller looks again."""
+        if not self.broker.has(name):
+            await self._ports_changed.wait()
+
+    async def _publish(self, name: str) -> None:
+        self._pulse_ports()
+        self.start(self._quietly(self.registration.publish(name, self.leasing.lease)))
+
+    # for the operations
+
+    def holds_pending(self, pid: int, incarnation: int) -> bool:
+        """Whether the mirror still says that a start of this process on this node is to come."""
+        record = self.processes.values.get(process_key(pid))
+        return record is not None and record.node == self.name and record.incarnation == incarnation and record.state == "pending"
+
+    def parts(self) -> Iterator[ServiceView]:
+        """Return what the supervisor says of the parts of this node."""
+        try:
+            listed = json.loads((self.folder.run / "parts").read_text())
+        except (OSError, ValueError):
+            listed = []
+        for fields in listed:
+            yield service_view(fields)
+
+    def warnings(self) -> Iterator[str]:
+        """Return what a person should know, as sentences."""
+        joined = [record for record in self.nodes.values.values() if record.state == "joined"]
+        machines: dict[str, list[str]] = {}
+        for record in joined:
+            machines.setdefault(record.machine, []).append(record.name)
+        for names in machines.values():
+            if len(names) > 1:
+                yield f"{', '.join(sorted(names))} share one machine and its fate: good for trying out, no protection against its loss"
+        if self.system.engine == "sqlite":
+            yield (
+                f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
+                "and nothing can be started; if its disk is lost, so are the records"
+            )
+        for record in joined:
+            state, reason = self.membership.view(record.name)
+            if state in ("lost", "suspect") and not record.stopped:
+                yield f"{record.name} is {state}: {reason}"
+        for part in self.parts():
+            if part.state == "waiting":
+                yield f"{part.name} of {self.name} keeps dying: {part.reason}; see {self.folder.log}/{part.name}.log"
+        if not self.trees.namespaces:
+            yield f"processes of {self.name} get no pid namespace of their own: getpid() differs from the global pid; see `unios doctor`"
+
+    # life
+
+    def start(self, work: Any) -> None:
+        """Run a task beside the rest."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def listen(self) -> None:
+        """Take links at the address that was asked for, else at the one of last time, else at any port. Raises UniosError."""
+        host, port = split_address(self.file.listen)
+        last = split_address(self.file.address)[1] if self.file.address else 0
+        for number in dict.fromkeys([port] if port else [last, 0]):
+            try:
+                self.links.listen(host, number)
+                break
+            except OSError as error:
+                if number or port:
+                    if port:
+                        raise Unavailable(f"links cannot be taken at {host}:{port}: {error.strerror}; choose another --listen") from error
+                    continue
+                raise Unavailable(f"links cannot be taken at {host}: {error.strerror}; choose another --listen") from error
+        bound = self.links.port
+        shown = _reachable(host)
+        address = f"[{shown}]:{bound}" if ":" in shown else f"{shown}:{bound}"
+        if self.file.advertise and not split_address(self.file.advertise)[1]:
+            self.file.advertise = f"{self.file.advertise}:{bound}"
+        if address != self.file.address:
+            self.file.address = address
+            system.write(self.folder.node_file, self.file)
+
+    async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
+        """Serve until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._beat(beat))]
+            self.listen()
+            for name, addresses in self.system.members.items():
+                self.links.know(name, addresses)
+            door = Door(self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
+            work = (self.links, self.trees, self.nodes, self.alive, self.processes, self.port_records, self.leasing, self.reconciling)
+            tasks += [group.create_task(part.run()) for part in work]
+            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]
+            await stop.wait()
+            door.close()
+            for task in tasks:
+                task.cancel()
+        self.port_operations.close()
+        self.broker.close()
+        self.trees.close()
+        await self.store.close()
+
+    async def _beat(self, beat: Callable[[], None]) -> None:
+        while True:
+            beat()
+            await asyncio.sleep(BEAT_MS / 1000)
+
+    async def _say_ready(self) -> None:
+        for mirror in (self.nodes, self.alive, self.processes, self.port_records):
+            await mirror.wait_complete()
+        await self.leasing.wait_held()
+        (self.folder.run / "failed").unlink(missing_ok=True)
+        part = self.folder.run / ".ready"
+        part.write_text(str(os.getpid()))
+        part.replace(self.folder.ready)
+
+    async def _remember_members(self) -> None:
+        """Keep in system.json how the others are reached, so that they are found again while the store is away."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self._members_dirty:
+                self._members_dirty = False
+                joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
+                file = system.read(self.home.system_file, SystemFile)
+                file.members = {record.name: record.addresses for record in joined}
+                file.machines = {record.name: record.machine for record in joined}
+                if self.nodes.revision is not None:
+                    file.generation = self.nodes.revision.generation
+                system.write(self.home.system_file, file)
+                self.system = file
+
+
+def _reachable(host: str) -> str:
+    """Return an address that stands for this machine when it listens everywhere."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    probe = socket.socket(socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6, socket.SOCK_DGRAM)
+    with probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9) if host == "0.0.0.0" else ("2001:db8::1", 9))  # nothing is sent
+        return str(probe.getsockname()[0])
+    return "127.0.0.1" if host == "0.0.0.0" else "::1"
+
+
+def _splice(one: SocketTransport, other: StreamTransport) -> None:
+    """Pass bytes between two transports until one of them ends."""
+    one.start(lambda data, _descriptors: other.write(data), other.close)
+    other.start(lambda data, _descriptors: one.write(data), one.close)
+
+
+def _journal(folder: NodeFolder) -> Journal | None:
+    """Return the journal of this kernel if the node's folder says that one is kept."""
+    path = folder.path / "journal"
+    if not path.is_dir():
+        return None
+    descriptor = os.open(path / f"kernel.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(line: bytes) -> None:
+        os.write(descriptor, line)
+
+    return Journal(write)
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the node's kernel until SIGTERM."""
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await Node(folder).run(beat, stop)
+
+    try:
+        asyncio.run(work())
+    except* UniosError as group:
+        error = group.exceptions[0]
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        code, text = errors.to_wire(error)
+        Path(folder.run / "failed").write_text(json.dumps({"error": code, "text": text}))
+        raise
+    return 0

@@ -1,0 +1,307 @@
+"""The kernel's operations on processes: spawn, signal, wait, freeze, thaw, stats, list, follow, feed.
+
+Any node may be asked about any process: what needs the tree is passed on to the node that the record names. Rights: the process's user, and whoever
+is privileged here. Decides nothing about where or whether a process runs.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from unios.core import claims
+from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key
+from unios.errors import CallerError, Denied, NotFound, Unavailable
+from unios.kernel import spawning
+from unios.kernel.callers import Caller
+from unios.kernel.records import decode
+from unios.kernel.streams import NAMES, Name, StreamReader
+from unios.kernel.tree_peer import TreePeer
+from unios.limits import STREAM_WINDOW_BYTES
+from unios.wire.operations import Chunk, Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Signal, Spawn, Spawned
+from unios.wire.peer import Call
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+CHUNK_BYTES: Final = 64 * 1024
+HOPS_MAX: Final = 3
+"""How often an operation follows a process that has moved on meanwhile."""
+
+
+def view(record: ProcessRecord) -> ProcessView:
+    """Return what `ps` shows."""
+    return ProcessView(
+        record.pid,
+        record.state,
+        record.node,
+        record.user,
+        record.argv,
+        record.incarnation,
+        record.exit_code,
+        record.signal,
+        record.reason,
+        record.restart,
+        record.restarts,
+        record.on_partition,
+        record.wanted,
+        record.created_ms,
+        record.started_ms,
+        record.ended_ms,
+    )
+
+
+class ProcessOperations:
+    """Serves `processes.*`."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    # anywhere
+
+    async def list(self, caller: Caller, call: Call) -> object:
+        """The processes of the system, sorted by pid; linearizable."""
+        ended = call.decode(ListProcesses).ended
+        views: list[ProcessView] = []
+        after = ""
+        while True:
+            result, _revision = await self._node.store.range("/processes/", prefix=True, after=after)
+            records = map(decode, result.records)
+            views.extend(view(record) for record in records if ended or record.state in LIVE)
+            if not result.more:
+                return tuple(views)
+            after = result.records[-1].key
+
+    async def wait(self, caller: Caller, call: Call) -> object:
+        """The process once it has ended, or as it stands at the timeout."""
+        body = call.decode(OfProcess)
+        record, modified = await self._node.records.read(body.pid)
+        key = process_key(body.pid)
+
+        def over(_values: object) -> bool:
+            # The mirror may be behind what was read: only what is newer counts.
+            seen = self._node.processes.values.get(key)
+            return seen is not None and self._node.processes.modified[key] > modified and _is_over(seen)
+
+        if not _is_over(record):
+            try:
+                async with asyncio.timeout(body.timeout_ms / 1000 if body.timeout_ms else None):
+                    await self._node.processes.wait_until(over)
+            except TimeoutError:
+                pass
+            latest = self._node.processes.values.get(key)
+            if latest is not None and self._node.processes.modified[key] > modified:
+                record = latest
+        return view(record)
+
+    # at the process's node
+
+    async def _at_home(self, caller: Caller, call: Call, pid: int, work: Callable[[ProcessRecord], Awaitable[object]]) -> object:
+        """Do `work` if the process is this node's, else have its node do it."""
+        for _hop in range(HOPS_MAX):
+            record, _modified = await self._node.records.read(pid)
+            self._check(caller, record)
+            if record.node == self._node.name:
+                return await work(record)
+            if not record.node:
+                raise Unavailable(f"process {pid} has no node yet: {record.reason or 'it waits for one'}")
+            if call.node or caller.node != self._node.name:
+                await asyncio.sleep(0.05)  # sent here by one who believed otherwise: it is moving
+                continue
+            return await self._node.dispatch.forward(caller, call, record.node)
+        raise Unavailable(f"process {pid} is being moved; try again")
+
+    def _check(self, caller: Caller, record: ProcessRecord) -> None:
+        if not caller.privileged and caller.user != record.user:
+            raise Denied(f"process {record.pid} belongs to {record.user}")
+
+    async def spawn(self, caller: Caller, call: Call) -> object:
+        """Start the tree of a record that is assigned to this node. Idempotent."""
+        body = call.decode(Spawn)
+        record, _modified = await self._node.records.read(body.pid)
+        if not caller.privileged and caller.user != record.user:
+            raise Denied("processes are started by the placement service")
+        await spawning.start(self._node, body.pid, body.incarnation)
+        return Spawned(body.pid, body.incarnation, 0)
+
+    async def signal(self, caller: Caller, call: Call) -> object:
+        """Send a signal to the program, or to every process of its tree."""
+        body = call.decode(Signal)
+        if not 0 <= body.number <= 64:
+            raise CallerError(f"there is no signal {body.number}")
+        return await self._kill_homeless(caller, body) or await self._at_home(caller, call, body.pid, lambda record: self._signal(record, body))
+
+    async def _kill_homeless(self, caller: Caller, body: Signal) -> object:
+        """End a process that runs nowhere that can be asked: pending without a node, or kept on a node that is lost."""
+        record, _modified = await self._node.records.read(body.pid)
+        self._check(caller, record)
+        if record.state in ENDED:
+            raise NotFound(f"process {body.pid} has ended")
+        lost = bool(record.node) and self._node.membership.view(record.node)[0] in ("lost", "left")
+        if (record.node and not (lost and record.on_partition == "keep")) or body.number not in (1, 2, 3, 9, 15):
+            return None
+        why = f"ended by {caller.user} while it ran nowhere that could be reached"
+
+        def end(seen: ProcessRecord) -> ProcessRecord | None:
+            if seen.state in ENDED or seen.node != record.node:
+                return None
+            return claims.ended(claims.stopped(seen), 128 + body.number, body.number, why, self._node.wall_ms())
+
+        return Empty() if await self._node.records.change(body.pid, end) else None
+
+    async def _signal(self, record: ProcessRecord, body: Signal) -> object:
+        if record.state in ENDED:
+            raise NotFound(f"process {body.pid} has ended")
+        init = await self._init(record)
+        if body.number in (9, 15):
+            await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped)
+        await init.ask("signal", number=body.number, all=body.tree)
+        return Empty()
+
+    async def _init(self, record: ProcessRecord) -> TreePeer:
+        """Return the connection to the tree's init, waiting for a start that is under way."""
+        await spawning.settled(self._node, record.pid, record.incarnation)
+        return self._node.trees.init(record.pid, record.incarnation)
+
+    async def freeze(self, caller: Caller, call: Call) -> object:
+        """Stop the tree where it stands. Idempotent."""
+        return await self._at_home(caller, call, call.decode(OfProcess).pid, self._freeze)
+
+    async def _freeze(self, record: ProcessRecord) -> object:
+        if record.state in ENDED:
+            raise NotFound(f"process {record.pid} has ended")
+        await (await self._init(record)).ask("freeze")
+        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.frozen)
+        return Empty()
+
+    async def thaw(self, caller: Caller, call: Call) -> object:
+        """Let a frozen tree go on. Idempotent."""
+        return await self._at_home(caller, call, call.decode(OfProcess).pid, self._thaw)
+
+    async def _thaw(self, record: ProcessRecord) -> object:
+        if record.state in ENDED:
+            raise NotFound(f"process {record.pid} has ended")
+        init = await self._init(record)
+        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.thawed)
+        await init.ask("thaw")
+        return Empty()
+
+    async def stats(self, caller: Caller, call: Call) -> object:
+        """What the tree uses."""
+        return await self._at_home(caller, call, call.decode(OfProcess).pid, self._stats)
+
+    async def _stats(self, record: ProcessRecord) -> object:
+        fields = await (await self._init(record)).ask("stats")
+        return ProcessStats(int(fields["cpu_ms"]), int(fields["rss_bytes"]), int(fields["processes"]))
+
+    # streams
+
+    async def follow(self, caller: Caller, call: Call) -> object:
+        """The output of an incarnation, as it comes."""
+        body = call.decode(Follow)
+        return await self._at_home(caller, call, body.pid, lambda record: self._follow(record, call, body))
+
+    async def _follow(self, record: ProcessRecord, call: Call, body: Follow) -> object:
+        incarnation = body.incarnation or record.incarnation
+        if incarnation == record.incarnation and record.state in LIVE:
+            await spawning.settled(self._node, record.pid, incarnation)
+        if (record.pid, incarnation) not in self._node.trees.trees:
+            raise NotFound(f"no output of incarnation {incarnation} of process {record.pid} is kept on {self._node.name}")
+        await OutputStream(self._node, record.pid, incarnation, body, call).run()
+        return Empty()
+
+    async def feed(self, caller: Caller, call: Call) -> object:
+        """Bytes for stdin, in order; the end of the items is its end."""
+        return await self._at_home(caller, call, call.decode(Feed).pid, lambda record: self._feed(record, call))
+
+    async def _feed(self, record: ProcessRecord, call: Call) -> object:
+        if record.state in ENDED:
+            raise NotFound(f"process {record.pid} has ended")
+        await spawning.settled(self._node, record.pid, record.incarnation)
+        moved = asyncio.Event()
+        written, closed = 0, False
+
+        def on_event(event: dict[str, object]) -> None:
+            nonlocal written, closed
+            if event.get("event") == "stdin":
+                written, closed = int(str(event["written"])), bool(event["closed"])
+                moved.set()
+
+        init = self._node.trees.open_init(record.pid, record.incarnation, on_event)
+        try:
+            sent = 0
+            while not closed and (data := await call.receive(bytes)) is not None:
+                await init.send_data(data)
+                sent += len(data)
+                while sent - written > STREAM_WINDOW_BYTES and not closed and not init.closed.is_set():
+                    moved.clear()
+                    await moved.wait()
+            await init.ask("stdin_eof")
+        finally:
+            init.close()
+        return Empty()
+
+
+def _is_over(record: ProcessRecord) -> bool:
+    return record.state in ENDED and not claims.wants_restart(record)
+
+
+class OutputStream:
+    """One reader of one incarnation's output, from the segment files; the init says when there is more."""
+
+    def __init__(self, node: "Node", pid: int, incarnation: int, body: Follow, call: Call) -> None:
+        self._node, self._pid, self._incarnation, self._body, self._call = node, pid, incarnation, body, call
+        folder = os.fspath(node.folder.trees / f"{pid}.{incarnation}")
+        self._readers = {name: StreamReader(folder, name) for name in NAMES}
+        self._offsets: dict[Name, int] = {}
+        self._grown = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send chunks until the tree has ended and all is sent, or without `follow` until all that there is is sent."""
+        try:
+            for name, asked in (("out", self._body.out), ("err", self._body.err)):
+                end = self._readers[name].end() if asked < 0 else 0  # type: ignore[index]
+                self._offsets[name] = asked if asked >= 0 else max(0, end + asked)  # type: ignore[index]
+            if self._body.follow:
+                await self._follow()
+            await self._send_all()
+        finally:
+            for reader in self._readers.values():
+                reader.close()
+
+    async def _follow(self) -> None:
+        try:
+            init = self._node.trees.open_init(self._pid, self._incarnation, lambda _event: self._grown.set())
+        except Unavailable:
+            return  # it has ended
+        closing = asyncio.get_running_loop().create_task(init.closed.wait())
+        closing.add_done_callback(lambda _task: self._grown.set())
+        try:
+            await init.ask("follow", hold=self._body.hold, **self._offsets)
+            while not init.closed.is_set():
+                self._grown.clear()
+                if await self._send_all() and self._body.hold:
+                    await init.ask("ack", **self._offsets)
+                await self._grown.wait()
+        except Unavailable:
+            pass
+        finally:
+            closing.cancel()
+            init.close()
+
+    async def _send_all(self) -> bool:
+        """Send what there is; return whether it was anything."""
+        any_sent = False
+        for name, reader in self._readers.items():
+            while True:
+                wanted = self._offsets[name]
+                offset, data = await self._read(reader, wanted)
+                if not data:
+                    break
+                await self._call.send(Chunk(name, self._incarnation, offset, data, max(0, offset - wanted)))
+                self._offsets[name] = offset + len(data)
+                any_sent = True
+        return any_sent
+
+    async def _read(self, reader: StreamReader, offset: int) -> tuple[int, bytes]:
+        return reader.read(offset, CHUNK_BYTES)

@@ -1,0 +1,149 @@
+"""Reconciling: keeps this node's trees and the store's records in step, as core/reconcile.py says. At each registration, and now and then."""
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from unios.core import claims, reconcile
+from unios.core.processes import LIVE, ProcessRecord
+from unios.errors import NotFound, ProgramNotFound, ProgramNotRunnable, UniosError
+from unios.kernel import spawning
+from unios.kernel.clocks import boot_ms
+from unios.kernel.records import decode
+from unios.limits import OUTPUT_KEPT_BYTES, SPAWN_GRACE_MS
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+EVERY_S = 1.0
+
+
+class Reconciling:
+    """That of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._pending_since: dict[tuple[int, int], int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Compare again and again; ends only by cancellation."""
+        rounds = 0
+        await self._node.leasing.wait_held()
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if self._node.leasing.left_ms() > 0:
+                with contextlib.suppress(UniosError):
+                    await self._compare(dict(self._mine()), confirm=False)
+            rounds += 1
+            if rounds % 30 == 0:
+                await self._bound_output()
+
+    def _mine(self) -> list[tuple[int, ProcessRecord]]:
+        here = {pid for pid, _incarnation in self._node.trees.trees}
+        values = self._node.processes.values.values()
+        return [(record.pid, record) for record in values if record.node == self._node.name or record.pid in here]
+
+    async def check_claims(self, incarnation: int) -> None:
+        """Compare every tree with its record as the store has it now; when this returns the node may trust its lease again."""
+        await self._node.trees.wait_up()
+        records: dict[int, ProcessRecord] = {}
+        after = ""
+        while True:
+            result, _revision = await self._node.store.range("/processes/", prefix=True, after=after)
+            records.update((record.pid, record) for record in map(decode, result.records))
+            if not result.more:
+                break
+            after = result.records[-1].key
+        await self._compare(records, confirm=True)
+
+    async def _compare(self, records: dict[int, ProcessRecord], *, confirm: bool) -> None:
+        async with self._lock:
+            trees = [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]
+            for order in reconcile.plan(self._node.name, trees, records, self._ripe(records)):
+                if confirm or not isinstance(order, reconcile.Confirm):
+                    await self._carry_out(order)
+
+    def _ripe(self, records: dict[int, ProcessRecord]) -> frozenset[int]:
+        now = boot_ms()
+        pending = {(r.pid, r.incarnation) for r in records.values() if r.node == self._node.name and r.state == "pending"}
+        self._pending_since = {key: self._pending_since.get(key, now) for key in pending}
+        return frozenset(pid for (pid, _incarnation), since in self._pending_since.items() if now - since >= SPAWN_GRACE_MS)
+
+    async def _carry_out(self, order: reconcile.Order) -> None:
+        node = self._node
+        match order:
+            case reconcile.Confirm(pid, incarnation):
+                with contextlib.suppress(UniosError):
+                    await node.trees.init(pid, incarnation).ask("confirm", incarnation=incarnation)
+                await node.records.change_own(node.name, pid, incarnation, lambda record: claims.found_again(record) if _was_kept(record) else None)
+            case reconcile.Supersede(pid, incarnation, by):
+                with contextlib.suppress(UniosError):
+                    await node.trees.init(pid, incarnation).ask("supersede", incarnation=by)
+            case reconcile.Report(pid, incarnation):
+                node.recorder.ended(pid, incarnation, node.trees.trees[pid, incarnation].exit)
+            case reconcile.Adopt(pid, incarnation):
+                node.recorder.running(pid, incarnation)
+            case reconcile.Gone(pid, incarnation):
+                if (pid, incarnation) not in node.starts.tasks:
+                    await self._gone(pid, incarnation)
+            case reconcile.StartNow(pid, incarnation):
+                self._start(pid, incarnation)
+            case reconcile.Drop(pid, incarnation):
+                with contextlib.suppress(UniosError):
+                    await node.trees.forget(pid, incarnation)
+
+    async def _gone(self, pid: int, incarnation: int) -> None:
+        """It was lost with an earlier life of this node: as its policy says, again or not."""
+        node = self._node
+        why = f"{node.name} stopped and came back without it"
+
+        def change(record: ProcessRecord) -> ProcessRecord:
+            if claims.on_loss(record) == "again":
+                return claims.claimed(record, "", why)
+            return claims.lost(record, why, node.wall_ms())
+
+        await node.records.change_own(node.name, pid, incarnation, change, event=node.events.put("loss", f"process {pid}: {why}", pid))
+
+    def _start(self, pid: int, incarnation: int) -> None:
+        async def start() -> None:
+            try:
+                await spawning.start(self._node, pid, incarnation)
+            except (ProgramNotFound, ProgramNotRunnable) as error:
+                code, text = error.exit_code, f"{self._node.name}: {error}"
+                await self._node.records.change_own(
+                    self._node.name, pid, incarnation, lambda record: claims.not_started(record, code, text, self._node.wall_ms())
+                )
+            except UniosError:
+                pass  # looked at again in a second
+
+        task = asyncio.get_running_loop().create_task(start())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bound_output(self) -> None:
+        """Let the oldest output of ended processes go when all of it together is more than the bound."""
+        ended = sorted((tree.exit.get("at_ms", 0), key) for key, tree in self._node.trees.trees.items() if tree.state == "ended")
+        sizes = {key: _size(f"{self._node.folder.trees}/{key[0]}.{key[1]}") for _at, key in ended}
+        total = sum(sizes.values())
+        for _at, key in ended:
+            if total <= OUTPUT_KEPT_BYTES:
+                return
+            record = self._node.processes.values.get(f"/processes/{key[0]:010d}")
+            if record is None or record.state not in LIVE or record.incarnation != key[1]:
+                total -= sizes[key]
+                with contextlib.suppress(UniosError, NotFound):
+                    await self._node.trees.forget(*key)
+
+
+def _was_kept(record: ProcessRecord) -> bool:
+    return record.on_partition == "keep" and bool(record.reason)
+
+
+def _size(folder: str) -> int:
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(folder))
+    except OSError:
+        return 0

@@ -1,0 +1,115 @@
+"""Registration: how a node enters the store's records, under a lease; and how a restarted kernel takes up the lease of its predecessor."""
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from unios import __version__
+from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
+from unios.errors import Denied, NotFound, Unavailable
+from unios.ids import LeaseId
+from unios.kernel.ports import port_key
+from unios.limits import LEASE_TTL_MS
+from unios.store.model import Compare, Delete, Put, Transaction
+from unios.wire.messages import PROTOCOL_MAX
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+
+class Registration:
+    """That of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._file = node.folder.run / "lease.json"
+        self._first = True
+
+    async def register(self) -> tuple[LeaseId, int]:
+        """Return the lease and the incarnation that the node now has: its predecessor's if that lease still stands, else the next."""
+        if self._first:
+            kept = await self._take_up()
+            self._first = False
+            if kept is not None:
+                return kept
+        lease = await self._node.store.lease_grant(LEASE_TTL_MS)
+        incarnation = await self._enter(lease)
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps({"lease": lease, "incarnation": incarnation}))
+        part.replace(self._file)
+        return lease, incarnation
+
+    async def _take_up(self) -> tuple[LeaseId, int] | None:
+        try:
+            fields = json.loads(self._file.read_text())
+            lease, incarnation = LeaseId(int(fields["lease"])), int(fields["incarnation"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        with contextlib.suppress(NotFound):
+            await self._node.store.lease_renew(lease)
+            result, _revision = await self._node.store.range(alive_key(self._node.name))
+            if result.records and result.records[0].lease == lease:
+                await self._tidy_ports()
+                return lease, incarnation
+        return None
+
+    async def _enter(self, lease: LeaseId) -> int:
+        node = self._node
+        for _attempt in range(10):
+            result, _revision = await node.store.range(node_key(node.name))
+            old = result.records[0] if result.records else None
+            known = msgspec.msgpack.decode(old.value, type=NodeRecord) if old else None
+            if known is not None and known.state == "left":
+                raise Denied(f"{node.name} has left the system: join again with a new token")
+            if known is not None and known.machine != node.system.machine:
+                raise Denied(f"another machine has a node {node.name}: join again under another name")
+            incarnation = known.incarnation + 1 if known else 1
+            record = NodeRecord(
+                node.name,
+                node.system.machine,
+                incarnation,
+                addresses=(node.address,),
+                users=node.identity.users,
+                cores=os.cpu_count() or 1,
+                version=__version__,
+                protocol=PROTOCOL_MAX,
+                joined_ms=known.joined_ms if known else node.wall_ms(),
+            )
+            again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
+            done = await node.store.transact(
+                Transaction(
+                    (Compare(node_key(node.name), "modified", "==", old.modified if old else 0),),
+                    (
+                        Put(node_key(node.name), msgspec.msgpack.encode(record)),
+                        Put(alive_key(node.name), msgspec.msgpack.encode(Alive(incarnation)), lease),
+                        node.events.put("node", again),
+                    ),
+                )
+            )
+            if done.succeeded:
+                for name in node.broker.names():
+                    await self.publish(name, lease)
+                return incarnation
+        raise Unavailable("the node's record keeps changing")
+
+    async def publish(self, name: str, lease: LeaseId) -> None:
+        """Let the system know that a port is open here, for as long as the lease stands."""
+        record = self._node.broker.record(name)
+        if record is not None and lease:
+            with contextlib.suppress(NotFound):  # a lease that has ended: the next registration publishes
+                await self._node.store.put(port_key(name, self._node.name), msgspec.msgpack.encode(record), lease=lease)
+
+    async def withdraw(self, name: str) -> None:
+        """The port is closed."""
+        await self._node.store.delete(port_key(name, self._node.name))
+
+    async def _tidy_ports(self) -> None:
+        """Listeners of a kernel that died are gone: those that come back publish again."""
+        result, _revision = await self._node.store.range("/ports/", prefix=True)
+        mine = [record.key for record in result.records if record.key.rpartition("/")[2] == self._node.name]
+        gone = [key for key in mine if not self._node.broker.has(key[len("/ports/") :].rpartition("/")[0])]
+        if gone:
+            await self._node.store.transact(Transaction(then=tuple(Delete(key) for key in gone[:256])))

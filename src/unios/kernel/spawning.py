@@ -1,0 +1,176 @@
+"""Spawning: from a record that is assigned to this node to a tree that runs, and from the end of a tree to the record that says so.
+
+The start is answered as soon as the program has been executed; that it runs, and how it ended, is recorded in the order in which it happened, by one
+task per process, each change guarded by the claim. What the store does not take at once is tried until it does.
+"""
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from unios.core import claims
+from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
+from unios.errors import Denied, NotFound, PeerRestarted, Unavailable
+from unios.kernel.callers import account_of, user_of
+from unios.limits import SPAWN_TIMEOUT_MS
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Starts:
+    """The starts that are under way on a node, by (pid, incarnation)."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+
+
+async def start(node: "Node", pid: int, incarnation: int) -> None:
+    """Start the tree and return when its program has been executed; raises why it was not. Idempotent, and one start at a time."""
+    key = (pid, incarnation)
+    task = node.starts.tasks.get(key)
+    if task is None:
+        task = node.starts.tasks[key] = asyncio.get_running_loop().create_task(_start(node, pid, incarnation))
+        task.add_done_callback(lambda done: _started(node, key, done))
+    await asyncio.shield(task)
+
+
+def _started(node: "Node", key: tuple[int, int], done: asyncio.Task[None]) -> None:
+    node.starts.tasks.pop(key, None)
+    if not done.cancelled():
+        done.exception()  # told to whoever waits; nobody need wait
+
+
+async def settled(node: "Node", pid: int, incarnation: int) -> None:
+    """Wait for a start that is under way, however it ends; then for the guard to tell its trees."""
+    task = node.starts.tasks.get((pid, incarnation))
+    if task is not None:
+        await asyncio.wait([task])
+    elif (pid, incarnation) not in node.trees.trees:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                await node.trees.wait_up()
+                while (pid, incarnation) not in node.trees.trees and node.holds_pending(pid, incarnation):
+                    await asyncio.sleep(0.02)
+
+
+async def _start(node: "Node", pid: int, incarnation: int) -> None:
+    record, spec = await node.records.read_both(pid)
+    if not claims.holds(record, node.name, incarnation):
+        raise PeerRestarted(f"process {pid} is not assigned to {node.name} as incarnation {incarnation} any more")
+    if record.wanted == "stopped":
+        raise Unavailable(f"process {pid} was ended before it began")
+    if node.leasing.left_ms() <= 0:
+        raise Unavailable(f"the lease of {node.name} has ended: it starts nothing until it is renewed")
+    tree = await node.trees.spawn(job_of(node, record, spec), SPAWN_TIMEOUT_MS)
+    if record.wanted == "frozen":
+        with contextlib.suppress(Unavailable):
+            await node.trees.init(pid, incarnation).ask("freeze")
+    node.recorder.running(pid, incarnation)
+    if tree.state == "ended":
+        node.recorder.ended(pid, incarnation, tree.exit)
+
+
+def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, Any]:
+    """Return the spawn request for the guard. Raises NotFound or Denied if this node cannot be that user."""
+    account = account_of(record.user)
+    if account is None:
+        raise NotFound(f"{node.name} has no user {record.user}")
+    uid, gid, groups, home = account
+    if os.geteuid() not in (0, uid):
+        raise Denied(f"{node.name} belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
+    env = dict(spec.env)
+    for name, value in ((b"PATH", PATH_DEFAULT), (b"HOME", home.encode()), (b"USER", record.user.encode()), (b"LOGNAME", record.user.encode())):
+        env.setdefault(name, value)
+    env.update(
+        {
+            b"UNIOS_HOME": os.fsencode(node.home.path),
+            b"UNIOS_PID": b"%d" % record.pid,
+            b"UNIOS_INCARNATION": b"%d" % record.incarnation,
+            b"UNIOS_NODE": node.name.encode(),
+        }
+    )
+    return {
+        "pid": record.pid,
+        "incarnation": record.incarnation,
+        "argv": [os.fsdecode(argument) for argument in spec.argv],
+        "env": [[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
+        "cwd": os.fsdecode(spec.cwd),
+        "uid": uid,
+        "gid": gid,
+        "groups": groups,
+        "umask": spec.umask,
+        "limits": {name: list(pair) for name, pair in spec.limits.items()},
+        "stdin": spec.stdin,
+        "on_partition": spec.on_partition,
+    }
+
+
+class Recorder:
+    """Writes into the store what happens to this node's processes: per process one task, which writes the latest that is known."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._wanted: dict[tuple[int, int], dict[str, Any] | None] = {}
+        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+
+    def running(self, pid: int, incarnation: int) -> None:
+        """It has been executed."""
+        self._wanted.setdefault((pid, incarnation), None)
+        self._kick(pid, incarnation)
+
+    def ended(self, pid: int, incarnation: int, fields: dict[str, Any]) -> None:
+        """It has ended; `fields` as in exit.json. What a leash killed counts for nothing any more."""
+        if not fields.get("fenced"):
+            self._wanted[pid, incarnation] = fields
+            self._kick(pid, incarnation)
+
+    def _kick(self, pid: int, incarnation: int) -> None:
+        key = (pid, incarnation)
+        if key not in self._tasks:
+            task = asyncio.get_running_loop().create_task(self._write(*key))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _task: self._tasks.pop(key, None))
+
+    async def _write(self, pid: int, incarnation: int) -> None:
+        key = (pid, incarnation)
+        while key in self._wanted:
+            fields = self._wanted.pop(key)
+            if fields is None:
+                await self._write_running(pid, incarnation)
+            else:
+                await self._write_ended(pid, incarnation, fields)
+
+    async def _write_running(self, pid: int, incarnation: int) -> None:
+        def change(record: ProcessRecord) -> ProcessRecord | None:
+            if record.state != "pending" or (pid, incarnation) in self._wanted:
+                return None  # it has even ended by now: that is written next
+            now = claims.started(record, self._node.wall_ms())
+            return claims.frozen(now) if record.wanted == "frozen" else now
+
+        with contextlib.suppress(NotFound):
+            await self._node.records.change_own(self._node.name, pid, incarnation, change)
+
+    async def _write_ended(self, pid: int, incarnation: int, fields: dict[str, Any]) -> None:
+        node = self._node
+
+        def change(record: ProcessRecord) -> ProcessRecord | None:
+            if record.state not in LIVE:
+                return None
+            if "code" not in fields:  # it was never executed
+                return claims.not_started(record, 127, str(fields.get("text", "")), node.wall_ms())
+            over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
+            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms)
+
+        with contextlib.suppress(NotFound):
+            await node.records.change_own(node.name, pid, incarnation, change)
+
+    async def drain(self) -> None:
+        """Wait until everything that is known has been written."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))

@@ -1,0 +1,165 @@
+"""Stopping: how a node ends in order. What can run elsewhere is handed over, what cannot is ended only if that was asked for; then the supervisor ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from unios.core import claims
+from unios.core.nodes import NodeRecord, alive_key, may_speak_for, node_key
+from unios.core.processes import LIVE, ProcessRecord
+from unios.errors import CallerError, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.kernel import runfiles
+from unios.kernel.records import decode
+from unios.store.model import Compare, Delete, Put, Transaction
+from unios.wire.operations import Leave
+from unios.wire.peer import Peer
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+TERM_S = 2.0
+"""How long programs have after SIGTERM."""
+STORE_S = 8.0
+"""How long the records may take; a store that is away must not keep a forced stop from stopping."""
+
+
+class Stopping:
+    """That of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self.under_way = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def stop(self, body: Leave) -> None:
+        """Hand over or end what runs here and give the lease back. Idempotent."""
+        await self._empty(body, "was stopped")
+        with contextlib.suppress(UniosError, TimeoutError):
+            async with asyncio.timeout(STORE_S):
+                await self._sign_off("joined")
+
+    async def leave(self, body: Leave) -> None:
+        """The same for good."""
+        node = self._node
+        if node.system.store_machine == node.system.machine and not self._others_on_machine(body):
+            raise CallerError(
+                f"{node.name} is the last node of the machine that keeps the system's store, and cannot leave it; `unios down` stops the system"
+            )
+        await self._empty(body, "left")
+        await self._sign_off("left")
+        node.folder.node_file.rename(node.folder.path / "node.json.left")
+
+    def _others_on_machine(self, body: Leave) -> bool:
+        node = self._node
+        return any(
+            record.machine == node.system.machine and record.name != node.name and record.state == "joined" and record.name not in body.together
+            for record in node.nodes.values.values()
+        )
+
+    async def _empty(self, body: Leave, how: str) -> None:
+        mine = await self._records(force=body.force)
+        elsewhere = [name for name in self._node.membership.names("ready", "suspect") if name not in (self._node.name, *body.together)]
+        stay = [record for record in mine if not self._can_move(record, elsewhere)]
+        if stay and not body.force:
+            pids = ", ".join(str(record.pid) for record in stay[:8]) + (", ..." if len(stay) > 8 else "")
+            raise CallerError(
+                f"{self._node.name} runs what cannot run elsewhere ({pids}): wait for it or end it, or say that it shall end (down --all, leave --force)"
+            )
+        self.under_way = True
+        await asyncio.gather(*(self._let_go(record, elsewhere, how, body.force) for record in mine))
+        await self._kill_rest()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STORE_S):
+                await self._node.recorder.drain()
+
+    async def _records(self, *, force: bool) -> list[ProcessRecord]:
+        try:
+            async with asyncio.timeout(STORE_S):
+                result, _revision = await self._node.store.range("/processes/", prefix=True)
+        except (Unavailable, OutcomeUnknown, TimeoutError):
+            if not force:
+                raise Unavailable("the store cannot be reached, so nothing can be handed over; `unios down --all` stops all the same") from None
+            return [record for record in self._node.processes.values.values() if record.node == self._node.name and record.state in LIVE]
+        return [record for record in map(decode, result.records) if record.node == self._node.name and record.state in LIVE]
+
+    def _can_move(self, record: ProcessRecord, elsewhere: list[str]) -> bool:
+        if claims.on_loss(record) != "again" or record.pinned == self._node.name:
+            return False
+        users = [known.users for known in self._node.nodes.values.values() if known.name in elsewhere]
+        return any(may_speak_for(granted, record.user) for granted in users)
+
+    async def _let_go(self, record: ProcessRecord, elsewhere: list[str], how: str, force: bool) -> None:
+        node = self._node
+        moves = self._can_move(record, elsewhere)
+        if not moves:
+            await self._end_tree(record, term=True)
+        why = f"{node.name} {how}"
+
+        def change(seen: ProcessRecord) -> ProcessRecord:
+            if moves:
+                return claims.claimed(seen, "", why)
+            return claims.ended(claims.stopped(seen), 143, 15, f"it was ended since {why}", node.wall_ms())
+
+        with contextlib.suppress(NotFound, TimeoutError):
+            async with asyncio.timeout(STORE_S):
+                await node.records.change_own(node.name, record.pid, record.incarnation, change)
+        if moves:
+            await self._end_tree(record, term=False)
+
+    async def _end_tree(self, record: ProcessRecord, *, term: bool) -> None:
+        """Ask the program to end, then kill the tree; with `term` false another incarnation has the name already."""
+        node = self._node
+        with contextlib.suppress(UniosError):
+            init = node.trees.init(record.pid, record.incarnation)
+            if not term:
+                await init.ask("supersede", incarnation=record.incarnation + 1)
+                return
+            await init.ask("thaw")
+            await init.ask("signal", number=int(signal.SIGTERM))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(init.closed.wait(), TERM_S)
+            await init.ask("kill", reason=f"{node.name} stops")
+
+    async def _kill_rest(self) -> None:
+        for (pid, incarnation), tree in list(self._node.trees.trees.items()):
+            if tree.state in ("starting", "running"):
+                with contextlib.suppress(UniosError):
+                    await self._node.trees.init(pid, incarnation).ask("kill", reason=f"{self._node.name} stops")
+
+    async def _sign_off(self, state: str) -> None:
+        node = self._node
+        result, _revision = await node.store.range(node_key(node.name))
+        if result.records:
+            old = result.records[0]
+            record = msgspec.structs.replace(msgspec.msgpack.decode(old.value, type=NodeRecord), state=state, stopped=True)
+            word = "has left" if state == "left" else "has been stopped"
+            await node.store.transact(
+                Transaction(
+                    (Compare(old.key, "modified", "==", old.modified),),
+                    (Put(old.key, msgspec.msgpack.encode(record)), Delete(alive_key(node.name)), node.events.put("node", f"{node.name} {word}")),
+                )
+            )
+        if node.leasing.lease:
+            await node.store.lease_revoke(node.leasing.lease)
+
+    def end_after(self, peer: Peer) -> None:
+        """End once the asker has gone: its answer, and those of the nodes that it stops with this one, come first."""
+
+        async def end() -> None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_gone(peer), 5.0)
+            running = runfiles.read(self._node.folder.run / "supervisor.json")
+            if running is not None:
+                runfiles.kill(running, signal.SIGTERM)
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self._task = asyncio.get_running_loop().create_task(end())
+
+
+async def _gone(peer: Peer) -> Any:
+    return await peer.closed()

@@ -1,0 +1,59 @@
+"""What a machine knows of its system, and a node of itself, on its own disk: system.json and node.json."""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from unios.errors import DataLost
+
+T = TypeVar("T")
+
+
+class SystemFile(msgspec.Struct, omit_defaults=True):
+    """system.json. `members` and `generation` are what was last seen: enough to find the others while the store is away."""
+
+    id: str
+    machine: str
+    engine: str
+    store_machine: str
+    founder: str
+    """The machine that has the authority's key."""
+    generation: str = ""
+    members: dict[str, tuple[str, ...]] = {}
+    machines: dict[str, str] = {}
+    """node -> machine"""
+
+
+class NodeFile(msgspec.Struct, omit_defaults=True):
+    """node.json. `listen` and `advertise` as they were asked for; `address` is what came of it."""
+
+    name: str
+    users: tuple[str, ...]
+    listen: str = "127.0.0.1"
+    advertise: str = ""
+    address: str = ""
+
+
+def read(path: Path, type_: type[T]) -> T:
+    """Return what a file holds. DataLost if it is there and makes no sense; FileNotFoundError if it is not there."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type_)
+    except msgspec.MsgspecError as error:
+        raise DataLost(f"{path} is damaged ({error}): restore it, or remove the folder and join again") from error
+
+
+def write(path: Path, value: object) -> None:
+    """Write a file durably and at once."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("wb") as file:
+        file.write(msgspec.json.encode(value))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

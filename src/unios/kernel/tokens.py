@@ -1,0 +1,175 @@
+"""Join tokens: made here, spent here. A token is a bearer secret that admits one node, once, before it expires.
+
+It carries the addresses to try and the fingerprint of the authority, so that the joiner knows whom it talks to. The store keeps a hash of the secret.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from unios.core.nodes import NodeRecord, TokenRecord, node_key
+from unios.errors import CallerError, Denied, Unavailable
+from unios.kernel import certificates
+from unios.kernel.certificates import Identity
+from unios.limits import LEASE_TTL_MS_MAX
+from unios.store.model import Compare, Put, Record, Transaction
+from unios.wire.operations import JoinAsk, Joined, JoinGreeting, MakeToken, Token
+from unios.wire.peer import Call
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+PREFIX: Final = "unios1."
+NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
+
+
+class TokenText(msgspec.Struct, frozen=True):
+    """What a token says."""
+
+    addresses: tuple[str, ...]
+    fingerprint: str
+    secret: str
+
+
+def encode(text: TokenText) -> str:
+    """Return the token as it is typed."""
+    return PREFIX + base64.urlsafe_b64encode(msgspec.msgpack.encode(text)).decode().rstrip("=")
+
+
+def decode(token: str) -> TokenText:
+    """Return what a token says. Raises CallerError."""
+    body = token.strip().removeprefix(PREFIX)
+    try:
+        if body == token.strip():
+            raise ValueError("no prefix")
+        return msgspec.msgpack.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=TokenText)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise CallerError("this is no token of unios, or a part of it is missing: `unios join` on a machine of the system makes one") from error
+
+
+def check_name(name: str) -> None:
+    """Raise CallerError unless a node may be called so."""
+    if not NAME.fullmatch(name):
+        raise CallerError(f"{name[:80]!r} is no name for a node: use up to 32 letters, digits and . _ - with a letter or digit at both ends")
+
+
+def key_of(secret: str) -> str:
+    return f"/tokens/{hashlib.sha256(secret.encode()).hexdigest()}"
+
+
+class Tokens:
+    """Those that one kernel makes and spends."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._fingerprint = ""
+
+    async def make(self, ttl_s: int, *, root: bool) -> tuple[str, int, tuple[str, ...]]:
+        """Return a token, when it expires, and the addresses in it."""
+        node = self._node
+        if not (node.home.ca / "ca.key").exists():
+            return await self._have_made(ttl_s, root)
+        if root and "root" not in node.identity.users:
+            raise Denied("this system does not run as root: it cannot trust another machine's root")
+        if not self._fingerprint:
+            request = {"fingerprint": (node.home.ca / "ca.crt").read_text()}
+            self._fingerprint = (await asyncio.to_thread(certificates.ask, request))["fingerprint"]
+        secret = os.urandom(20).hex()
+        users = (*(user for user in node.identity.users if user != "root"), *(("root",) if root else ()))
+        expires_ms = node.wall_ms() + 1000 * ttl_s
+        lease = await node.store.lease_grant(min(1000 * ttl_s, LEASE_TTL_MS_MAX))
+        await node.store.put(key_of(secret), msgspec.msgpack.encode(TokenRecord(expires_ms, users)), lease=lease)
+        addresses = (node.address,)
+        return encode(TokenText(addresses, self._fingerprint, secret)), expires_ms, addresses
+
+    async def _have_made(self, ttl_s: int, root: bool) -> tuple[str, int, tuple[str, ...]]:
+        """Only the founding machine has the authority's key."""
+        node = self._node
+        for record in node.nodes.values.values():
+            if record.machine == node.system.founder and node.membership.view(record.name)[0] == "ready":
+                body = MakeToken(ttl_s, root)
+                token: Token = await node.links.call(record.name, "node.token", body, Token, user=node.user, timeout_ms=30_000)
+                return token.token, token.expires_ms, token.addresses
+        raise Unavailable("tokens are made on the founding machine, which has the key of the system's authority, and no node of it is ready")
+
+    # spending
+
+    async def join(self, call: Call) -> object:
+        """Serve a stranger: join.hello, join.ask."""
+        if call.op == "join.hello":
+            return JoinGreeting((self._node.home.ca / "ca.crt").read_bytes())
+        return await self._admit(call.decode(JoinAsk))
+
+    async def _admit(self, ask: JoinAsk) -> Joined:
+        node = self._node
+        token, record = await self._valid(ask.secret)
+        users = _granted(record.users, ask.users)
+        for _attempt in range(5):
+            name, compare = await self._free_name(ask.name)
+            identity = Identity(node.system.id, name, ask.machine, users)
+            request = {"sign": ask.public_key.decode("ascii", "replace"), "ca": os.fspath(node.home.ca), "identity": list(identity)}
+            signed = await asyncio.to_thread(certificates.ask, request)
+            entry = NodeRecord(name, ask.machine, 0, users=users, version=ask.version, joined_ms=node.wall_ms())
+            spent = msgspec.msgpack.encode(TokenRecord(record.expires_ms, record.users, name))
+            result = await node.store.transact(
+                Transaction(
+                    (compare, Compare(token.key, "modified", "==", token.modified)),
+                    (
+                        Put(node_key(name), msgspec.msgpack.encode(entry)),
+                        Put(token.key, spent, token.lease),
+                        node.events.put("join", f"{name} joined with a token (machine {ask.machine[:12]}, for {', '.join(users)})"),
+                    ),
+                )
+            )
+            if result.succeeded:
+                return self._joined(name, signed["certificate"].encode())
+            token, record = await self._valid(ask.secret)
+        raise Unavailable("too many nodes join at the same time: try again")
+
+    def _joined(self, name: str, certificate: bytes) -> Joined:
+        node = self._node
+        members = {record.name: record.addresses for record in node.nodes.values.values() if record.state == "joined" and record.addresses}
+        return Joined(name, certificate, node.system.id, node.system.engine, node.system.store_machine, node.system.generation, members)
+
+    async def _valid(self, secret: str) -> tuple[Record, TokenRecord]:
+        result, _revision = await self._node.store.range(key_of(secret))
+        if not result.records:
+            raise Denied("the token has expired, or this system never made it: `unios join` on a machine of the system makes a new one")
+        record = msgspec.msgpack.decode(result.records[0].value, type=TokenRecord)
+        if record.used_by:
+            raise Denied(f"the token has been used already, by {record.used_by}: `unios join` on a machine of the system makes a new one")
+        if self._node.wall_ms() > record.expires_ms:
+            raise Denied("the token has expired: `unios join` on a machine of the system makes a new one")
+        return result.records[0], record
+
+    async def _free_name(self, wish: str) -> tuple[str, Compare]:
+        """Return a name that is free and the condition under which it still is."""
+        if wish:
+            check_name(wish)
+            result, _revision = await self._node.store.range(node_key(wish))
+            if not result.records:
+                return wish, Compare(node_key(wish), "version", "==", 0)
+            if msgspec.msgpack.decode(result.records[0].value, type=NodeRecord).state == "left":
+                return wish, Compare(node_key(wish), "modified", "==", result.records[0].modified)
+            raise CallerError(f"there is a node {wish} already: choose another name")
+        result, _revision = await self._node.store.range("/nodes/", prefix=True)
+        taken = {record.key for record in result.records}
+        number = 1
+        while node_key(f"n{number}") in taken:
+            number += 1
+        return f"n{number}", Compare(node_key(f"n{number}"), "version", "==", 0)
+
+
+def _granted(granted: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return for whom a joining node may speak. `wanted`: "*" and "root" from one that runs as root, else its user."""
+    if "root" in wanted or "*" in wanted:
+        return granted
+    found = tuple(user for user in wanted if user in granted or ("*" in granted and user != "root"))
+    if not found:
+        raise Denied(f"the token is for {', '.join(granted)}, and this node would run as {', '.join(wanted)}")
+    return found

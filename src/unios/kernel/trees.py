@@ -1,0 +1,150 @@
+"""The process trees of this node as its kernel knows them: the guard's list, kept up to date, and a connection to each init when it is needed.
+
+Nothing here is remembered across a restart: the guard tells it again. Never decides; the node does.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from unios.errors import NotFound, Unavailable
+from unios.kernel import linux_pids
+from unios.kernel.callers import pid_namespace_of
+from unios.kernel.runfiles import start_of
+from unios.kernel.tree_peer import TreePeer
+from unios.wire.home import NodeFolder
+
+OnExit = Callable[[int, int, dict[str, Any]], None]
+"""(pid, incarnation, the fields of exit.json)"""
+
+
+class TreeInfo:
+    """One tree."""
+
+    __slots__ = ("exit", "incarnation", "init_pid", "namespace", "pid", "state")
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.pid, self.incarnation = int(fields["pid"]), int(fields["incarnation"])
+        self.state = str(fields.get("state", "running"))
+        self.init_pid = int(fields.get("init_pid", 0))
+        self.exit: dict[str, Any] = dict(fields.get("exit") or fields.get("failure") or {})
+        self.namespace = pid_namespace_of(int(fields.get("program_pid") or 0)) if fields.get("namespaces") else 0
+
+
+class Trees:
+    """Those of one node. `run` keeps the connection to the guard."""
+
+    def __init__(self, folder: NodeFolder, on_exit: OnExit, on_list: Callable[[], None]) -> None:
+        self._folder = folder
+        self._on_exit = on_exit
+        self._on_list = on_list
+        self._guard: TreePeer | None = None
+        self._up = asyncio.Event()
+        self._inits: dict[tuple[int, int], TreePeer] = {}
+        self.trees: dict[tuple[int, int], TreeInfo] = {}
+        self.namespaces = False
+        self.freezer = ""
+        self._own_namespace = pid_namespace_of(os.getpid())
+
+    async def run(self) -> None:
+        """Keep the connection; ends only by cancellation."""
+        while True:
+            guard: TreePeer | None = None
+            try:
+                guard = TreePeer(self._folder.guard_door, self._on_event)
+                await guard.ask("watch")
+                info = await guard.ask("info")
+                self.namespaces, self.freezer = bool(info["namespaces"]), str(info["freezer"])
+                listed = await guard.ask("list")
+                self.trees = {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, listed["trees"])}
+                self._guard = guard
+                self._up.set()
+                self._on_list()
+                await guard.closed.wait()
+            except Unavailable:
+                pass
+            finally:
+                self._up.clear()
+                if guard is not None:
+                    guard.close()
+            await asyncio.sleep(0.02)
+
+    async def wait_up(self) -> None:
+        """Wait until the guard answers and its trees are known."""
+        await self._up.wait()
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "exit":
+            key = (int(event["pid"]), int(event["incarnation"]))
+            tree = self.trees.get(key)
+            if tree is not None:
+                tree.state, tree.exit = "ended", event
+            self._on_exit(*key, event)
+
+    async def spawn(self, fields: dict[str, Any], timeout_ms: int) -> TreeInfo:
+        """Have the guard start a tree; return when the program has been executed. Idempotent. Raises why it was not."""
+        async with asyncio.timeout(timeout_ms / 1000):
+            await self._up.wait()
+        if self._guard is None:
+            raise Unavailable("the guard of this node is being replaced")
+        reply = await self._guard.ask("spawn", timeout_ms=timeout_ms, **fields)
+        key = (int(fields["pid"]), int(fields["incarnation"]))
+        tree = TreeInfo({**fields, **reply, "state": "running"})
+        known = self.trees.get(key)
+        if known is not None and known.state == "ended":
+            return known
+        self.trees[key] = tree
+        return tree
+
+    async def forget(self, pid: int, incarnation: int) -> None:
+        """Remove what an ended tree left on disk. Idempotent."""
+        self._drop_init((pid, incarnation))
+        self.trees.pop((pid, incarnation), None)
+        if self._guard is not None:
+            await self._guard.ask("forget", pid=pid, incarnation=incarnation)
+
+    def incarnation_of(self, pid: int) -> int:
+        """Return the newest incarnation of which a tree is known here; NotFound if there is none."""
+        found = [incarnation for known, incarnation in self.trees if known == pid]
+        if not found:
+            raise NotFound(f"no output of process {pid} is kept on this node")
+        return max(found)
+
+    def init(self, pid: int, incarnation: int) -> TreePeer:
+        """Return the connection to the tree's init; Unavailable if it has ended."""
+        key = (pid, incarnation)
+        peer = self._inits.get(key)
+        if peer is None or peer.closed.is_set():
+            peer = self._inits[key] = self.open_init(pid, incarnation, lambda _event: None)
+        return peer
+
+    def open_init(self, pid: int, incarnation: int, on_event: Callable[[dict[str, Any]], None]) -> TreePeer:
+        """Return a connection of the caller's own."""
+        return TreePeer(self._folder.trees / f"{pid}.{incarnation}" / "sock", on_event)
+
+    def _drop_init(self, key: tuple[int, int]) -> None:
+        peer = self._inits.pop(key, None)
+        if peer is not None:
+            peer.close()
+
+    def tree_of(self, linux_pid: int, namespace: int) -> tuple[int, int]:
+        """Return (pid, incarnation) of the tree that a Linux process belongs to; (0, 0) for a stranger."""
+        if namespace and namespace != self._own_namespace:
+            for (pid, incarnation), tree in self.trees.items():
+                if tree.namespace == namespace and tree.state != "ended":
+                    return pid, incarnation
+        elif not self.namespaces:
+            inits = {tree.init_pid: key for key, tree in self.trees.items() if tree.state != "ended"}
+            for ancestor in linux_pids.ancestors(linux_pid):
+                if ancestor in inits:
+                    return inits[ancestor]
+        return 0, 0
+
+    def alive(self) -> int:
+        """Return how many trees run."""
+        return sum(tree.state in ("starting", "running") and bool(start_of(tree.init_pid)) for tree in self.trees.values())
+
+    def close(self) -> None:
+        for key in list(self._inits):
+            self._drop_init(key)

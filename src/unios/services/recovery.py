@@ -1,0 +1,188 @@
+"""The recovery service: what happens to processes after a loss. One per node; each may act, the store lets one win.
+
+When a node's lease has ended, its processes are claimed for the next incarnation and started elsewhere, or marked lost, as their policies say (core/recovery.py).
+It also starts again what has ended and is to be restarted, places what waits for a node, and keeps records and events within their bounds.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+import msgspec
+
+from unios.client.aio import Kernel, serve
+from unios.core import claims, recovery
+from unios.core.membership import BecameLeft, BecameLost, Change
+from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key, spec_key
+from unios.errors import UniosError
+from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
+from unios.services.starter import Starter
+from unios.services.view import View
+from unios.store.model import Delete, Put, Transaction
+from unios.wire.home import NodeFolder
+from unios.wire.operations import EventView
+
+EVERY_S: Final = 1.0
+"""How often everything is looked at again, whatever was heard."""
+TIDY_EVERY: Final = 20
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Recovery:
+    """The service."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._me = kernel.folder.name
+        self._view = View(kernel, self._on_change)
+        self._starter = Starter(kernel, self._view, wall_ms)
+        self._wake = asyncio.Event()
+        self._claiming: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._events = 0
+
+    def _on_change(self, change: Change) -> None:
+        if isinstance(change, BecameLost | BecameLeft):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._view.run())
+            group.create_task(self._watch_ends())
+            await self._view.wait_complete()
+            await self._look_again()
+
+    async def _watch_ends(self) -> None:
+        """Look at once when a process has ended that is to be restarted."""
+        await self._view.wait_complete()
+        while True:
+            await self._view.processes.wait_until(lambda values: any(self._is_news(record) for record in values.values()))
+            self._wake.set()
+            await asyncio.sleep(0.02)
+
+    def _is_news(self, record: ProcessRecord) -> bool:
+        waits = claims.wants_restart(record) or (record.state == "pending" and not record.node)
+        return waits and (record.pid, record.incarnation) not in self._claiming
+
+    async def _look_again(self) -> None:
+        rounds = 0
+        while True:
+            self._wake.clear()
+            self._look()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), EVERY_S)
+            rounds += 1
+            if rounds % TIDY_EVERY == 0 and self._view.survivors()[:1] == [self._me]:
+                with contextlib.suppress(UniosError):
+                    await self._tidy()
+
+    def _look(self) -> None:
+        records = list(self._view.processes.values.values())
+        survivors = self._view.survivors()
+        if self._me not in survivors:
+            return
+        holders = {record.node for record in records if record.state in LIVE and record.node}
+        for node in holders:
+            state, _reason = self._view.membership.view(node)
+            if state in ("lost", "left"):
+                for claim in recovery.plan(node, records, self._me, survivors):
+                    self._start(claim, self._after_loss(claim, node, state))
+        for claim in recovery.restarts(records, self._me, survivors):
+            self._start(claim, self._restart(claim))
+        for claim in recovery.unplaced(records, self._me, survivors):
+            self._start(claim, self._place(claim))
+
+    def _start(self, claim: recovery.Claim, work: Coroutine[None, None, None]) -> None:
+        key = (claim.pid, claim.incarnation)
+        if key in self._claiming:
+            work.close()
+            return
+
+        async def later() -> None:
+            try:
+                await asyncio.sleep(claim.delay_ms / 1000)
+                await work
+            except UniosError:
+                pass  # the next look finds it again
+            finally:
+                work.close()
+                await asyncio.sleep(0.3)
+                self._claiming.pop(key, None)
+
+        self._claiming[key] = asyncio.get_running_loop().create_task(later())
+
+    async def _after_loss(self, claim: recovery.Claim, node: str, state: str) -> None:
+        found = await self._starter.read(claim.pid)
+        if found is None or found[0].incarnation != claim.incarnation or found[0].node != node or found[0].state not in LIVE:
+            return
+        record, modified = found
+        why = f"{node} has left" if state == "left" else f"{node} was lost"
+        outcome = claims.on_loss(record)
+        if outcome == "kept":
+            if not record.reason:
+                await self._starter.replace(claims.kept(record, why), modified)
+            return
+        if outcome == "lost":
+            await self._starter.replace(claims.lost(record, why, wall_ms()), modified, self._event("loss", record, why))
+            return
+        await self._again(claims.claimed(record, self._best(record), why), modified, why)
+
+    def _best(self, record: ProcessRecord) -> str:
+        names = self._starter.order(record.user, record.pinned, {})
+        return names[0] if names else ""
+
+    async def _again(self, record: ProcessRecord, modified: int, why: str) -> None:
+        where = f"runs again on {record.node}" if record.node else "waits for a node"
+        event = self._event("recovery", record, f"{why}: incarnation {record.incarnation} {where}")
+        number = await self._starter.replace(record, modified, event)
+        if number and record.node:
+            await self._starter.start(record, number)
+
+    async def _restart(self, claim: recovery.Claim) -> None:
+        found = await self._starter.read(claim.pid)
+        if found is None or found[0].incarnation != claim.incarnation or not claims.wants_restart(found[0]):
+            return
+        await asyncio.sleep(min(0.1 * 2 ** min(found[0].restarts, 7), 10.0) if found[0].restarts else 0)
+        again = claims.restarted(found[0], self._best(found[0]))
+        await self._again(again, found[1], again.reason)
+
+    async def _place(self, claim: recovery.Claim) -> None:
+        found = await self._starter.read(claim.pid)
+        if found is None or found[0].incarnation != claim.incarnation or found[0].state != "pending" or found[0].node:
+            return
+        best = self._best(found[0])
+        if best:
+            placed = claims.placed(found[0], best, found[0].reason)
+            number = await self._starter.replace(placed, found[1])
+            if number:
+                await self._starter.start(placed, number)
+
+    def _event(self, kind: str, record: ProcessRecord, text: str) -> Put:
+        self._events += 1
+        now = wall_ms()
+        view = EventView(now, self._me, kind, f"process {record.pid}: {text}", record.pid)
+        return Put(f"/events/{now:015d}-{self._me}-r{self._events % 1_000_000:06d}", msgspec.msgpack.encode(view))
+
+    async def _tidy(self) -> None:
+        """Delete the oldest events and the records of processes that ended long ago, with what belongs to them."""
+        store = self._view.store
+        result, _revision = await store.range("/events/", prefix=True)
+        surplus = [record.key for record in result.records[: max(0, len(result.records) - EVENTS_KEPT)]]
+        ended = [r for r in self._view.processes.values.values() if r.state in ENDED and not claims.wants_restart(r)]
+        ended.sort(key=lambda record: record.ended_ms)
+        for record in ended[: max(0, len(ended) - RECORDS_ENDED_KEPT)]:
+            surplus += [process_key(record.pid), spec_key(record.pid)]
+        gone = {b"%d" % int(key.rpartition("/")[2]) for key in surplus if key.startswith("/processes/")}
+        requests, _revision = await store.range("/requests/", prefix=True)
+        surplus += [record.key for record in requests.records if record.value in gone]
+        for start in range(0, len(surplus), 256):
+            await store.transact(Transaction(then=tuple(Delete(key) for key in surplus[start : start + 256])))
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the service of one node."""
+    return serve(folder, beat, BEAT_MS / 1000, lambda kernel: Recovery(kernel).run(), "recovery")

@@ -1,0 +1,68 @@
+"""What a service sees of the system: mirrors of nodes, leases and processes, and the membership that follows from them."""
+
+import asyncio
+from collections.abc import Callable
+
+from unios.client.aio import Kernel
+from unios.core import membership as members
+from unios.core.membership import Change, Membership
+from unios.core.nodes import Alive, NodeRecord
+from unios.core.placement import Candidate
+from unios.core.processes import LIVE, ProcessRecord
+from unios.store.client import StoreClient
+from unios.store.mirror import Mirror
+
+
+class View:
+    """That of one service. `run` keeps it."""
+
+    def __init__(self, kernel: Kernel, on_change: Callable[[Change], None] = lambda _change: None) -> None:
+        self.store = StoreClient(lambda: kernel.connect("store"))
+        self.membership = Membership(kernel.folder.name)
+        self._on_change = on_change
+        self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
+        self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
+        self.running: dict[str, int] = {}
+        """Live processes by the node that they are assigned to."""
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process)
+
+    def _tell(self, event: members.Event) -> None:
+        for change in self.membership.on(event):
+            self._on_change(change)
+
+    def _on_node(self, _key: str, before: NodeRecord | None, now: NodeRecord | None) -> None:
+        record = now or before
+        assert record is not None
+        self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, now is None or now.state == "left"))
+
+    def _on_alive(self, key: str, _before: Alive | None, now: Alive | None) -> None:
+        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0))
+
+    def _on_process(self, _key: str, before: ProcessRecord | None, now: ProcessRecord | None) -> None:
+        for record, step in ((before, -1), (now, 1)):
+            if record is not None and record.node and record.state in LIVE:
+                self.running[record.node] = self.running.get(record.node, 0) + step
+
+    def candidates(self) -> list[Candidate]:
+        """Return the nodes that are ready."""
+        ready = set(self.membership.names("ready"))
+        return [
+            Candidate(record.name, self.running.get(record.name, 0), record.cores, record.users)
+            for record in self.nodes.values.values()
+            if record.name in ready
+        ]
+
+    def survivors(self) -> list[str]:
+        """Return the nodes whose services may act."""
+        return self.membership.names("ready")
+
+    async def run(self) -> None:
+        """Keep the mirrors; ends only by cancellation."""
+        async with asyncio.TaskGroup() as group:
+            for mirror in (self.nodes, self.alive, self.processes):
+                group.create_task(mirror.run())
+
+    async def wait_complete(self) -> None:
+        """Wait until everything has been seen once."""
+        for mirror in (self.nodes, self.alive, self.processes):
+            await mirror.wait_complete()

@@ -1,0 +1,147 @@
+"""TLS 1.3 over any transport: the same session whether the bytes go straight or through a node that relays them and sees only ciphertext."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unios.errors import ProtocolError
+from unios.wire.transport import OnBytes, OnClose, Transport
+
+READ_BYTES = 256 * 1024
+
+
+def server_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return the context of a side that is connected to. A peer without a certificate is let in as nobody; one with a wrong one is not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return _load(context, authority, certificate, key, ssl.CERT_OPTIONAL)
+
+
+def client_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return the context of a side that connects: the peer must show a certificate of the authority. Names are checked by the caller."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return _load(context, authority, certificate, key, ssl.CERT_REQUIRED)
+
+
+def stranger_context() -> ssl.SSLContext:
+    """Return the context of one who has no certificate yet and verifies the peer by other means."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _load(context: ssl.SSLContext, authority: Path, certificate: Path, key: Path, mode: ssl.VerifyMode) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(authority)
+    context.load_cert_chain(certificate, key)
+    context.verify_mode = mode
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0  # sessions are not resumed
+    return context
+
+
+class TlsTransport:
+    """A transport in a transport. `handshake` completes when the peer is known; what is written before waits."""
+
+    def __init__(self, inner: Transport, context: ssl.SSLContext, *, server_side: bool) -> None:
+        self._inner = inner
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._on_bytes: OnBytes | None = None
+        self._on_close: OnClose | None = None
+        self._early: list[bytes] = []
+        self._plain: list[bytes] = []
+        self._why = ""
+        self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        inner.start(self._received, self._closed)
+        self._advance()
+
+    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
+        self._on_bytes, self._on_close = on_bytes, on_close
+        for data in self._plain:
+            on_bytes(data, [])
+        self._plain.clear()
+        if self._why:
+            asyncio.get_running_loop().call_soon(on_close, self._why)
+
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """Return the verified certificate of the peer, None if it showed none."""
+        return self._ssl.getpeercert() or None
+
+    def peer_certificate_der(self) -> bytes:
+        """Return the peer's certificate, verified or not."""
+        return self._ssl.getpeercert(binary_form=True) or b""
+
+    def _received(self, data: bytes, _descriptors: list[int]) -> None:
+        self._incoming.write(data)
+        self._advance()
+
+    def _advance(self) -> None:
+        if self._why:
+            return
+        try:
+            if not self.handshake.done():
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self._ssl.do_handshake()
+                    self.handshake.set_result(None)
+                    for data in self._early:
+                        self._ssl.write(data)
+                    self._early.clear()
+            if self.handshake.done():
+                self._read()
+        except ssl.SSLError as error:
+            self._flush()
+            self.close(f"the secure connection failed: {error.reason or error}")
+            return
+        self._flush()
+
+    def _read(self) -> None:
+        while not self._why:
+            try:
+                data = self._ssl.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                return
+            if not data:
+                self.close("the peer closed the connection")
+            elif self._on_bytes is not None:
+                self._on_bytes(data, [])
+            else:
+                self._plain.append(data)
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data:
+            self._inner.write(data)
+
+    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        if descriptors:
+            raise ProtocolError("descriptors do not travel between machines")
+        if self._why:
+            return
+        if not self.handshake.done():
+            self._early.append(data)
+            return
+        self._ssl.write(data)
+        self._flush()
+
+    async def drain(self) -> None:
+        await self._inner.drain()
+
+    def close(self, why: str = "closed") -> None:
+        self._inner.close(why)
+        self._closed(why)
+
+    def _closed(self, why: str) -> None:
+        if self._why:
+            return
+        self._why = why
+        if not self.handshake.done():
+            self.handshake.set_exception(ProtocolError(why))
+            self.handshake.exception()
+        if self._on_close is not None:
+            self._on_close(why)
