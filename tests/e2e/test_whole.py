@@ -81,7 +81,7 @@ def test_arguments_need_not_be_text(whole: System) -> None:
 
 def test_ten_megabytes_of_arguments_are_refused_in_a_sentence(whole: System) -> None:
     """Linux itself refuses such an execve of unios; so the arguments come by a file to xargs-like callers: 100 of 100 KB."""
-    done = whole.unios("run", "--", "true", *["x" * 100_000] * 19, check=False)
+    done = whole.unios("run", "--", "true", *["x" * 100_000] * 20, check=False)
     assert done.returncode == 126
     assert b"argument" in done.stderr
 

@@ -153,8 +153,10 @@ class Recorder:
             now = claims.started(record, self._node.wall_ms())
             return claims.frozen(now) if record.wanted == "frozen" else now
 
+        again = f" as incarnation {incarnation}" if incarnation > 1 else ""
+        event = self._node.events.put("start", f"process {pid} runs on {self._node.name}{again}", pid)
         with contextlib.suppress(NotFound):
-            await self._node.records.change_own(self._node.name, pid, incarnation, change)
+            await self._node.records.change_own(self._node.name, pid, incarnation, change, event=event)
 
     async def _write_ended(self, pid: int, incarnation: int, fields: dict[str, Any]) -> None:
         node = self._node
@@ -167,8 +169,10 @@ class Recorder:
             over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
             return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms)
 
+        how = f"of signal {fields['signal']}" if fields.get("signal") else f"with {fields.get('code', 127)}"
+        event = node.events.put("exit", f"process {pid} ended {how} on {node.name}", pid)
         with contextlib.suppress(NotFound):
-            await node.records.change_own(node.name, pid, incarnation, change)
+            await node.records.change_own(node.name, pid, incarnation, change, event=event)
 
     async def drain(self) -> None:
         """Wait until everything that is known has been written."""
