@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from unios.kernel import runfiles
 
-DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "reason": "the init of the tree was killed"}
+DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "lost": True, "reason": "the init of its tree was killed"}
 
 Answer = Callable[[dict[str, Any]], None]
 

@@ -95,7 +95,8 @@ def _fork(folder: NodeFolder, name: str, beats: Beats) -> int:
 
 def become(folder: NodeFolder, name: str) -> None:
     """Turn a fresh fork into a daemon of its own: session, title, signals, log, no descriptors of its parent."""
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     os.chdir("/")
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):

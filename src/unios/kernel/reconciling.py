@@ -88,24 +88,25 @@ class Reconciling:
                 node.recorder.running(pid, incarnation)
             case reconcile.Gone(pid, incarnation):
                 if (pid, incarnation) not in node.starts.tasks:
-                    await self._gone(pid, incarnation)
+                    await self.gone(pid, incarnation, f"{node.name} stopped and came back without it")
             case reconcile.StartNow(pid, incarnation):
                 self._start(pid, incarnation)
             case reconcile.Drop(pid, incarnation):
                 with contextlib.suppress(UniosError):
                     await node.trees.forget(pid, incarnation)
 
-    async def _gone(self, pid: int, incarnation: int) -> None:
-        """It was lost with an earlier life of this node: as its policy says, again or not."""
+    async def gone(self, pid: int, incarnation: int, why: str) -> None:
+        """It was lost with an earlier life of this node, or with its init: as its policy says, again or not."""
         node = self._node
-        why = f"{node.name} stopped and came back without it"
 
         def change(record: ProcessRecord) -> ProcessRecord:
             if claims.on_loss(record) == "again":
                 return claims.claimed(record, "", why)
             return claims.lost(record, why, node.wall_ms())
 
-        await node.records.change_own(node.name, pid, incarnation, change, event=node.events.put("loss", f"process {pid}: {why}", pid))
+        event = node.events.put("loss", f"process {pid}: {why}", pid)
+        with contextlib.suppress(NotFound):
+            await node.records.change_own(node.name, pid, incarnation, change, event=event)
 
     def _start(self, pid: int, incarnation: int) -> None:
         async def start() -> None:

@@ -160,6 +160,9 @@ class Recorder:
 
     async def _write_ended(self, pid: int, incarnation: int, fields: dict[str, Any]) -> None:
         node = self._node
+        if fields.get("lost"):
+            await node.reconciling.gone(pid, incarnation, str(fields.get("reason", "")))
+            return
 
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state not in LIVE:

@@ -70,11 +70,23 @@ class Stopping:
                 f"{self._node.name} runs what cannot run elsewhere ({pids}): wait for it or end it, or say that it shall end (down --all, leave --force)"
             )
         self.under_way = True
+        await self._take_nothing_more()
         await asyncio.gather(*(self._let_go(record, elsewhere, how, body.force) for record in mine))
         await self._kill_rest()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STORE_S):
                 await self._node.recorder.drain()
+
+    async def _take_nothing_more(self) -> None:
+        """Say that this node stops, so that nothing is placed on it any more."""
+        node = self._node
+        with contextlib.suppress(UniosError, TimeoutError):
+            async with asyncio.timeout(STORE_S):
+                result, _revision = await node.store.range(node_key(node.name))
+                for old in result.records:
+                    record = msgspec.structs.replace(msgspec.msgpack.decode(old.value, type=NodeRecord), stopped=True)
+                    put = Put(old.key, msgspec.msgpack.encode(record))
+                    await node.store.transact(Transaction((Compare(old.key, "modified", "==", old.modified),), (put,)))
 
     async def _records(self, *, force: bool) -> list[ProcessRecord]:
         try:

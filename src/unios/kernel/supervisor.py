@@ -181,5 +181,6 @@ def main(folder: NodeFolder) -> int:
         return 0
     restart = [sys.executable, "-m", "unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name]
     (folder.run / "restart").write_text(json.dumps(restart))
+    Beats(folder.beats).clear("supervisor")
     runfiles.write(folder.run / "supervisor.json", os.getpid())
     return Supervisor(folder).run()

@@ -1,10 +1,13 @@
-"""Watchman: the guard's eye on the supervisor. If that dies and nobody replaces it, the watchman starts `run/restart`, with back-off.
+"""Watchman: the guard's eye on the supervisor. If that dies and nobody replaces it, the watchman starts `run/restart`, with back-off; one that
+hangs is killed first.
 
 A supervisor that ends in order removes `run/supervisor.json`: then there is nothing to restart.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from unios.kernel import runfiles
+from unios.kernel.beats import Beats
+from unios.kernel.clocks import boot_ms
 from unios.kernel.poller import Poller
-from unios.limits import RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
+from unios.limits import HUNG_MS, RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
 
 LOOK_S: Final = 0.1
 SETTLE_S: Final = 5.0
@@ -29,7 +34,11 @@ class Watchman:
         self._gone_since = 0.0
         self._not_before = 0.0
         self._tries = 0
+        self._beats = Beats(Path(node_folder) / "beats")
+        self._watched_at = 0.0
+        self._grace_at = 0.0
         self._look()
+        self._watch()
 
     def _look(self) -> None:
         """Find a living supervisor and wait for its end, else count how long there is none."""
@@ -44,6 +53,21 @@ class Watchman:
         if now - self._gone_since >= SUPERVISOR_GONE_MS / 1000 and now >= self._not_before:
             self._restart(now)
         self._loop.after(LOOK_S, self._look)
+
+    def _watch(self) -> None:
+        """Kill a supervisor that does not beat; time in which this guard did not run does not count."""
+        now = time.monotonic()
+        if now - self._watched_at > 3 * LOOK_S:
+            self._grace_at = now
+        self._watched_at = now
+        last = self._beats.last_ms("supervisor")
+        silent_ms = boot_ms() - last
+        if self._pidfd >= 0 and last and silent_ms > HUNG_MS and (now - self._grace_at) * 1000 > HUNG_MS:
+            print(f"the supervisor hangs ({silent_ms} ms): killing it", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._grace_at = now
+        self._loop.after(LOOK_S, self._watch)
 
     def _ended(self) -> None:
         self._loop.remove(self._pidfd)

@@ -49,7 +49,7 @@ class View:
         return [
             Candidate(record.name, self.running.get(record.name, 0), record.cores, record.users)
             for record in self.nodes.values.values()
-            if record.name in ready
+            if record.name in ready and not record.stopped
         ]
 
     def survivors(self) -> list[str]:
