@@ -86,6 +86,8 @@ class Placement:
 
     async def _first(self, spec: ProcessSpec, user: str, request: str) -> Tried:
         names = self._starter.order(user, spec.node, {})
+        if names:
+            self._starter.chose(names[0])
         why = "" if names else self._starter.nowhere(user, spec.node, {})
         if spec.node and not any(record.name == spec.node for record in self._view.nodes.values.values()):
             raise CallerError(f"there is no node {spec.node}; `unios nodes` lists them")

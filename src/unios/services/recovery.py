@@ -133,7 +133,10 @@ class Recovery:
 
     def _best(self, record: ProcessRecord) -> str:
         names = self._starter.order(record.user, record.pinned, {})
-        return names[0] if names else ""
+        if not names:
+            return ""
+        self._starter.chose(names[0])
+        return names[0]
 
     async def _again(self, record: ProcessRecord, modified: int, why: str) -> None:
         where = f"runs again on {record.node}" if record.node else "waits for a node"

@@ -3,8 +3,10 @@
 Each step is safe to be cut off: the record says where the process is assigned, and that node starts it by itself after a while.
 """
 
+import time
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -33,6 +35,10 @@ REFUSED = (ProgramNotFound, ProgramNotRunnable, NotFound, Denied, CallerError)
 AWAY = (Unavailable, OutcomeUnknown, ProtocolError)
 
 
+CHOICE_S: Final = 0.25
+"""So long the mirror may take to show where a process was placed."""
+
+
 class Tried(NamedTuple):
     """How the attempts ended. `record` is the latest that this side wrote or knows."""
 
@@ -48,10 +54,21 @@ class Starter:
         self._kernel = kernel
         self._view = view
         self._wall_ms = wall_ms
+        self._recent: deque[tuple[float, str]] = deque()
+
+    def chose(self, node: str) -> None:
+        """Remember a choice until the mirror shows it: of several processes placed at once not all go to the same node."""
+        self._recent.append((time.monotonic(), node))
+
+    def _candidates(self) -> list[placement.Candidate]:
+        while self._recent and time.monotonic() - self._recent[0][0] > CHOICE_S:
+            self._recent.popleft()
+        extra = Counter(node for _at, node in self._recent)
+        return [node._replace(running=node.running + extra[node.name]) for node in self._view.candidates()]
 
     def order(self, user: str, pinned: str, tried: dict[str, UniosError]) -> list[str]:
         """Return the nodes to try, the best first."""
-        eligible = placement.eligible(self._view.candidates(), user, pinned, tried)
+        eligible = placement.eligible(self._candidates(), user, pinned, tried)
         names, _wrong = placement.order(placement.POLICIES[placement.DEFAULT], eligible)
         return names
 
@@ -88,6 +105,7 @@ class Starter:
             record, modified = moved, number
             if not names:
                 return Tried(record, False, Unavailable(why))
+            self.chose(names[0])
 
     async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:
         """No node can run it: say why, with the exit code that a shell would give."""
