@@ -113,11 +113,9 @@ def restarted(record: ProcessRecord, node: str) -> ProcessRecord:
 
 
 def on_loss(record: ProcessRecord) -> Loss:
-    """Return what becomes of it when its node is lost."""
+    """Return what becomes of it when its node is lost. A pending one that was assigned there may have begun: nobody can know."""
     if record.wanted == "stopped":
         return "lost"
-    if record.state == "pending":
-        return "again"  # it has not begun
     if record.on_partition == "keep":
         return "kept"
     return "lost" if record.on_partition == "stop" or record.restart == "never" else "again"

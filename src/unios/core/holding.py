@@ -128,7 +128,7 @@ class Holder:
         return [Renew() if self.registered else Register()]
 
     def _move(self) -> list[Order]:
-        had_passed = 0 < self.deadline_ms <= self._now_ms + MARGIN_MS
+        had_passed = self.deadline_ms <= self._now_ms + MARGIN_MS  # also the first time: what a predecessor had told the inits is not known
         self.deadline_ms = self._sent_ms + LEASE_HOLD_MS
         orders: list[Order] = [MoveDeadline(self.deadline_ms, self.incarnation)]
         return [*orders, CheckClaims(self.incarnation)] if had_passed else orders

@@ -1,7 +1,10 @@
 """Reconcile: compares the trees that run on a node with the records that the store has, and says what to do about each difference. Decides only.
 
-`plan(node, trees, records, grace)`: a tree lives only while its record says that this node holds it as this incarnation; a record that names this
+`plan(node, trees, records, ripe)`: a tree lives only while its record says that this node holds it as this incarnation; a record that names this
 node has a tree, or is told what became of it.
+
+Trees and records are seen at different moments. `trees` must have been listed before `records` were read from the store, and before an order about a
+record without a tree is carried out there must still be none. A mirror may be behind: with it only `doubtful` is asked, and then the store.
 """
 
 from collections.abc import Iterable, Mapping
@@ -86,6 +89,11 @@ def plan(node: str, trees: Iterable[Tree], records: Mapping[int, ProcessRecord],
             elif record.pid in ripe:
                 orders.append(StartNow(record.pid, record.incarnation))
     return orders
+
+
+def doubtful(orders: Iterable[Order]) -> bool:
+    """Return whether anything is to be done for which what a mirror shows is not enough."""
+    return any(isinstance(order, Supersede | Gone | Report | StartNow | Drop) for order in orders)
 
 
 def _judge(node: str, tree: Tree, record: ProcessRecord | None) -> list[Order]:

@@ -74,6 +74,8 @@ class Init:
         self.look()
         if self.leash.frozen or self.leash.killed:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
+        if job.lease and self._seen[1] != job.lease:
+            raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
         freezer.prepare()
         self._watch_children()
         self.pumps = {

@@ -28,6 +28,8 @@ class Job(NamedTuple):
     limits: dict[str, tuple[int, int]]
     stdin: bool
     on_partition: str
+    lease: int = 0
+    """The number of the node's lease under which this start was decided; under another one it is refused. 0: whatever it is."""
 
 
 class Refused(Exception):
@@ -50,6 +52,7 @@ def parse(fields: dict[str, Any]) -> Job:
             limits={str(name): (int(soft), int(hard)) for name, (soft, hard) in fields.get("limits", {}).items()},
             stdin=bool(fields.get("stdin", False)),
             on_partition=str(fields.get("on_partition", "replace")),
+            lease=int(fields.get("lease", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error

@@ -34,34 +34,44 @@ class Reconciling:
         await self._node.leasing.wait_held()
         while True:
             await asyncio.sleep(EVERY_S)
-            if self._node.leasing.left_ms() > 0:
+            if self._node.leasing.left_ms() > 0 and not self._node.stopping.under_way:
                 with contextlib.suppress(UniosError):
-                    await self._compare(dict(self._mine()), confirm=False)
+                    await self._glance()
             rounds += 1
             if rounds % 30 == 0:
                 await self._bound_output()
 
-    def _mine(self) -> list[tuple[int, ProcessRecord]]:
+    async def _glance(self) -> None:
+        """Compare with the mirrors; if something seems to be wrong, ask the store."""
         here = {pid for pid, _incarnation in self._node.trees.trees}
         values = self._node.processes.values.values()
-        return [(record.pid, record) for record in values if record.node == self._node.name or record.pid in here]
+        records = {record.pid: record for record in values if record.node == self._node.name or record.pid in here}
+        orders = reconcile.plan(self._node.name, self._trees(), records, self._ripe(records))
+        if reconcile.doubtful(orders):
+            await self._compare(confirm=False)
+
+    def _trees(self) -> list[reconcile.Tree]:
+        return [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]
 
     async def check_claims(self, incarnation: int) -> None:
         """Compare every tree with its record as the store has it now; when this returns the node may trust its lease again."""
         await self._node.trees.wait_up()
+        await self._compare(confirm=True)
+
+    async def _read(self) -> dict[int, ProcessRecord]:
         records: dict[int, ProcessRecord] = {}
         after = ""
         while True:
             result, _revision = await self._node.store.range("/processes/", prefix=True, after=after)
             records.update((record.pid, record) for record in map(decode, result.records))
             if not result.more:
-                break
+                return records
             after = result.records[-1].key
-        await self._compare(records, confirm=True)
 
-    async def _compare(self, records: dict[int, ProcessRecord], *, confirm: bool) -> None:
+    async def _compare(self, *, confirm: bool) -> None:
         async with self._lock:
-            trees = [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]
+            trees = self._trees()  # before the records: a tree that is started meanwhile is not judged by what was true before
+            records = await self._read()
             for order in reconcile.plan(self._node.name, trees, records, self._ripe(records)):
                 if confirm or not isinstance(order, reconcile.Confirm):
                     await self._carry_out(order)
@@ -83,11 +93,15 @@ class Reconciling:
                 with contextlib.suppress(UniosError):
                     await node.trees.init(pid, incarnation).ask("supersede", incarnation=by)
             case reconcile.Report(pid, incarnation):
-                node.recorder.ended(pid, incarnation, node.trees.trees[pid, incarnation].exit)
+                fields = node.trees.trees[pid, incarnation].exit
+                if fields.get("fenced"):  # by its own leash: nobody has taken its place, so it is as lost as its node would be
+                    await self.gone(pid, incarnation, f"{node.name} was cut off")
+                else:
+                    node.recorder.ended(pid, incarnation, fields)
             case reconcile.Adopt(pid, incarnation):
                 node.recorder.running(pid, incarnation)
             case reconcile.Gone(pid, incarnation):
-                if (pid, incarnation) not in node.starts.tasks:
+                if (pid, incarnation) not in node.starts.tasks and (pid, incarnation) not in node.trees.trees:
                     await self.gone(pid, incarnation, f"{node.name} stopped and came back without it")
             case reconcile.StartNow(pid, incarnation):
                 self._start(pid, incarnation)

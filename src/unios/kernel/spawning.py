@@ -60,6 +60,7 @@ async def settled(node: "Node", pid: int, incarnation: int) -> None:
 
 
 async def _start(node: "Node", pid: int, incarnation: int) -> None:
+    lease = node.leasing.incarnation  # before the record is read: what is read then is true under this lease, and under no later one
     record, spec = await node.records.read_both(pid)
     if not claims.holds(record, node.name, incarnation):
         raise PeerRestarted(f"process {pid} is not assigned to {node.name} as incarnation {incarnation} any more")
@@ -67,7 +68,7 @@ async def _start(node: "Node", pid: int, incarnation: int) -> None:
         raise Unavailable(f"process {pid} was ended before it began")
     if node.leasing.left_ms() <= 0:
         raise Unavailable(f"the lease of {node.name} has ended: it starts nothing until it is renewed")
-    tree = await node.trees.spawn(job_of(node, record, spec), SPAWN_TIMEOUT_MS)
+    tree = await node.trees.spawn({**job_of(node, record, spec), "lease": lease}, SPAWN_TIMEOUT_MS)
     if record.wanted == "frozen":
         with contextlib.suppress(Unavailable):
             await node.trees.init(pid, incarnation).ask("freeze")

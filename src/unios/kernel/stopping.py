@@ -107,8 +107,7 @@ class Stopping:
     async def _let_go(self, record: ProcessRecord, elsewhere: list[str], how: str, force: bool) -> None:
         node = self._node
         moves = self._can_move(record, elsewhere)
-        if not moves:
-            await self._end_tree(record, term=True)
+        await self._end_tree(record, term=not moves)  # first: what it does after it was handed over must not count
         why = f"{node.name} {how}"
 
         def change(seen: ProcessRecord) -> ProcessRecord:
@@ -119,8 +118,6 @@ class Stopping:
         with contextlib.suppress(NotFound, TimeoutError):
             async with asyncio.timeout(STORE_S):
                 await node.records.change_own(node.name, record.pid, record.incarnation, change)
-        if moves:
-            await self._end_tree(record, term=False)
 
     async def _end_tree(self, record: ProcessRecord, *, term: bool) -> None:
         """Ask the program to end, then kill the tree; with `term` false another incarnation has the name already."""

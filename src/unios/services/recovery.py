@@ -124,12 +124,12 @@ class Recovery:
         outcome = claims.on_loss(record)
         if outcome == "kept":
             if not record.reason:
-                await self._starter.replace(claims.kept(record, why), modified)
+                await self._starter.replace(claims.kept(record, why), modified, lost=node)
             return
         if outcome == "lost":
-            await self._starter.replace(claims.lost(record, why, wall_ms()), modified, self._event("loss", record, why))
+            await self._starter.replace(claims.lost(record, why, wall_ms()), modified, self._event("loss", record, why), lost=node)
             return
-        await self._again(claims.claimed(record, self._best(record), why), modified, why)
+        await self._again(claims.claimed(record, self._best(record), why), modified, why, lost=node)
 
     def _best(self, record: ProcessRecord) -> str:
         names = self._starter.order(record.user, record.pinned, {})
@@ -138,10 +138,10 @@ class Recovery:
         self._starter.chose(names[0])
         return names[0]
 
-    async def _again(self, record: ProcessRecord, modified: int, why: str) -> None:
+    async def _again(self, record: ProcessRecord, modified: int, why: str, *, lost: str = "") -> None:
         where = f"runs again on {record.node}" if record.node else "waits for a node"
         event = self._event("recovery", record, f"{why}: incarnation {record.incarnation} {where}")
-        number = await self._starter.replace(record, modified, event)
+        number = await self._starter.replace(record, modified, event, lost=lost)
         if number and record.node:
             await self._starter.start(record, number)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from unios.client.aio import Kernel
 from unios.core import claims, placement
+from unios.core.nodes import alive_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import (
     CallerError,
@@ -92,19 +93,22 @@ class Starter:
                 return Tried(record, True)
             except PeerRestarted as error:
                 return Tried(record, False, error)  # somebody else has it
-            except (*REFUSED, *AWAY) as error:
+            except AWAY as error:
+                # It may have started there, or may yet: only the end of that node's lease can move it (the recovery service sees to that).
+                return Tried(
+                    record, False, Unavailable(f"{record.node} does not answer ({error}): it starts there, or elsewhere if {record.node} is lost")
+                )
+            except REFUSED as error:
                 tried[record.node] = error
             names = self.order(record.user, record.pinned, tried)
-            if not names and all(isinstance(error, REFUSED) for error in tried.values()):
+            if not names:
                 return await self._give_up(record, modified, tried)
             why = self.nowhere(record.user, record.pinned, tried)
-            moved = claims.placed(record, names[0] if names else "", why)
+            moved = claims.placed(record, names[0], why)
             number = await self.replace(moved, modified)
             if not number:
                 return Tried(record, False)
             record, modified = moved, number
-            if not names:
-                return Tried(record, False, Unavailable(why))
             self.chose(names[0])
 
     async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:
@@ -117,11 +121,15 @@ class Starter:
         await self.replace(failed, modified)
         return Tried(failed, False, type(worst)(text))
 
-    async def replace(self, record: ProcessRecord, modified: int, event: Put | None = None) -> int:
-        """Write the record if nobody else has changed it since; return its new revision number, 0 if somebody has."""
+    async def replace(self, record: ProcessRecord, modified: int, event: Put | None = None, *, lost: str = "") -> int:
+        """Write the record if nobody else has changed it since; return its new revision number, 0 if somebody has.
+
+        `lost`: only while that node's lease is ended. A node that has come back has compared its trees with their records and runs them again.
+        """
         put = Put(process_key(record.pid), msgspec.msgpack.encode(record))
         compare = Compare(put.key, "modified", "==", modified)
-        result = await self._view.store.transact(Transaction((compare,), (put, *((event,) if event else ()))))
+        compares = (compare, Compare(alive_key(lost), "version", "==", 0)) if lost else (compare,)
+        result = await self._view.store.transact(Transaction(compares, (put, *((event,) if event else ()))))
         return result.revision.number if result.succeeded else 0
 
     async def read(self, pid: int) -> tuple[ProcessRecord, int] | None:

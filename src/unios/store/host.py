@@ -5,18 +5,37 @@ makes the next batch, so that one sync serves many. Answers and events leave aft
 """
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from unios.core.leases import LOOK_MS, Leases
 from unios.errors import Compacted, NotFound, Unavailable, UniosError
-from unios.limits import WATCH_QUEUE_EVENTS_MAX
+from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
 from unios.store.model import Batch, Event, Revision, StoreStatistics
-from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine
+from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine, record_bytes
 
 BATCH_JOBS_MAX = 256
+BATCH_BYTES_MAX = FRAME_BYTES_MAX - 1024 * 1024
+
+
+def parts(batch: Batch) -> Iterator[Batch]:
+    """Cut a batch between revisions into such as fit into a message. Raises Compacted where a single revision does not: it has to be read."""
+    events: list[Event] = []
+    size = 0
+    for number, same in itertools.groupby(batch.events, lambda event: event.number):
+        whole = list(same)
+        weight = sum(record_bytes(event.record) for event in whole)
+        if weight > BATCH_BYTES_MAX:
+            raise Compacted(f"what revision {number} changed is too much for one message: read everything again")
+        if size + weight > BATCH_BYTES_MAX:
+            yield Batch(Revision(batch.revision.generation, events[-1].number), tuple(events))
+            events, size = [], 0
+        events += whole
+        size += weight
+    yield Batch(batch.revision, tuple(events))
 
 
 class Watcher:

@@ -15,7 +15,7 @@ from pathlib import Path
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
 from unios.limits import BEAT_MS
-from unios.store.host import StoreHost
+from unios.store.host import StoreHost, parts
 from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
@@ -55,7 +55,8 @@ class Requests:
         watcher = await self._host.watch(request.prefix, request.after)
         try:
             while True:
-                await call.send(await watcher.next())
+                for part in parts(await watcher.next()):
+                    await call.send(part)
         finally:
             self._host.unwatch(watcher)
 

@@ -9,12 +9,13 @@ that `syncs` counts every one.
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from unios.errors import CallerError, Compacted, NotFound, Unavailable, UniosError
 from unios.ids import Generation
 from unios.limits import (
+    FRAME_BYTES_MAX,
     HISTORY_REVISIONS_KEPT,
     KEY_BYTES_MAX,
     LEASE_TTL_MS_MAX,
@@ -55,6 +56,11 @@ CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NU
 FORMAT: Final = 1
 CHECKPOINT_PAGES: Final = 1_000
 TRIM_EVERY: Final = 256
+RANGE_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
+"""A range answers about so much, and at least one record: what is more would fit into no message."""
+LEASE_ID_MAX: Final = 2**63 - 1
+RECORD_BYTES: Final = 64
+"""What a record takes in a message beside its key and value; rounded up."""
 _COLUMNS: Final = "key, value, created, modified, version, lease"
 _END: Final = "\U0010ffff"
 
@@ -241,6 +247,8 @@ class SqliteEngine:
                 _check_key(operation.key)
                 if isinstance(operation, Put) and len(operation.value) > VALUE_BYTES_MAX:
                     raise CallerError(f"the value of {operation.key[:80]} has {len(operation.value)} bytes, the limit is {VALUE_BYTES_MAX}")
+                if isinstance(operation, Range) and operation.limit < 0:
+                    raise CallerError(f"a range of at most {operation.limit} records")
         for compare in transaction.compares:
             _check_key(compare.key)
             if (compare.target == "value") != isinstance(compare.operand, bytes):
@@ -268,24 +276,32 @@ class SqliteEngine:
                 events.append(Event("put", number, record))
                 return 0
             case Delete(key, prefix):
-                found = self._select(key, prefix, "", -1)
+                found = list(self._select(key, prefix, "", -1))
                 for record in found:
                     self._delete(record, events)
                 return len(found)
             case Range(key, prefix, after, limit):
-                bound = min(limit or RANGE_RECORDS_MAX, RANGE_RECORDS_MAX)
-                found = self._select(key, prefix, after, bound + 1)
-                return RangeResult(tuple(found[:bound]), len(found) > bound)
+                return self._range(key, prefix, after, min(limit or RANGE_RECORDS_MAX, RANGE_RECORDS_MAX))
 
-    def _select(self, key: str, prefix: bool, after: str, limit: int) -> list[Record]:
+    def _range(self, key: str, prefix: bool, after: str, bound: int) -> RangeResult:
+        found: list[Record] = []
+        size = 0
+        for record in self._select(key, prefix, after, bound + 1):
+            size += record_bytes(record)
+            if len(found) == bound or (found and size > RANGE_BYTES_MAX):
+                return RangeResult(tuple(found), True)
+            found.append(record)
+        return RangeResult(tuple(found))
+
+    def _select(self, key: str, prefix: bool, after: str, limit: int) -> Iterator[Record]:
         if not prefix:
             record = self._get(key)
-            return [record] if record and (not after or key > after) else []
+            return iter([record] if record and (not after or key > after) else [])
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM records WHERE key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
             (key, after, key + _END, limit),
         )
-        return [Record(*row) for row in rows]
+        return (Record(*row) for row in rows)
 
     def _delete(self, record: Record, events: list[Event]) -> None:
         self._db.execute("DELETE FROM records WHERE key = ?", (record.key,))
@@ -304,7 +320,7 @@ class SqliteEngine:
     # leases
 
     def _has_lease(self, lease: int) -> bool:
-        return self._db.execute("SELECT 1 FROM leases WHERE id = ?", (lease,)).fetchone() is not None
+        return 0 < lease <= LEASE_ID_MAX and self._db.execute("SELECT 1 FROM leases WHERE id = ?", (lease,)).fetchone() is not None
 
     def _grant(self, ttl_ms: int) -> Outcome:
         if not LEASE_TTL_MS_MIN <= ttl_ms <= LEASE_TTL_MS_MAX:
@@ -318,7 +334,7 @@ class SqliteEngine:
     def _end(self, leases: tuple[int, ...]) -> Outcome:
         events: list[Event] = []
         ended = 0
-        for lease in leases:
+        for lease in filter(self._has_lease, leases):
             for row in self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE lease = ? ORDER BY key", (lease,)).fetchall():
                 self._delete(Record(*row), events)
             ended += self._db.execute("DELETE FROM leases WHERE id = ?", (lease,)).rowcount
@@ -354,6 +370,11 @@ class SqliteEngine:
     def _compact(self, number: int) -> None:
         self._db.execute("DELETE FROM history WHERE number <= ?", (number,))
         self.compacted = number
+
+
+def record_bytes(record: Record) -> int:
+    """Return about how many bytes a record takes in a message."""
+    return len(record.value) + len(record.key.encode()) + RECORD_BYTES
 
 
 def _row(record: Record) -> tuple[str, bytes, int, int, int, int]:

@@ -1,0 +1,77 @@
+"""Mutants: the shipped code with one protection switched off. The simulation must find the violation that each one lets through."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import tests.sim.store
+from unios.core import claims, fencing, holding, leases
+
+
+def no_fencing() -> Any:
+    """The leash never sees that the deadline has passed."""
+    return mock.patch.object(fencing.Leash, "_expired", return_value=False)
+
+
+def no_epochs() -> Any:
+    """A lease that ended and was replaced is taken for the same one, and a deadline that moves lets frozen trees go on."""
+
+    def look(self: Any, *, lost: bool = False) -> list[Any]:
+        if self.by_lease and not self._expired():
+            self.by_lease = False
+            return [fencing.Thaw()]
+        return original(self)
+
+    original = fencing.Leash._look
+    return mock.patch.object(fencing.Leash, "_look", look)
+
+
+def no_claims() -> Any:
+    """Whoever has once been told to run a process may go on: nobody asks whose it is."""
+    return mock.patch.object(claims, "holds", return_value=True)
+
+
+def hold_from_arrival() -> Any:
+    """The holder trusts its lease longer than the store does."""
+    return mock.patch.object(holding, "LEASE_HOLD_MS", 2_500)
+
+
+def hasty_judge() -> Any:
+    """A store that returns judges leases as if it had heard their holders all along."""
+
+    def made(self: Any, ttl_ms: dict[int, int], now_ms: int) -> None:
+        original(self, dict.fromkeys(ttl_ms, 1), now_ms)
+        self._ttl_ms = dict(ttl_ms)
+
+    original = leases.Leases.__init__
+    return mock.patch.object(leases.Leases, "__init__", made)
+
+
+def early_answers() -> Any:
+    """The store answers before it has committed."""
+
+    def push(self: Any, job: Any, reply: Any) -> None:
+        if reply is not None and not self._busy:
+            trial = self.engine.run([job])[0].result  # what it will come to; the crash may still undo it
+            self._undo = (job, trial)
+        original(self, job, reply)
+
+    original = tests.sim.store.StoreSim._push
+    return mock.patch.object(tests.sim.store.StoreSim, "_push", push)
+
+
+MUTANTS: dict[str, Callable[[], Any]] = {
+    "no-fencing": no_fencing,
+    "no-epochs": no_epochs,
+    "no-claims": no_claims,
+    "hold-too-long": hold_from_arrival,
+    "hasty-judge": hasty_judge,
+}
+
+
+@contextlib.contextmanager
+def applied(name: str) -> Iterator[None]:
+    """Run with the mutant, or with the shipped code for ""."""
+    with MUTANTS[name]() if name else contextlib.nullcontext():
+        yield
