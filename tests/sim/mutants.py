@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import tests.sim.store
+import msgspec
+
 from unios.core import claims, fencing, holding, leases
+from unios.core.processes import ProcessRecord
 
 
 def no_fencing() -> Any:
@@ -15,16 +17,13 @@ def no_fencing() -> Any:
 
 
 def no_epochs() -> Any:
-    """A lease that ended and was replaced is taken for the same one, and a deadline that moves lets frozen trees go on."""
+    """A claim after a loss does not begin a new incarnation."""
 
-    def look(self: Any, *, lost: bool = False) -> list[Any]:
-        if self.by_lease and not self._expired():
-            self.by_lease = False
-            return [fencing.Thaw()]
-        return original(self)
+    def claimed(record: ProcessRecord, node: str, why: str) -> ProcessRecord:
+        return msgspec.structs.replace(original(record, node, why), incarnation=record.incarnation)
 
-    original = fencing.Leash._look
-    return mock.patch.object(fencing.Leash, "_look", look)
+    original = claims.claimed
+    return mock.patch.object(claims, "claimed", claimed)
 
 
 def no_claims() -> Any:
@@ -46,19 +45,6 @@ def hasty_judge() -> Any:
 
     original = leases.Leases.__init__
     return mock.patch.object(leases.Leases, "__init__", made)
-
-
-def early_answers() -> Any:
-    """The store answers before it has committed."""
-
-    def push(self: Any, job: Any, reply: Any) -> None:
-        if reply is not None and not self._busy:
-            trial = self.engine.run([job])[0].result  # what it will come to; the crash may still undo it
-            self._undo = (job, trial)
-        original(self, job, reply)
-
-    original = tests.sim.store.StoreSim._push
-    return mock.patch.object(tests.sim.store.StoreSim, "_push", push)
 
 
 MUTANTS: dict[str, Callable[[], Any]] = {

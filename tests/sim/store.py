@@ -15,14 +15,13 @@ Reply = Callable[[Any], None]
 class StoreSim:
     """One store process. Requests: a Job, or ("renew", lease)."""
 
-    def __init__(self, world: World, *, early_answers: bool = False) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.engine = SqliteEngine(":memory:", Generation("sim"))
         self.clock = Clock(world.rng)
         self.life = 0
         self.up = False
         self.paused_until = 0.0
-        self._early = early_answers
         self._jobs: list[tuple[Job, Reply | None]] = []
         self._busy = False
         self.start()

@@ -48,6 +48,8 @@ class World:
         self.slow = 1.0
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.effects = 0
+        self.where: dict[tuple[int, int], str] = {}
+        """(pid, incarnation) -> the one node that has had effects as it."""
         self.newest: dict[int, int] = {}
         """pid -> the newest incarnation of which an effect was accepted."""
         self.claimed: Callable[[int], ProcessRecord | None] = lambda _pid: None
@@ -91,4 +93,6 @@ class World:
         record = self.claimed(pid)
         if record is not None and record.incarnation > incarnation:
             self.fail(f"{node}: an effect of process {pid} incarnation {incarnation} was accepted after incarnation {record.incarnation} was claimed")
+        if self.where.setdefault((pid, incarnation), node) != node:
+            self.fail(f"{node}: an effect of process {pid} incarnation {incarnation} was accepted, which ran on {self.where[pid, incarnation]}")
         self.newest[pid] = incarnation
