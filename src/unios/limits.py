@@ -50,6 +50,10 @@ HISTORY_REVISIONS_KEPT = 20_000
 STORE_TIMEOUT_MS = 5_000
 """A client that has no answer from the store for so long breaks off: Unavailable or OutcomeUnknown."""
 STORE_RETRY_MS = 25
+RECORD_RETRY_MS_MAX = 1_000
+"""Between two attempts to write a record into a store that is away."""
+LIST_BYTES_MAX = 4 * 1024 * 1024
+"""Of the arguments that a list of processes shows, all together."""
 
 # processes
 PID_MIN = 300
@@ -59,7 +63,7 @@ ARGUMENT_BYTES_MAX = 131_071
 """Linux's MAX_ARG_STRLEN, less the closing zero: one argument or one environment string."""
 SPEC_BYTES_MAX = 2_000_000
 """Arguments and environment together; below what Linux grants under the default stack limit (2 MiB)."""
-ARGV_SHOWN_BYTES_MAX = 4_096
+ARGV_SHOWN_BYTES_MAX = 1_024
 """How much of argv the process record itself carries."""
 TREES_PER_NODE_MAX = 4_096
 RECORDS_ENDED_KEPT = 1_000
@@ -99,6 +103,8 @@ DISK_RETRY_S = 1
 # ports
 PORTS_MAX = 10_000
 PORT_NAME_BYTES_MAX = 200
+PORT_CONNECTIONS_MAX = 1_024
+"""Of one port on one node at a time."""
 PORT_CHANNEL_WINDOW_BYTES = 1024 * 1024
 
 # clients

@@ -8,6 +8,7 @@ Belongs to one thread. Never retries, never interprets a body. After a ProtocolE
 """
 
 import array
+import contextlib
 import os
 import socket
 import time
@@ -305,6 +306,8 @@ class Channel:
         if self.why_closed:
             return
         self.why_closed = why
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
         self.sock.close()
         _close(self._descriptors)
         for asked in self._asked.values():

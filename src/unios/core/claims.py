@@ -27,7 +27,7 @@ def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, no
         incarnation=1,
         state="pending",
         user=user,
-        argv=_shown(spec.argv),
+        argv=shown(spec.argv, ARGV_SHOWN_BYTES_MAX),
         node=node,
         reason=reason,
         restart=spec.restart,
@@ -38,14 +38,15 @@ def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, no
     )
 
 
-def _shown(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    shown, left = [], ARGV_SHOWN_BYTES_MAX
+def shown(argv: tuple[bytes, ...], left: int) -> tuple[bytes, ...]:
+    """Return as much of argv as fits into so many bytes."""
+    kept = []
     for argument in argv:
         if left <= 0:
             break
-        shown.append(argument[:left])
+        kept.append(argument[:left])
         left -= len(argument) + 1
-    return tuple(shown)
+    return tuple(kept)
 
 
 def _becomes(record: ProcessRecord, state: State, **fields: object) -> ProcessRecord:
@@ -121,6 +122,11 @@ def on_loss(record: ProcessRecord) -> Loss:
     return "lost" if record.on_partition == "stop" or record.restart == "never" else "again"
 
 
+def on_gone(record: ProcessRecord) -> Loss:
+    """Return what becomes of it when its node is there and its tree is not: no partition, so only the restart policy speaks."""
+    return "lost" if record.wanted == "stopped" or record.restart == "never" else "again"
+
+
 def claimed(record: ProcessRecord, node: str, why: str) -> ProcessRecord:
     """After a loss: again elsewhere, under the next incarnation."""
     return _becomes(
@@ -133,9 +139,9 @@ def lost(record: ProcessRecord, why: str, now_ms: int) -> ProcessRecord:
     policy = (
         "its user had ended it"
         if record.wanted == "stopped"
-        else f"its policy for a partition is {record.on_partition}"
-        if record.on_partition != "replace"
         else f"its restart policy is {record.restart}"
+        if record.restart == "never"
+        else f"its policy for a partition is {record.on_partition}"
     )
     return _becomes(record, "lost", reason=f"{why} and {policy}", ended_ms=now_ms)
 

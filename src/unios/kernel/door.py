@@ -52,10 +52,16 @@ class Door:
             sock.close()
             return
         full = len(self._clients) >= CLIENTS_MAX
+        if len(self._clients) >= 2 * CLIENTS_MAX:
+            sock.close()
+            return
         peer = Peer(SocketTransport(sock), _too_many if full else lambda call: self._handler(caller, call), role="kernel")
         self._clients.add(peer)
         try:
             await peer.start()
+            if full:
+                await asyncio.sleep(1.0)  # time for it to ask and be told
+                peer.close("too many clients")
             await peer.closed()
         except UniosError:
             pass

@@ -211,7 +211,12 @@ class Guard:
 
     def _hand_over(self, tree: Tree, fields: dict[str, Any], spare: spares.Spare) -> None:
         tree.init, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.namespaces
-        tree.save()
+        try:
+            tree.save()
+        except OSError as error:  # a tree that the next guard would not know is not started
+            self._spares.drop(spare)
+            self._failed(tree, "unavailable", f"the folder of the process cannot be written: {error.strerror}")
+            return
         client = Client(self.loop, spare.control, lambda one, frame: self._heard(tree, one, frame), lambda _one: self._init_gone(tree))
         self._follow_end(tree, spare.pidfd)
         self._connected[tree] = client
@@ -228,15 +233,18 @@ class Guard:
                 os.close(descriptor)
             tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
             tree.tell()
-            tree.save()
+            tree.try_save()
             self._start_waiting()
         elif "error" in fields:
             self._failed(tree, str(fields["error"]), str(fields.get("text", "")))
 
     def _failed(self, tree: Tree, code: str, text: str) -> None:
+        """Nothing runs: nothing is left, and the same spawn may be asked again."""
         tree.state, tree.failure = "failed", {"error": code, "text": text}
         tree.tell()
-        tree.save()
+        if self._trees.get((tree.pid, tree.incarnation)) is tree:
+            del self._trees[tree.pid, tree.incarnation]
+        tree.remove()
 
     # adopting and burying
 
@@ -280,7 +288,7 @@ class Guard:
         elif fields.get("id") == 1 and tree.state == "starting":
             tree.state = "running"
             tree.tell()
-            tree.save()
+            tree.try_save()
 
     def _follow_end(self, tree: Tree, pidfd: int) -> None:
         def ended(_mask: int) -> None:
@@ -302,7 +310,7 @@ class Guard:
         tree.exit, tree.state = fields, "ended"
         self._tell_exit(tree)
         tree.tell()
-        tree.save()
+        tree.try_save()
 
     def _buried(self, tree: Tree) -> None:
         """The init process is no more: whatever it left undone is done here."""
@@ -316,7 +324,7 @@ class Guard:
             tree.state = "ended"
             self._tell_exit(tree)
             tree.tell()
-            tree.save()
+            tree.try_save()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{tree.folder}/sock")
         self._start_waiting()

@@ -60,12 +60,16 @@ class Tree:
         self.answers.clear()
 
     def save(self) -> None:
-        """Write tree.json atomically. A full disk is no reason to refuse a tree: a later guard then does not know it, `down` finds it by its init."""
+        """Write tree.json atomically. Raises OSError."""
         part = f"{self.folder}/.tree.json"
+        with open(part, "w", encoding="ascii") as file:
+            json.dump(self.describe(), file)
+        os.replace(part, f"{self.folder}/tree.json")
+
+    def try_save(self) -> None:
+        """Write what has become of it since; on a full disk a later guard finds that out from init and exit.json."""
         with contextlib.suppress(OSError):
-            with open(part, "w", encoding="ascii") as file:
-                json.dump(self.describe(), file)
-            os.replace(part, f"{self.folder}/tree.json")
+            self.save()
 
     def read_exit(self) -> bool:
         """Read exit.json; False if there is none."""

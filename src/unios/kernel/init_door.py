@@ -16,6 +16,7 @@ Stdin arrives as data frames; `{"event": "stdin", "written", "closed"}` tells th
 A request without `id` gets no answer.
 """
 
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from unios.core.fencing import ClaimConfirmed, ClaimSuperseded, UserFroze, UserT
 from unios.kernel import poller
 from unios.kernel.poller import Client
 from unios.kernel.trees_protocol import Frame, Garbage
+from unios.limits import STREAM_HOLD_S
 
 if TYPE_CHECKING:
     from unios.kernel.init import Init
@@ -57,9 +59,16 @@ class Door:
 
     def _on_close(self, client: Client) -> None:
         self._clients.discard(client)
-        self._writers.discard(client)
+        if client in self._writers:
+            self._writers.discard(client)
+            self._init.poller.after(STREAM_HOLD_S, self._end_unfed)
         self._init.followers.gone(client)
         self._init.pumps_changed()
+
+    def _end_unfed(self) -> None:
+        """Whoever wrote to stdin has vanished and nobody has taken it over: that is its end."""
+        if not self._writers and self._init.stdin is not None:
+            self._init.stdin.end()
 
     def _on_frame(self, client: Client, frame: Frame) -> None:
         # The look comes first: a process that was paused past the deadline must not answer as if it had not been.
@@ -110,7 +119,9 @@ class Door:
             raise ValueError(f"there is no signal {number}")
         if self._init.status is not None:
             raise ProcessLookupError("the program has ended")
-        if fields.get("all"):
+        if number == signal.SIGKILL:
+            self._init.freezer.kill()  # the program's end is the tree's; and a frozen group of version 1 does not die of the signal alone
+        elif fields.get("all"):
             self._init.freezer.signal(number)
         else:
             os.kill(self._init.program_pid, number)

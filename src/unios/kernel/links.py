@@ -63,8 +63,10 @@ class Links:
         handler: LinkHandler,
         join: Join,
         on_link: OnLink,
+        machine_of: Callable[[str], str],
     ) -> None:
-        """`contexts`: (server, client)."""
+        """`contexts`: (server, client). `machine_of`: which machine has the node of that name, "" if that is not known."""
+        self._machine_of = machine_of
         self._me = me
         self._facts = facts
         self._server, self._client = contexts
@@ -247,6 +249,8 @@ class Links:
             raise Denied(f"{name} belongs to another system")
         if name in self.banned:
             raise Denied(f"{name} has left the system")
+        if self._machine_of(name) not in ("", identity.machine):
+            raise Denied(f"{name} is another machine's node by now")
         if name == self._me.node:
             raise Denied("a node needs no link to itself")
         peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts)

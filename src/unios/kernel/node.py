@@ -18,7 +18,7 @@ from unios import errors
 from unios.core import membership as members
 from unios.core.journal import Journal
 from unios.core.membership import Membership
-from unios.core.nodes import Alive, NodeRecord
+from unios.core.nodes import Alive, NodeRecord, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, system
@@ -106,7 +106,11 @@ class Node:
         files = (self.home.ca / "ca.crt", folder / "node.crt", folder / "node.key")
         contexts = (server_context(*files), client_context(*files))
         facts = {"node": self.name, "system": self.system.id}
-        return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link)
+        return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link, self._machine_of)
+
+    def _machine_of(self, name: str) -> str:
+        record = self.nodes.values.get(node_key(name)) if self.nodes.revision is not None else None
+        return record.machine if record is not None else self.system.machines.get(name, "")
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
@@ -140,11 +144,17 @@ class Node:
 
     async def _open_store_peer(self) -> Peer:
         if self.system.store_machine == self.system.machine:
-            peer = Peer(SocketTransport(connect_unix(self.home.store / "sock")), role=f"kernel of {self.name}")
+            peer = Peer(SocketTransport(await self._open_store_socket()), role=f"kernel of {self.name}")
         else:
             peer = Peer(await self._store_link(), role=f"kernel of {self.name}")
         await peer.start()
         return peer
+
+    def _why_no_store(self, error: OSError) -> str:
+        try:
+            return (self.home.store / "failed").read_text()
+        except OSError:
+            return f"the store is being restarted: {error.strerror}"
 
     async def _store_link(self) -> StreamTransport:
         """Reach the store through a kernel of its machine."""
@@ -169,7 +179,7 @@ class Node:
             try:
                 return connect_unix(self.home.store / "sock")
             except OSError as error:
-                raise Unavailable(f"the store is being restarted: {error.strerror}") from error
+                raise Unavailable(self._why_no_store(error)) from error
         near, far = socket.socketpair()
         transport = await self._store_link()
         _splice(SocketTransport(far), transport)

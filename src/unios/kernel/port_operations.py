@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from unios.errors import Denied, NotFound, UniosError
+from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel.callers import Caller
 from unios.kernel.links import Links
 from unios.kernel.ports import Broker
@@ -20,6 +20,9 @@ from unios.wire.peer import Answer, Call, Stream
 CHUNK_BYTES: Final = 128 * 1024
 STORE: Final = "store"
 """The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect."""
+
+SERVICES: Final = frozenset({"placement", "recovery"})
+"""Names that only the system's own services may take."""
 
 OpenStore = Callable[[], Awaitable[socket.socket]]
 
@@ -49,6 +52,8 @@ class PortOperations:
         body = call.decode(Listen)
         if body.name == STORE:
             raise Denied("the port of the store belongs to the kernel")
+        if body.name in SERVICES and not caller.privileged:
+            raise Denied(f"the port {body.name} belongs to a service of the system")
         listener = self._broker.listen(body.name, body.mode, caller)
         try:
             await self._publish(body.name)
@@ -80,7 +85,7 @@ class PortOperations:
         if self._broker.has(name):
             return self._broker.connect(name, caller)
         for node in self._places(name):
-            with contextlib.suppress(NotFound):
+            with contextlib.suppress(NotFound, Unavailable, OutcomeUnknown):
                 return 0, await self._connect_far(name, node, caller)
         raise NotFound(f"nobody listens on port {name}")
 

@@ -23,7 +23,7 @@ import msgspec
 
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel.callers import Caller
-from unios.limits import PORT_NAME_BYTES_MAX, PORTS_MAX
+from unios.limits import PORT_CONNECTIONS_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX
 from unios.wire.operations import Accepted
 
 
@@ -145,6 +145,8 @@ class Broker:
             raise NotFound(f"nobody listens on port {name} of this node")
         if not may_connect(caller, port.owner.user, port.mode, frozenset(port.grants)):
             raise Denied(f"{caller.user} may not connect to port {name} of {port.owner.user}")
+        if sum(connection.port == name for connection in self._connections.values()) >= PORT_CONNECTIONS_MAX:
+            raise Unavailable(f"port {name} has {PORT_CONNECTIONS_MAX} connections, its limit")
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         id_ = self._next
         self._next += 1
@@ -193,7 +195,9 @@ class Broker:
         return True
 
     def revoke(self, name: str, connection: int, caller: Caller) -> int:
-        """Cut one connection of the port, or with 0 the port and all of its connections; return how many were cut."""
+        """Cut one connection of the port, or with 0 the port and all of its connections; return how many were cut. Idempotent."""
+        if name not in self._ports:
+            return 0
         port = self._owned(name, caller)
         if connection:
             found = self._connections.get(connection)

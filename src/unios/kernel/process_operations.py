@@ -9,15 +9,17 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from unios.core import claims
 from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key
-from unios.errors import CallerError, Denied, NotFound, Unavailable
+from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.kernel import spawning
 from unios.kernel.callers import Caller
 from unios.kernel.records import decode
 from unios.kernel.streams import NAMES, Name, StreamReader
 from unios.kernel.tree_peer import TreePeer
-from unios.limits import STREAM_WINDOW_BYTES
+from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.wire.operations import Chunk, Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Signal, Spawn, Spawned
 from unios.wire.peer import Call
 
@@ -51,6 +53,14 @@ def view(record: ProcessRecord) -> ProcessView:
     )
 
 
+def _bounded(views: "list[ProcessView]") -> tuple[ProcessView, ...]:
+    """Return the views with their arguments cut so that the answer stays within its bound."""
+    share = LIST_BYTES_MAX // max(1, len(views))
+    if share >= ARGV_SHOWN_BYTES_MAX:
+        return tuple(views)
+    return tuple(msgspec.structs.replace(view, argv=claims.shown(view.argv, max(32, share))) for view in views)
+
+
 class ProcessOperations:
     """Serves `processes.*`."""
 
@@ -69,7 +79,7 @@ class ProcessOperations:
             records = map(decode, result.records)
             views.extend(view(record) for record in records if ended or record.state in LIVE)
             if not result.more:
-                return tuple(views)
+                return _bounded(views)
             after = result.records[-1].key
 
     async def wait(self, caller: Caller, call: Call) -> object:
@@ -153,8 +163,10 @@ class ProcessOperations:
         if record.state in ENDED:
             raise NotFound(f"process {body.pid} has ended")
         init = await self._init(record)
-        if body.number in (9, 15):
+        if body.number == 9:
             await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped)
+        elif body.number in (1, 2, 3, 15):
+            self._node.recorder.told_to_end(record.pid, record.incarnation)
         await init.ask("signal", number=body.number, all=body.tree)
         return Empty()
 
@@ -237,9 +249,24 @@ class ProcessOperations:
                     moved.clear()
                     await moved.wait()
             await init.ask("stdin_eof")
-        finally:
+        except asyncio.CancelledError:
+            # The feeder is gone: for the program that is the end of its input, as when the writer of a pipe dies.
+            self._node.start(_end_input(init))
+            raise
+        except BaseException:
             init.close()
+            raise
+        init.close()
         return Empty()
+
+
+async def _end_input(init: TreePeer) -> None:
+    try:
+        await init.ask("stdin_eof")
+    except UniosError:
+        pass
+    finally:
+        init.close()
 
 
 def _is_over(record: ProcessRecord) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unios.core import claims, reconcile
@@ -95,7 +96,7 @@ class Reconciling:
             case reconcile.Report(pid, incarnation):
                 fields = node.trees.trees[pid, incarnation].exit
                 if fields.get("fenced"):  # by its own leash: nobody has taken its place, so it is as lost as its node would be
-                    await self.gone(pid, incarnation, f"{node.name} was cut off")
+                    await self.gone(pid, incarnation, f"{node.name} was cut off", claims.on_loss)
                 else:
                     node.recorder.ended(pid, incarnation, fields)
             case reconcile.Adopt(pid, incarnation):
@@ -109,12 +110,12 @@ class Reconciling:
                 with contextlib.suppress(UniosError):
                     await node.trees.forget(pid, incarnation)
 
-    async def gone(self, pid: int, incarnation: int, why: str) -> None:
+    async def gone(self, pid: int, incarnation: int, why: str, judge: Callable[[ProcessRecord], claims.Loss] = claims.on_gone) -> None:
         """It was lost with an earlier life of this node, or with its init: as its policy says, again or not."""
         node = self._node
 
         def change(record: ProcessRecord) -> ProcessRecord:
-            if claims.on_loss(record) == "again":
+            if judge(record) == "again":
                 return claims.claimed(record, "", why)
             return claims.lost(record, why, node.wall_ms())
 

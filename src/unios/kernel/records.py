@@ -12,6 +12,7 @@ import msgspec
 from unios.core import claims
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
 from unios.errors import DataLost, NotFound, OutcomeUnknown, Unavailable
+from unios.limits import RECORD_RETRY_MS_MAX
 from unios.store.model import Compare, Put, Range, Record, Store, Transaction
 
 Change = Callable[[ProcessRecord], ProcessRecord | None]
@@ -53,6 +54,7 @@ class Records:
 
         Waits out an unavailable store. Idempotent if `change` is: it is asked again about the record as it then is.
         """
+        wait_ms = RECORD_RETRY_MS_MAX // 32
         while True:
             try:
                 record, modified = await self.read(pid)
@@ -62,7 +64,8 @@ class Records:
                 if await self.replace(wanted, modified, event=event):
                     return wanted
             except (Unavailable, OutcomeUnknown):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(wait_ms / 1000)
+                wait_ms = min(2 * wait_ms, RECORD_RETRY_MS_MAX)
 
     async def replace(self, wanted: ProcessRecord, modified: int, *, event: Put | None = None) -> bool:
         """Write `wanted` if the record is still at that revision; False if it has changed."""

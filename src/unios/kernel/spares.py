@@ -156,6 +156,10 @@ class Spares:
         os.close(spare.pidfd)
         spare.control.close()
 
+    def drop(self, spare: Spare) -> None:
+        """End a spare that was taken and is not needed."""
+        self._discard(spare)
+
     def close(self) -> None:
         """End the spares."""
         for spare in [*self._making.values(), *self._ready]:

@@ -20,6 +20,8 @@ from unios.limits import SPAWN_TIMEOUT_MS
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+TOLD_S = 30.0
+"""A program that ends so soon after its user's signal has ended of it."""
 PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -107,7 +109,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, 
         "groups": groups,
         "umask": spec.umask,
         "limits": {name: list(pair) for name, pair in spec.limits.items()},
-        "stdin": spec.stdin,
+        "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
         "on_partition": spec.on_partition,
     }
 
@@ -119,6 +121,13 @@ class Recorder:
         self._node = node
         self._wanted: dict[tuple[int, int], dict[str, Any] | None] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._told: dict[tuple[int, int], float] = {}
+
+    def told_to_end(self, pid: int, incarnation: int) -> None:
+        """Its user has just sent it a signal that ends a program: if it ends of that, it is not started again."""
+        now = asyncio.get_running_loop().time()
+        self._told = {key: at for key, at in self._told.items() if now - at < TOLD_S}
+        self._told[pid, incarnation] = now
 
     def running(self, pid: int, incarnation: int) -> None:
         """It has been executed."""
@@ -170,6 +179,8 @@ class Recorder:
                 return None
             if "code" not in fields:  # it was never executed
                 return claims.not_started(record, 127, str(fields.get("text", "")), node.wall_ms())
+            if asyncio.get_running_loop().time() - self._told.pop((pid, incarnation), -TOLD_S) < TOLD_S:
+                record = claims.stopped(record)
             over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
             return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms)
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from unios.core.leases import LOOK_MS, Leases
-from unios.errors import Compacted, NotFound, Unavailable, UniosError
+from unios.errors import Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
 from unios.store.model import Batch, Event, Revision, StoreStatistics
 from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine, record_bytes
@@ -105,7 +105,7 @@ class StoreHost:
         loop = asyncio.get_running_loop()
         try:
             outcomes = await loop.run_in_executor(self._thread, self._engine.run, [entry.job for entry in batch])
-        except Unavailable as error:
+        except (Unavailable, OutcomeUnknown) as error:
             outcomes = [Outcome(error)] * len(batch)
         for entry, outcome in zip(batch, outcomes, strict=True):
             self._finish(*entry, outcome)

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from unios.errors import CallerError, Compacted, NotFound, Unavailable, UniosError
+from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
 from unios.limits import (
     FRAME_BYTES_MAX,
@@ -62,6 +62,7 @@ LEASE_ID_MAX: Final = 2**63 - 1
 RECORD_BYTES: Final = 64
 """What a record takes in a message beside its key and value; rounded up."""
 _COLUMNS: Final = "key, value, created, modified, version, lease"
+_IOERR_FSYNC: Final = 1034  # sqlite3.SQLITE_IOERR_FSYNC
 _END: Final = "\U0010ffff"
 
 
@@ -109,6 +110,7 @@ class SqliteEngine:
         self.path = os.fspath(path)
         self.syncs = 0
         self.transactions = 0
+        self._commits = 0
         self._history_kept = history_kept
         fresh = self.path != ":memory:" and not os.path.exists(self.path)
         try:
@@ -179,8 +181,11 @@ class SqliteEngine:
             self.number, self.compacted, self._lease = before
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if error.sqlite_errorcode == _IOERR_FSYNC:
+                raise OutcomeUnknown(f"the disk of the store failed to sync: {error}") from error
             raise Unavailable(f"the store cannot write its file: {error}; make room on its disk") from error
         if changed:
+            self._commits += 1
             self._maybe_checkpoint()
         return outcomes
 
@@ -194,7 +199,7 @@ class SqliteEngine:
         )
 
     def _maybe_checkpoint(self) -> None:
-        if self.transactions % 64 == 0 and self.path != ":memory:":
+        if self._commits % 64 == 0 and self.path != ":memory:":
             try:
                 if os.stat(f"{self.path}-wal").st_size > CHECKPOINT_PAGES * 4096:
                     self._checkpoint()

@@ -39,6 +39,7 @@ from unios.wire.messages import (
 from unios.wire.transport import Transport
 
 T = TypeVar("T")
+FAULT_CHARACTERS_MAX = 64 * 1024
 
 
 class Answer(msgspec.Struct):
@@ -46,6 +47,14 @@ class Answer(msgspec.Struct):
 
     body: object
     descriptors: list[int] = []
+
+
+def _answer(body: msgspec.Raw, type_: type[T] | Any) -> Any:
+    """Return what the other side sent; ProtocolError if it is not of that type."""
+    try:
+        return msgspec.msgpack.decode(body, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 
 class _Window:
@@ -189,18 +198,23 @@ class Stream:
     async def next(self, type_: type[T]) -> T | None:
         """Return the next answer, None at the end."""
         item = await self._inbox.get()
-        return None if item is None else msgspec.msgpack.decode(item[0], type=type_)
+        if item is None:
+            return None
+        for descriptor in item[1]:  # nothing that is asked for in this way hands any over
+            os.close(descriptor)
+        answer: T = _answer(item[0], type_)
+        return answer
 
     async def items(self, type_: type[T]) -> AsyncIterator[T]:
-        while (item := await self._inbox.get()) is not None:
-            yield msgspec.msgpack.decode(item[0], type=type_)
+        while (item := await self.next(type_)) is not None:
+            yield item
 
     async def send(self, item: object) -> None:
         """Send one item to the answering side; waits for room."""
         body = pack(item)
         await self._window.take(len(memoryview(body)))
-        if self._inbox.failure is not None:
-            raise self._inbox.failure
+        if self._inbox.ended:
+            raise self._inbox.failure or Unavailable("the request has been answered: it takes no more items")
         self._peer.send(Item(self._id, body))
         await self._peer.transport.drain()
 
@@ -272,7 +286,7 @@ class Peer:
         raw, received = await self._ask(op, body, node, user, descriptors, timeout_ms)
         for descriptor in received:
             os.close(descriptor)
-        return msgspec.msgpack.decode(raw, type=type_)
+        return _answer(raw, type_)
 
     async def call_with_descriptors(
         self, op: str, body: object = None, *, node: str = "", user: str = "", timeout_ms: int | None = None
@@ -294,6 +308,11 @@ class Peer:
             return await asyncio.wait_for(future, timeout_ms / 1000)
         except TimeoutError:
             raise OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms") from None
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                for descriptor in future.result()[1]:
+                    os.close(descriptor)
+            raise
         finally:
             del self._waiting[id_]
             if future.cancelled():
@@ -303,8 +322,8 @@ class Peer:
         """Ask for many answers."""
         id_ = self._begin()
         stream = Stream(self, id_)
-        self._streams[id_] = stream
         self.send(Request(id_, op, pack(body), node, user, len(descriptors)), descriptors)
+        self._streams[id_] = stream
         return stream
 
     def _begin(self) -> int:
@@ -320,6 +339,7 @@ class Peer:
             stream._inbox.discard()
             if not stream._inbox.ended:
                 stream._inbox.end(Unavailable("the stream was closed here"))
+                stream._window.grant(STREAM_WINDOW_BYTES)
                 self.send(Cancel(id_))
 
     # incoming
@@ -377,23 +397,38 @@ class Peer:
             self.send(Fault(request.id, Unavailable.code, f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection"))
             return
         call = Call(self, request, descriptors)
-        self._calls[request.id] = (call, asyncio.get_running_loop().create_task(self._serve(call, request.id)))
+        task = asyncio.get_running_loop().create_task(self._serve(call, request.id))
+        self._calls[request.id] = (call, task)
+        task.add_done_callback(lambda task: self._served(call, request.id, task))
 
     async def _serve(self, call: Call, id_: int) -> None:
         answer: Answer | None = None
         try:
             result = await self.handler(call)
             answer = result if isinstance(result, Answer) else Answer(result)
+            await self.transport.drain()
             self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors)
         except asyncio.CancelledError:
-            self.send(Fault(id_, OutcomeUnknown.code, f"{call.op} was cancelled"))
+            self._fault(id_, OutcomeUnknown(f"{call.op} was cancelled"))
         except Exception as error:  # noqa: BLE001 the boundary: whatever a handler raises goes to the asker as a fault
-            self.send(Fault(id_, *to_wire(error)))
+            self._fault(id_, error)
         finally:
-            self._calls.pop(id_, None)
-            call._inbox.discard()
-            for descriptor in (*call.descriptors, *(answer.descriptors if answer else ())):
+            for descriptor in answer.descriptors if answer else ():
                 os.close(descriptor)
+
+    def _served(self, call: Call, id_: int, task: asyncio.Task[None]) -> None:
+        """Let go of a request; a task that is cancelled before it began has done nothing of `_serve`."""
+        del self._calls[id_]
+        call._inbox.discard()
+        for descriptor in call.take_descriptors():
+            os.close(descriptor)
+        if task.cancelled():
+            self._fault(id_, OutcomeUnknown(f"{call.op} was cancelled"))
+
+    def _fault(self, id_: int, error: BaseException) -> None:
+        code, text = to_wire(error)
+        # What is no text (a path, say) must not keep the asker from its answer, and neither must length.
+        self.send(Fault(id_, code, text[:FAULT_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()))
 
     def _on_reply(self, reply: Reply) -> None:
         descriptors = self._claim(reply.descriptors)
@@ -404,6 +439,7 @@ class Peer:
             self._streams.pop(reply.id)
             stream.result = reply.body
             stream._inbox.end()
+            stream._window.grant(STREAM_WINDOW_BYTES)
         elif (future := self._waiting.get(reply.id)) is not None and not future.done() and not reply.more:
             future.set_result((reply.body, descriptors))
             return

@@ -160,6 +160,9 @@ class SocketTransport:
                 os.close(queued)
         self._queue.clear()
         self._queued = 0
+        # A brokered port's kernel keeps duplicates of both ends: only a shutdown tells it, and the other side, that this is the end.
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self.sock.close()
         self._wake()
