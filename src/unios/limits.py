@@ -55,6 +55,16 @@ RECORD_RETRY_MS_MAX = 1_000
 LIST_BYTES_MAX = 4 * 1024 * 1024
 """Of the arguments that a list of processes shows, all together."""
 
+# the store's gate for members that do not speak for root
+GATE_VALUE_BYTES_MAX = 256 * 1024
+"""Of what such a member writes, but for specifications: everybody reads all records of a kind at once."""
+GATE_LEASES_MAX = 8
+"""Of one member at a time; a node needs one."""
+GATE_CONNECTIONS_MAX = 32
+"""Of one member at a time; a node needs three."""
+GATE_ATTEMPTS_MAX = 10
+"""So often a transaction is judged again because a record that decides about it has changed."""
+
 # processes
 PID_MIN = 300
 PID_MAX = 32_767

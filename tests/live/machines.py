@@ -102,7 +102,7 @@ class Machine:
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """Return the command line that runs `words` inside the machine."""
         env = [f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
-        return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "--wd=/", "env", "-i", *env, *words]
+        return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "env", "-C", "/", "-i", *env, *words]
 
     home = "/var/unios"
 

@@ -29,9 +29,12 @@ def links(connection: Connection) -> tuple[LinkView, ...]:
     return views
 
 
-def make_token(connection: Connection, *, ttl_s: int = 0) -> Token:
-    """Return a token that admits one machine, once, for `ttl_s` seconds (0: the default). Not idempotent."""
-    token: Token = connection.call("node.token", MakeToken(ttl_s), Token)
+def make_token(connection: Connection, *, ttl_s: int = 0, root: bool = False) -> Token:
+    """Return a token that admits one machine, once, for `ttl_s` seconds (0: the default). Not idempotent.
+
+    `root`: the machine's root may act as root in the whole system; else it acts for other users only.
+    """
+    token: Token = connection.call("node.token", MakeToken(ttl_s, root), Token)
     return token
 
 

@@ -1,8 +1,12 @@
 """Nodes: their records. Data only; core/membership.py decides what they mean."""
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import msgspec
+
+_UNNAMED: Final = re.compile(r"#[1-9][0-9]{0,9}")
+"""A user without a name is called by his uid. Whatever else begins so (#0, #-1, # 0) could be root by another name."""
 
 
 class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,7 +39,7 @@ class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def may_speak_for(users: tuple[str, ...], user: str) -> bool:
     """Return whether a node with these users may ask for, and run programs as, `user`."""
-    return user in users or ("*" in users and user != "root")
+    return user in users or ("*" in users and user != "root" and not (user.startswith("#") and not _UNNAMED.fullmatch(user)))
 
 
 class Alive(msgspec.Struct, frozen=True):

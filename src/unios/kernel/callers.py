@@ -9,13 +9,16 @@ import pwd
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 _UCRED = struct.Struct("3i")
+UID_NONE: Final = 2**32 - 1
+"""What Linux takes for "leave the uid as it is"."""
 
 
 class Caller(NamedTuple):
-    """`privileged`: may do everything on this node: root, or the user whose node it is."""
+    """`privileged`: may do everything on this node: root, or the user whose node it is. `users`, `machine`: of a kernel that asks over a link, what its
+    certificate says; empty for a client of this machine."""
 
     user: str
     uid: int
@@ -24,6 +27,8 @@ class Caller(NamedTuple):
     linux_pid: int = 0
     pid: int = 0
     incarnation: int = 0
+    users: tuple[str, ...] = ()
+    machine: str = ""
 
 
 def user_of(uid: int) -> str:
@@ -35,15 +40,29 @@ def user_of(uid: int) -> str:
 
 
 def account_of(user: str) -> tuple[int, int, list[int], str] | None:
-    """Return uid, gid, supplementary groups and home of a user here, None if the machine does not know the user."""
+    """Return uid, gid, supplementary groups and home of a user here, None if the machine does not know the user.
+
+    Nobody but root is uid 0, whatever the machine or the name says: a node that may speak for everybody but root must not be root by another name.
+    """
+    if user.startswith("#"):
+        return _unnamed(user)
     try:
-        if user.startswith("#"):
-            uid = int(user[1:])
-            return uid, uid, [], "/"
         entry = pwd.getpwnam(user)
     except (KeyError, ValueError):
         return None
+    if entry.pw_uid == 0 and user != user_of(0):
+        return None
     return entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid), entry.pw_dir
+
+
+def _unnamed(user: str) -> tuple[int, int, list[int], str] | None:
+    try:
+        uid = int(user[1:])
+    except ValueError:
+        return None
+    if user != f"#{uid}" or not 0 < uid < UID_NONE:
+        return None
+    return uid, uid, [], "/"
 
 
 def pid_namespace_of(linux_pid: int) -> int:

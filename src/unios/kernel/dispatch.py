@@ -73,8 +73,8 @@ class Dispatch:
         if self.links is None:
             raise UniosError("no links yet")
         if call.op not in STREAMED:
-            return await self.links.call(node, call.op, call.body, msgspec.Raw, user=caller.user)
-        async with await self.links.stream(node, call.op, call.body, user=caller.user) as stream:
+            return await self.links.call(node, call.op, call.body, msgspec.Raw, user=caller.user, hops=call.hops + 1)
+        async with await self.links.stream(node, call.op, call.body, user=caller.user, hops=call.hops + 1) as stream:
             return await relay(call, stream)
 
 

@@ -332,7 +332,8 @@ class Links:
     def _caller(self, identity: Identity, user: str) -> Caller:
         account = account_of(user)
         owner = user_of(os.geteuid())
-        return Caller(user, account[0] if account else -1, user in ("root", owner), identity.node)
+        uid = account[0] if account else -1
+        return Caller(user, uid, user in ("root", owner), identity.node, users=identity.users, machine=identity.machine)
 
     # asking
 
@@ -366,13 +367,13 @@ class Links:
             raise Unavailable(f"{node} cannot be reached: {self._reasons.get(node, 'no link yet')}")
         return link
 
-    async def call(self, node: str, op: str, body: object, type_: Any, *, user: str, timeout_ms: int | None = None) -> Any:
+    async def call(self, node: str, op: str, body: object, type_: Any, *, user: str, timeout_ms: int | None = None, hops: int = 0) -> Any:
         """Have `node` do it in the name of `user`; raises what it raised."""
-        return await (await self._link(node)).peer.call(op, body, type_, user=user, timeout_ms=timeout_ms)
+        return await (await self._link(node)).peer.call(op, body, type_, user=user, timeout_ms=timeout_ms, hops=hops)
 
-    async def stream(self, node: str, op: str, body: object, *, user: str) -> Stream:
+    async def stream(self, node: str, op: str, body: object, *, user: str, hops: int = 0) -> Stream:
         """Like `call`, with many answers."""
-        return (await self._link(node)).peer.stream(op, body, user=user)
+        return (await self._link(node)).peer.stream(op, body, user=user, hops=hops)
 
     def statistics(self) -> list[LinkStatistics]:
         """Return one entry for each known node and each link."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES: Final = 64 * 1024
 HOPS_MAX: Final = 3
-"""How often an operation follows a process that has moved on meanwhile."""
+"""How often a request is passed on after a process, and how often the last kernel looks whether it has come back."""
 
 
 def view(record: ProcessRecord) -> ProcessView:
@@ -115,8 +115,8 @@ class ProcessOperations:
                 return await work(record)
             if not record.node:
                 raise Unavailable(f"process {pid} has no node yet: {record.reason or 'it waits for one'}")
-            if call.node or caller.node != self._node.name:
-                await asyncio.sleep(0.05)  # sent here by one who believed otherwise: it is moving
+            if call.hops >= HOPS_MAX:
+                await asyncio.sleep(0.05)  # it is moving faster than the request
                 continue
             return await self._node.dispatch.forward(caller, call, record.node)
         raise Unavailable(f"process {pid} is being moved; try again")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 TERM_S = 2.0
 """How long programs have after SIGTERM."""
-STORE_S = 8.0
-"""How long the records may take; a store that is away must not keep a forced stop from stopping."""
+STORE_S = 3.0
+"""How long the store is waited for; one that is away is waited for once, and must not keep a forced stop from stopping."""
 
 
 class Stopping:
@@ -33,14 +34,13 @@ class Stopping:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self.under_way = False
+        self._store_away = False
         self._task: asyncio.Task[None] | None = None
 
     async def stop(self, body: Leave) -> None:
         """Hand over or end what runs here and give the lease back. Idempotent."""
         await self._empty(body, "was stopped")
-        with contextlib.suppress(UniosError, TimeoutError):
-            async with asyncio.timeout(STORE_S):
-                await self._sign_off("joined")
+        await self._at_store(self._sign_off("joined"))
 
     async def leave(self, body: Leave) -> None:
         """The same for good."""
@@ -70,23 +70,32 @@ class Stopping:
                 f"{self._node.name} runs what cannot run elsewhere ({pids}): wait for it or end it, or say that it shall end (down --all, leave --force)"
             )
         self.under_way = True
-        await self._take_nothing_more()
+        await self._at_store(self._take_nothing_more())
         await asyncio.gather(*(self._let_go(record, elsewhere, how, body.force) for record in mine))
         await self._kill_rest()
-        with contextlib.suppress(TimeoutError):
+        await self._at_store(self._node.recorder.drain())
+
+    async def _at_store(self, work: Awaitable[object]) -> None:
+        """Do what needs the store, unless that is away."""
+        if self._store_away:
+            asyncio.ensure_future(work).cancel()
+            return
+        try:
             async with asyncio.timeout(STORE_S):
-                await self._node.recorder.drain()
+                await work
+        except NotFound:
+            pass
+        except (UniosError, TimeoutError):
+            self._store_away = True
 
     async def _take_nothing_more(self) -> None:
         """Say that this node stops, so that nothing is placed on it any more."""
         node = self._node
-        with contextlib.suppress(UniosError, TimeoutError):
-            async with asyncio.timeout(STORE_S):
-                result, _revision = await node.store.range(node_key(node.name))
-                for old in result.records:
-                    record = msgspec.structs.replace(msgspec.msgpack.decode(old.value, type=NodeRecord), stopped=True)
-                    put = Put(old.key, msgspec.msgpack.encode(record))
-                    await node.store.transact(Transaction((Compare(old.key, "modified", "==", old.modified),), (put,)))
+        result, _revision = await node.store.range(node_key(node.name))
+        for old in result.records:
+            record = msgspec.structs.replace(msgspec.msgpack.decode(old.value, type=NodeRecord), stopped=True)
+            put = Put(old.key, msgspec.msgpack.encode(record))
+            await node.store.transact(Transaction((Compare(old.key, "modified", "==", old.modified),), (put,)))
 
     async def _records(self, *, force: bool) -> list[ProcessRecord]:
         try:
@@ -95,6 +104,7 @@ class Stopping:
         except (Unavailable, OutcomeUnknown, TimeoutError):
             if not force:
                 raise Unavailable("the store cannot be reached, so nothing can be handed over; `unios down --all` stops all the same") from None
+            self._store_away = True
             return [record for record in self._node.processes.values.values() if record.node == self._node.name and record.state in LIVE]
         return [record for record in map(decode, result.records) if record.node == self._node.name and record.state in LIVE]
 
@@ -115,9 +125,7 @@ class Stopping:
                 return claims.claimed(seen, "", why)
             return claims.ended(claims.stopped(seen), 143, 15, f"it was ended since {why}", node.wall_ms())
 
-        with contextlib.suppress(NotFound, TimeoutError):
-            async with asyncio.timeout(STORE_S):
-                await node.records.change_own(node.name, record.pid, record.incarnation, change)
+        await self._at_store(node.records.change_own(node.name, record.pid, record.incarnation, change))
 
     async def _end_tree(self, record: ProcessRecord, *, term: bool) -> None:
         """Ask the program to end, then kill the tree; with `term` false another incarnation has the name already."""

@@ -59,7 +59,7 @@ def join(session: Session, given: Given) -> int:
 
 
 def _invite(session: Session, given: Given) -> int:
-    token = nodes.make_token(session.connection, ttl_s=given.number("ttl"))
+    token = nodes.make_token(session.connection, ttl_s=given.number("ttl"), root=given.flag("root"))
     if session.json:
         session.print_json({"token": token.token, "expires_ms": token.expires_ms, "addresses": token.addresses})
         return 0
@@ -112,6 +112,7 @@ WORDS = {
         _LISTEN,
         _ADVERTISE,
         _NAME,
+        Option("root", "--root", text="Trust the joining machine's root as root of the whole system (for making a token)."),
         Option("ttl", "--ttl", metavar="SECONDS", number=True, text="How long the token made is good."),
         argument="[TOKEN]",
         one=True,

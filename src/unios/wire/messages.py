@@ -28,7 +28,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
-    """`node`: to be done by that node, empty for the one that reads it. `user`: on whose behalf; only kernels are believed."""
+    """`node`: to be done by that node, empty for the one that reads it. `user`: on whose behalf; only kernels are believed.
+    `hops`: how many kernels have passed it on because the process it is about was elsewhere."""
 
     id: int
     op: str
@@ -36,6 +37,7 @@ class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     node: str = ""
     user: str = ""
     descriptors: int = 0
+    hops: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):

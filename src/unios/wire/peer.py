@@ -135,6 +135,7 @@ class Call:
         self.op = request.op
         self.node = request.node
         self.user = request.user
+        self.hops = request.hops
         self.body = request.body
         self.descriptors = descriptors
         self._id = request.id
@@ -281,9 +282,10 @@ class Peer:
         user: str = "",
         descriptors: Sequence[int] = (),
         timeout_ms: int | None = None,
+        hops: int = 0,
     ) -> Any:
         """Ask once and return the answer; raise what the other side raised. For descriptors in an answer use the next one."""
-        raw, received = await self._ask(op, body, node, user, descriptors, timeout_ms)
+        raw, received = await self._ask(op, body, node, user, descriptors, timeout_ms, hops)
         for descriptor in received:
             os.close(descriptor)
         return _answer(raw, type_)
@@ -295,14 +297,14 @@ class Peer:
         return await self._ask(op, body, node, user, (), timeout_ms)
 
     async def _ask(
-        self, op: str, body: object, node: str, user: str, descriptors: Sequence[int], timeout_ms: int | None
+        self, op: str, body: object, node: str, user: str, descriptors: Sequence[int], timeout_ms: int | None, hops: int = 0
     ) -> tuple[msgspec.Raw, list[int]]:
         id_ = self._begin()
         payload = pack(body)
         future: asyncio.Future[tuple[msgspec.Raw, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = future
         try:
-            self.send(Request(id_, op, payload, node, user, len(descriptors)), descriptors)
+            self.send(Request(id_, op, payload, node, user, len(descriptors), hops), descriptors)
             if timeout_ms is None:
                 return await future
             return await asyncio.wait_for(future, timeout_ms / 1000)
@@ -318,11 +320,11 @@ class Peer:
             if future.cancelled():
                 self.send(Cancel(id_))
 
-    def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", descriptors: Sequence[int] = ()) -> Stream:
+    def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", descriptors: Sequence[int] = (), hops: int = 0) -> Stream:
         """Ask for many answers."""
         id_ = self._begin()
         stream = Stream(self, id_)
-        self.send(Request(id_, op, pack(body), node, user, len(descriptors)), descriptors)
+        self.send(Request(id_, op, pack(body), node, user, len(descriptors), hops), descriptors)
         self._streams[id_] = stream
         return stream
 
@@ -420,6 +422,7 @@ class Peer:
         """Let go of a request; a task that is cancelled before it began has done nothing of `_serve`."""
         del self._calls[id_]
         call._inbox.discard()
+        call._inbox.end(Unavailable(f"{call.op} has ended"))  # for whoever still reads its items
         for descriptor in call.take_descriptors():
             os.close(descriptor)
         if task.cancelled():
