@@ -17,7 +17,7 @@ HUNG_MS = 600
 RESTART_DELAY_MS_MAX = 10_000
 RESTART_DELAY_MS_FIRST = 50
 RESTART_WINDOW_MS = 10_000
-"""Deaths that are further apart than this do not add up."""
+"""What has run for longer than this before it died begins anew in the count of its deaths."""
 
 # wire
 FRAME_BYTES_MAX = 8 * 1024 * 1024

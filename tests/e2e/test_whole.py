@@ -56,7 +56,7 @@ def test_output_passes_through_unchanged_and_whole(whole: System) -> None:
 def test_stdin_reaches_the_program(whole: System) -> None:
     data = os.urandom(3_000_000)
     done = subprocess.run(
-        [*whole.prefix, "unios"][:0] + [whole_unios(), "run", "--", "cat"], env=whole.env, input=data, capture_output=True, timeout=60
+        [*[*whole.prefix, "unios"][:0], whole_unios(), "run", "--", "cat"], env=whole.env, input=data, capture_output=True, timeout=60
     )
     assert done.returncode == 0 and done.stdout == data
 

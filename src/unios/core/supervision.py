@@ -3,7 +3,7 @@
 Source: the reincarnation server of MINIX 3 (Herder et al. 2006). Invariants:
 - a part that runs is never started a second time;
 - one that has not beaten for HUNG_MS is killed once, but not for time in which the supervisor itself did not run;
-- the first death is answered at once; deaths that follow each other within RESTART_WINDOW_MS are answered ever more slowly, up to a bound.
+- the first death is answered at once; deaths of a part that ran for less than RESTART_WINDOW_MS each time are answered ever more slowly, up to a bound.
 """
 
 from collections.abc import Iterable
@@ -63,7 +63,7 @@ Order = Start | Kill
 class Part:
     """One part as the supervisor knows it."""
 
-    __slots__ = ("deaths", "died_ms", "due_ms", "killed", "name", "pid", "reason", "restarts", "since_ms")
+    __slots__ = ("deaths", "due_ms", "killed", "name", "pid", "reason", "restarts", "since_ms")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,7 +71,6 @@ class Part:
         self.since_ms = 0
         self.due_ms = 0
         self.deaths = 0
-        self.died_ms = 0
         self.restarts = 0
         self.killed = ""
         self.reason = ""
@@ -147,9 +146,7 @@ class Supervision:
         part = self._parts.get(event.name)
         if part is None or part.pid != event.pid:
             return []
-        together = part.deaths > 0 and event.now_ms - part.died_ms <= RESTART_WINDOW_MS
-        part.deaths = part.deaths + 1 if together else 1
-        part.died_ms = event.now_ms
+        part.deaths = part.deaths + 1 if event.now_ms - part.since_ms <= RESTART_WINDOW_MS else 1
         part.restarts += 1
         part.pid = 0
         how = f"signal {event.signal}" if event.signal else f"exit code {event.code}" if event.code >= 0 else "an unknown cause"

@@ -18,7 +18,7 @@ from unios import errors
 from unios.core import membership as members
 from unios.core.journal import Journal
 from unios.core.membership import Membership
-from unios.core.nodes import Alive, NodeRecord, node_key
+from unios.core.nodes import Alive, NodeRecord, may_speak_for, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, system
@@ -31,7 +31,7 @@ from unios.kernel.events import Events
 from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.links import Links, split_address
 from unios.kernel.node_operations import NodeOperations, service_view
-from unios.kernel.port_operations import STORE, PortOperations
+from unios.kernel.port_operations import SERVICES, STORE, PortOperations
 from unios.kernel.ports import Broker, PortRecord
 from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.reconciling import Reconciling
@@ -39,6 +39,7 @@ from unios.kernel.records import Records
 from unios.kernel.registration import Registration
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
+from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
@@ -89,7 +90,10 @@ class Node:
         self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
-        self.port_operations = PortOperations(self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket)
+        self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
+        self.port_operations = PortOperations(
+            self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate
+        )
         self._offer()
 
     @staticmethod
@@ -227,6 +231,8 @@ class Node:
 
     def _places(self, name: str) -> Iterable[str]:
         found = [r for r in self.port_records.values.values() if r.name == name and r.node != self.name]
+        if name in SERVICES:  # what is asked of a service is told to its node: it must be trusted with as much as this one
+            found = [r for r in found if self._covers(r.node)]
         ready = {node: self.membership.view(node)[0] for node in (record.node for record in found)}
         records = self.nodes.values
         near = self.system.machine
@@ -236,6 +242,11 @@ class Node:
             return (0 if ready[node] == "ready" else 1, record is None or record.machine != near, node)
 
         return [node for node in sorted((record.node for record in found), key=distance) if ready[node] in ("ready", "suspect")]
+
+    def _covers(self, name: str) -> bool:
+        """Whether that node speaks for everybody for whom this one does."""
+        record = self.nodes.values.get(node_key(name))
+        return record is not None and all(may_speak_for(record.users, user) for user in self.identity.users)
 
     async def _wait_place(self, name: str) -> None:
         """Wait until something about ports has changed; the caller looks again."""

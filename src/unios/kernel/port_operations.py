@@ -6,20 +6,24 @@ node, the far end of the caller's descriptor is this kernel, which relays bytes 
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from unios.core.gate import is_trusted
 from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.kernel.callers import Caller
+from unios.kernel.callers import Caller, user_of
 from unios.kernel.links import Links
 from unios.kernel.ports import Broker
+from unios.kernel.store_gate import StoreGate
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
 
 CHUNK_BYTES: Final = 128 * 1024
 STORE: Final = "store"
-"""The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect."""
+"""The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect. Another kernel that speaks for
+ordinary users gets the gate (store_gate.py) instead."""
 
 SERVICES: Final = frozenset({"placement", "recovery"})
 """Names that only the system's own services may take."""
@@ -38,6 +42,7 @@ class PortOperations:
         wait_place: Callable[[str], Awaitable[None]],
         publish: Callable[[str], Awaitable[None]],
         open_store: OpenStore,
+        gate: StoreGate,
     ) -> None:
         self._broker = broker
         self._links = links
@@ -45,6 +50,7 @@ class PortOperations:
         self._wait_place = wait_place
         self._publish = publish
         self._open_store = open_store
+        self._gate = gate
         self._pumps: set[asyncio.Task[None]] = set()
 
     async def listen(self, caller: Caller, call: Call) -> object:
@@ -109,8 +115,11 @@ class PortOperations:
         """For another kernel: connect to a port of this node and pass the bytes; the first item says that it is connected."""
         body = call.decode(Connect)
         if body.name == STORE:
-            if not caller.privileged:
-                raise Denied("only the system's own services may use the store")
+            if not caller.users:
+                raise Denied("only kernels reach the store over another kernel")
+            if not (caller.privileged and is_trusted(caller.users, user_of(os.geteuid()))):
+                await self._gate.serve(caller, call)
+                return Empty()
             near = await self._open_store()
         else:
             _id, near = self._broker.connect(body.name, caller)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from unios.core import claims
+from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
 from unios.errors import Denied, NotFound, PeerRestarted, Unavailable
 from unios.kernel.callers import account_of, user_of
@@ -84,6 +85,8 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, 
     account = account_of(record.user)
     if account is None:
         raise NotFound(f"{node.name} has no user {record.user}")
+    if not may_speak_for(node.identity.users, record.user):
+        raise Denied(f"{node.name} runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
     uid, gid, groups, home = account
     if os.geteuid() not in (0, uid):
         raise Denied(f"{node.name} belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unios.core.nodes import NodeRecord, TokenRecord, node_key
+from unios.core.nodes import NodeRecord, TokenRecord, may_speak_for, node_key
 from unios.errors import CallerError, Denied, Unavailable
 from unios.kernel import certificates
 from unios.kernel.certificates import Identity
@@ -169,7 +169,7 @@ def _granted(granted: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ..
     """Return for whom a joining node may speak. `wanted`: "*" and "root" from one that runs as root, else its user."""
     if "root" in wanted or "*" in wanted:
         return granted
-    found = tuple(user for user in wanted if user in granted or ("*" in granted and user != "root"))
+    found = tuple(user for user in wanted if may_speak_for(granted, user))
     if not found:
         raise Denied(f"the token is for {', '.join(granted)}, and this node would run as {', '.join(wanted)}")
     return found

@@ -66,7 +66,7 @@ class Recovery:
 
     def _is_news(self, record: ProcessRecord) -> bool:
         waits = claims.wants_restart(record) or (record.state == "pending" and not record.node)
-        return waits and (record.pid, record.incarnation) not in self._claiming
+        return waits and self._view.speaks_for(self._me, record.user) and (record.pid, record.incarnation) not in self._claiming
 
     async def _look_again(self) -> None:
         rounds = 0
@@ -76,15 +76,22 @@ class Recovery:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), EVERY_S)
             rounds += 1
-            if rounds % TIDY_EVERY == 0 and self._view.survivors()[:1] == [self._me]:
+            if rounds % TIDY_EVERY == 0 and self._view.tidier() == self._me:
                 with contextlib.suppress(UniosError):
                     await self._tidy()
 
     def _look(self) -> None:
-        records = list(self._view.processes.values.values())
-        survivors = self._view.survivors()
-        if self._me not in survivors:
+        if self._me not in self._view.survivors():
             return
+        by_user: dict[str, list[ProcessRecord]] = {}
+        for record in self._view.processes.values.values():
+            by_user.setdefault(record.user, []).append(record)
+        for user, records in by_user.items():
+            survivors = self._view.survivors(user)
+            if self._me in survivors:
+                self._look_at(records, survivors)
+
+    def _look_at(self, records: list[ProcessRecord], survivors: list[str]) -> None:
         holders = {record.node for record in records if record.state in LIVE and record.node}
         for node in holders:
             state, _reason = self._view.membership.view(node)

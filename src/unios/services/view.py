@@ -6,7 +6,7 @@ from collections.abc import Callable
 from unios.client.aio import Kernel
 from unios.core import membership as members
 from unios.core.membership import Change, Membership
-from unios.core.nodes import Alive, NodeRecord
+from unios.core.nodes import Alive, NodeRecord, may_speak_for, node_key
 from unios.core.placement import Candidate
 from unios.core.processes import LIVE, ProcessRecord
 from unios.store.client import StoreClient
@@ -52,9 +52,18 @@ class View:
             if record.name in ready and not record.stopped
         ]
 
-    def survivors(self) -> list[str]:
-        """Return the nodes whose services may act."""
-        return self.membership.names("ready")
+    def survivors(self, user: str = "") -> list[str]:
+        """Return the nodes whose services may act; with `user` for that user's processes."""
+        return [name for name in self.membership.names("ready") if not user or self.speaks_for(name, user)]
+
+    def speaks_for(self, node: str, user: str) -> bool:
+        """Return whether that node may run and record processes of that user."""
+        record = self.nodes.values.get(node_key(node))
+        return record is not None and may_speak_for(record.users, user)
+
+    def tidier(self) -> str:
+        """Return the node that keeps the records within their bounds: one that speaks for root, if any does, since it may delete what is everybody's."""
+        return next(iter(self.survivors("root") or self.survivors()), "")
 
     async def run(self) -> None:
         """Keep the mirrors; ends only by cancellation."""

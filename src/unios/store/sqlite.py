@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NU
 FORMAT: Final = 1
 CHECKPOINT_PAGES: Final = 1_000
 TRIM_EVERY: Final = 256
-RANGE_BYTES_MAX: Final = FRAME_BYTES_MAX // 2
+RANGE_BYTES_MAX: Final = FRAME_BYTES_MAX - 1024 * 1024
 """A range answers about so much, and at least one record: what is more would fit into no message."""
 LEASE_ID_MAX: Final = 2**63 - 1
 RECORD_BYTES: Final = 64

@@ -1,0 +1,68 @@
+"""Supervision: starts, hangs, deaths and back-off."""
+
+from unios.core.supervision import STARTING_MS, Died, Kill, Order, Start, Started, Supervision, Tick
+from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_MAX, RESTART_WINDOW_MS
+
+
+def run(decider: Supervision, start: int, end: int, beats: dict[str, int]) -> list[Order]:
+    """Tick regularly; return all orders."""
+    return [order for now in range(start, end, BEAT_MS) for order in decider.on(Tick(now, beats))]
+
+
+def started() -> Supervision:
+    decider = Supervision(["kernel"])
+    assert decider.on(Tick(10_000, {})) == [Start("kernel")]
+    assert decider.on(Started("kernel", 5, 10_000)) == []
+    return decider
+
+
+def test_what_runs_is_not_started_again() -> None:
+    assert run(started(), 10_010, 10_500, {"kernel": 10_400}) == []
+
+
+def test_what_hangs_is_killed_once_and_what_has_never_beaten_has_more_time() -> None:
+    decider = started()
+    orders = run(decider, 10_010, 14_000, {"kernel": 10_100})
+    assert len(orders) == 1 and isinstance(orders[0], Kill) and orders[0].pid == 5
+    assert run(started(), 10_010, 10_000 + STARTING_MS - BEAT_MS, {"kernel": 0}) == []
+    assert len(run(started(), 10_010, 10_000 + STARTING_MS + 3 * BEAT_MS, {})) == 1
+
+
+def test_the_supervisors_own_pause_is_not_held_against_anybody() -> None:
+    decider = started()
+    run(decider, 10_010, 10_400, {"kernel": 10_300})
+    assert decider.on(Tick(60_000, {"kernel": 10_300})) == []
+    assert run(decider, 60_100, 60_000 + HUNG_MS, {"kernel": 10_300}) == []
+    assert len(run(decider, 60_000 + HUNG_MS, 60_000 + 2 * HUNG_MS, {"kernel": 10_300})) == 1
+
+
+def test_the_first_death_is_answered_at_once_and_a_row_of_them_ever_more_slowly() -> None:
+    decider, now, waits = started(), 10_100, []
+    assert decider.on(Died("kernel", 5, -1, 9, now)) == [Start("kernel")]
+    for pid in range(6, 22):
+        decider.on(Started("kernel", pid, now))
+        died = now + 1
+        assert decider.on(Died("kernel", pid, 70, 0, died)) == []
+        now = died
+        while not decider.on(Tick(now, {})):
+            now += 10
+        waits.append(now - died)
+    assert waits == sorted(waits) and waits[-1] <= RESTART_DELAY_MS_MAX + 10 and waits[3] > waits[0]
+    part = decider.status()[0].describe()
+    assert part["restarts"] == 17 and part["state"] == "waiting" and "exit code 70" in str(part["reason"])
+
+
+def test_deaths_that_are_far_apart_do_not_add_up() -> None:
+    decider = started()
+    assert decider.on(Died("kernel", 5, -1, 9, 10_100)) == [Start("kernel")]
+    decider.on(Started("kernel", 6, 10_100))
+    assert decider.on(Died("kernel", 6, -1, 9, 10_101 + RESTART_WINDOW_MS)) == [Start("kernel")]
+
+
+def test_news_of_a_predecessor_is_ignored() -> None:
+    decider = started()
+    assert decider.on(Died("kernel", 4, -1, 9, 10_050)) == []
+    decider.add("store")
+    assert decider.on(Tick(10_100, {})) == [Start("store")]
+    decider.remove("store")
+    assert decider.on(Died("store", 9, 0, 0, 10_200)) == []
