@@ -33,6 +33,7 @@ from unios.wire.messages import (
     Reply,
     Request,
     agree,
+    cost,
     decode,
     encode,
     pack,
@@ -68,7 +69,7 @@ class Asked:
 
     def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
         self._items.append((body, descriptors))
-        self._held += len(memoryview(body))
+        self._held += cost(body)
         if self._held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
             raise ProtocolError("the peer sent answers without credit")
 
@@ -98,7 +99,7 @@ class Asked:
             self._channel.read_until(deadline, self.op)
         body, descriptors = self._items.popleft()
         _close(descriptors)
-        size = len(memoryview(body))
+        size = cost(body)
         self._held -= size
         self._owed += size
         if self._owed >= STREAM_WINDOW_BYTES // 4 and not self.ended:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from unios.errors import Compacted
-from unios.limits import EVENTS_KEPT
 from unios.store.model import Put, Record, Revision, Store
+from unios.store.pages import every
 from unios.wire.operations import EventView
 
 PREFIX = "/events/"
@@ -38,15 +38,7 @@ class Events:
 
     async def past(self, last: int) -> tuple[list[EventView], Revision]:
         """Return the newest `last` events (0: all), oldest first, and the revision up to which they are complete."""
-        records: list[Record] = []
-        after, first = "", None
-        while True:
-            result, revision = await self._store.range(PREFIX, prefix=True, after=after)
-            first = first or revision
-            records.extend(result.records)
-            if not result.more:
-                break
-            after = result.records[-1].key
+        records, first = await every(self._store, PREFIX)
         views = [view for record in records[-last:] if (view := _view(record)) is not None]
         return views, first
 
@@ -61,12 +53,6 @@ class Events:
                             yield view
             except Compacted:
                 _views, after = await self.past(1)
-
-    async def trim(self) -> None:
-        """Delete the oldest beyond the bound. Idempotent; any node may do it."""
-        result, _revision = await self._store.range(PREFIX, prefix=True)
-        for record in result.records[: max(0, len(result.records) - EVENTS_KEPT)]:
-            await self._store.delete(record.key)
 
 
 def _view(record: Record) -> EventView | None:

@@ -7,6 +7,7 @@ still end to end. A peer without a certificate may only ask to join. A link that
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,9 @@ from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
 
 TICK_S: Final = 0.05
+ADDRESS: Final = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?|(?P<bare>[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,})"
+)
 LinkHandler = Callable[[Caller, Call], Awaitable[object]]
 Join = Callable[[Call], Awaitable[object]]
 OnLink = Callable[[str, bool, str], None]
@@ -125,6 +129,9 @@ class Links:
                 await self._established(tls, identity, via=via, dialled=False)
         except (UniosError, TimeoutError) as error:
             tls.close(str(error))
+        except asyncio.CancelledError:
+            tls.close("given up")
+            raise
 
     async def _serve_stranger(self, tls: TlsTransport) -> None:
         peer = Peer(tls, self._only_join, role="kernel", facts=self._facts)
@@ -187,7 +194,7 @@ class Links:
             if identity is None or identity.node != name:
                 raise ProtocolError(f"at {attempt.address or attempt.via} is {identity.node if identity else 'nobody'}, not {name}")
             self._start(self._established(tls, identity, via=attempt.via, dialled=True))
-        except (OSError, UniosError, TimeoutError) as error:
+        except (OSError, UniosError, TimeoutError, ValueError) as error:  # ValueError: a name that is none
             if tls is not None:
                 tls.close("given up")
             self._reasons[name] = str(error) or "no answer"
@@ -422,13 +429,9 @@ async def _join_ends(call: Call, onward: Stream) -> None:
 
 def split_address(address: str, default_port: int = 0) -> tuple[str, int]:
     """Return host and port of HOST[:PORT] or [HOST6]:PORT. Raises CallerError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or (address.count(":") > 1 and not address.startswith("[")):
-        host, port = address, ""
-    try:
-        number = int(port) if port else default_port
-    except ValueError:
-        raise CallerError(f"{address!r} is no address: write HOST or HOST:PORT") from None
-    if not host or not 0 <= number <= 65_535:
-        raise CallerError(f"{address!r} is no address: write HOST or HOST:PORT")
-    return host.strip("[]"), number
+    match = ADDRESS.fullmatch(address)
+    host = (match["six"] or match["host"] or match["bare"]) if match else ""
+    port = int(match["port"] or default_port) if match else -1
+    if not host or not 0 <= port <= 65_535:
+        raise CallerError(f"{address[:80]!r} is no address: write HOST or HOST:PORT")
+    return host, port

@@ -20,6 +20,7 @@ from unios.kernel.records import decode
 from unios.kernel.streams import NAMES, Name, StreamReader
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
+from unios.store.pages import every
 from unios.wire.operations import Chunk, Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Signal, Spawn, Spawned
 from unios.wire.peer import Call
 
@@ -72,15 +73,8 @@ class ProcessOperations:
     async def list(self, caller: Caller, call: Call) -> object:
         """The processes of the system, sorted by pid; linearizable."""
         ended = call.decode(ListProcesses).ended
-        views: list[ProcessView] = []
-        after = ""
-        while True:
-            result, _revision = await self._node.store.range("/processes/", prefix=True, after=after)
-            records = map(decode, result.records)
-            views.extend(view(record) for record in records if ended or record.state in LIVE)
-            if not result.more:
-                return _bounded(views)
-            after = result.records[-1].key
+        records, _revision = await every(self._node.store, "/processes/")
+        return _bounded([view(record) for record in map(decode, records) if ended or record.state in LIVE])
 
     async def wait(self, caller: Caller, call: Call) -> object:
         """The process once it has ended, or as it stands at the timeout."""

@@ -13,6 +13,7 @@ from unios.kernel import spawning
 from unios.kernel.clocks import boot_ms
 from unios.kernel.records import decode
 from unios.limits import OUTPUT_KEPT_BYTES, SPAWN_GRACE_MS
+from unios.store.pages import every
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -60,14 +61,8 @@ class Reconciling:
         await self._compare(confirm=True)
 
     async def _read(self) -> dict[int, ProcessRecord]:
-        records: dict[int, ProcessRecord] = {}
-        after = ""
-        while True:
-            result, _revision = await self._node.store.range("/processes/", prefix=True, after=after)
-            records.update((record.pid, record) for record in map(decode, result.records))
-            if not result.more:
-                return records
-            after = result.records[-1].key
+        records, _revision = await every(self._node.store, "/processes/")
+        return {record.pid: record for record in map(decode, records)}
 
     async def _compare(self, *, confirm: bool) -> None:
         async with self._lock:

@@ -14,6 +14,7 @@ from unios.ids import LeaseId
 from unios.kernel.ports import port_key
 from unios.limits import LEASE_TTL_MS
 from unios.store.model import Compare, Delete, Put, Transaction
+from unios.store.pages import every
 from unios.wire.messages import PROTOCOL_MAX
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class Registration:
 
     async def _tidy_ports(self) -> None:
         """Listeners of a kernel that died are gone: those that come back publish again."""
-        result, _revision = await self._node.store.range("/ports/", prefix=True)
-        mine = [record.key for record in result.records if record.key.rpartition("/")[2] == self._node.name]
+        records, _revision = await every(self._node.store, "/ports/")
+        mine = [record.key for record in records if record.key.rpartition("/")[2] == self._node.name]
         gone = [key for key in mine if not self._node.broker.has(key[len("/ports/") :].rpartition("/")[0])]
         if gone:
             await self._node.store.transact(Transaction(then=tuple(Delete(key) for key in gone[:256])))

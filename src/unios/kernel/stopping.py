@@ -16,6 +16,7 @@ from unios.errors import CallerError, NotFound, OutcomeUnknown, Unavailable, Uni
 from unios.kernel import runfiles
 from unios.kernel.records import decode
 from unios.store.model import Compare, Delete, Put, Transaction
+from unios.store.pages import every
 from unios.wire.operations import Leave
 from unios.wire.peer import Peer
 
@@ -100,13 +101,13 @@ class Stopping:
     async def _records(self, *, force: bool) -> list[ProcessRecord]:
         try:
             async with asyncio.timeout(STORE_S):
-                result, _revision = await self._node.store.range("/processes/", prefix=True)
+                records, _revision = await every(self._node.store, "/processes/")
         except (Unavailable, OutcomeUnknown, TimeoutError):
             if not force:
                 raise Unavailable("the store cannot be reached, so nothing can be handed over; `unios down --all` stops all the same") from None
             self._store_away = True
             return [record for record in self._node.processes.values.values() if record.node == self._node.name and record.state in LIVE]
-        return [record for record in map(decode, result.records) if record.node == self._node.name and record.state in LIVE]
+        return [record for record in map(decode, records) if record.node == self._node.name and record.state in LIVE]
 
     def _can_move(self, record: ProcessRecord, elsewhere: list[str]) -> bool:
         if claims.on_loss(record) != "again" or record.pinned == self._node.name:

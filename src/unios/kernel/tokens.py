@@ -18,6 +18,7 @@ from unios.kernel import certificates
 from unios.kernel.certificates import Identity
 from unios.limits import LEASE_TTL_MS_MAX
 from unios.store.model import Compare, Put, Record, Transaction
+from unios.store.pages import every
 from unios.wire.operations import JoinAsk, Joined, JoinGreeting, MakeToken, Token
 from unios.wire.peer import Call
 
@@ -48,7 +49,7 @@ def decode(token: str) -> TokenText:
         if body == token.strip():
             raise ValueError("no prefix")
         return msgspec.msgpack.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=TokenText)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise CallerError("this is no token of unios, or a part of it is missing: `unios join` on a machine of the system makes one") from error
 
 
@@ -157,8 +158,7 @@ class Tokens:
             if msgspec.msgpack.decode(result.records[0].value, type=NodeRecord).state == "left":
                 return wish, Compare(node_key(wish), "modified", "==", result.records[0].modified)
             raise CallerError(f"there is a node {wish} already: choose another name")
-        result, _revision = await self._node.store.range("/nodes/", prefix=True)
-        taken = {record.key for record in result.records}
+        taken = {record.key for record in (await every(self._node.store, "/nodes/"))[0]}
         number = 1
         while node_key(f"n{number}") in taken:
             number += 1

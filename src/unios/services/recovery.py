@@ -21,6 +21,7 @@ from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
 from unios.services.starter import Starter
 from unios.services.view import View
 from unios.store.model import Delete, Put, Transaction
+from unios.store.pages import every
 from unios.wire.home import NodeFolder
 from unios.wire.operations import EventView
 
@@ -180,15 +181,15 @@ class Recovery:
     async def _tidy(self) -> None:
         """Delete the oldest events and the records of processes that ended long ago, with what belongs to them."""
         store = self._view.store
-        result, _revision = await store.range("/events/", prefix=True)
-        surplus = [record.key for record in result.records[: max(0, len(result.records) - EVENTS_KEPT)]]
+        events, _revision = await every(store, "/events/")
+        surplus = [record.key for record in events[: max(0, len(events) - EVENTS_KEPT)]]
         ended = [r for r in self._view.processes.values.values() if r.state in ENDED and not claims.wants_restart(r)]
         ended.sort(key=lambda record: record.ended_ms)
         for record in ended[: max(0, len(ended) - RECORDS_ENDED_KEPT)]:
             surplus += [process_key(record.pid), spec_key(record.pid)]
         gone = {b"%d" % int(key.rpartition("/")[2]) for key in surplus if key.startswith("/processes/")}
-        requests, _revision = await store.range("/requests/", prefix=True)
-        surplus += [record.key for record in requests.records if record.value in gone]
+        requests, _revision = await every(store, "/requests/")
+        surplus += [record.key for record in requests if record.value in gone]
         for start in range(0, len(surplus), 256):
             await store.transact(Transaction(then=tuple(Delete(key) for key in surplus[start : start + 256])))
 

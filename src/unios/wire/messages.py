@@ -16,6 +16,13 @@ from unios.errors import ProtocolError
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
+ITEM_COST: Final = 64
+"""What each item counts against the window beside its own bytes: an empty one takes room too."""
+
+
+def cost(body: msgspec.Raw) -> int:
+    """Return what an item takes of the window that Credit grants."""
+    return len(memoryview(body)) + ITEM_COST
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):

@@ -32,6 +32,7 @@ from unios.wire.messages import (
     Reply,
     Request,
     agree,
+    cost,
     decode,
     encode,
     pack,
@@ -93,7 +94,7 @@ class _Inbox:
 
     def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
         self._items.append((body, descriptors))
-        self._held += len(memoryview(body))
+        self._held += cost(body)
         if self._held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
             raise ProtocolError("the peer sent items without credit")
         self._arrived.set()
@@ -112,7 +113,7 @@ class _Inbox:
             self._arrived.clear()
             await self._arrived.wait()
         item = self._items.popleft()
-        size = len(memoryview(item[0]))
+        size = cost(item[0])
         self._owed += size
         self._held -= size
         if self._owed >= STREAM_WINDOW_BYTES // 4:
@@ -157,7 +158,7 @@ class Call:
     async def send(self, item: object, descriptors: Sequence[int] = ()) -> None:
         """Send one of many answers; waits for room. The descriptors stay the caller's."""
         body = pack(item)
-        await self._window.take(len(memoryview(body)))
+        await self._window.take(cost(body))
         self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors)
         await self.peer.transport.drain()
 
@@ -213,7 +214,7 @@ class Stream:
     async def send(self, item: object) -> None:
         """Send one item to the answering side; waits for room."""
         body = pack(item)
-        await self._window.take(len(memoryview(body)))
+        await self._window.take(cost(body))
         if self._inbox.ended:
             raise self._inbox.failure or Unavailable("the request has been answered: it takes no more items")
         self._peer.send(Item(self._id, body))
