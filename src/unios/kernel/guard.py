@@ -313,8 +313,10 @@ class Guard:
         tree.try_save()
 
     def _buried(self, tree: Tree) -> None:
-        """The init process is no more: whatever it left undone is done here."""
+        """The init process is no more: whatever it left undone is done here. A start that was refused may have a successor of the same name."""
         self._connected.pop(tree, None)
+        if self._trees.get((tree.pid, tree.incarnation), tree) is not tree:
+            return
         freezer.release(self.folder, tree.name)
         if tree.state == "starting" and tree.init.pid and not os.path.exists(f"{tree.folder}/exit.json") and tree.answers:
             self._failed(tree, "unavailable", "the init of the tree died before it could start the program")
