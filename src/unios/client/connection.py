@@ -33,6 +33,7 @@ class Connection:
         self.role = role
         self._channel: Channel | None = None
         self._relayed = ""
+        self._services: dict[str, Channel] = {}
 
     def __enter__(self) -> "Connection":
         return self
@@ -45,6 +46,16 @@ class Connection:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        for service in self._services.values():
+            service.close()
+        self._services.clear()
+
+    def service(self, name: str, connect: Callable[[], Channel]) -> Channel:
+        """Return a channel to a service's port, the same one while it lasts."""
+        found = self._services.get(name)
+        if found is None or found.is_closed:
+            found = self._services[name] = connect()
+        return found
 
     def again(self) -> "Connection":
         """Return another connection to the same system and node."""

@@ -43,9 +43,9 @@ def submit(connection: Connection, program: Program) -> Submitted:
     request = Submit(program, os.urandom(16).hex())
 
     def attempt() -> Submitted:
-        with _placement(connection) as placement:
-            submitted: Submitted = placement.call("submit", request, Submitted, timeout_s=SUBMIT_TIMEOUT_MS / 1000)
-            return submitted
+        placement = connection.service("placement", lambda: _placement(connection))
+        submitted: Submitted = placement.call("submit", request, Submitted, timeout_s=SUBMIT_TIMEOUT_MS / 1000)
+        return submitted
 
     return connection.persist(attempt)
 

@@ -188,10 +188,9 @@ def _put_alive(member: Member, put: _Put) -> None:
 
 
 def _put_port(member: Member, put: _Put) -> None:
-    _own(member, put.key, _node_in("ports", put.name))
     record = _decoded(put, _Port)
     if f"{record.name}/{record.node}" != put.name or record.node != member.node:
-        raise Denied(f"{put.key[:80]} describes another port")
+        raise Denied(f"{put.key[:80]} is not where a port of {member.node} is described, or describes another one")
     if not member.speaks_for(record.owner):
         raise Denied(f"{member.node} does not speak for {record.owner[:80]}, whose port {put.key[:80]} would be")
 

@@ -12,6 +12,7 @@ NEW_MOUNTS: Final = 0x00020000
 NEW_USER: Final = 0x10000000
 NEW_PIDS: Final = 0x20000000
 _PIDFD: Final = 0x1000
+_INTO_CGROUP: Final = 0x2_0000_0000
 _SYS_CLONE3: Final = 435
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
@@ -30,15 +31,19 @@ def _failed(what: str) -> OSError:
     return OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def clone3(flags: int = 0, pid: int = 0) -> tuple[int, int]:
+def clone3(flags: int = 0, pid: int = 0, cgroup: int = -1) -> tuple[int, int]:
     """Fork into new namespaces; return (pid, pidfd) to the parent and (0, -1) to the child.
 
-    `pid`: what the child's getpid() shall return in its pid namespace, 0 for any; needs the capabilities of that namespace's owner. Raises OSError.
+    `pid`: what the child's getpid() shall return in its pid namespace, 0 for any; needs the capabilities of that namespace's owner.
+    `cgroup`: descriptor of a group of version 2 in which the child begins, -1 for none: to be moved there later takes a grace period of
+    the kernel, often 10 ms. Raises OSError.
     """
+    flags |= _INTO_CGROUP if cgroup >= 0 else 0
     pidfd, tids = ctypes.c_int(-1), (ctypes.c_int * 1)(pid)
     arguments = (ctypes.c_uint64 * 11)(
         *(flags | _PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0),
-        *((ctypes.addressof(tids), 1, 0) if pid else (0, 0, 0)),
+        *((ctypes.addressof(tids), 1) if pid else (0, 0)),
+        max(0, cgroup),
     )
     ctypes.pythonapi.PyOS_BeforeFork()
     found = _libc.syscall(ctypes.c_long(_SYS_CLONE3), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))

@@ -70,6 +70,15 @@ class Freezer:
         if self._place:
             os.makedirs(self._path, exist_ok=True)
 
+    def open_group(self) -> int:
+        """Return a descriptor of the group for a program to begin in, -1 if it has to `join` by itself."""
+        if self._place is None or self._place.version != "v2":
+            return -1
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+
     def join(self) -> None:
         """Put the calling process, the program to be, into the group, before it gives up any right. Raises OSError."""
         if self._place:

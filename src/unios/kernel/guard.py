@@ -34,6 +34,8 @@ from unios.limits import BEAT_MS, TREES_PER_NODE_MAX
 OLDER_END_S: Final = 5.0
 """How long a spawn waits for an older incarnation of the same process to die."""
 CONNECT_AGAIN_S: Final = 0.5
+SPARE_PAUSE_S: Final = 0.003
+"""A start in progress has the processor for so long before the next spare is made."""
 
 
 class Guard:
@@ -207,7 +209,10 @@ class Guard:
                 break
             self._waiting.remove(entry)
             self._hand_over(*entry, spare)
-        self._spares.want(len(self._waiting))
+        if self._waiting:
+            self._spares.want(len(self._waiting))
+        else:
+            self.loop.after(SPARE_PAUSE_S, lambda: self._spares.want(len(self._waiting)))  # not while the program is being started
 
     def _hand_over(self, tree: Tree, fields: dict[str, Any], spare: spares.Spare) -> None:
         tree.init, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.namespaces

@@ -106,8 +106,9 @@ class Init:
     def _start(self) -> None:
         stdin = os.pipe2(os.O_CLOEXEC) if self.job.stdin else None
         self._report, report = os.pipe2(os.O_CLOEXEC)
+        group = self.freezer.open_group()
         try:
-            pid, pidfd = clone.clone3(0, self.job.pid if self.namespaces else 0)
+            pid, pidfd, joined = self._clone(group)
         except OSError as error:
             raise program.Refused("unavailable", f"Linux does not give the program pid {self.job.pid}: {error.strerror}") from error
         if pid == 0:
@@ -115,8 +116,10 @@ class Init:
             if not self.namespaces:
                 clone.die_with_parent()
             stdio = (stdin[0] if stdin else self._null, self._outputs[0][1], self._outputs[1][1])
-            program.become(self.job, stdio, self.freezer.join, report)
+            program.become(self.job, stdio, (lambda: None) if joined else self.freezer.join, report)
         self.program_pid, self._pidfd = pid, pidfd
+        if group >= 0:
+            os.close(group)
         os.close(report)
         for read, write in self._outputs:
             os.close(write)
@@ -126,6 +129,14 @@ class Init:
             os.set_blocking(stdin[1], False)
             self.stdin = InputPump(self.poller, stdin[1], self._stdin_moved)
         self.poller.add(self._report, lambda _mask: self._executed())
+
+    def _clone(self, group: int) -> tuple[int, int, bool]:
+        """Fork the program to be, into its group if that can be done (Linux 5.7); return pid, pidfd and whether it was."""
+        wanted = self.job.pid if self.namespaces else 0
+        if group >= 0:
+            with contextlib.suppress(OSError):
+                return *clone.clone3(0, wanted, group), True
+        return *clone.clone3(0, wanted), False
 
     def _executed(self) -> None:
         """The report pipe closes when the program is executed, and carries why if it is not."""

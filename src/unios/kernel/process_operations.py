@@ -79,24 +79,20 @@ class ProcessOperations:
     async def wait(self, caller: Caller, call: Call) -> object:
         """The process once it has ended, or as it stands at the timeout."""
         body = call.decode(OfProcess)
-        record, modified = await self._node.records.read(body.pid)
         key = process_key(body.pid)
+        values = self._node.processes.values
+        if key not in values:
+            await self._node.records.read(body.pid)  # the mirror may be behind; or there is none
 
         def over(_values: object) -> bool:
-            # The mirror may be behind what was read: only what is newer counts.
-            seen = self._node.processes.values.get(key)
-            return seen is not None and self._node.processes.modified[key] > modified and _is_over(seen)
+            return (seen := values.get(key)) is not None and _is_over(seen)
 
-        if not _is_over(record):
-            try:
-                async with asyncio.timeout(body.timeout_ms / 1000 if body.timeout_ms else None):
-                    await self._node.processes.wait_until(over)
-            except TimeoutError:
-                pass
-            latest = self._node.processes.values.get(key)
-            if latest is not None and self._node.processes.modified[key] > modified:
-                record = latest
-        return view(record)
+        try:  # what is over stays so: for that the mirror is enough
+            async with asyncio.timeout(body.timeout_ms / 1000 if body.timeout_ms else None):
+                await self._node.processes.wait_until(over)
+            return view(values[key])
+        except TimeoutError:
+            return view((await self._node.records.read(body.pid))[0])
 
     # at the process's node
 
@@ -122,10 +118,11 @@ class ProcessOperations:
     async def spawn(self, caller: Caller, call: Call) -> object:
         """Start the tree of a record that is assigned to this node. Idempotent."""
         body = call.decode(Spawn)
-        record, _modified = await self._node.records.read(body.pid)
-        if not caller.privileged and caller.user != record.user:
-            raise Denied("processes are started by the placement service")
-        await spawning.start(self._node, body.pid, body.incarnation)
+        if not caller.privileged:
+            record, _modified = await self._node.records.read(body.pid)
+            if caller.user != record.user:
+                raise Denied("processes are started by the placement service")
+        await spawning.start(self._node, body.pid, body.incarnation, spawning.sent_along(body) if caller.privileged else None)
         return Spawned(body.pid, body.incarnation, 0)
 
     async def signal(self, caller: Caller, call: Call) -> object:

@@ -115,8 +115,8 @@ def _become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None]) -> 
 
 
 def _reset_signals() -> None:
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:  # what is handled becomes the default by itself
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -49,34 +49,52 @@ class Records:
             raise DataLost(f"the specification of process {pid} is gone")
         return msgspec.msgpack.decode(result.records[0].value, type=ProcessSpec)
 
-    async def change(self, pid: int, change: Change, *, event: Put | None = None) -> ProcessRecord | None:
-        """Apply `change` to the latest record until it holds; return the new record, None if `change` left it.
+    async def change(
+        self, pid: int, change: Change, *, event: Put | None = None, known: tuple[ProcessRecord, int] | None = None
+    ) -> tuple[ProcessRecord, int] | None:
+        """Apply `change` to the latest record until it holds; return the new record and its revision, None if `change` left it.
 
-        Waits out an unavailable store. Idempotent if `change` is: it is asked again about the record as it then is.
+        Waits out an unavailable store. Idempotent if `change` is: it is asked again about the record as it then is. `known`: the record as it
+        probably still is; if it is not, it is read.
         """
         wait_ms = RECORD_RETRY_MS_MAX // 32
         while True:
             try:
-                record, modified = await self.read(pid)
+                record, modified = known or await self.read(pid)
+                known = None
                 wanted = change(record)
                 if wanted is None:
                     return None
-                if await self.replace(wanted, modified, event=event):
-                    return wanted
+                number = await self.replace(wanted, modified, event=event)
+                if number:
+                    return wanted, number
             except (Unavailable, OutcomeUnknown):
                 await asyncio.sleep(wait_ms / 1000)
                 wait_ms = min(2 * wait_ms, RECORD_RETRY_MS_MAX)
 
-    async def replace(self, wanted: ProcessRecord, modified: int, *, event: Put | None = None) -> bool:
-        """Write `wanted` if the record is still at that revision; False if it has changed."""
+    async def replace(self, wanted: ProcessRecord, modified: int, *, event: Put | None = None) -> int:
+        """Write `wanted` if the record is still at that revision; return the new revision number, 0 if it has changed."""
         put = Put(process_key(wanted.pid), msgspec.msgpack.encode(wanted))
         compare = Compare(put.key, "modified", "==", modified)
         result = await self._store.transact(Transaction((compare,), (put, *((event,) if event else ()))))
-        return result.succeeded
+        return result.revision.number if result.succeeded else 0
 
-    async def change_own(self, node: str, pid: int, incarnation: int, change: Change, *, event: Put | None = None) -> ProcessRecord | None:
+    async def change_own(
+        self,
+        node: str,
+        pid: int,
+        incarnation: int,
+        change: Change,
+        *,
+        event: Put | None = None,
+        known: tuple[ProcessRecord, int] | None = None,
+    ) -> tuple[ProcessRecord, int] | None:
         """Like `change`, but only while the record is this node's and of this incarnation; None: it is somebody else's now."""
-        return await self.change(pid, lambda record: change(record) if claims.holds(record, node, incarnation) else None, event=event)
+
+        def mine(record: ProcessRecord) -> ProcessRecord | None:
+            return change(record) if claims.holds(record, node, incarnation) else None
+
+        return await self.change(pid, mine, event=event, known=known)
 
 
 def decode(record: Record) -> ProcessRecord:

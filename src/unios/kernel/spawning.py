@@ -7,20 +7,24 @@ task per process, each change guarded by the claim. What the store does not take
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from unios.core import claims
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
-from unios.errors import Denied, NotFound, PeerRestarted, Unavailable
+from unios.errors import CallerError, Denied, NotFound, PeerRestarted, Unavailable
 from unios.kernel.callers import account_of, user_of
+from unios.kernel.records import Change
 from unios.limits import SPAWN_TIMEOUT_MS
+from unios.store.model import Put
+from unios.wire.operations import Spawn
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+RUNNING_S = 0.004
 TOLD_S = 30.0
 """A program that ends so soon after its user's signal has ended of it."""
 PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,12 +37,33 @@ class Starts:
         self.tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
 
 
-async def start(node: "Node", pid: int, incarnation: int) -> None:
+class Given(NamedTuple):
+    """A record that whoever wrote it has sent along, true under the lease of that number."""
+
+    record: ProcessRecord
+    spec: ProcessSpec
+    modified: int
+    lease: int
+
+
+def sent_along(body: Spawn) -> Given | None:
+    """Return what came with a request. Raises CallerError."""
+    if not body.record or not body.lease:
+        return None
+    try:
+        record = msgspec.msgpack.decode(body.record, type=ProcessRecord)
+        spec = msgspec.msgpack.decode(body.spec, type=ProcessSpec)
+    except msgspec.MsgspecError as error:
+        raise CallerError(f"the record that was sent along is none: {error}") from error
+    return Given(record, spec, body.modified, body.lease)
+
+
+async def start(node: "Node", pid: int, incarnation: int, given: Given | None = None) -> None:
     """Start the tree and return when its program has been executed; raises why it was not. Idempotent, and one start at a time."""
     key = (pid, incarnation)
     task = node.starts.tasks.get(key)
     if task is None:
-        task = node.starts.tasks[key] = asyncio.get_running_loop().create_task(_start(node, pid, incarnation))
+        task = node.starts.tasks[key] = asyncio.get_running_loop().create_task(_start(node, pid, incarnation, given))
         task.add_done_callback(lambda done: _started(node, key, done))
     await asyncio.shield(task)
 
@@ -62,9 +87,13 @@ async def settled(node: "Node", pid: int, incarnation: int) -> None:
                     await asyncio.sleep(0.02)
 
 
-async def _start(node: "Node", pid: int, incarnation: int) -> None:
+async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) -> None:
     lease = node.leasing.incarnation  # before the record is read: what is read then is true under this lease, and under no later one
-    record, spec = await node.records.read_both(pid)
+    if given is not None and given.lease == lease:
+        record, spec = given.record, given.spec
+        node.recorder.know(record, given.modified)
+    else:
+        record, spec = await node.records.read_both(pid)
     if not claims.holds(record, node.name, incarnation):
         raise PeerRestarted(f"process {pid} is not assigned to {node.name} as incarnation {incarnation} any more")
     if record.wanted == "stopped":
@@ -124,7 +153,20 @@ class Recorder:
         self._node = node
         self._wanted: dict[tuple[int, int], dict[str, Any] | None] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._known: dict[tuple[int, int], tuple[ProcessRecord, int]] = {}
+        """The latest that this node wrote or was told, with its revision: spares a read when nobody else has written meanwhile."""
         self._told: dict[tuple[int, int], float] = {}
+
+    def know(self, record: ProcessRecord, modified: int) -> None:
+        """That is the record, as whoever wrote it says."""
+        self._known[record.pid, record.incarnation] = (record, modified)
+
+    async def _change(self, pid: int, incarnation: int, change: Change, event: Put) -> None:
+        key = (pid, incarnation)
+        with contextlib.suppress(NotFound):
+            known = await self._node.records.change_own(self._node.name, pid, incarnation, change, event=event, known=self._known.pop(key, None))
+            if known is not None and known[0].state in LIVE:
+                self._known[key] = known
 
     def told_to_end(self, pid: int, incarnation: int) -> None:
         """Its user has just sent it a signal that ends a program: if it ends of that, it is not started again."""
@@ -160,6 +202,10 @@ class Recorder:
                 await self._write_ended(pid, incarnation, fields)
 
     async def _write_running(self, pid: int, incarnation: int) -> None:
+        await asyncio.sleep(RUNNING_S)  # what ends at once needs no record that it ran
+        if (pid, incarnation) in self._wanted:
+            return
+
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state != "pending" or (pid, incarnation) in self._wanted:
                 return None  # it has even ended by now: that is written next
@@ -168,8 +214,7 @@ class Recorder:
 
         again = f" as incarnation {incarnation}" if incarnation > 1 else ""
         event = self._node.events.put("start", f"process {pid} runs on {self._node.name}{again}", pid)
-        with contextlib.suppress(NotFound):
-            await self._node.records.change_own(self._node.name, pid, incarnation, change, event=event)
+        await self._change(pid, incarnation, change, event)
 
     async def _write_ended(self, pid: int, incarnation: int, fields: dict[str, Any]) -> None:
         node = self._node
@@ -189,8 +234,7 @@ class Recorder:
 
         how = f"of signal {fields['signal']}" if fields.get("signal") else f"with {fields.get('code', 127)}"
         event = node.events.put("exit", f"process {pid} ended {how} on {node.name}", pid)
-        with contextlib.suppress(NotFound):
-            await node.records.change_own(node.name, pid, incarnation, change, event=event)
+        await self._change(pid, incarnation, change, event)
 
     async def drain(self) -> None:
         """Wait until everything that is known has been written."""

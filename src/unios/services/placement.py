@@ -13,6 +13,7 @@ import msgspec
 
 from unios.client.aio import Kernel, serve
 from unios.core import claims
+from unios.core.nodes import Alive, alive_key
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
 from unios.errors import CallerError, Denied, OutcomeUnknown, ProgramNotRunnable, Unavailable
 from unios.limits import ARGUMENT_BYTES_MAX, BEAT_MS, PID_MAX, PID_MIN, RESTARTS_MAX, SPEC_BYTES_MAX
@@ -25,7 +26,8 @@ from unios.wire.peer import Call
 
 PORT: Final = "placement"
 NEXT: Final = "/next/pid"
-BATCH: Final = 16
+ATTEMPTS_MAX: Final = 40
+BATCH: Final = 64
 """Pids taken from the counter at a time."""
 READY_S: Final = 3.0
 
@@ -69,54 +71,37 @@ class Placement:
                 await self._view.wait_complete()
         except TimeoutError:
             raise Unavailable("the store cannot be reached; `unios status` says why") from None
-        known = await self._known(body.request)
-        if known is None:
-            tried = await self._first(spec, user, body.request)
-        else:
-            tried = Tried(known, known.state != "pending")
+        tried = await self._place(spec, user, body.request)
         return Submitted(tried.record.pid, tried.record.node, _state(tried), tried.record.incarnation, _reason(tried))
 
-    async def _known(self, request: str) -> ProcessRecord | None:
-        """Return what an earlier attempt of the same request has come to."""
-        result, _revision = await self._view.store.range(f"/requests/{request}")
-        if not result.records:
-            return None
-        found = await self._starter.read(int(result.records[0].value))
-        return found[0] if found else None
-
-    async def _first(self, spec: ProcessSpec, user: str, request: str) -> Tried:
-        names = self._starter.order(user, spec.node, {})
-        if names:
-            self._starter.chose(names[0])
-        why = "" if names else self._starter.nowhere(user, spec.node, {})
+    async def _place(self, spec: ProcessSpec, user: str, request: str) -> Tried:
+        """Write the record, unless an earlier attempt of the same request did; then start it."""
         if spec.node and not any(record.name == spec.node for record in self._view.nodes.values.values()):
             raise CallerError(f"there is no node {spec.node}; `unios nodes` lists them")
-        while True:
-            pid = await self._next_pid()
-            record = claims.submitted(pid, spec, user, names[0] if names else "", why, wall_ms())
-            request_key = f"/requests/{request}"
-            result = await self._view.store.transact(
-                Transaction(
-                    (Compare(process_key(pid), "version", "==", 0), Compare(request_key, "version", "==", 0)),
-                    (
-                        Put(process_key(pid), msgspec.msgpack.encode(record)),
-                        Put(spec_key(pid), msgspec.msgpack.encode(spec)),
-                        Put(request_key, b"%d" % pid),
-                    ),
-                    (Range(request_key),),
-                )
-            )
+        for attempt in range(ATTEMPTS_MAX):
+            names = self._starter.order(user, spec.node, {})
+            node = names[0] if names else ""
+            why = "" if names else self._starter.nowhere(user, spec.node, {})
+            record = claims.submitted(await self._next_pid(), spec, user, node, why, wall_ms())
+            lease = self._view.lease_of(node)
+            result = await self._view.store.transact(_first_write(record, spec, request, lease))
             if result.succeeded:
-                break
+                if not node:
+                    return Tried(record, False)
+                self._starter.chose(node)
+                return await self._starter.start(record, result.revision.number, spec, lease)
             raced = result.results[0]
             if isinstance(raced, RangeResult) and raced.records:
-                found = await self._starter.read(int(raced.records[0].value))
-                if found is None:
-                    raise OutcomeUnknown("the same request was made before and its process is gone")
-                return Tried(found[0], found[0].state != "pending")
-        if not names:
-            return Tried(record, False)
-        return await self._starter.start(record, result.revision.number)
+                return await self._known(int(raced.records[0].value))
+            await asyncio.sleep(0.005 * attempt)  # the pid is in use, or the node's lease is another by now
+        raise Unavailable("nodes come and go too fast to place the process: try again")
+
+    async def _known(self, pid: int) -> Tried:
+        """Return what an earlier attempt of the same request has come to."""
+        found = await self._starter.read(pid)
+        if found is None:
+            raise OutcomeUnknown("the same request was made before and its process is gone")
+        return Tried(found[0], found[0].state != "pending")
 
     async def _next_pid(self) -> int:
         async with self._taking:
@@ -135,6 +120,20 @@ class Placement:
         )
         if done.succeeded:
             self._pids = [pid for pid in range(first, first + BATCH) if pid <= PID_MAX]
+
+
+def _first_write(record: ProcessRecord, spec: ProcessSpec, request: str, lease: int) -> Transaction:
+    """Return the transaction that makes a process: only with a free pid, a new request, and while the node holds the lease that was seen."""
+    request_key = f"/requests/{request}"
+    compares = [Compare(process_key(record.pid), "version", "==", 0), Compare(request_key, "version", "==", 0)]
+    if record.node:
+        compares.append(Compare(alive_key(record.node), "value", "==", msgspec.msgpack.encode(Alive(lease))))
+    puts = (
+        Put(process_key(record.pid), msgspec.msgpack.encode(record)),
+        Put(spec_key(record.pid), msgspec.msgpack.encode(spec)),
+        Put(request_key, b"%d" % record.pid),
+    )
+    return Transaction(tuple(compares), puts, (Range(request_key),))
 
 
 def _state(tried: Tried) -> str:

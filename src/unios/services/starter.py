@@ -13,7 +13,7 @@ import msgspec
 from unios.client.aio import Kernel
 from unios.core import claims, placement
 from unios.core.nodes import alive_key
-from unios.core.processes import ProcessRecord, process_key
+from unios.core.processes import ProcessRecord, ProcessSpec, process_key
 from unios.errors import (
     CallerError,
     Denied,
@@ -83,12 +83,17 @@ class Starter:
             return f"{pinned} is {state}: {reason}" if known and state != "ready" else f"{pinned} runs nothing as {user}"
         return f"no node that is ready runs programs as {user}"
 
-    async def start(self, record: ProcessRecord, modified: int) -> Tried:
-        """Start a pending record on its node, then on others until one takes it. The record is moved before each attempt."""
+    async def start(self, record: ProcessRecord, modified: int, spec: ProcessSpec | None = None, lease: int = 0) -> Tried:
+        """Start a pending record on its node, then on others until one takes it. The record is moved before each attempt.
+
+        `spec` and `lease`: sent along, if the record was written while the node held that lease.
+        """
         tried: dict[str, UniosError] = {}
+        body = Spawn(record.pid, record.incarnation)
+        if spec is not None and lease:
+            body = Spawn(record.pid, record.incarnation, lease, modified, msgspec.msgpack.encode(record), msgspec.msgpack.encode(spec))
         while True:
             try:
-                body = Spawn(record.pid, record.incarnation)
                 await self._kernel.call("processes.spawn", body, Spawned, node=record.node, timeout_ms=SPAWN_TIMEOUT_MS + 1_000)
                 return Tried(record, True)
             except PeerRestarted as error:
@@ -109,6 +114,7 @@ class Starter:
             if not number:
                 return Tried(record, False)
             record, modified = moved, number
+            body = Spawn(record.pid, record.incarnation)
             self.chose(names[0])
 
     async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from unios.client.aio import Kernel
 from unios.core import membership as members
 from unios.core.membership import Change, Membership
-from unios.core.nodes import Alive, NodeRecord, may_speak_for, node_key
+from unios.core.nodes import Alive, NodeRecord, alive_key, may_speak_for, node_key
 from unios.core.placement import Candidate
 from unios.core.processes import LIVE, ProcessRecord
 from unios.store.client import StoreClient
@@ -51,6 +51,11 @@ class View:
             for record in self.nodes.values.values()
             if record.name in ready and not record.stopped
         ]
+
+    def lease_of(self, node: str) -> int:
+        """Return the number of the node's lease as last seen, 0 if it has none."""
+        alive = self.alive.values.get(alive_key(node))
+        return alive.incarnation if alive else 0
 
     def survivors(self, user: str = "") -> list[str]:
         """Return the nodes whose services may act; with `user` for that user's processes."""

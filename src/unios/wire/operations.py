@@ -109,11 +109,19 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
 # processes
 
 
-class Spawn(msgspec.Struct, frozen=True):
-    """processes.spawn -> Spawned. Starts the tree for a record that is assigned to the node asked. Privileged. Idempotent."""
+class Spawn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.spawn -> Spawned. Starts the tree for a record that is assigned to the node asked. Idempotent.
+
+    A privileged asker that has just written the record, under the condition that the node's lease was number `lease`, may send it along (msgpack of
+    record and specification, and the record's revision number): then it is not read again.
+    """
 
     pid: int
     incarnation: int
+    lease: int = 0
+    modified: int = 0
+    record: bytes = b""
+    spec: bytes = b""
 
 
 class Spawned(msgspec.Struct, frozen=True):

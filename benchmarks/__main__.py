@@ -1,0 +1,41 @@
+"""python -m benchmarks boot|spawn|failover [--peers] [--json]: measure, print every figure as a row, write the section of RESULTS.md."""
+
+import argparse
+import json
+import signal
+import sys
+
+from benchmarks import boot, failover, machine, results, spawn
+from benchmarks.peers import Peers
+from benchmarks.row import text_table
+
+BENCHMARKS = {"boot": boot.run, "spawn": spawn.run, "failover": failover.run}
+
+
+def main() -> int:
+    """Return 0 if everything was measured, whatever the figures; 130 if it was interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("--peers", action="store_true", help="run the peers side by side (root; see the README of shared/peers for PEERS_VENV)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a row")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped run cleans up too
+    where = f"{machine.describe()}; before the run {100 * machine.busy():.0f} % of the processors were busy with other things"
+    try:
+        report = BENCHMARKS[options.benchmark](Peers(options.peers))
+    except KeyboardInterrupt:
+        print("interrupted; RESULTS.md is as it was", file=sys.stderr)
+        return 130
+    where += f", after it {100 * machine.busy():.0f} %."
+    if options.json:
+        for row in report.rows:
+            print(json.dumps(row.fields()))
+    else:
+        print(f"{where}\n\n{text_table(report.rows)}\n")
+        print("\n".join(report.notes))
+    results.write(report, where)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

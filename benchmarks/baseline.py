@@ -1,0 +1,38 @@
+"""The peers' baseline: figures measured earlier, cited where a peer does not run beside ours. Never mixed up with fresh ones."""
+
+import re
+from pathlib import Path
+
+from benchmarks.row import Row
+
+SOURCE = "baseline-2026-11-23"
+LABEL = "baseline of 2026-11-23"
+
+
+def figures(lab: Path) -> dict[tuple[str, str], float]:
+    """Return (metric, peer) -> value of the `launch` table of the baseline's Markdown, units as in the metric's name; {} if it is not there."""
+    try:
+        text = (lab / f"{SOURCE}.md").read_text()
+    except OSError:
+        return {}
+    lines = [line for line in text.partition("\n## launch\n")[2].partition("\n## ")[0].splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    if len(cells) < 3:
+        return {}
+    metrics = [re.sub(r" \(.*\)$", "", name) for name in cells[0]]
+    found = {}
+    for row in cells[2:]:
+        for metric, value in zip(metrics[1:], row[1:], strict=False):
+            if value not in ("", "-"):
+                found[metric, row[0]] = float(value)
+    return found
+
+
+def rows(lab: Path, ours: Row, metric: str, peers: tuple[str, ...], scale: float = 1.0) -> list[Row]:
+    """Return `ours` held against each peer's baseline figure, times `scale` to get to our unit."""
+    known = figures(lab)
+    return [
+        Row(ours.what, ours.value, ours.unit, ours.n, f"{peer}, {LABEL}:", known[metric, peer] * scale, rate=ours.rate)
+        for peer in peers
+        if (metric, peer) in known
+    ]

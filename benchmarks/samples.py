@@ -1,0 +1,46 @@
+"""Samples: how long calls took, in seconds."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+Call = Callable[[], object]
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Return the value at that rank, as the peers' lab does it: no interpolation."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def once(call: Call) -> float:
+    """Return how long one call took, in seconds."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def interleaved(calls: dict[str, Call], count: int, warm: int = 3) -> dict[str, list[float]]:
+    """Time each call `count` times, in turns, so that noise falls on all alike; `warm` turns before that do not count."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-warm, count):
+        for name, call in calls.items():
+            seconds = once(call)
+            if turn >= 0:
+                taken[name].append(seconds)
+    return taken
+
+
+def sustained(calls: list[Call], count: int) -> float:
+    """Return runs per second of `count` runs shared by len(calls) threads, each with a call of its own."""
+    shares = [count // len(calls) + (index < count % len(calls)) for index in range(len(calls))]
+
+    def work(call: Call, times: int) -> None:
+        for _ in range(times):
+            call()
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for done in [pool.submit(work, call, times) for call, times in zip(calls, shares, strict=True)]:
+            done.result()
+    return count / (time.perf_counter() - began)
