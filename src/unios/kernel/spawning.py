@@ -153,6 +153,7 @@ class Recorder:
         self._node = node
         self._wanted: dict[tuple[int, int], dict[str, Any] | None] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._ending: dict[tuple[int, int], asyncio.Event] = {}
         self._known: dict[tuple[int, int], tuple[ProcessRecord, int]] = {}
         """The latest that this node wrote or was told, with its revision: spares a read when nobody else has written meanwhile."""
         self._told: dict[tuple[int, int], float] = {}
@@ -183,6 +184,8 @@ class Recorder:
         """It has ended; `fields` as in exit.json. What a leash killed counts for nothing any more."""
         if not fields.get("fenced"):
             self._wanted[pid, incarnation] = fields
+            if (pid, incarnation) in self._ending:
+                self._ending[pid, incarnation].set()
             self._kick(pid, incarnation)
 
     def _kick(self, pid: int, incarnation: int) -> None:
@@ -190,7 +193,11 @@ class Recorder:
         if key not in self._tasks:
             task = asyncio.get_running_loop().create_task(self._write(*key))
             self._tasks[key] = task
-            task.add_done_callback(lambda _task: self._tasks.pop(key, None))
+            task.add_done_callback(lambda _task: self._done(key))
+
+    def _done(self, key: tuple[int, int]) -> None:
+        self._tasks.pop(key, None)
+        self._ending.pop(key, None)
 
     async def _write(self, pid: int, incarnation: int) -> None:
         key = (pid, incarnation)
@@ -202,9 +209,10 @@ class Recorder:
                 await self._write_ended(pid, incarnation, fields)
 
     async def _write_running(self, pid: int, incarnation: int) -> None:
-        await asyncio.sleep(RUNNING_S)  # what ends at once needs no record that it ran
-        if (pid, incarnation) in self._wanted:
-            return
+        ended = self._ending.setdefault((pid, incarnation), asyncio.Event())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), RUNNING_S)
+            return  # what ends at once needs no record that it ran
 
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state != "pending" or (pid, incarnation) in self._wanted:
