@@ -32,6 +32,10 @@ mount --rbind /dev "$ROOT/tree/dev"
 mount --rbind /sys "$ROOT/tree/sys"
 mount -t tmpfs tmpfs "$ROOT/tree/tmp"
 mount -t tmpfs tmpfs "$ROOT/tree/run"
+for each in $KEPT; do
+    mkdir -p "$ROOT/tree$each"
+    mount --bind "$each" "$ROOT/tree$each"
+done
 mount -t proc proc "$ROOT/tree/proc"
 hostname "$NAME"
 ip link set lo up
@@ -61,6 +65,12 @@ def missing() -> str:
     return f"needs {', '.join(absent)}" if absent else ""
 
 
+def _hidden() -> str:
+    """Return the folders that the machines need and that their own /tmp and /run would hide: checkout and interpreter, where they are there."""
+    needed = {str(Path(__file__).resolve().parent.parent.parent), sys.prefix, sys.base_prefix}
+    return " ".join(sorted(path for path in needed if path.startswith(("/tmp/", "/run/"))))
+
+
 def sh(*words: str | Path, **options: Any) -> str:
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, **options)
     assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
@@ -88,7 +98,7 @@ class Machine:
         root.mkdir(exist_ok=True)
         up = self.lab.folder / f"{self.name}.up"
         up.unlink(missing_ok=True)
-        env = {**os.environ, "DISK": str(self.disk), "ROOT": str(root), "NAME": self.name, "PYTHON": sys.executable}
+        env = {**os.environ, "DISK": str(self.disk), "ROOT": str(root), "NAME": self.name, "PYTHON": sys.executable, "KEPT": _hidden()}
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "bash", "-c", _INSIDE],
             env=env,
