@@ -187,6 +187,7 @@ class Lab:
     """Some pseudo-machines on one bridge."""
 
     def __init__(self, count: int) -> None:
+        self._groups = _groups()
         self.folder = Path(tempfile.mkdtemp(prefix="unios-lab-"))
         self._switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL, start_new_session=True)
         wait_for(lambda: os.readlink(f"/proc/{self._switch.pid}/ns/net"), lambda ns: ns != os.readlink("/proc/self/ns/net"), "the switch is up")
@@ -219,7 +220,21 @@ class Lab:
             machine.die()
         self._switch.kill()
         self._switch.wait(timeout=10)
+        _remove_groups(_groups() - self._groups)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _groups() -> set[Path]:
+    """Return the nodes' groups of the whole host: machines share its cgroup file systems."""
+    return {path for pattern in ("unios-*", "unified/unios-*", "freezer/unios-*") for path in Path("/sys/fs/cgroup").glob(pattern)}
+
+
+def _remove_groups(groups: set[Path]) -> None:
+    """Remove what machines that lost their power left behind; a group with processes in it is another run's and stays."""
+    for group in groups:
+        for folder in sorted((path for path in (group, *group.rglob("*")) if path.is_dir()), key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _alive_elsewhere(cgroup: Path, lab: Lab) -> bool:
