@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ LOOK_S = 0.004
 GIVE_UP_S = 30.0
 ASK_S = 0.3
 """One look waits so long for its answer; then it is asked again on a new connection."""
+JITTER_S = 0.5
+"""Faults fall at random into the beats and renewals, whose period is shorter."""
 CALM_S = 11.0
 """Deaths of one service within 10 s add up and are answered more slowly on purpose; these are kept apart."""
 NOTICED_LIMIT_S = 1.5
@@ -102,6 +105,7 @@ def _lose(system: System, lost: str, other: str) -> dict[str, float]:
         "moved": moved,
     }
     took: dict[str, float] = {}
+    time.sleep(random.uniform(0, JITTER_S))
     began = time.perf_counter()
     looks = [_looking(system, other, began, took, name, reached) for name, reached in looked_for.items()]
     for victim in pids:
@@ -198,6 +202,7 @@ def _fault(system: System, node: str, number: signal.Signals, replaced: list[flo
     with system.connect(node) as connection:
         connection.channel()
         thread = threading.Thread(target=submit_at_once, daemon=True)
+        time.sleep(random.uniform(0, JITTER_S))
         began = time.perf_counter()
         os.kill(before, number)
         thread.start()

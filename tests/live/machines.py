@@ -94,6 +94,7 @@ class Machine:
 
     def boot(self) -> None:
         """Power on."""
+        self.pid = 0
         root = self.lab.folder / self.name
         root.mkdir(exist_ok=True)
         up = self.lab.folder / f"{self.name}.up"
@@ -158,7 +159,7 @@ class Machine:
         if self._holder is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid or self._holder.pid, signal.SIGKILL)  # without its init only half built: the holder takes it along
         self.lab.thaw_everything()
         self._holder.wait(timeout=20)
         self._holder = None
@@ -187,15 +188,23 @@ class Lab:
     """Some pseudo-machines on one bridge."""
 
     def __init__(self, count: int) -> None:
+        self.machines: list[Machine] = []
         self._groups = _groups()
         self.folder = Path(tempfile.mkdtemp(prefix="unios-lab-"))
         self._switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            self._build(count)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, count: int) -> None:
         wait_for(lambda: os.readlink(f"/proc/{self._switch.pid}/ns/net"), lambda ns: ns != os.readlink("/proc/self/ns/net"), "the switch is up")
         self._in_switch("ip", "link", "add", "br0", "type", "bridge")
         self._in_switch("ip", "link", "set", "br0", "up")
-        self.machines = [Machine(self, number) for number in range(1, count + 1)]
-        for machine in self.machines:
-            machine.boot()
+        for number in range(1, count + 1):
+            self.machines.append(Machine(self, number))
+            self.machines[-1].boot()
 
     def _in_switch(self, *words: str) -> None:
         sh("nsenter", "--target", str(self._switch.pid), "--net", *words)

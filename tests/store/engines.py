@@ -12,6 +12,7 @@ from pathlib import Path
 
 from unios.store import client
 from unios.store.model import Store
+from unios.wire.doors import connect_unix
 
 
 class Engine:
@@ -42,8 +43,16 @@ class SqliteProcess(Engine):
             (self.folder / "sock").unlink()
         self.process = subprocess.Popen([*self._wrap, sys.executable, "-m", "unios.store.server", str(self.folder)])
         deadline = time.monotonic() + 10
-        while not (self.folder / "sock").exists() and time.monotonic() < deadline and self.process.poll() is None:
+        while not self._listens() and time.monotonic() < deadline and self.process.poll() is None:
             time.sleep(0.005)
+
+    def _listens(self) -> bool:
+        """Whether it takes connections: its socket's file is there a moment earlier."""
+        try:
+            connect_unix(self.folder / "sock").close()
+        except OSError:
+            return False
+        return True
 
     async def open(self) -> Store:
         return client.StoreClient(client.at(self.folder))
