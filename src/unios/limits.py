@@ -11,7 +11,7 @@ LEASE_TTL_MS_MAX = 31 * 86_400_000
 LEASES_MAX = 10_000
 
 # supervision (design: a dead or hung service is replaced within 1 s)
-BEAT_MS = 150
+BEAT_MS = 200
 HUNG_MS = 600
 """A process of ours whose beat is older than this is killed and replaced."""
 RESTART_DELAY_MS_MAX = 10_000
@@ -30,8 +30,8 @@ HELLO_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 LINK_RETRY_MS_MAX = 2_000
 CLIENTS_MAX = 1_024
-LINK_PING_MS = 300
-LINK_PING_LATE_MS = 900
+LINK_PING_MS = 600
+LINK_PING_LATE_MS = 800
 """A link whose ping has no answer by then is closed and made again."""
 LINK_WAIT_MS = 1_500
 """So long a request waits for a link that is being made."""

@@ -6,9 +6,9 @@ does not count, since it could not have heard anything; a judge that starts anew
 
 from typing import Final
 
-PAUSE_MS: Final = 200
+PAUSE_MS: Final = 300
 """A longer gap between two looks means that the judge did not run. It looks every LOOK_MS."""
-LOOK_MS: Final = 50
+LOOK_MS: Final = 100
 
 
 class Leases:

@@ -17,11 +17,11 @@ from unios.core.journal import Journal
 from unios.errors import NotFound, UniosError
 from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
-from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS
+from unios.limits import LEASE_HOLD_MS, LEASE_RENEW_MS, LEASE_TTL_MS
 from unios.store.model import Store
 
 _WORDS: Final = struct.Struct("<QQ")
-TICK_S: Final = 0.05
+TICK_S: Final = LEASE_RENEW_MS / 2000
 
 Register = Callable[[], Awaitable[tuple[LeaseId, int]]]
 """Get a lease and register the node under it; return it and the incarnation that the node is now."""

@@ -26,7 +26,8 @@ from unios.wire.pipes import CallTransport, StreamTransport
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
 
-TICK_S: Final = 0.05
+TICK_S: Final = 0.2
+"""How often ways are looked for; a change is looked at once."""
 ADDRESS: Final = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?|(?P<bare>[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,})"
 )
@@ -81,6 +82,7 @@ class Links:
         self._trying: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._listener: socket.socket | None = None
         self._relays = 0
         self.port = 0
@@ -156,6 +158,8 @@ class Links:
         route = self._routes.get(name)
         if route is None:
             self._routes[name] = Route(self._me.node, name, addresses, boot_ms())
+            self._tell_route(name)  # it may have come in before its record was seen
+            self._wanted.set()
         else:
             route.addresses = tuple(addresses)
         self.banned.discard(name)
@@ -177,7 +181,9 @@ class Links:
                     if name not in self._trying and (attempt := route.next(now, self._straight())):
                         self._trying.add(name)
                         self._start(self._try(name, route, attempt))
-                await asyncio.sleep(TICK_S)
+                self._wanted.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), TICK_S)
         finally:
             self.close()
 
@@ -193,7 +199,9 @@ class Links:
             identity = identity_of(tls.peer_certificate())
             if identity is None or identity.node != name:
                 raise ProtocolError(f"at {attempt.address or attempt.via} is {identity.node if identity else 'nobody'}, not {name}")
-            self._start(self._established(tls, identity, via=attempt.via, dialled=True))
+            settled = asyncio.Event()
+            self._start(self._established(tls, identity, via=attempt.via, dialled=True, settled=settled))
+            await settled.wait()  # a second attempt before that would make a second connection, and the two sides might keep different ones
         except (OSError, UniosError, TimeoutError, ValueError) as error:  # ValueError: a name that is none
             if tls is not None:
                 tls.close("given up")
@@ -250,7 +258,15 @@ class Links:
 
     # a link
 
-    async def _established(self, tls: TlsTransport, identity: Identity, *, via: str, dialled: bool) -> None:
+    async def _established(self, tls: TlsTransport, identity: Identity, *, via: str, dialled: bool, settled: asyncio.Event | None = None) -> None:
+        """Serve a link to its end. `settled` is set when it has been taken or has failed."""
+        try:
+            await self._serve_link(tls, identity, via, dialled, settled or asyncio.Event())
+        finally:
+            if settled is not None:
+                settled.set()
+
+    async def _serve_link(self, tls: TlsTransport, identity: Identity, via: str, dialled: bool, settled: asyncio.Event) -> None:
         name = identity.node
         if identity.system != self._me.system:
             raise Denied(f"{name} belongs to another system")
@@ -268,6 +284,7 @@ class Links:
             if not self._admit(name, link):
                 peer.close("there is a better link")
                 return
+            settled.set()
             self._start(self._ping(name, link))
             why = await peer.closed()
         except UniosError as error:
@@ -290,17 +307,23 @@ class Links:
                 new_straight=not link.via,
             )
             if not kept:
+                self._tell_route(name)
                 return False
         self._links[name] = link
         if old is not None:
             asyncio.get_running_loop().call_later(0.2, old.peer.close, "there is a better link")
         self._reasons.pop(name, None)
-        if name in self._routes:
-            self._routes[name].up(straight=not link.via, now_ms=boot_ms())
+        self._tell_route(name)
         self._on_link(name, True, "")
         self._changed.set()
         self._changed = asyncio.Event()
         return True
+
+    def _tell_route(self, name: str) -> None:
+        """Let the route know of the link that there is, so that nothing is dialled that is not needed."""
+        link, route = self._links.get(name), self._routes.get(name)
+        if link is not None and route is not None and not link.peer.is_closed:
+            route.up(straight=not link.via, now_ms=boot_ms())
 
     def _gone(self, name: str, link: Link, why: str) -> None:
         if self._links.get(name) is link:
@@ -308,6 +331,7 @@ class Links:
             self._reasons[name] = why
             if name in self._routes:
                 self._routes[name].down(boot_ms())
+                self._wanted.set()
             self._on_link(name, False, why)
 
     async def _ping(self, name: str, link: Link) -> None:
