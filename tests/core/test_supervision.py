@@ -1,6 +1,6 @@
 """Supervision: starts, hangs, deaths and back-off."""
 
-from unios.core.supervision import STARTING_MS, Died, Kill, Order, Start, Started, Supervision, Tick
+from unios.core.supervision import STARTING_MS, Died, Kill, Order, Start, Started, Supervision, Tick, Wanted
 from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_MAX, RESTART_WINDOW_MS
 
 
@@ -62,7 +62,7 @@ def test_deaths_that_are_far_apart_do_not_add_up() -> None:
 def test_news_of_a_predecessor_is_ignored() -> None:
     decider = started()
     assert decider.on(Died("kernel", 4, -1, 9, 10_050)) == []
-    decider.add("store")
+    assert decider.on(Wanted("store")) == []
     assert decider.on(Tick(10_100, {})) == [Start("store")]
-    decider.remove("store")
+    assert decider.on(Wanted("store", run=False)) == []
     assert decider.on(Died("store", 9, 0, 0, 10_200)) == []

@@ -44,6 +44,13 @@ class Died(msgspec.Struct, frozen=True, tag="died"):
     now_ms: int
 
 
+class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
+    """From now on this part shall run, or with `run` false need not. Idempotent."""
+
+    name: str
+    run: bool = True
+
+
 class Start(msgspec.Struct, frozen=True, tag="start"):
     name: str
 
@@ -56,7 +63,7 @@ class Kill(msgspec.Struct, frozen=True, tag="kill"):
     why: str
 
 
-Event = Tick | Started | Died
+Event = Tick | Started | Died | Wanted
 Order = Start | Kill
 
 
@@ -96,14 +103,6 @@ class Supervision:
     def names(self) -> list[str]:
         return list(self._parts)
 
-    def add(self, name: str) -> None:
-        """From now on this part shall run. Idempotent."""
-        self._parts.setdefault(name, Part(name))
-
-    def remove(self, name: str) -> None:
-        """From now on it need not run. Idempotent."""
-        self._parts.pop(name, None)
-
     def status(self) -> list[Part]:
         return list(self._parts.values())
 
@@ -119,6 +118,12 @@ class Supervision:
                 return []
             case Died():
                 return self._died(event)
+            case Wanted(name, run):
+                if run:
+                    self._parts.setdefault(name, Part(name))
+                else:
+                    self._parts.pop(name, None)
+                return []
 
     def _look(self, now_ms: int, beats: dict[str, int]) -> list[Order]:
         if now_ms - self._looked_ms > PAUSE_MS:

@@ -16,7 +16,6 @@ from typing import Any
 
 from unios import errors
 from unios.core import membership as members
-from unios.core.journal import Journal
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, may_speak_for, node_key
 from unios.core.processes import ProcessRecord, process_key
@@ -28,6 +27,7 @@ from unios.kernel.clocks import wall_ms
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
+from unios.kernel.journals import open_journal
 from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.links import Links, split_address
 from unios.kernel.node_operations import NodeOperations, service_view
@@ -66,7 +66,7 @@ class Node:
         self.file = system.read(folder.node_file, NodeFile)
         self.user = user_of(os.geteuid())
         self.identity = Identity(self.system.id, self.name, self.system.machine, self.file.users)
-        self.journal = _journal(folder)
+        self.journal = open_journal(folder, "kernel")
         self.membership = Membership(self.name)
         self.store = StoreClient(self._open_store_peer)
         self.records = Records(self.store)
@@ -393,19 +393,6 @@ def _splice(one: SocketTransport, other: StreamTransport) -> None:
     """Pass bytes between two transports until one of them ends."""
     one.start(lambda data, _descriptors: other.write(data), other.close)
     other.start(lambda data, _descriptors: one.write(data), one.close)
-
-
-def _journal(folder: NodeFolder) -> Journal | None:
-    """Return the journal of this kernel if the node's folder says that one is kept."""
-    path = folder.path / "journal"
-    if not path.is_dir():
-        return None
-    descriptor = os.open(path / f"kernel.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-    def write(line: bytes) -> None:
-        os.write(descriptor, line)
-
-    return Journal(write)
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

@@ -16,10 +16,11 @@ import signal
 import sys
 from typing import Final
 
-from unios.core.supervision import Died, Kill, Order, Start, Started, Supervision, Tick
+from unios.core.supervision import Died, Event, Kill, Order, Start, Started, Supervision, Tick, Wanted
 from unios.kernel import parts, runfiles
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
+from unios.kernel.journals import open_journal
 from unios.limits import BEAT_MS
 from unios.wire.home import Home, NodeFolder
 
@@ -34,7 +35,9 @@ class Supervisor:
         self.folder = folder
         self.home = Home(parts.home_of(folder))
         self.beats = Beats(folder.beats)
-        self.decider = Supervision((*("guard", "kernel"), *parts.SERVICES))
+        self._names = ["guard", "kernel", *parts.SERVICES]
+        self.decider = Supervision(self._names)
+        self._journal = open_journal(folder, "supervisor")
         self.stopping = False
         self._poll = select.poll()
         self._pidfds: dict[int, tuple[str, runfiles.Running]] = {}
@@ -56,7 +59,7 @@ class Supervisor:
         while not self.stopping:
             self.beats.beat("supervisor")
             self._look_after_store()
-            self._carry_out(self.decider.on(Tick(boot_ms(), {name: self.beats.last_ms(name) for name in BEATERS[1:]})))
+            self._tell(Tick(boot_ms(), {name: self.beats.last_ms(name) for name in BEATERS[1:]}))
             self._write_status()
             self._wait(BEAT_MS / 1000)
         self._stop_parts()
@@ -66,8 +69,8 @@ class Supervisor:
         running = runfiles.read(self.folder.run / f"{name}.json")
         if running is not None and self._watch(name, running):
             if name == "store":
-                self.decider.add(name)
-            self._carry_out(self.decider.on(Started(name, running.pid, boot_ms())))
+                self._tell(Wanted(name))
+            self._tell(Started(name, running.pid, boot_ms()))
 
     def _watch(self, name: str, running: runfiles.Running) -> bool:
         descriptor = runfiles.open_pidfd(running)
@@ -92,13 +95,19 @@ class Supervisor:
         code, number = _reap(running.pid)
         runfiles.remove(self.folder.run / f"{name}.json")
         if name == "store" and code == 0:
-            self.decider.remove(name)  # another node of this machine holds the store
+            self._tell(Wanted(name, run=False))  # another node of this machine holds the store
         else:
-            self._carry_out(self.decider.on(Died(name, running.pid, code, number, boot_ms())))
+            self._tell(Died(name, running.pid, code, number, boot_ms()))
 
     def _look_after_store(self) -> None:
         if "store" not in self.decider.names and hosts_store(self.home) and lock_is_free(self.home):
-            self.decider.add("store")
+            self._tell(Wanted("store"))
+
+    def _tell(self, event: Event) -> None:
+        orders = self.decider.on(event)
+        if self._journal is not None:
+            self._journal.write("supervision", event, orders, made=[self._names])
+        self._carry_out(orders)
 
     def _carry_out(self, orders: list[Order]) -> None:
         for order in orders:
@@ -114,7 +123,7 @@ class Supervisor:
     def _start(self, name: str) -> None:
         pid = parts.start(self.folder, name, self.beats)
         self._watch(name, runfiles.Running(pid, runfiles.start_of(pid)))
-        self._carry_out(self.decider.on(Started(name, pid, boot_ms())))
+        self._tell(Started(name, pid, boot_ms()))
 
     def _write_status(self) -> None:
         """Leave for the kernel what `status` shows of the parts; only when it changed."""
