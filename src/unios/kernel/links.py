@@ -26,6 +26,7 @@ from unios.wire.pipes import CallTransport, StreamTransport
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
 
+FAREWELL_S: Final = 1.0
 TICK_S: Final = 0.2
 """How often ways are looked for; a change is looked at once."""
 ADDRESS: Final = re.compile(
@@ -170,7 +171,8 @@ class Links:
         self._routes.pop(name, None)
         link = self._links.get(name)
         if link is not None:
-            link.peer.close("the node has left the system")
+            # Not at once: the answer to its very leaving is still on the way.
+            asyncio.get_running_loop().call_later(FAREWELL_S, link.peer.close, "the node has left the system")
 
     async def run(self) -> None:
         """Keep the links; ends only by cancellation."""

@@ -43,7 +43,7 @@ from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
-from unios.limits import BEAT_MS
+from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
 from unios.wire.doors import connect_unix
@@ -358,23 +358,33 @@ class Node:
             await mirror.wait_complete()
         await self.leasing.wait_held()
         (self.folder.run / "failed").unlink(missing_ok=True)
+        while not self._write_ready():
+            await asyncio.sleep(DISK_RETRY_S)
+
+    def _write_ready(self) -> bool:
+        """Say on disk that this kernel serves; False if the disk is full."""
         part = self.folder.run / ".ready"
-        part.write_text(str(os.getpid()))
-        part.replace(self.folder.ready)
+        try:
+            part.write_text(str(os.getpid()))
+            part.replace(self.folder.ready)
+        except OSError:
+            return False
+        return True
 
     async def _remember_members(self) -> None:
         """Keep in system.json how the others are reached, so that they are found again while the store is away."""
         while True:
             await asyncio.sleep(1.0)
             if self._members_dirty:
-                self._members_dirty = False
                 joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
                 file = system.read(self.home.system_file, SystemFile)
                 file.members = {record.name: record.addresses for record in joined}
                 file.machines = {record.name: record.machine for record in joined}
                 if self.nodes.revision is not None:
                     file.generation = self.nodes.revision.generation
-                system.write(self.home.system_file, file)
+                with contextlib.suppress(OSError):  # a full disk: what it says is old until there is room
+                    system.write(self.home.system_file, file)
+                    self._members_dirty = False
                 self.system = file
 
 

@@ -53,10 +53,14 @@ def open_log(folder: NodeFolder, name: str) -> int:
 
 
 def start(folder: NodeFolder, name: str, beats: Beats) -> int:
-    """Start a part; return its pid. Its run file is written before anything can rely on it."""
+    """Start a part; return its pid. Its run file is written before anything can rely on it. Raises OSError: then it does not run."""
     beats.clear(name)
     pid = _exec_guard(folder) if name == "guard" else _fork(folder, name, beats)
-    runfiles.write(folder.run / f"{name}.json", pid)
+    try:
+        runfiles.write(folder.run / f"{name}.json", pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # what a successor of the supervisor would not know must not run
+        raise
     return pid
 
 

@@ -38,9 +38,11 @@ class Registration:
                 return kept
         lease = await self._node.store.lease_grant(LEASE_TTL_MS)
         incarnation = await self._enter(lease)
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps({"lease": lease, "incarnation": incarnation}))
-        part.replace(self._file)
+        with contextlib.suppress(OSError):  # on a full disk a successor of this kernel registers anew
+            self._file.unlink(missing_ok=True)
+            part = self._file.with_suffix(".part")
+            part.write_text(json.dumps({"lease": lease, "incarnation": incarnation}))
+            part.replace(self._file)
         return lease, incarnation
 
     async def _take_up(self) -> tuple[LeaseId, int] | None:

@@ -5,6 +5,7 @@ import json
 import os
 import select
 import signal
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,12 @@ def wait_gone(running: Running, timeout_s: float) -> bool:
         return bool(select.select([descriptor], [], [], timeout_s)[0])
     finally:
         os.close(descriptor)
+
+
+def complain(text: str) -> None:
+    """Leave a line in the calling process's log; a full disk is no reason to die of it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def remove(path: Path) -> None:

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
@@ -81,10 +80,10 @@ class Spares:
     def _give_up(self, why: str) -> bool:
         """Go on without namespaces; False if even that failed."""
         if not self.namespaces:
-            print(f"cannot make an init: {why}", file=sys.stderr, flush=True)
+            runfiles.complain(f"cannot make an init: {why}")
             return False
         self.namespaces, self.why_not, self._failures = False, why, 0
-        print(f"trees get no namespaces of their own: {why}", file=sys.stderr, flush=True)
+        runfiles.complain(f"trees get no namespaces of their own: {why}")
         clone.become_subreaper()
         return True
 

@@ -115,13 +115,17 @@ class Supervisor:
                 case Start(name):
                     self._start(name)
                 case Kill(name, pid, why):
-                    print(f"killing {name} ({pid}): {why}", file=sys.stderr, flush=True)
+                    runfiles.complain(f"killing {name} ({pid}): {why}")
                     for watched, running in list(self._pidfds.values()):
                         if watched == name and running.pid == pid:
                             runfiles.kill(running, signal.SIGKILL)
 
     def _start(self, name: str) -> None:
-        pid = parts.start(self.folder, name, self.beats)
+        try:
+            pid = parts.start(self.folder, name, self.beats)
+        except OSError as error:  # no room on the disk, no process to be had: the decider asks again after a while
+            runfiles.complain(f"cannot start {name}: {error}")
+            return
         self._watch(name, runfiles.Running(pid, runfiles.start_of(pid)))
         self._tell(Started(name, pid, boot_ms()))
 
@@ -131,8 +135,9 @@ class Supervisor:
         if text != getattr(self, "_written", ""):
             self._written = text
             part = self.folder.run / ".parts"
-            part.write_text(text)
-            part.replace(self.folder.run / "parts")
+            with contextlib.suppress(OSError):  # a full disk: `status` shows what was
+                part.write_text(text)
+                part.replace(self.folder.run / "parts")
 
     def _stop_parts(self) -> None:
         """End services first and the store last, so that each can still write what it has to."""

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -63,7 +62,7 @@ class Watchman:
         last = self._beats.last_ms("supervisor")
         silent_ms = boot_ms() - last
         if self._pidfd >= 0 and last and silent_ms > HUNG_MS and (now - self._grace_at) * 1000 > HUNG_MS:
-            print(f"the supervisor hangs ({silent_ms} ms): killing it", file=sys.stderr, flush=True)
+            runfiles.complain(f"the supervisor hangs ({silent_ms} ms): killing it")
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._grace_at = now
@@ -82,6 +81,6 @@ class Watchman:
             argv = json.loads((self._run / "restart").read_text())
             subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/").returncode = 0  # the guard reaps by itself
         except (OSError, ValueError, TypeError) as error:
-            print(f"cannot start the supervisor: {error}", file=sys.stderr, flush=True)
+            runfiles.complain(f"cannot start the supervisor: {error}")
         self._tries += 1
         self._not_before = now + min(SETTLE_S * 2 ** (self._tries - 1), RESTART_DELAY_MS_MAX / 1000)
