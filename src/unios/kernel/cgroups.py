@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
+from unios.kernel import clone
+
 Version = Literal["v2", "v1"]
 REMOVE_S: Final = 5.0
 """How long the last processes of a killed group may take to disappear."""
@@ -112,18 +114,18 @@ _FREEZE: Final = {"v2": ("cgroup.freeze", "1", "0"), "v1": ("freezer.state", "FR
 
 def join(path: str) -> None:
     """Move the calling process into the group."""
-    _write(f"{path}/cgroup.procs", "0")
+    clone.write_kernel_file(f"{path}/cgroup.procs", "0")
 
 
 def freeze(version: Version, path: str) -> None:
     """Order the group to stop; `is_frozen` says when it has. Idempotent."""
     name, frozen, _thawed = _FREEZE[version]
-    _write(f"{path}/{name}", frozen)
+    clone.write_kernel_file(f"{path}/{name}", frozen)
 
 
 def thaw(version: Version, path: str) -> None:
     name, _frozen, thawed = _FREEZE[version]
-    _write(f"{path}/{name}", thawed)
+    clone.write_kernel_file(f"{path}/{name}", thawed)
 
 
 def is_frozen(version: Version, path: str) -> bool:
@@ -144,7 +146,7 @@ def members(path: str) -> list[int]:
 def kill(version: Version, path: str) -> None:
     """Kill every member, and only then let go of a frozen group: none of them runs another instruction of its own."""
     with contextlib.suppress(OSError):
-        _write(f"{path}/cgroup.kill", "1")  # version 2 from Linux 5.14 on
+        clone.write_kernel_file(f"{path}/cgroup.kill", "1")  # version 2 from Linux 5.14 on
     for pid in members(path):
         if pid > 0:
             with contextlib.suppress(OSError):
@@ -173,11 +175,3 @@ def _rmdir(path: str, timeout_s: float) -> bool:
             if time.monotonic() >= until:
                 return False
             time.sleep(0.002)
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

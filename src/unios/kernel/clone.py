@@ -63,6 +63,15 @@ def mount(source: bytes, target: bytes, kind: bytes | None, flags: int) -> None:
         raise _failed(f"mount {os.fsdecode(target)}")
 
 
+def write_kernel_file(path: str, text: str) -> None:
+    """Write to a file of proc or of a cgroup: one write, nothing created. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
 def become_subreaper() -> None:
     """From now on orphans among this process's descendants become its children."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -23,16 +23,8 @@ def flags() -> int:
 def settle(uid: int, gid: int) -> None:
     """Map the user to itself if there is a user namespace, cut mount propagation and mount this namespace's /proc. Raises OSError."""
     if uid != 0:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{uid} {uid} 1")
-        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        clone.write_kernel_file("/proc/self/setgroups", "deny")
+        clone.write_kernel_file("/proc/self/uid_map", f"{uid} {uid} 1")
+        clone.write_kernel_file("/proc/self/gid_map", f"{gid} {gid} 1")
     clone.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE)
     clone.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

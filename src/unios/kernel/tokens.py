@@ -167,7 +167,12 @@ class Tokens:
 
 def _granted(granted: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Return for whom a joining node may speak. `wanted`: "*" and "root" from one that runs as root, else its user."""
-    if "root" in wanted or "*" in wanted:
+    if "root" in wanted:
+        if "root" not in granted:
+            raise Denied(
+                "this node would run as root, and the token is for ordinary users: run join as one of them, "
+                "or make a token with `unios join --root`, which trusts this machine's root"
+            )
         return granted
     found = tuple(user for user in wanted if may_speak_for(granted, user))
     if not found:
