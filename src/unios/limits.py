@@ -45,6 +45,8 @@ RANGE_RECORDS_MAX = 10_000
 """A range answers at most this many; the rest is asked for by key."""
 WATCH_QUEUE_EVENTS_MAX = 50_000
 """A watcher this far behind is cut off and has to resynchronise by range."""
+WATCH_CALM_MS_MAX = 1_000
+"""A watcher may have its events gathered for at most so long."""
 HISTORY_REVISIONS_KEPT = 20_000
 """Older revisions are compacted away on their own."""
 STORE_TIMEOUT_MS = 5_000

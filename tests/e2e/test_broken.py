@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.system import System, wait_for
+from unios.kernel import linux_pids
 
 
 def part(system: System, node: str, name: str) -> int:
@@ -29,7 +30,10 @@ def program_of(system: System, pid: int, incarnation: int = 1) -> int:
     """Return the program's pid as this machine numbers it."""
     record = system.process(pid)
     text = (system.home / "home/nodes" / record["node"] / f"trees/{pid}.{incarnation}/tree.json").read_text()
-    return int(json.loads(text)["program_pid"])
+    children = linux_pids.parents()
+    [launcher] = children[json.loads(text)["init_pid"]]
+    [program] = children[launcher]
+    return program
 
 
 def test_a_killed_kernel_is_replaced_and_its_sleeper_runs_on(fresh: System) -> None:

@@ -160,3 +160,18 @@ echo "room: $code"
         assert out.split().count("1") == 2, (out, err)
     finally:
         system.close()
+
+
+def test_a_node_that_cannot_start_takes_no_other_with_it() -> None:
+    system = System()
+    try:
+        system.unios("up", "--nodes", "2")
+        pid = system.run_detached("sleep", "1000", options=("--on", "n1"))
+        system.unios("down", "--node", "n2")
+        (system.home / "home/nodes/n2/node.json").write_text("{}")
+        failed = system.unios("up", check=False)
+        assert failed.returncode not in (0, 70) and b"n2" in failed.stderr and b"Traceback" not in failed.stderr
+        record = system.process(pid)
+        assert (record["state"], record["node"], record["incarnation"]) == ("running", "n1", 1)
+    finally:
+        system.close()

@@ -54,7 +54,7 @@ class Direct:
         result = self.do(Transaction(then=(Range(key, prefix, after, limit),)))
         return result.results[0], result.revision
 
-    async def watch(self, prefix: str, *, after: Revision | None = None) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, *, after: Revision | None = None, calm_ms: int = 0) -> AsyncIterator[Batch]:
         yield self.do(Look(prefix, after))
 
     async def lease_grant(self, ttl_ms: int) -> LeaseId:

@@ -200,7 +200,8 @@ class Lab:
 
     def _build(self, count: int) -> None:
         wait_for(lambda: os.readlink(f"/proc/{self._switch.pid}/ns/net"), lambda ns: ns != os.readlink("/proc/self/ns/net"), "the switch is up")
-        self._in_switch("ip", "link", "add", "br0", "type", "bridge")
+        # With an address of its own: by default a bridge has the lowest of its ports', and with a machine that dies the witness would change its address.
+        self._in_switch("ip", "link", "add", "br0", "address", "02:00:00:99:00:64", "type", "bridge")
         self._in_switch("ip", "link", "set", "br0", "up")
         for number in range(1, count + 1):
             self.machines.append(Machine(self, number))

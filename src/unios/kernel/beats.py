@@ -6,7 +6,6 @@ One store of eight bytes per beat, no message. A slot is an index into BEATERS; 
 import mmap
 import os
 import struct
-from pathlib import Path
 from typing import Final
 
 from unios.kernel.clocks import boot_ns
@@ -19,7 +18,7 @@ _SIZE: Final = mmap.PAGESIZE
 class Beats:
     """The page of one node."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, _SIZE)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from unios import errors
 from unios.errors import CallerError, Unavailable, UniosError
-from unios.kernel import founding, parts, supervisor, sweep
+from unios.kernel import founding, parts, runfiles, supervisor, sweep
 from unios.wire.home import Home, NodeFolder
 
 READY_S: Final = 30.0
@@ -106,6 +106,7 @@ def _lock(home: Home) -> Any:
 def _start_all(folders: list[NodeFolder]) -> None:
     if not folders:
         raise CallerError("this machine has no node to start")
+    started = [folder for folder in folders if runfiles.read(folder.run / "supervisor.json") is None]
     for folder in folders:
         _start(folder)
     waiting = {folder.name: folder for folder in folders}
@@ -115,16 +116,17 @@ def _start_all(folders: list[NodeFolder]) -> None:
             if founding.is_ready(folder):
                 del waiting[name]
                 say(ready=name)
-        _raise_failure(folders, list(waiting.values()), deadline)
+        _raise_failure(started, list(waiting.values()), deadline)
         time.sleep(0.005)
 
 
-def _raise_failure(folders: list[NodeFolder], waiting: list[NodeFolder], deadline: float) -> None:
+def _raise_failure(started: list[NodeFolder], waiting: list[NodeFolder], deadline: float) -> None:
+    """Raise why one of `waiting` has failed; then what was started for it is stopped, and what ran before runs on."""
     for folder in waiting:
         failed = folder.run / "failed"
         if failed.exists():
             fields = json.loads(failed.read_text())
-            for other in folders:
+            for other in started:
                 sweep.stop_node(other)
             raise errors.from_wire(fields["error"], f"{folder.name} could not start: {fields['text']}")
     if waiting and time.monotonic() > deadline:

@@ -11,6 +11,8 @@ from typing import Final
 NEW_MOUNTS: Final = 0x00020000
 NEW_USER: Final = 0x10000000
 NEW_PIDS: Final = 0x20000000
+SIBLING: Final = 0x00008000
+"""CLONE_PARENT: the child's parent is the caller's."""
 _PIDFD: Final = 0x1000
 _INTO_CGROUP: Final = 0x2_0000_0000
 _SYS_CLONE3: Final = 435
@@ -41,7 +43,7 @@ def clone3(flags: int = 0, pid: int = 0, cgroup: int = -1) -> tuple[int, int]:
     flags |= _INTO_CGROUP if cgroup >= 0 else 0
     pidfd, tids = ctypes.c_int(-1), (ctypes.c_int * 1)(pid)
     arguments = (ctypes.c_uint64 * 11)(
-        *(flags | _PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0),
+        *(flags | _PIDFD, ctypes.addressof(pidfd), 0, 0, 0 if flags & SIBLING else signal.SIGCHLD, 0, 0, 0),
         *((ctypes.addressof(tids), 1) if pid else (0, 0)),
         max(0, cgroup),
     )

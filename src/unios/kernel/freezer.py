@@ -100,6 +100,12 @@ class Freezer:
                 return cgroups.is_frozen(self._place.version, self._path)
         return all(member.state in "Tt" for member in members(namespaces=self._namespaces))
 
+    def holds_only(self, pid: int) -> bool:
+        """Return whether the process `pid` is the only one of the tree that lives; False also if that cannot be told."""
+        if self._place:
+            return cgroups.members(self._path) == [pid]
+        return [member.pid for member in members(namespaces=self._namespaces)] == [pid]
+
     def thaw(self) -> None:
         self.frozen = False
         if self._place:

@@ -4,7 +4,7 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 
 | request | fields | answer |
 |---|---|---|
-| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition | init_pid, program_pid, namespaces, freezer |
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition | init_pid, namespaces, freezer |
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |
@@ -34,8 +34,8 @@ from unios.limits import BEAT_MS, TREES_PER_NODE_MAX
 OLDER_END_S: Final = 5.0
 """How long a spawn waits for an older incarnation of the same process to die."""
 CONNECT_AGAIN_S: Final = 0.5
-SPARE_PAUSE_S: Final = 0.003
-"""A start in progress has the processor for so long before the next spare is made."""
+SPARE_PAUSE_S: Final = 0.006
+"""A start in progress has the processor for so long before the next spare is made; another spare is there meanwhile."""
 
 
 class Guard:
@@ -55,7 +55,7 @@ class Guard:
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
         if not namespaces:
             clone.become_subreaper()
-        self._spares = spares.Spares(self.loop, folder, self._place, namespaces=namespaces, ready=self._start_waiting)
+        self._spares = spares.Spares(self.loop, folder, self._place, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
         self._watch_signals()
         self._adopt_all()
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -149,8 +149,8 @@ class Guard:
 
     def _spawn(self, fields: dict[str, Any], answer: guarded.Answer) -> None:
         try:
-            job = program.parse(fields)
-            tree = self._trees.get((job.pid, job.incarnation)) or self._new_tree(job, fields)
+            pid, incarnation = program.name_of(fields)
+            tree = self._trees.get((pid, incarnation)) or self._new_tree(pid, incarnation, fields)
         except program.Refused as refused:
             answer({"error": refused.args[0], "text": refused.args[1]})
             return
@@ -159,22 +159,18 @@ class Guard:
         else:
             answer(tree.reply())
 
-    def _new_tree(self, job: program.Job, fields: dict[str, Any]) -> Tree:
-        newest = self._seen.get(job.pid, 0)
-        if job.incarnation < newest:
-            raise program.Refused("superseded", f"process {job.pid} is at incarnation {newest} here; {job.incarnation} is past")
+    def _new_tree(self, pid: int, incarnation: int, fields: dict[str, Any]) -> Tree:
+        newest = self._seen.get(pid, 0)
+        if incarnation < newest:
+            raise program.Refused("superseded", f"process {pid} is at incarnation {newest} here; {incarnation} is past")
         if sum(tree.state in ("starting", "running") for tree in self._trees.values()) >= TREES_PER_NODE_MAX:
             raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
-        tree = Tree(f"{self.folder}/trees/{job.pid}.{job.incarnation}", job.pid, job.incarnation)
-        try:
-            os.makedirs(tree.folder, mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise program.Refused("unavailable", f"the folder of the process cannot be made: {error.strerror}") from error
-        self._trees[job.pid, job.incarnation] = tree
-        self._seen[job.pid] = job.incarnation
-        older = [one for one in self._trees.values() if one.pid == job.pid and one.state == "running"]
+        tree = Tree(f"{self.folder}/trees/{pid}.{incarnation}", pid, incarnation)
+        self._trees[pid, incarnation] = tree
+        self._seen[pid] = incarnation
+        older = [one for one in self._trees.values() if one.pid == pid and one.state == "running"]
         for one in older:
-            self._supersede(one, job.incarnation)
+            self._supersede(one, incarnation)
         self._waiting.append((tree, fields))
         if older:
             self.loop.after(OLDER_END_S, lambda: self._older_lives(tree))
@@ -215,33 +211,34 @@ class Guard:
             self.loop.after(SPARE_PAUSE_S, lambda: self._spares.want(len(self._waiting)))  # not while the program is being started
 
     def _hand_over(self, tree: Tree, fields: dict[str, Any], spare: spares.Spare) -> None:
-        tree.init, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.namespaces
+        tree.init, tree.group, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.group, spare.namespaces
         try:
-            tree.save()
+            tree.settle(self._spares.folder_of(spare))
         except OSError as error:  # a tree that the next guard would not know is not started
             self._spares.drop(spare)
             self._failed(tree, "unavailable", f"the folder of the process cannot be written: {error.strerror}")
             return
-        client = Client(self.loop, spare.control, lambda one, frame: self._heard(tree, one, frame), lambda _one: self._init_gone(tree))
+        client = Client(self.loop, spare.control, lambda _one, frame: self._heard(tree, frame), lambda _one: self._init_gone(tree))
         self._follow_end(tree, spare.pidfd)
         self._connected[tree] = client
-        client.send({"job": {name: value for name, value in fields.items() if name != "id"}, "folder": tree.folder})
+        client.send(fields)
 
-    def _heard(self, tree: Tree, client: Client, frame: trees_protocol.Frame) -> None:
+    def _heard(self, tree: Tree, frame: trees_protocol.Frame) -> None:
         fields = frame.fields or {}
         if fields.get("event") == "exit":
             self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
         elif fields.get("started"):
-            if client.fds:
-                descriptor = client.fds.pop()
-                tree.program_pid = guarded.pid_of(descriptor)
-                os.close(descriptor)
             tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
             tree.tell()
-            tree.try_save()
             self._start_waiting()
         elif "error" in fields:
             self._failed(tree, str(fields["error"]), str(fields.get("text", "")))
+
+    def _fail_waiting(self, text: str) -> None:
+        """No init can be made for want of a folder: whoever waits for one is told."""
+        waiting, self._waiting = self._waiting, []
+        for tree, _fields in waiting:
+            self._failed(tree, "unavailable", text)
 
     def _failed(self, tree: Tree, code: str, text: str) -> None:
         """Nothing runs: nothing is left, and the same spawn may be asked again."""
@@ -293,7 +290,6 @@ class Guard:
         elif fields.get("id") == 1 and tree.state == "starting":
             tree.state = "running"
             tree.tell()
-            tree.try_save()
 
     def _follow_end(self, tree: Tree, pidfd: int) -> None:
         def ended(_mask: int) -> None:
@@ -307,7 +303,7 @@ class Guard:
         """The init's socket has closed: it dies. If it was killed, a frozen group of version 1 would keep it from ever being dead."""
         self._connected.pop(tree, None)
         if tree.state in ("starting", "running") and not tree.exit:
-            freezer.release(self.folder, tree.name)
+            freezer.release(self.folder, tree.group)
 
     def _ended(self, tree: Tree, fields: dict[str, Any]) -> None:
         if tree.exit:
@@ -322,7 +318,7 @@ class Guard:
         self._connected.pop(tree, None)
         if self._trees.get((tree.pid, tree.incarnation), tree) is not tree:
             return
-        freezer.release(self.folder, tree.name)
+        freezer.release(self.folder, tree.group)
         if tree.state == "starting" and tree.init.pid and not os.path.exists(f"{tree.folder}/exit.json") and tree.answers:
             self._failed(tree, "unavailable", "the init of the tree died before it could start the program")
         elif tree.state in ("starting", "running"):
@@ -357,17 +353,16 @@ def main(folder: str | os.PathLike[str], beat: Callable[[], None] | None = None,
 
 
 def _own_beat(folder: str) -> Callable[[], None]:
-    from pathlib import Path
-
     from unios.kernel.beats import Beats
 
-    beats = Beats(Path(folder) / "beats")
+    beats = Beats(f"{folder}/beats")
     return lambda: beats.beat("guard")
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m unios.kernel.guard", description="Make the process trees of one node.")
     parser.add_argument("--folder", required=True)
+    parser.add_argument("--await-word", action="store_true", help="begin when a byte comes on stdin, end if none can come any more")
     parser.add_argument("--no-namespaces", action="store_true")
     parser.add_argument("--freezer", default="", choices=("", "v2", "v1", "signals"))
     return parser.parse_args(argv)
@@ -375,4 +370,6 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     chosen = _options(None)
+    if chosen.await_word and not os.read(0, 1):
+        sys.exit(0)
     sys.exit(main(chosen.folder, namespaces=not chosen.no_namespaces, freezer_kind=chosen.freezer))

@@ -11,6 +11,9 @@ from unios.kernel import runfiles
 
 DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "lost": True, "reason": "the init of its tree was killed"}
 
+TREE_BYTES: Final = 512
+"""Laid down for tree.json by a spare."""
+
 Answer = Callable[[dict[str, Any]], None]
 
 
@@ -21,7 +24,7 @@ class Tree:
         self.folder, self.pid, self.incarnation = folder, pid, incarnation
         self.state = "starting"
         self.init = runfiles.Running(0, 0)
-        self.program_pid = 0
+        self.group = ""
         self.namespaces = True
         self.freezer = ""
         self.failure: dict[str, Any] = {}
@@ -40,7 +43,7 @@ class Tree:
             "state": self.state,
             "init_pid": self.init.pid,
             "init_start": self.init.start,
-            "program_pid": self.program_pid,
+            "group": self.group,
             "namespaces": self.namespaces,
             "freezer": self.freezer,
             **({"failure": self.failure} if self.failure else {}),
@@ -51,13 +54,26 @@ class Tree:
         """Return the answer to its spawn: the same each time that it is asked."""
         if self.failure:
             return dict(self.failure)
-        fields = ("init_pid", "program_pid", "namespaces", "freezer")
+        fields = ("init_pid", "namespaces", "freezer")
         return {"ok": True, **{name: value for name, value in self.describe().items() if name in fields}}
 
     def tell(self) -> None:
         for answer in self.answers:
             answer(self.reply())
         self.answers.clear()
+
+    def settle(self, spare: str) -> None:
+        """Make the folder of a spare this tree's own, with tree.json in it. Raises OSError."""
+        file = os.open(f"{spare}/tree.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, json.dumps(self.describe()).encode().ljust(TREE_BYTES))
+        finally:
+            os.close(file)
+        try:
+            os.rename(spare, self.folder)
+        except OSError:
+            self.remove()  # what a start left that failed under an earlier guard
+            os.rename(spare, self.folder)
 
     def save(self) -> None:
         """Write tree.json atomically. Raises OSError."""
@@ -92,11 +108,16 @@ class Tree:
 
     def remove(self) -> None:
         """Remove its folder."""
-        with contextlib.suppress(OSError):
-            for entry in os.listdir(self.folder):
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self.folder}/{entry}")
-            os.rmdir(self.folder)
+        remove(self.folder)
+
+
+def remove(folder: str) -> None:
+    """Remove the folder of a tree or of a spare, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{folder}/{entry}")
+        os.rmdir(folder)
 
 
 def load(folder: str) -> Tree | None:
@@ -107,27 +128,11 @@ def load(folder: str) -> Tree | None:
         tree = Tree(folder, int(fields["pid"]), int(fields["incarnation"]))
         tree.state = str(fields["state"])
         tree.init = runfiles.Running(int(fields["init_pid"]), int(fields["init_start"]))
-        tree.program_pid, tree.namespaces, tree.freezer = (
-            int(fields["program_pid"]),
-            bool(fields["namespaces"]),
-            str(fields["freezer"]),
-        )
+        tree.group, tree.namespaces, tree.freezer = str(fields["group"]), bool(fields["namespaces"]), str(fields["freezer"])
         tree.failure, tree.exit = dict(fields.get("failure", {})), dict(fields.get("exit", {}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return tree
-
-
-def pid_of(pidfd: int) -> int:
-    """Return the pid behind a pidfd in this process's own numbering, 0 if it has ended."""
-    try:
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("Pid:"):
-                    return max(0, int(line.split()[1]))
-    except OSError:
-        pass
-    return 0
 
 
 def sock_of(folder: str) -> socket.socket | None:

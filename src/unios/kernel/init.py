@@ -1,7 +1,8 @@
-"""Init: pid 1 of one process tree. Starts the program, reaps, pumps its streams, answers on a socket, and is the tree's leash.
+"""Init: pid 1 of one process tree. Has the program started, reaps, pumps its streams, answers on a socket, and is the tree's leash.
 
-A guard makes it ahead of its job and hands it one; from then on it needs nobody: it outlives guard, kernel and supervisor. It never decides about the
-lease itself (core/fencing.py does) and it looks at the clock after every wait and before it moves any byte or answers anything.
+It is made ahead of its job (a spare), in a folder of its own that the guard renames when it hands the job over. From then on it needs nobody: it
+outlives guard, kernel and supervisor. It never decides about the lease itself (core/fencing.py does), and it looks at the clock after every wait and
+before it moves any byte or answers anything.
 
 Invariants: from the deadline on no byte of the tree is taken and no exit is reported until the claim is confirmed; when the init ends, no
 process of the tree lives and its record, exit.json, is on disk or was at least told to whoever listens.
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from unios.core.fencing import DeadlineMoved, Freeze, Kill, Leash, LeashEvent, LeashOrder, Thaw, Tick, WakeAt
-from unios.kernel import clone, init_door, poller, program, trees_protocol
+from unios.kernel import clone, exit_notes, guarded, init_door, launcher, poller, program, trees_protocol
 from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
 from unios.kernel.lease_page import LeasePage
@@ -31,14 +32,21 @@ KILL_AGAIN_S: Final = 0.05
 FREEZE_WAIT_S: Final = 0.02
 """How long an order to freeze is watched before the loop goes on; the freezer needs about a millisecond."""
 LAST_WORDS_S: Final = 1.0
-_SPARE_BYTES: Final = 1024
-"""Laid down for exit.json at the start, so that a full disk cannot keep the exit from being recorded."""
+_EXIT_BYTES: Final = 1024
 
 
 class Init:
-    """One tree. Built before the job is known, so that only what depends on it is left to do."""
+    """One tree. Built before the job is known, so that only what depends on it is left to do. Raises OSError."""
 
-    def __init__(self, node_folder: str) -> None:
+    def __init__(self, node_folder: str, group: str, freezer: Freezer, *, namespaces: bool) -> None:
+        self.freezer, self.namespaces = freezer, namespaces
+        self._path = f"{node_folder}/spares/{group}"
+        os.mkdir(self._path, mode=0o700)
+        self.folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lay_file(".exit", _EXIT_BYTES)
+        self._lay_file("tree.json", guarded.TREE_BYTES)
+        self._notes = exit_notes.Sender(node_folder)
+        freezer.prepare()
         self.poller = poller.Poller(self.look)
         self.followers = Followers(self.poller)
         self.leash: Leash | None = None
@@ -57,47 +65,70 @@ class Init:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(f"{node_folder}/journal/init.{time.monotonic_ns()}", flags, 0o600)  # only if that folder is there
         self._timer = clone.BootTimer()
-        self._outputs: list[tuple[int, int]] = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
-        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._report = -1
-        self._reported = b""
         self._childless = False
+        self._without_launcher = False
         self._ended_at = 0.0
         self.started = False
+        self._launched = self._make_launcher()
+        self._watch_children()
+        self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
+        self.door = init_door.Door(self)
+
+    def _make_launcher(self) -> launcher.Launched:
+        """Make the program's parent to be, and the pipes whose other ends it has."""
+        stdin, out, err = pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        launched = launcher.prepare(self.freezer, (stdin[0], out[1], err[1]), namespaces=self.namespaces)
+        for descriptor in (stdin[0], out[1], err[1]):
+            os.close(descriptor)
+        for descriptor in (stdin[1], out[0], err[0]):
+            os.set_blocking(descriptor, False)
+        self._stdin_pipe = stdin[1]
+        self.pumps = {
+            name: OutputPump(self.poller, pipe[0], StreamWriter(self.folder, name), self._may_pump, self._limit(name))
+            for name, pipe in zip(NAMES, pipes[1:], strict=True)
+        }
+        return launched
 
     # the job
 
-    def take(self, job: program.Job, folder: str, control: socket.socket, freezer: Freezer, *, namespaces: bool) -> None:
-        """Start the program of `job`; the answer goes to `control` when it has been executed. Raises OSError."""
-        self.job, self.freezer, self.namespaces = job, freezer, namespaces
+    def take(self, job: program.Job, control: socket.socket) -> None:
+        """Have the program of `job` started; the answer goes to `control` when it has been executed. Raises Refused."""
+        self.job = job
         self._control_socket = control
         self._control: poller.Client | None = None
-        self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._lay_exit_file()
         self.leash = Leash("keep" if job.on_partition == "keep" else "stop" if job.on_partition == "stop" else "replace", job.incarnation)
         self.look()
         if self.leash.frozen or self.leash.killed:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
         if job.lease and self._seen[1] != job.lease:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
-        freezer.prepare()
-        self._watch_children()
-        self.pumps = {
-            name: OutputPump(self.poller, pipe[0], StreamWriter(self.folder, name), self._may_pump, self._limit(name))
-            for name, pipe in zip(NAMES, self._outputs, strict=True)
-        }
-        self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
-        self._start()
-        self.door = init_door.Door(self)
+        if job.stdin:
+            self.stdin = InputPump(self.poller, self._stdin_pipe, self._stdin_moved)
+        else:
+            os.close(self._stdin_pipe)
+        client = poller.Client(
+            self.poller, self._launched.control, lambda _client, frame: self._on_launcher(frame), lambda _client: self._launcher_gone()
+        )
+        client.send(job._asdict() | {"env": list(job.env.items())})
+
+    def leave(self) -> None:
+        """Remove what it has, as one that never started anything; unless the guard has renamed its folder: then the next guard does."""
+        self.freezer.remove()
+        with contextlib.suppress(OSError):
+            os.stat(self._path)
+            for entry in os.listdir(self.folder):
+                os.unlink(entry, dir_fd=self.folder)
+            os.rmdir(self._path)
 
     def _limit(self, name: Any) -> Callable[[], int]:
         return lambda: self.followers.limit(name)
 
-    def _lay_exit_file(self) -> None:
+    def _lay_file(self, name: str, size: int) -> None:
+        """Make a file for what will have to be written, so that this is quick, and possible on a disk that is full by then."""
         with contextlib.suppress(OSError):
-            file = os.open(".exit", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
             try:
-                os.write(file, b" " * _SPARE_BYTES)
+                os.write(file, b" " * size)
             finally:
                 os.close(file)
 
@@ -107,58 +138,32 @@ class Init:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self.poller.add(self._wake, lambda _mask: self._reap())
 
-    def _start(self) -> None:
-        stdin = os.pipe2(os.O_CLOEXEC) if self.job.stdin else None
-        self._report, report = os.pipe2(os.O_CLOEXEC)
-        group = self.freezer.open_group()
-        try:
-            pid, pidfd, joined = self._clone(group)
-        except OSError as error:
-            raise program.Refused("unavailable", f"Linux does not give the program pid {self.job.pid}: {error.strerror}") from error
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            if not self.namespaces:
-                clone.die_with_parent()
-            stdio = (stdin[0] if stdin else self._null, self._outputs[0][1], self._outputs[1][1])
-            program.become(self.job, stdio, (lambda: None) if joined else self.freezer.join, report)
-        self.program_pid, self._pidfd = pid, pidfd
-        if group >= 0:
-            os.close(group)
-        os.close(report)
-        for read, write in self._outputs:
-            os.close(write)
-            os.set_blocking(read, False)
-        if stdin:
-            os.close(stdin[0])
-            os.set_blocking(stdin[1], False)
-            self.stdin = InputPump(self.poller, stdin[1], self._stdin_moved)
-        self.poller.add(self._report, lambda _mask: self._executed())
+    def _on_launcher(self, frame: trees_protocol.Frame) -> None:
+        fields = frame.fields or {}
+        if "program" in fields:
+            self._executed(int(fields["program"]))
+        elif "status" in fields:
+            self.status = int(fields["status"])
+            if self.namespaces and self.freezer.holds_only(self._launched.pid):
+                self._childless = (
+                    True  # nothing else lives, and the launcher is about to end; should a stranger to the group live, it ends with this init
+                )
+            self._reap()
+        elif "error" in fields:
+            self._fail(str(fields["error"]), str(fields.get("text", "")))
 
-    def _clone(self, group: int) -> tuple[int, int, bool]:
-        """Fork the program to be, into its group if that can be done (Linux 5.7); return pid, pidfd and whether it was."""
-        wanted = self.job.pid if self.namespaces else 0
-        if group >= 0:
-            with contextlib.suppress(OSError):
-                return *clone.clone3(0, wanted, group), True
-        return *clone.clone3(0, wanted), False
+    def _launcher_gone(self) -> None:
+        """It has told how the program ended, or it was killed, most likely with everything else."""
+        if not self.started:
+            self._fail("unavailable", "the process was killed before its program began")
+        self._without_launcher = True
+        self._reap()
 
-    def _executed(self) -> None:
-        """The report pipe closes when the program is executed, and carries why if it is not."""
-        data = os.read(self._report, 4096)
-        self._reported += data
-        if data:
-            return
-        self.poller.remove(self._report)
-        os.close(self._report)
-        if self._reported:
-            code, _newline, text = self._reported.decode("utf-8", "surrogateescape").partition("\n")
-            self._fail(code, text)
+    def _executed(self, pid: int) -> None:
+        self.program_pid = pid
         self.started = True
-        frame = trees_protocol.encode({"started": True, "program_pid": self.program_pid, "freezer": self.freezer.kind})
-        with contextlib.suppress(OSError):
-            socket.send_fds(self._control_socket, [frame], [self._pidfd])
-        os.close(self._pidfd)
         self._control = poller.Client(self.poller, self._control_socket, lambda _client, _frame: None)
+        self._control.send({"started": True, "freezer": self.freezer.kind})
         for tell in self.waiting_for_start:
             tell()
         self.pumps_changed()
@@ -204,16 +209,14 @@ class Init:
             case WakeAt(at_ns):
                 self._timer.set(at_ns)
             case Freeze():
-                if self.program_pid and not self.ending:
+                if not self.ending:
                     self.freezer.freeze()
                     self._wait_settled()
             case Thaw():
                 self.freezer.thaw()
             case Kill():
-                if self.program_pid:
-                    self.end()
-        if self.program_pid:
-            self.pumps_changed()
+                self.end()
+        self.pumps_changed()
 
     def _wait_settled(self) -> None:
         until = time.monotonic() + FREEZE_WAIT_S
@@ -258,13 +261,16 @@ class Init:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
-                    return
+                    break
                 if pid == self.program_pid:
                     self.status = status
-                    self.end()
         except ChildProcessError:
             self._childless = True
             self._ended_at = self._ended_at or time.monotonic()
+            if self._without_launcher and self.status is None:
+                self.status = signal.SIGKILL  # the launcher had taken note of the end, and was killed before it could tell
+        if self.status is not None:
+            self.end()  # the program's end is the tree's
 
     def _finished(self) -> bool:
         """Whether nothing lives, nothing is left to pump and the end may be told."""
@@ -303,7 +309,7 @@ class Init:
         with contextlib.suppress(OSError):
             file = os.open(".exit", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
             try:
-                os.write(file, text.ljust(_SPARE_BYTES))
+                os.write(file, text.ljust(_EXIT_BYTES))
             finally:
                 os.close(file)
             os.rename(".exit", "exit.json", src_dir_fd=self.folder, dst_dir_fd=self.folder)
@@ -315,8 +321,9 @@ class Init:
             self.followers.tell_growth(self.ends())
         fields = self.exit_fields()
         self._record_exit(fields)
-        self.followers.tell_growth(self.ends())
         event = {"event": "exit", "pid": self.job.pid, "incarnation": self.job.incarnation, **fields}
+        self._notes.send(event)
+        self.followers.tell_growth(self.ends())
         if self._control is not None:
             self._control.send(event)
         self.followers.tell(event)
@@ -338,7 +345,7 @@ class Init:
         """Return what the tree uses now."""
         from unios.kernel import freezer
 
-        members = freezer.members(namespaces=self.namespaces)
+        members = [one for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
         tick, reaped = os.sysconf("SC_CLK_TCK"), resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
             "cpu_ms": int(1000 * (sum(one.ticks for one in members) / tick + reaped.ru_utime + reaped.ru_stime)),
@@ -371,21 +378,29 @@ def receive(control: socket.socket) -> dict[str, Any] | None:
     return None
 
 
-def serve(control: socket.socket, node_folder: str, make_freezer: Callable[[str], Freezer], *, namespaces: bool) -> NoReturn:
+def serve(control: socket.socket, node_folder: str, group: str, freezer: Freezer, *, namespaces: bool) -> NoReturn:
     """Be an init, spare first: say ready, wait for a job, serve it to its end. Never returns."""
     try:
-        init = Init(node_folder)
+        try:
+            init = Init(node_folder, group, freezer, namespaces=namespaces)
+        except OSError as error:
+            text = f"the folder of a process cannot be made: {error.strerror or error}"
+            control.sendall(trees_protocol.encode({"ready": False, "text": text}))
+            os._exit(1)
+        rehearse()
         control.sendall(trees_protocol.encode({"ready": True}))
         fields = receive(control)
         if fields is None:
+            init.leave()
             os._exit(0)
         try:
-            job = program.parse(fields["job"])
-            init.take(job, fields["folder"], control, make_freezer(f"{job.pid}.{job.incarnation}"), namespaces=namespaces)
+            init.take(program.parse(fields), control)
         except program.Refused as refused:
+            freezer.remove()
             refuse(control, *refused.args)
             os._exit(0)
         except OSError as error:
+            freezer.remove()
             refuse(control, "unavailable", f"the tree could not be made: {error}")
             os._exit(0)
         init.run()
@@ -397,3 +412,11 @@ def serve(control: socket.socket, node_folder: str, make_freezer: Callable[[str]
         with contextlib.suppress(BaseException):
             refuse(control, "internal", f"{type(error).__name__}: {error}")
         os._exit(70)
+
+
+def rehearse() -> None:
+    """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
+    program.rehearse()
+    leash = Leash("replace", 1)
+    leash.on(DeadlineMoved(1, 1))
+    leash.on(Tick(0))

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from unios import errors
@@ -421,6 +420,8 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         code, text = errors.to_wire(error)
-        Path(folder.run / "failed").write_text(json.dumps({"error": code, "text": text}))
+        part = folder.run / ".failed"
+        part.write_text(json.dumps({"error": code, "text": text}))
+        part.replace(folder.run / "failed")
         raise
     return 0

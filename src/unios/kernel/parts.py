@@ -53,23 +53,28 @@ def open_log(folder: NodeFolder, name: str) -> int:
 
 
 def start(folder: NodeFolder, name: str, beats: Beats) -> int:
-    """Start a part; return its pid. Its run file is written before anything can rely on it. Raises OSError: then it does not run."""
+    """Start a part; return its pid. Raises OSError: then it does not run.
+
+    What a successor of the supervisor would not know must not run: it waits for a word that comes when its run file is there, and ends without it.
+    """
     beats.clear(name)
-    pid = _exec_guard(folder) if name == "guard" else _fork(folder, name, beats)
+    word, write = os.pipe2(os.O_CLOEXEC)
     try:
+        pid = _exec_guard(folder, word) if name == "guard" else _fork(folder, name, beats, word, write)
         runfiles.write(folder.run / f"{name}.json", pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)  # what a successor of the supervisor would not know must not run
-        raise
+        os.write(write, b"1")
+    finally:
+        os.close(word)
+        os.close(write)
     return pid
 
 
-def _exec_guard(folder: NodeFolder) -> int:
+def _exec_guard(folder: NodeFolder, word: int) -> int:
     log = open_log(folder, "guard")
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "unios.kernel.guard", "--folder", str(folder.path)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "unios.kernel.guard", "--folder", str(folder.path), "--await-word"],
+            stdin=word,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -81,12 +86,15 @@ def _exec_guard(folder: NodeFolder) -> int:
     return child.pid
 
 
-def _fork(folder: NodeFolder, name: str, beats: Beats) -> int:
+def _fork(folder: NodeFolder, name: str, beats: Beats, word: int, write: int) -> int:
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
+        os.close(write)
+        if not os.read(word, 1):
+            os._exit(0)
         become(folder, name)
         module = importlib.import_module(MODULES[name])
         code = module.main(folder, lambda: beats.beat(name))

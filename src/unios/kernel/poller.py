@@ -161,7 +161,7 @@ class Client:
 
     def _read(self) -> None:
         try:
-            data, fds, _flags, _address = socket.recv_fds(self._sock, _CHUNK, 1)
+            data, fds, _flags, _address = socket.recv_fds(self._sock, _CHUNK, 2)
         except BlockingIOError:
             return
         except OSError:

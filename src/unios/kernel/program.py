@@ -1,14 +1,16 @@
-"""Program: the last steps between a fork of the init and the program's first instruction, and the sentences for what can go wrong there.
+"""Program: what a start is asked for, the last steps before the program's first instruction, and the sentences for what can go wrong there.
 
-Runs in the child, which has no thread and no loop. It becomes the user first and then looks for cwd and program, with that user's rights.
+The steps are the launcher's, which has no thread and no loop. It becomes the user first and then looks for cwd and program, with that user's rights.
 """
 
 import errno
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
+
+from unios.kernel import clone, trees_protocol
 
 PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -34,6 +36,14 @@ class Job(NamedTuple):
 
 class Refused(Exception):
     """The program cannot be started: (code, sentence)."""
+
+
+def name_of(fields: dict[str, Any]) -> tuple[int, int]:
+    """Return pid and incarnation of a spawn request. Raises Refused."""
+    try:
+        return int(fields["pid"]), int(fields["incarnation"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
 
 
 def parse(fields: dict[str, Any]) -> Job:
@@ -81,10 +91,28 @@ def _check(job: Job) -> None:
         raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")
 
 
-def become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None], report: int) -> NoReturn:
-    """Turn this child into the program, or write {"error", "text"} as two lines to `report` and exit."""
+def rehearse() -> None:
+    """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
+    fields = {"pid": 2, "incarnation": 1, "argv": ["/"], "env": [["PATH", "/"]], "uid": os.getuid()}
+    for frame in trees_protocol.Decoder().feed(trees_protocol.encode(fields)):
+        find(parse(frame.fields or {}))
+
+
+def become(job: Job, stdio: Sequence[int], ignored: list[int], report: int, *, die_with_parent: bool) -> NoReturn:
+    """Turn this child into the program, or write code and sentence as two lines to `report` and exit. `ignored`: signals that its parent ignores."""
     try:
-        _become(job, stdio, join)
+        os.setsid()
+        for descriptor, source in enumerate(stdio):
+            os.dup2(source, descriptor)
+        _set_limits(job.limits)  # while it may still raise them
+        prepare(job)
+        if die_with_parent:
+            clone.die_with_parent()
+        path = find(job)
+        for number in ignored:  # what is handled becomes the default by itself
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _execute(path, job)
     except Refused as refused:
         code, text = refused.args
     except OSError as error:
@@ -95,13 +123,16 @@ def become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None], repo
     os._exit(126)
 
 
-def _become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None]) -> NoReturn:
-    os.setsid()
-    for descriptor, source in enumerate(stdio):
-        os.dup2(source, descriptor)
-    join()
+def _execute(path: str, job: Job) -> NoReturn:
+    try:
+        os.execve(path, job.argv, job.env)
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def prepare(job: Job) -> None:
+    """Give this process the program's umask, user and folder. Raises Refused, OSError."""
     os.umask(job.umask)
-    _set_limits(job.limits)  # while it may still raise them
     if os.geteuid() == 0:
         os.setgroups(job.groups)
         os.setresgid(job.gid, job.gid, job.gid)
@@ -110,15 +141,6 @@ def _become(job: Job, stdio: tuple[int, int, int], join: Callable[[], None]) -> 
         os.chdir(job.cwd)
     except OSError as error:
         raise Refused("cwd", f"cannot enter {job.cwd}: {error.strerror}") from error
-    _reset_signals()
-    _execute(job)
-
-
-def _reset_signals() -> None:
-    for number in signal.valid_signals():
-        if signal.getsignal(number) is signal.SIG_IGN:  # what is handled becomes the default by itself
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _set_limits(limits: dict[str, tuple[int, int]]) -> None:
@@ -129,27 +151,26 @@ def _set_limits(limits: dict[str, tuple[int, int]]) -> None:
             raise Refused("limits", f"this node may not set the limit {name} to {soft}:{hard}: {error}") from error
 
 
-def _execute(job: Job) -> NoReturn:
-    """Look the program up as a shell does and execute it. Raises Refused."""
+def find(job: Job) -> str:
+    """Return the path of the program, looked up as a shell does, with this process's rights. Raises Refused."""
     name, blocked = job.argv[0], ""
-    folders = [""] if "/" in name else job.env.get("PATH", PATH_DEFAULT).split(":")
-    for folder in folders:
-        path = f"{folder or '.'}/{name}" if "/" not in name else name
-        try:
-            os.execve(path, job.argv, job.env)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(path):
-                continue
-            if error.errno == errno.EACCES and "/" not in name:
-                blocked = blocked or path if not os.path.isdir(path) else blocked
-                continue
-            raise _refusal(path, error) from error
+    if "/" in name:
+        if not os.path.lexists(name):
+            raise Refused("program-not-found", f"there is no program {name}")
+        return name
+    for folder in job.env.get("PATH", PATH_DEFAULT).split(":"):
+        path = f"{folder or '.'}/{name}"
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK, effective_ids=True):
+                return path
+            blocked = blocked or path
     if blocked:
         raise Refused("program-not-runnable", f"{blocked} is there but may not be executed: Permission denied")
-    raise Refused("program-not-found", f"there is no program {name}" + ("" if "/" in name else " in PATH"))
+    raise Refused("program-not-found", f"there is no program {name} in PATH")
 
 
-def _refusal(path: str, error: OSError) -> Refused:
+def refusal(path: str, error: OSError) -> Refused:
+    """Return what to say of a program that Linux did not execute."""
     if error.errno == errno.E2BIG:
         return Refused("too-big", "arguments and environment are larger than Linux passes to a program")
     if error.errno == errno.ENOEXEC:

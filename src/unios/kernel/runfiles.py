@@ -1,4 +1,7 @@
-"""Run files: pid and start time of each process of a node: a successor adopts it and never mistakes a stranger for it."""
+"""Run files: pid and start time of each process of a node: a successor adopts it and never mistakes a stranger for it.
+
+Without pathlib: the guard imports this, and what it imports every init has to fork.
+"""
 
 import contextlib
 import json
@@ -6,8 +9,9 @@ import os
 import select
 import signal
 import sys
-from pathlib import Path
 from typing import NamedTuple
+
+PathLike = str | os.PathLike[str]
 
 
 class Running(NamedTuple):
@@ -20,23 +24,27 @@ class Running(NamedTuple):
 def start_of(pid: int) -> int:
     """Return when `pid` started, 0 if it does not exist or is a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            stat = file.read().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return 0
     return 0 if stat[0] in "ZX" else int(stat[19])
 
 
-def write(path: Path, pid: int) -> None:
+def write(path: PathLike, pid: int) -> None:
     """Record `pid` atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps({"pid": pid, "start": start_of(pid)}))
-    part.replace(path)
+    folder, name = os.path.split(path)
+    part = f"{folder}/.{name}.{os.getpid()}"
+    with open(part, "w") as file:
+        json.dump({"pid": pid, "start": start_of(pid)}, file)
+    os.replace(part, path)
 
 
-def read(path: Path) -> Running | None:
+def read(path: PathLike) -> Running | None:
     """Return the recorded process if it is still that one and alive."""
     try:
-        fields = json.loads(path.read_text())
+        with open(path) as file:
+            fields = json.load(file)
         found = Running(int(fields["pid"]), int(fields["start"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -86,6 +94,6 @@ def complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def remove(path: Path) -> None:
+def remove(path: PathLike) -> None:
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        os.unlink(path)

@@ -1,118 +1,173 @@
-"""Spares: inits made ahead of their job, already in their namespaces with /proc mounted, so that a spawn does not wait for that.
+"""Spares: inits made ahead of their job, already in their namespaces and with folder and group, so that a spawn does not wait for that.
 
-One at rest; more, up to SPARES_MAX, while jobs wait. Where namespaces cannot be had the spares come without, and say why.
+Two at rest; more, up to SPARES_MAX, while jobs wait. The zygote forks them. Where namespaces cannot be had the spares come without, and say why.
 """
 
+import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
-from unios.kernel import cgroups, clone, init, mounts, poller, runfiles, trees_protocol
-from unios.kernel.freezer import Freezer
+from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
+from unios.kernel.poller import Client
 from unios.limits import SPARE_TIMEOUT_S, SPARES_MAX
 
 FAILURES_MAX: Final = 3
 """Spares that die one after the other before namespaces are given up."""
+ANSWER_S: Final = 2.0
+"""How long a zygote may take to fork; then it is replaced."""
+BURY_S: Final = 0.2
+REST: Final = 2
 
 
 class Spare(NamedTuple):
-    """An init without a job. Whoever takes it owns pidfd and control."""
+    """An init without a job. Whoever takes it owns pidfd and control. `group` names its folder too."""
 
     pid: int
     start: int
     pidfd: int
     control: socket.socket
+    group: str
     namespaces: bool
 
 
 class Spares:
-    """Those of one guard. `ready` is called when one has become so."""
+    """Those of one guard. `ready` is called when one has become so, `failed` with a sentence when none can be made for want of a folder."""
 
-    def __init__(self, loop: poller.Poller, node_folder: str, place: cgroups.Place | None, *, namespaces: bool, ready: Callable[[], None]) -> None:
-        self._loop, self._folder, self._place, self._ready_callback = loop, node_folder, place, ready
+    def __init__(
+        self,
+        loop: poller.Poller,
+        node_folder: str,
+        place: cgroups.Place | None,
+        *,
+        namespaces: bool,
+        ready: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._loop, self._folder, self._place = loop, node_folder, place
+        self._ready_callback, self._failed_callback = ready, failed
         self.namespaces = namespaces
         self.why_not = "" if namespaces else "they are switched off"
         """Why trees get no namespaces."""
         self._failures = 0
+        self._token, self._number = os.urandom(4).hex(), 0
+        self._zygote: Client | None = None
+        self._zygote_pidfd = -1
+        self._asked: list[tuple[str, bool]] = []
+        """Group and kind of those that the zygote shall fork, in order."""
         self._making: dict[int, Spare] = {}
         self._ready: list[Spare] = []
+        self._closed = False
         gc.collect()
         gc.freeze()
+        self._remove_stale()
+
+    def folder_of(self, spare: Spare) -> str:
+        return f"{self._folder}/spares/{spare.group}"
+
+    def _remove_stale(self) -> None:
+        """Remove what the spares of an earlier guard left: they end with it."""
+        os.makedirs(f"{self._folder}/spares", mode=0o700, exist_ok=True)
+        for group in os.listdir(f"{self._folder}/spares"):
+            self._remove(group)
+
+    def _remove(self, group: str) -> None:
+        freezer.release(self._folder, group)
+        guarded.remove(f"{self._folder}/spares/{group}")
 
     def take(self) -> Spare | None:
         """Return a spare if one is ready."""
         while self._ready:
             spare = self._ready.pop()
             self._loop.remove(spare.control.fileno())
-            if runfiles.start_of(spare.pid) == spare.start:
+            if runfiles.start_of(spare.pid) == spare.start != 0:
                 return spare
             self._discard(spare)
         return None
 
     def want(self, jobs: int) -> None:
-        """See to it that there will be a spare for each of `jobs` waiting ones, and one more at rest; bounded."""
-        wanted = min(SPARES_MAX, jobs + 1)
-        while len(self._making) + len(self._ready) < wanted:
-            if not self._make():
+        """See to it that there will be a spare for each of `jobs` waiting ones, and REST more; bounded."""
+        wanted = min(SPARES_MAX, jobs + REST)
+        while len(self._asked) + len(self._making) + len(self._ready) < wanted and not self._closed:
+            self._ask()
+
+    # the zygote
+
+    def _ask(self) -> None:
+        if self._zygote is None:
+            try:
+                self._zygote_pidfd, sock = zygote.start(self._folder, self._place)
+            except OSError as error:
+                runfiles.complain(f"no zygote can be forked: {error.strerror}")
+                self._asked.append(("", True))  # so that nobody asks before the time is up
+                self._loop.after(1.0, self._ask_again)
                 return
+            self._zygote = Client(self._loop, sock, self._answered, self._zygote_gone)
+        self._number += 1
+        group = f"{self._token}.{self._number}"
+        self._asked.append((group, self.namespaces))
+        self._zygote.send({"group": group, "namespaces": self.namespaces})
+        self._loop.after(ANSWER_S, lambda: self._zygote_hangs(group))
 
-    def _make(self) -> bool:
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        uid, gid = os.getuid(), os.getgid()
-        try:
-            pid, pidfd = clone.clone3(mounts.flags() if self.namespaces else 0)
-        except OSError as error:
-            mine.close()
-            theirs.close()
-            return self._give_up(error.strerror or str(error)) and self._make()
-        if pid == 0:
-            self._be(theirs, uid, gid)
-        theirs.close()
-        spare = Spare(pid, runfiles.start_of(pid), pidfd, mine, self.namespaces)
-        self._making[mine.fileno()] = spare
-        self._loop.add(mine.fileno(), lambda _mask: self._heard(spare))
+    def _ask_again(self) -> None:
+        self._asked = [entry for entry in self._asked if entry[0]]
+        self._ready_callback()
+
+    def _zygote_hangs(self, group: str) -> None:
+        if any(asked == group for asked, _namespaces in self._asked):
+            self._kill_zygote()
+
+    def _kill_zygote(self) -> None:
+        if self._zygote is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._zygote_pidfd, signal.SIGKILL)
+            self._zygote.close()
+
+    def _zygote_gone(self, client: Client) -> None:
+        if client is self._zygote:
+            self._zygote = None
+            os.close(self._zygote_pidfd)
+            self._asked.clear()
+            if not self._closed:
+                self._loop.after(0.01, self._ready_callback)
+
+    def _answered(self, client: Client, frame: trees_protocol.Frame) -> None:
+        fields: dict[str, Any] = frame.fields or {}
+        if not self._asked or ("error" not in fields and len(client.fds) < 2):
+            client.close()
+            return
+        group, namespaces = self._asked.pop(0)
+        if "error" in fields:
+            self._cannot(namespaces, str(fields["error"]))
+            return
+        pidfd, control = client.fds[:2]
+        del client.fds[:2]
+        pid = int(fields["pid"])
+        spare = Spare(pid, runfiles.start_of(pid), pidfd, socket.socket(fileno=control), group, namespaces)
+        self._making[control] = spare
+        self._loop.add(control, lambda _mask: self._heard(spare))
         self._loop.after(SPARE_TIMEOUT_S, lambda: self._too_late(spare))
-        return True
 
-    def _give_up(self, why: str) -> bool:
-        """Go on without namespaces; False if even that failed."""
-        if not self.namespaces:
+    def _cannot(self, namespaces: bool, why: str) -> None:
+        """No init can be forked that way."""
+        if namespaces and self.namespaces:
+            self._give_up(why)
+            self._ready_callback()
+        else:
             runfiles.complain(f"cannot make an init: {why}")
-            return False
+            self._loop.after(0.1, self._ready_callback)
+
+    def _give_up(self, why: str) -> None:
+        """Go on without namespaces."""
         self.namespaces, self.why_not, self._failures = False, why, 0
         runfiles.complain(f"trees get no namespaces of their own: {why}")
         clone.become_subreaper()
-        return True
 
-    def _be(self, control: socket.socket, uid: int, gid: int) -> NoReturn:
-        """Become the spare: nothing of the guard's stays open, its lock least of all."""
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
-            os.setsid()
-            os.chdir("/")
-            os.dup2(control.fileno(), 3, inheritable=False)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-            mine = socket.socket(fileno=3)
-            clone.name_process("unios-init")
-            try:
-                if self.namespaces:
-                    mounts.settle(uid, gid)
-                else:
-                    clone.become_subreaper()
-            except OSError as error:
-                mine.sendall(trees_protocol.encode({"ready": False, "text": str(error)}))
-                os._exit(1)
-            init.serve(mine, self._folder, self._freezer, namespaces=self.namespaces)
-        finally:
-            os._exit(70)
-
-    def _freezer(self, tree: str) -> Freezer:
-        return Freezer(self._place, tree, namespaces=self.namespaces)
+    # the spares
 
     def _heard(self, spare: Spare) -> None:
         """A spare says that it is ready, or that it cannot be; or it is gone."""
@@ -122,7 +177,7 @@ class Spares:
         except BlockingIOError:
             return
         except (OSError, trees_protocol.Garbage):
-            data, frames = b"", []
+            frames = []
         fields = frames[0].fields if frames else None
         if fields and fields.get("ready"):
             self._making.pop(spare.control.fileno(), None)
@@ -130,37 +185,44 @@ class Spares:
             self._ready.append(spare)
             self._ready_callback()
             return
-        self._lost(spare, str(fields.get("text", "")) if fields else "the init died")
+        if fields and fields.get("namespaces", True):
+            self._lost(spare)
+            self._failed_callback(str(fields.get("text", "")))
+            return
+        if spare.namespaces and self.namespaces and (fields or self._failures + 1 >= FAILURES_MAX):
+            self._give_up(str(fields.get("text", "")) if fields else "the init died")
+        self._lost(spare)
 
-    def _lost(self, spare: Spare, why: str) -> None:
+    def _lost(self, spare: Spare) -> None:
         self._loop.remove(spare.control.fileno())
         self._discard(spare)
         self._failures += 1
-        if spare.namespaces and self.namespaces and (why != "the init died" or self._failures >= FAILURES_MAX):
-            self._give_up(why)
         self._loop.after(0.1 * self._failures if self._failures < 50 else 5.0, self._ready_callback)
 
     def _too_late(self, spare: Spare) -> None:
-        if self._making.get(spare.control.fileno()) == spare:
-            self._lost(spare, "the init did not get ready in time")
+        if self._making.get(spare.control.fileno()) is spare:
+            self._lost(spare)
 
     def _discard(self, spare: Spare) -> None:
+        """Kill it and remove what it leaves."""
         self._making.pop(spare.control.fileno(), None)
         if spare in self._ready:
             self._ready.remove(spare)
-        try:
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
-        except OSError:
-            pass
+        select.select([spare.pidfd], [], [], BURY_S)
         os.close(spare.pidfd)
         spare.control.close()
+        self._remove(spare.group)
 
     def drop(self, spare: Spare) -> None:
         """End a spare that was taken and is not needed."""
         self._discard(spare)
 
     def close(self) -> None:
-        """End the spares."""
+        """End the spares and the zygote."""
+        self._closed = True
+        self._kill_zygote()
         for spare in [*self._making.values(), *self._ready]:
             self._loop.remove(spare.control.fileno())
             self._discard(spare)

@@ -175,7 +175,7 @@ class GateSession:
 
     async def _watch(self, call: Call) -> object:
         request = call.decode(WatchRequest)
-        batches = cast("AsyncGenerator[Batch, None]", self._store.watch(request.prefix, after=request.after))
+        batches = cast("AsyncGenerator[Batch, None]", self._store.watch(request.prefix, after=request.after, calm_ms=request.calm_ms))
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 shown = {id(record) for record in await self._visible(event.record for event in batch.events)}

@@ -45,7 +45,7 @@ def stop_node(folder: NodeFolder) -> None:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     _thaw(folder)
-    for file in (folder.door, folder.guard_door, folder.ready):
+    for file in (folder.door, folder.guard_door, folder.exits, folder.ready):
         runfiles.remove(file)
     for name in BEATERS:
         runfiles.remove(folder.run / f"{name}.json")

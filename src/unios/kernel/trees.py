@@ -4,6 +4,7 @@ Nothing here is remembered across a restart: the guard tells it again. Never dec
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from unios.errors import NotFound, Unavailable
 from unios.kernel import linux_pids
 from unios.kernel.callers import pid_namespace_of
+from unios.kernel.exit_notes import Receiver
 from unios.kernel.runfiles import start_of
 from unios.kernel.tree_peer import TreePeer
 from unios.wire.home import NodeFolder
@@ -29,7 +31,7 @@ class TreeInfo:
         self.state = str(fields.get("state", "running"))
         self.init_pid = int(fields.get("init_pid", 0))
         self.exit: dict[str, Any] = dict(fields.get("exit") or fields.get("failure") or {})
-        self.namespace = pid_namespace_of(int(fields.get("program_pid") or 0)) if fields.get("namespaces") else 0
+        self.namespace = pid_namespace_of(self.init_pid) if fields.get("namespaces") else 0
 
 
 class Trees:
@@ -49,6 +51,16 @@ class Trees:
 
     async def run(self) -> None:
         """Keep the connection; ends only by cancellation."""
+        notes = Receiver(os.fspath(self._folder.path), self._on_note)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(notes.sock.fileno(), notes.readable)
+        try:
+            await self._keep_connection()
+        finally:
+            loop.remove_reader(notes.sock.fileno())
+            notes.close()
+
+    async def _keep_connection(self) -> None:
         while True:
             guard: TreePeer | None = None
             try:
@@ -79,8 +91,17 @@ class Trees:
             key = (int(event["pid"]), int(event["incarnation"]))
             tree = self.trees.get(key)
             if tree is not None:
+                if tree.state == "ended" and tree.exit:
+                    return  # a note has told it already
                 tree.state, tree.exit = "ended", event
             self._on_exit(*key, event)
+
+    def _on_note(self, event: dict[str, Any]) -> None:
+        """An init tells of its exit before the guard does; if the start has not been told yet, this waits for the guard's word."""
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            tree = self.trees.get((int(event["pid"]), int(event["incarnation"])))
+            if tree is not None and tree.state == "running":
+                self._on_event(event)
 
     async def spawn(self, fields: dict[str, Any], timeout_ms: int) -> TreeInfo:
         """Have the guard start a tree; return when the program has been executed. Idempotent. Raises why it was not."""

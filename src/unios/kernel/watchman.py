@@ -8,9 +8,7 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
 from typing import Final
 
 from unios.kernel import runfiles
@@ -28,12 +26,12 @@ class Watchman:
     """That of one guard."""
 
     def __init__(self, loop: Poller, node_folder: str) -> None:
-        self._loop, self._run = loop, Path(node_folder) / "run"
+        self._loop, self._run = loop, f"{node_folder}/run"
         self._pidfd = -1
         self._gone_since = 0.0
         self._not_before = 0.0
         self._tries = 0
-        self._beats = Beats(Path(node_folder) / "beats")
+        self._beats = Beats(f"{node_folder}/beats")
         self._watched_at = 0.0
         self._grace_at = 0.0
         self._look()
@@ -41,7 +39,7 @@ class Watchman:
 
     def _look(self) -> None:
         """Find a living supervisor and wait for its end, else count how long there is none."""
-        running = runfiles.read(self._run / "supervisor.json")
+        running = runfiles.read(f"{self._run}/supervisor.json")
         descriptor = runfiles.open_pidfd(running) if running else None
         if descriptor is not None:
             self._gone_since, self._tries, self._pidfd = 0.0, 0, descriptor
@@ -75,10 +73,13 @@ class Watchman:
         self._look()
 
     def _restart(self, now: float) -> None:
-        if not (self._run / "supervisor.json").exists():
+        if not os.path.exists(f"{self._run}/supervisor.json"):
             return
         try:
-            argv = json.loads((self._run / "restart").read_text())
+            import subprocess  # heavy, and for a bad day only
+
+            with open(f"{self._run}/restart") as file:
+                argv = json.load(file)
             subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/").returncode = 0  # the guard reaps by itself
         except (OSError, ValueError, TypeError) as error:
             runfiles.complain(f"cannot start the supervisor: {error}")

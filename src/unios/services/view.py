@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from unios.client.aio import Kernel
 from unios.core import membership as members
@@ -11,6 +12,9 @@ from unios.core.placement import Candidate
 from unios.core.processes import LIVE, ProcessRecord
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
+
+CALM_MS: Final = 50
+"""Services are in no hurry to hear of processes: on a busy system each of them would be woken by each start and end."""
 
 
 class View:
@@ -24,7 +28,7 @@ class View:
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.running: dict[str, int] = {}
         """Live processes by the node that they are assigned to."""
-        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process)
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process, calm_ms=CALM_MS)
 
     def _tell(self, event: members.Event) -> None:
         for change in self.membership.on(event):

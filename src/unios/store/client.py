@@ -84,12 +84,12 @@ class StoreClient:
         result: TransactionResult = await self._ask("store.transact", transaction, TransactionResult, writes=writes)
         return result
 
-    async def watch(self, prefix: str, *, after: Revision | None = None) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, *, after: Revision | None = None, calm_ms: int = 0) -> AsyncIterator[Batch]:
         """Yield batches; the first, which may be empty, says where the watch begins. Ends only by Compacted or by being closed."""
         while True:
             stream: Stream | None = None
             try:
-                stream = (await self._connected()).stream("store.watch", WatchRequest(prefix, after))
+                stream = (await self._connected()).stream("store.watch", WatchRequest(prefix, after, calm_ms))
                 async for batch in stream.items(Batch):
                     after = batch.revision
                     yield batch

@@ -1,7 +1,7 @@
 """Runs an engine in a process: batches jobs for it, judges leases with core/leases.py, and hands events to watchers.
 
 The engine works in a thread of its own, one batch at a time: a disk that takes its time stops neither beats nor renewals. What arrives meanwhile
-makes the next batch, so that one sync serves many. Answers and events leave after the commit, in the order of the jobs.
+makes the next batch, so that one sync serves many. After the commit leave the answers, then the events, each in the order of the jobs.
 """
 
 import asyncio
@@ -56,7 +56,11 @@ class Watcher:
         if self._events > WATCH_QUEUE_EVENTS_MAX:
             self._batches.clear()
             self.cut_off = True
-        self._arrived.set()
+
+    def wake(self) -> None:
+        """Have `next` look for what has been put."""
+        if self._batches or self.cut_off:
+            self._arrived.set()
 
     async def next(self) -> Batch:
         """Return the next batch; Compacted if this watcher fell behind."""
@@ -68,6 +72,13 @@ class Watcher:
         batch = self._batches.popleft()
         self._events -= len(batch.events)
         return batch
+
+    def joined(self, batch: Batch) -> Batch:
+        """Return `batch` and all that has arrived since as one; what was cut off is found by the next `next`."""
+        batches = (batch, *self._batches)
+        self._batches.clear()
+        self._events = 0
+        return Batch(batches[-1].revision, tuple(event for one in batches for event in one.events))
 
 
 class _Entry(NamedTuple):
@@ -108,11 +119,13 @@ class StoreHost:
         except (Unavailable, OutcomeUnknown) as error:
             outcomes = [Outcome(error)] * len(batch)
         for entry, outcome in zip(batch, outcomes, strict=True):
+            if outcome.events:
+                self._tell(outcome.events)  # before a watcher of the same batch is let in: what it looked up holds these events
             self._finish(*entry, outcome)
+        for watcher in self._watchers:
+            watcher.wake()
 
     def _finish(self, job: Job, future: "asyncio.Future[Result] | None", watcher: Watcher | None, outcome: Outcome) -> None:
-        if outcome.events:
-            self._tell(outcome.events)
         match job:
             case Grant(ttl_ms) if isinstance(outcome.result, int):
                 self._leases.granted(outcome.result, ttl_ms, self._now_ms())

@@ -22,12 +22,13 @@ OnChange = Callable[[str, V | None, V | None], None]
 class Mirror(Generic[V]):
     """The records under `prefix`, decoded as `type_`. What does not decode is left out: a newer version wrote it."""
 
-    def __init__(self, store: Store, prefix: str, type_: type[V], on_change: OnChange[V] | None = None) -> None:
+    def __init__(self, store: Store, prefix: str, type_: type[V], on_change: OnChange[V] | None = None, *, calm_ms: int = 0) -> None:
         self.prefix = prefix
         self.values: dict[str, V] = {}
         self.modified: dict[str, int] = {}
         self.revision: Revision | None = None
         self._store = store
+        self._calm_ms = calm_ms
         self._decoder = msgspec.msgpack.Decoder(type_)
         self._on_change = on_change
         self._complete = asyncio.Event()
@@ -47,7 +48,7 @@ class Mirror(Generic[V]):
         while True:
             try:
                 await self._resynchronise()
-                async for batch in self._store.watch(self.prefix, after=self.revision):
+                async for batch in self._store.watch(self.prefix, after=self.revision, calm_ms=self._calm_ms):
                     for event in batch.events:
                         self._apply(event.kind == "put", event.record)
                     self.revision = batch.revision

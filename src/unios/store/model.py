@@ -133,8 +133,11 @@ class Store(Protocol):
 
     async def transact(self, transaction: Transaction) -> TransactionResult: ...
 
-    def watch(self, prefix: str, *, after: Revision | None = None) -> AsyncIterator[Batch]:
-        """Yield every event after `after` (None: from now on); raise `Compacted` if that part of history is gone."""
+    def watch(self, prefix: str, *, after: Revision | None = None, calm_ms: int = 0) -> AsyncIterator[Batch]:
+        """Yield every event after `after` (None: from now on); raise `Compacted` if that part of history is gone.
+
+        `calm_ms`: events may be gathered for so long, for a watcher that is in no hurry.
+        """
         ...
 
     async def lease_grant(self, ttl_ms: int) -> LeaseId: ...

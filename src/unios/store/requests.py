@@ -6,10 +6,11 @@ from unios.store.model import Revision
 
 
 class WatchRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """store.watch -> stream of Batch. Without a revision: from now on."""
+    """store.watch -> stream of Batch. Without a revision: from now on. `calm_ms`: events are gathered for so long."""
 
     prefix: str
     after: Revision | None = None
+    calm_ms: int = 0
 
 
 class LeaseRequest(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
-from unios.limits import BEAT_MS
+from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.host import StoreHost, parts
 from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
@@ -55,7 +55,11 @@ class Requests:
         watcher = await self._host.watch(request.prefix, request.after)
         try:
             while True:
-                for part in parts(await watcher.next()):
+                batch = await watcher.next()
+                if request.calm_ms:
+                    await asyncio.sleep(min(request.calm_ms, WATCH_CALM_MS_MAX) / 1000)
+                    batch = watcher.joined(batch)
+                for part in parts(batch):
                     await call.send(part)
         finally:
             self._host.unwatch(watcher)

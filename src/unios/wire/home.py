@@ -47,6 +47,11 @@ class NodeFolder:
         return self.path / "node.json"
 
     @property
+    def exits(self) -> Path:
+        """Where inits leave exit notes for the kernel."""
+        return self.path / "exits"
+
+    @property
     def ready(self) -> Path:
         """Holds the kernel's pid once the node is registered."""
         return self.run / "ready"

@@ -1,0 +1,93 @@
+"""Zygote: forks the inits of trees to come, so that the guard, whose loop answers for all trees, never waits for a fork.
+
+Itself a fork of the guard, of its size and without its descriptors. It serves one socket, one request after the other:
+
+| request | answer |
+|---|---|
+| group, namespaces | pid, with its pidfd and the guard's end of its control socket; or error |
+
+What it forks are children of the guard, not its own, and it dies with the guard. It remembers nothing: another takes its place at any moment.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from unios.kernel import cgroups, clone, init, mounts, trees_protocol
+from unios.kernel.freezer import Freezer
+
+_CONTROL: Final = 3
+
+
+def start(node_folder: str, place: cgroups.Place | None) -> tuple[int, socket.socket]:
+    """Fork one; return its pidfd and the socket for requests. Raises OSError."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    guard = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError:
+        mine.close()
+        theirs.close()
+        raise
+    if pid == 0:
+        _become(theirs, "unios-zygote", lambda control: _serve(control, guard, node_folder, place))
+    theirs.close()
+    return os.pidfd_open(pid), mine
+
+
+def _become(control: socket.socket, name: str, work: Callable[[socket.socket], None]) -> NoReturn:
+    """In a child that was just forked: keep `control` and stderr and nothing else of the parent's, its lock least of all; then `work`."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+        os.setsid()
+        os.chdir("/")
+        kept = os.dup(control.fileno()) if control.fileno() == _CONTROL else control.fileno()
+        os.dup2(kept, _CONTROL, inheritable=False)
+        os.closerange(_CONTROL + 1, os.sysconf("SC_OPEN_MAX"))
+        clone.name_process(name)
+        work(socket.socket(fileno=_CONTROL))
+    finally:
+        os._exit(70)
+
+
+def _serve(control: socket.socket, guard: int, node_folder: str, place: cgroups.Place | None) -> None:
+    clone.die_with_parent()
+    decoder = trees_protocol.Decoder()
+    while os.getppid() == guard and (data := control.recv(4096)):
+        for frame in decoder.feed(data):
+            fields = frame.fields or {}
+            _fork(control, node_folder, place, str(fields["group"]), namespaces=bool(fields["namespaces"]))
+    os._exit(0)
+
+
+def _fork(control: socket.socket, node_folder: str, place: cgroups.Place | None, group: str, *, namespaces: bool) -> None:
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    uid, gid = os.getuid(), os.getgid()
+    with mine, theirs:
+        try:
+            pid, pidfd = clone.clone3(clone.SIBLING | (mounts.flags() if namespaces else 0))
+        except OSError as error:
+            control.sendall(trees_protocol.encode({"error": error.strerror or str(error)}))
+            return
+        if pid == 0:
+            _become(theirs, "unios-init", lambda own: _be_spare(own, node_folder, place, group, (uid, gid), namespaces=namespaces))
+        socket.send_fds(control, [trees_protocol.encode({"pid": pid})], [pidfd, mine.fileno()])
+        os.close(pidfd)
+
+
+def _be_spare(control: socket.socket, node_folder: str, place: cgroups.Place | None, group: str, owner: tuple[int, int], *, namespaces: bool) -> None:
+    try:
+        if namespaces:
+            mounts.settle(*owner)
+        else:
+            clone.become_subreaper()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            control.sendall(trees_protocol.encode({"ready": False, "namespaces": False, "text": str(error)}))
+        os._exit(1)
+    init.serve(control, node_folder, group, Freezer(place, group, namespaces=namespaces), namespaces=namespaces)
