@@ -25,6 +25,14 @@ def test_only_the_holder_holds() -> None:
     assert not claims.holds(record(state="exited"), "n1", 2)
 
 
+def test_a_pending_process_keeps_the_wish_and_an_ended_wish_stays() -> None:
+    pending = record(state="pending")
+    assert (claims.frozen(pending).state, claims.frozen(pending).wanted) == ("pending", "frozen")
+    assert (claims.thawed(claims.frozen(pending)).state, claims.thawed(claims.frozen(pending)).wanted) == ("pending", "running")
+    for wish in (claims.thawed(claims.frozen(claims.stopped(record()))), claims.frozen(claims.stopped(record()))):
+        assert wish.wanted == "stopped"
+
+
 @pytest.mark.parametrize(
     ("fields", "outcome"),
     [

@@ -301,3 +301,18 @@ def test_a_kernel_of_its_own_making_gets_no_further(pair: Pair, tmp_path: Path) 
     pair.nobody.unios("up")
     assert pair.root.nodes()[NODE]["state"] == "ready"
     pair.root.unios("kill", str(roots))
+
+
+def test_nobody_joins_as_a_node_of_roots_machine(pair: Pair) -> None:
+    """Kernels ask the nodes of the store's machine for the store: to be one of them is no matter of calling oneself so."""
+    home = pair.root.home / "impostor"
+    (home / "home/ca").mkdir(parents=True)
+    known = json.loads((pair.root.home / "home/system.json").read_text())
+    (home / "home/system.json").write_text(json.dumps({**known, "members": {}, "machines": {}}))
+    shutil.copy(pair.root.home / "home/ca/ca.crt", home / "home/ca/ca.crt")
+    for path in (home, *home.rglob("*")):
+        os.chown(path, 65534, 65534)
+    token = json.loads(pair.root.unios("join", "--json").stdout)["token"]
+    done = Nobody(home, pair.nobody.python).unios("join", "--name", "a", token, check=False)
+    assert done.returncode not in (0, 70) and b"machine" in done.stderr, done.stderr
+    assert "a" not in pair.root.nodes()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.kernel.rig import Rig
 from unios.errors import CallerError, ProgramNotFound, ProgramNotRunnable, Unavailable
+from unios.kernel import linux_pids
 from unios.kernel.tree_peer import CwdMissing
 from unios.kernel.trees import Trees
 
@@ -252,6 +253,46 @@ def test_the_same_spawn_twice_is_one_and_a_newer_incarnation_replaces_an_older(p
         await trees.forget(1000, 1)
         with pytest.raises(CallerError, match="past"):
             await plain.spawn(trees, 1000, "sleep", "1000", incarnation=1)
+
+    plain.run(work)
+
+
+def test_a_pid_that_comes_round_again_is_another_process(plain: Rig) -> None:
+    async def work(trees: Trees) -> None:
+        await plain.spawn(trees, 1000, "true", incarnation=3)
+        await plain.exit_of(1000, 3)
+        await trees.forget(1000, 3)
+        await plain.spawn(trees, 1000, "true", incarnation=1)
+        assert (await plain.exit_of(1000, 1))["code"] == 0
+
+    plain.run(work)
+
+
+def test_a_launcher_that_is_killed_takes_nothing_with_it(plain: Rig) -> None:
+    """The program's end is then known to the init itself."""
+
+    async def work(trees: Trees) -> None:
+        tree = await plain.spawn(trees, 1000, "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.02; done")
+        [launcher] = linux_pids.parents()[tree.init_pid]
+        os.kill(launcher, signal.SIGKILL)
+        while linux_pids.parents().get(tree.init_pid, [launcher]) == [launcher]:
+            await asyncio.sleep(0.01)
+        await trees.init(1000, 1).ask("signal", number=int(signal.SIGTERM))
+        assert (await plain.exit_of(1000))["code"] == 5
+
+    plain.run(work)
+
+
+def test_a_zygote_that_is_killed_or_hangs_is_replaced(plain: Rig) -> None:
+    def zygote() -> int:
+        return next(pid for pid in linux_pids.parents()[plain.guard.pid] if Path(f"/proc/{pid}/comm").read_text().strip() == "unios-zygote")
+
+    async def work(trees: Trees) -> None:
+        for pid, number in ((1000, signal.SIGKILL), (1010, signal.SIGSTOP)):
+            os.kill(zygote(), number)
+            for process in range(pid, pid + 4):  # more than there are spares
+                await plain.spawn(trees, process, "true")
+                assert (await plain.exit_of(process))["code"] == 0
 
     plain.run(work)
 

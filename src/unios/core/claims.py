@@ -4,12 +4,15 @@ A record is held by (node, incarnation). Whoever changes it compares the store's
 counts. Times are wall clock, for people only.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec, State, may_become
 from unios.limits import ARGV_SHOWN_BYTES_MAX
+
+NO_START: Final = 125
+"""Exit code of what could not be started for another reason than its program: 126 and 127 are the shell's for that."""
 
 Loss = Literal["again", "lost", "kept"]
 """What becomes of a process whose node is lost."""
@@ -66,13 +69,15 @@ def started(record: ProcessRecord, now_ms: int) -> ProcessRecord:
 
 
 def thawed(record: ProcessRecord) -> ProcessRecord:
-    """It runs, or runs again."""
-    return _becomes(record, "running", wanted="running")
+    """Its user let it go on. One that he has ended stays so: it may have to run to see the signal."""
+    wanted = "stopped" if record.wanted == "stopped" else "running"
+    return msgspec.structs.replace(record, wanted=wanted) if record.state == "pending" else _becomes(record, "running", wanted=wanted)
 
 
 def frozen(record: ProcessRecord) -> ProcessRecord:
-    """Its user froze it."""
-    return _becomes(record, "frozen", wanted="frozen")
+    """Its user froze it; if it is not known to run yet, that is what it will be once it does."""
+    wanted = "stopped" if record.wanted == "stopped" else "frozen"
+    return msgspec.structs.replace(record, wanted=wanted) if record.state == "pending" else _becomes(record, "frozen", wanted=wanted)
 
 
 def stopped(record: ProcessRecord) -> ProcessRecord:

@@ -1,6 +1,7 @@
 """Nodes: their records. Data only; core/membership.py decides what they mean."""
 
 import re
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -40,6 +41,22 @@ class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 def may_speak_for(users: tuple[str, ...], user: str) -> bool:
     """Return whether a node with these users may ask for, and run programs as, `user`."""
     return user in users or ("*" in users and user != "root" and not (user.startswith("#") and not _UNNAMED.fullmatch(user)))
+
+
+def covers(users: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Return whether a node with `users` speaks for everybody for whom one with `others` does."""
+    return all(may_speak_for(users, user) for user in others)
+
+
+def may_claim_machine(machine: str, users: tuple[str, ...], kept: frozenset[str], known: Iterable["NodeRecord"], *, owner: str) -> bool:
+    """Return whether one who joins for `users` may say that it is a node of `machine`.
+
+    A machine's nodes are asked for what is kept there, so nobody gets to one by its name alone: on the machines of the system itself (`kept`: the store,
+    the authority's key) only who speaks for the system's `owner`, on another one only who speaks for all whom its nodes speak for.
+    """
+    if machine in kept and not may_speak_for(users, owner):
+        return False
+    return all(covers(users, record.users) for record in known if record.machine == machine and record.state != "left")
 
 
 class Alive(msgspec.Struct, frozen=True):

@@ -161,6 +161,17 @@ def sweep(node_folder: str | os.PathLike[str]) -> list[str]:
     return _for_all(os.fspath(node_folder), cgroups.remove)
 
 
+def tidy(node_folder: str | os.PathLike[str]) -> None:
+    """Remove those groups of a node in which nothing lives; what lives is left alone. Idempotent."""
+    for _version, path in cgroups.recorded(os.fspath(node_folder)):
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(path):
+                if entry.is_dir():
+                    with contextlib.suppress(OSError):
+                        os.rmdir(entry.path)
+            os.rmdir(path)
+
+
 def _for_all(node_folder: str, remove: Callable[[cgroups.Version, str], bool]) -> list[str]:
     left = []
     for version, path in cgroups.recorded(node_folder):

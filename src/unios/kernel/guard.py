@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from unios.kernel import cgroups, clone, freezer, guarded, init_door, poller, program, runfiles, spares, trees_protocol
+from unios.kernel import cgroups, clone, descriptors, freezer, guarded, init_door, poller, program, runfiles, spares, trees_protocol
 from unios.kernel.guarded import Tree
 from unios.kernel.poller import Client
 from unios.kernel.watchman import Watchman
@@ -143,6 +143,8 @@ class Guard:
                 raise ValueError(f"process {tree.name} has not ended")
             tree.remove()
             del self._trees[tree.pid, tree.incarnation]
+            if not any(pid == tree.pid for pid, _incarnation in self._trees):
+                self._seen.pop(tree.pid, None)  # the number may come again, for another process
         return {}
 
     # spawning
@@ -347,6 +349,7 @@ def main(folder: str | os.PathLike[str], beat: Callable[[], None] | None = None,
     except BlockingIOError:
         return 0
     clone.name_process("unios-guard")
+    descriptors.raise_bound()
     Guard(path, beat or _own_beat(path), **options).run()
     os.close(lock)
     return 0

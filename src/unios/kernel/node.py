@@ -16,7 +16,7 @@ from typing import Any
 from unios import errors
 from unios.core import membership as members
 from unios.core.membership import Membership
-from unios.core.nodes import Alive, NodeRecord, may_speak_for, node_key
+from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, system
@@ -30,6 +30,7 @@ from unios.kernel.journals import open_journal
 from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.links import Links, split_address
 from unios.kernel.node_operations import NodeOperations, service_view
+from unios.kernel.part_events import PartEvents
 from unios.kernel.port_operations import SERVICES, STORE, PortOperations
 from unios.kernel.ports import Broker, PortRecord
 from unios.kernel.process_operations import ProcessOperations
@@ -76,6 +77,7 @@ class Node:
         self.broker = Broker(self.name, self._port_closed)
         self.registration = Registration(self)
         self.reconciling = Reconciling(self)
+        self.part_events = PartEvents(self)
         self.leasing = Leasing(self.store, DeadlinePage(folder.lease), self.registration.register, self.reconciling.check_claims, self.journal)
         self.stopping = Stopping(self)
         self.tokens = Tokens(self)
@@ -165,6 +167,10 @@ class Node:
         for name in self._store_nodes():
             try:
                 stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user)
+                if not self._keeps_store(name):
+                    stream.close()
+                    why = f"{name} is no node that this one may take the store from"
+                    continue
                 await stream.next(Connected)
                 return StreamTransport(stream)
             except UniosError as error:
@@ -172,9 +178,14 @@ class Node:
         raise Unavailable(f"the store cannot be reached: {why}")
 
     def _store_nodes(self) -> list[str]:
-        linked = [name for name in self.links.names() if (peer := self.links.identity(name)) and peer.machine == self.system.store_machine]
+        linked = [name for name in self.links.names() if self._keeps_store(name)]
         known = [name for name, machine in self.system.machines.items() if machine == self.system.store_machine and name not in linked]
         return linked + [name for name in known or self.system.members if name not in linked and name != self.name]
+
+    def _keeps_store(self, name: str) -> bool:
+        """Whether the certificate of the node at the other end of that link is one of the store's machine, and good for all whom this node speaks for."""
+        peer = self.links.identity(name)
+        return peer is not None and peer.machine == self.system.store_machine and covers(peer.users, self.identity.users)
 
     async def _open_store_socket(self) -> socket.socket:
         """Return a connection to the store for a service or another kernel: straight here, a relayed one elsewhere."""
@@ -231,7 +242,7 @@ class Node:
     def _places(self, name: str) -> Iterable[str]:
         found = [r for r in self.port_records.values.values() if r.name == name and r.node != self.name]
         if name in SERVICES:  # what is asked of a service is told to its node: it must be trusted with as much as this one
-            found = [r for r in found if self._covers(r.node)]
+            found = [r for r in found if self.covers(r.node)]
         ready = {node: self.membership.view(node)[0] for node in (record.node for record in found)}
         records = self.nodes.values
         near = self.system.machine
@@ -242,10 +253,10 @@ class Node:
 
         return [node for node in sorted((record.node for record in found), key=distance) if ready[node] in ("ready", "suspect")]
 
-    def _covers(self, name: str) -> bool:
+    def covers(self, name: str) -> bool:
         """Whether that node speaks for everybody for whom this one does."""
         record = self.nodes.values.get(node_key(name))
-        return record is not None and all(may_speak_for(record.users, user) for user in self.identity.users)
+        return record is not None and covers(record.users, self.identity.users)
 
     async def _wait_place(self, name: str) -> None:
         """Wait until something about ports has changed; the caller looks again."""
@@ -335,7 +346,17 @@ class Node:
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
             door = Door(self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
-            work = (self.links, self.trees, self.nodes, self.alive, self.processes, self.port_records, self.leasing, self.reconciling)
+            work = (
+                self.links,
+                self.trees,
+                self.nodes,
+                self.alive,
+                self.processes,
+                self.port_records,
+                self.leasing,
+                self.reconciling,
+                self.part_events,
+            )
             tasks += [group.create_task(part.run()) for part in work]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]
             await stop.wait()

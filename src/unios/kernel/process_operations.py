@@ -6,6 +6,7 @@ is privileged here. Decides nothing about where or whether a process runs.
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,8 @@ from unios.wire.peer import Call
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+ENDING: Final = frozenset({signal.SIGKILL, signal.SIGTERM})
+"""Who sends one of these wants the process to end for good."""
 CHUNK_BYTES: Final = 64 * 1024
 HOPS_MAX: Final = 3
 """How often a request is passed on after a process, and how often the last kernel looks whether it has come back."""
@@ -154,10 +157,8 @@ class ProcessOperations:
         if record.state in ENDED:
             raise NotFound(f"process {body.pid} has ended")
         init = await self._init(record)
-        if body.number == 9:
+        if body.number in ENDING:  # first: what is acknowledged as ended must not be started again, whatever happens now
             await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped)
-        elif body.number in (1, 2, 3, 15):
-            self._node.recorder.told_to_end(record.pid, record.incarnation)
         await init.ask("signal", number=body.number, all=body.tree)
         return Empty()
 
@@ -231,6 +232,8 @@ class ProcessOperations:
                 moved.set()
 
         init = self._node.trees.open_init(record.pid, record.incarnation, on_event)
+        closing = asyncio.get_running_loop().create_task(init.closed.wait())
+        closing.add_done_callback(lambda _task: moved.set())
         try:
             sent = 0
             while not closed and (data := await call.receive(bytes)) is not None:
@@ -247,6 +250,8 @@ class ProcessOperations:
         except BaseException:
             init.close()
             raise
+        finally:
+            closing.cancel()
         init.close()
         return Empty()
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unios.kernel import clone, trees_protocol
+from unios.kernel import clone, descriptors, trees_protocol
 
 PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -104,8 +104,8 @@ def become(job: Job, stdio: Sequence[int], ignored: list[int], report: int, *, d
         os.setsid()
         for descriptor, source in enumerate(stdio):
             os.dup2(source, descriptor)
-        _set_limits(job.limits)  # while it may still raise them
         prepare(job)
+        _set_limits(job.limits)  # as its user: what he may not raise, nobody raises for him
         if die_with_parent:
             clone.die_with_parent()
         path = find(job)
@@ -131,7 +131,8 @@ def _execute(path: str, job: Job) -> NoReturn:
 
 
 def prepare(job: Job) -> None:
-    """Give this process the program's umask, user and folder. Raises Refused, OSError."""
+    """Give this process the program's umask, user and folder, and its bound of descriptors. Raises Refused, OSError."""
+    descriptors.give_back()
     os.umask(job.umask)
     if os.geteuid() == 0:
         os.setgroups(job.groups)

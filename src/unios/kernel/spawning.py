@@ -14,9 +14,10 @@ import msgspec
 from unios.core import claims
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
-from unios.errors import CallerError, Denied, NotFound, PeerRestarted, Unavailable
+from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
+from unios.kernel.tree_peer import to_error
 from unios.limits import SPAWN_TIMEOUT_MS
 from unios.store.model import Put
 from unios.wire.operations import Spawn
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 RUNNING_S = 0.004
-TOLD_S = 30.0
-"""A program that ends so soon after its user's signal has ended of it."""
 PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -70,8 +69,8 @@ async def start(node: "Node", pid: int, incarnation: int, given: Given | None = 
 
 def _started(node: "Node", key: tuple[int, int], done: asyncio.Task[None]) -> None:
     node.starts.tasks.pop(key, None)
-    if not done.cancelled():
-        done.exception()  # told to whoever waits; nobody need wait
+    if done.cancelled() or done.exception() is not None:  # which is told to whoever waits; nobody need wait
+        node.recorder.forget(*key)
 
 
 async def settled(node: "Node", pid: int, incarnation: int) -> None:
@@ -156,11 +155,14 @@ class Recorder:
         self._ending: dict[tuple[int, int], asyncio.Event] = {}
         self._known: dict[tuple[int, int], tuple[ProcessRecord, int]] = {}
         """The latest that this node wrote or was told, with its revision: spares a read when nobody else has written meanwhile."""
-        self._told: dict[tuple[int, int], float] = {}
 
     def know(self, record: ProcessRecord, modified: int) -> None:
         """That is the record, as whoever wrote it says."""
         self._known[record.pid, record.incarnation] = (record, modified)
+
+    def forget(self, pid: int, incarnation: int) -> None:
+        """It is not started here."""
+        self._known.pop((pid, incarnation), None)
 
     async def _change(self, pid: int, incarnation: int, change: Change, event: Put) -> None:
         key = (pid, incarnation)
@@ -168,12 +170,6 @@ class Recorder:
             known = await self._node.records.change_own(self._node.name, pid, incarnation, change, event=event, known=self._known.pop(key, None))
             if known is not None and known[0].state in LIVE:
                 self._known[key] = known
-
-    def told_to_end(self, pid: int, incarnation: int) -> None:
-        """Its user has just sent it a signal that ends a program: if it ends of that, it is not started again."""
-        now = asyncio.get_running_loop().time()
-        self._told = {key: at for key, at in self._told.items() if now - at < TOLD_S}
-        self._told[pid, incarnation] = now
 
     def running(self, pid: int, incarnation: int) -> None:
         """It has been executed."""
@@ -234,14 +230,20 @@ class Recorder:
             if record.state not in LIVE:
                 return None
             if "code" not in fields:  # it was never executed
-                return claims.not_started(record, 127, str(fields.get("text", "")), node.wall_ms())
-            if asyncio.get_running_loop().time() - self._told.pop((pid, incarnation), -TOLD_S) < TOLD_S:
-                record = claims.stopped(record)
+                error = to_error(str(fields.get("error", "")), str(fields.get("text", "")))
+                code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
+                return claims.not_started(record, code, str(error), node.wall_ms())
             over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
             return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms)
 
-        how = f"of signal {fields['signal']}" if fields.get("signal") else f"with {fields.get('code', 127)}"
-        event = node.events.put("exit", f"process {pid} ended {how} on {node.name}", pid)
+        how = (
+            f"ended of signal {fields['signal']}"
+            if fields.get("signal")
+            else f"ended with {fields['code']}"
+            if "code" in fields
+            else "was not started"
+        )
+        event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
         await self._change(pid, incarnation, change, event)
 
     async def drain(self) -> None:

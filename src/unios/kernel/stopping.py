@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +15,7 @@ from unios.core.processes import LIVE, ProcessRecord
 from unios.errors import CallerError, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel import runfiles
 from unios.kernel.records import decode
-from unios.store.model import Compare, Delete, Put, Transaction
+from unios.store.model import Compare, Delete, Operation, Put, Transaction
 from unios.store.pages import every
 from unios.wire.operations import Leave
 from unios.wire.peer import Peer
@@ -40,8 +40,27 @@ class Stopping:
 
     async def stop(self, body: Leave) -> None:
         """Hand over or end what runs here and give the lease back. Idempotent."""
-        await self._empty(body, "was stopped")
-        await self._at_store(self._sign_off("joined"))
+        async with self._or_go_on():
+            await self._empty(body, "was stopped")
+            await self._at_store(self._sign_off("joined"))
+
+    @contextlib.asynccontextmanager
+    async def _or_go_on(self) -> AsyncIterator[None]:
+        """If it cannot be done to the end, the node takes up again what it still has: records without a tree are dealt with as lost."""
+        try:
+            yield
+        except BaseException:
+            if self.under_way:
+                self._node.start(self._take_up_again())
+            self.under_way = self._store_away = False
+            raise
+
+    async def _take_up_again(self) -> None:
+        while True:
+            with contextlib.suppress(UniosError):
+                await self._mark(stopped=False)
+                return
+            await asyncio.sleep(STORE_S)
 
     async def leave(self, body: Leave) -> None:
         """The same for good."""
@@ -50,8 +69,9 @@ class Stopping:
             raise CallerError(
                 f"{node.name} is the last node of the machine that keeps the system's store, and cannot leave it; `unios down` stops the system"
             )
-        await self._empty(body, "left")
-        await self._sign_off("left")
+        async with self._or_go_on():
+            await self._empty(body, "left")
+            await self._sign_off("left")
         node.folder.node_file.rename(node.folder.path / "node.json.left")
 
     def _others_on_machine(self, body: Leave) -> bool:
@@ -71,7 +91,7 @@ class Stopping:
                 f"{self._node.name} runs what cannot run elsewhere ({pids}): wait for it or end it, or say that it shall end (down --all, leave --force)"
             )
         self.under_way = True
-        await self._at_store(self._take_nothing_more())
+        await self._at_store(self._mark(stopped=True))
         await asyncio.gather(*(self._let_go(record, elsewhere, how, body.force) for record in mine))
         await self._kill_rest()
         await self._at_store(self._node.recorder.drain())
@@ -89,14 +109,21 @@ class Stopping:
         except (UniosError, TimeoutError):
             self._store_away = True
 
-    async def _take_nothing_more(self) -> None:
-        """Say that this node stops, so that nothing is placed on it any more."""
+    async def _mark(self, *, stopped: bool) -> None:
+        """Say that this node stops, so that nothing is placed on it any more; or that it does not after all."""
+        await self._change_node(lambda record: msgspec.structs.replace(record, stopped=stopped))
+
+    async def _change_node(self, change: Callable[[NodeRecord], NodeRecord], *more: Operation) -> None:
+        """Change this node's record, and do `more` with it, whoever else changes it at the same time."""
         node = self._node
-        result, _revision = await node.store.range(node_key(node.name))
-        for old in result.records:
-            record = msgspec.structs.replace(msgspec.msgpack.decode(old.value, type=NodeRecord), stopped=True)
-            put = Put(old.key, msgspec.msgpack.encode(record))
-            await node.store.transact(Transaction((Compare(old.key, "modified", "==", old.modified),), (put,)))
+        while True:
+            result, _revision = await node.store.range(node_key(node.name))
+            if not result.records:
+                return
+            old = result.records[0]
+            put = Put(old.key, msgspec.msgpack.encode(change(msgspec.msgpack.decode(old.value, type=NodeRecord))))
+            if (await node.store.transact(Transaction((Compare(old.key, "modified", "==", old.modified),), (put, *more)))).succeeded:
+                return
 
     async def _records(self, *, force: bool) -> list[ProcessRecord]:
         try:
@@ -150,17 +177,12 @@ class Stopping:
 
     async def _sign_off(self, state: str) -> None:
         node = self._node
-        result, _revision = await node.store.range(node_key(node.name))
-        if result.records:
-            old = result.records[0]
-            record = msgspec.structs.replace(msgspec.msgpack.decode(old.value, type=NodeRecord), state=state, stopped=True)
-            word = "has left" if state == "left" else "has been stopped"
-            await node.store.transact(
-                Transaction(
-                    (Compare(old.key, "modified", "==", old.modified),),
-                    (Put(old.key, msgspec.msgpack.encode(record)), Delete(alive_key(node.name)), node.events.put("node", f"{node.name} {word}")),
-                )
-            )
+        word = "has left" if state == "left" else "has been stopped"
+        await self._change_node(
+            lambda record: msgspec.structs.replace(record, state=state, stopped=True),
+            Delete(alive_key(node.name)),
+            node.events.put("node", f"{node.name} {word}"),
+        )
         if node.leasing.lease:
             await node.store.lease_revoke(node.leasing.lease)
 

@@ -17,7 +17,7 @@ import sys
 from typing import Final
 
 from unios.core.supervision import Died, Event, Kill, Order, Start, Started, Supervision, Tick, Wanted
-from unios.kernel import parts, runfiles
+from unios.kernel import freezer, parts, runfiles
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.journals import open_journal
@@ -150,6 +150,7 @@ class Supervisor:
                     runfiles.kill(running, signal.SIGKILL)
                     runfiles.wait_gone(running, STOP_S)
                 _reap(running.pid)
+        freezer.tidy(self.folder.path)
         for name in (*BEATERS, "ready"):
             runfiles.remove(self.folder.run / (f"{name}.json" if name != "ready" else name))
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unios.core.nodes import NodeRecord, TokenRecord, may_speak_for, node_key
+from unios.core.nodes import NodeRecord, TokenRecord, may_claim_machine, may_speak_for, node_key
 from unios.errors import CallerError, Denied, Unavailable
 from unios.kernel import certificates
+from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.limits import LEASE_TTL_MS_MAX
 from unios.store.model import Compare, Put, Record, Transaction
@@ -92,7 +93,7 @@ class Tokens:
         """Only the founding machine has the authority's key."""
         node = self._node
         for record in node.nodes.values.values():
-            if record.machine == node.system.founder and node.membership.view(record.name)[0] == "ready":
+            if record.machine == node.system.founder and node.covers(record.name) and node.membership.view(record.name)[0] == "ready":
                 body = MakeToken(ttl_s, root)
                 token: Token = await node.links.call(record.name, "node.token", body, Token, user=node.user, timeout_ms=30_000)
                 return token.token, token.expires_ms, token.addresses
@@ -110,6 +111,7 @@ class Tokens:
         node = self._node
         token, record = await self._valid(ask.secret)
         users = _granted(record.users, ask.users)
+        await self._check_machine(ask.machine, users)
         for _attempt in range(5):
             name, compare = await self._free_name(ask.name)
             identity = Identity(node.system.id, name, ask.machine, users)
@@ -131,6 +133,16 @@ class Tokens:
                 return self._joined(name, signed["certificate"].encode())
             token, record = await self._valid(ask.secret)
         raise Unavailable("too many nodes join at the same time: try again")
+
+    async def _check_machine(self, machine: str, users: tuple[str, ...]) -> None:
+        """Refuse one that calls itself a node of a machine on which it has no business."""
+        node = self._node
+        known = [msgspec.msgpack.decode(record.value, type=NodeRecord) for record in (await every(node.store, "/nodes/"))[0]]
+        kept = frozenset({node.system.store_machine, node.system.founder, node.system.machine})
+        if not NAME.fullmatch(machine) or not may_claim_machine(machine, users, kept, known, owner=user_of(os.geteuid())):
+            raise Denied(
+                f"the token does not let a node for {', '.join(users)} into machine {machine[:12]}: give the machine a UNIOS_HOME of its own"
+            )
 
     def _joined(self, name: str, certificate: bytes) -> Joined:
         node = self._node

@@ -45,6 +45,8 @@ class Trees:
         self._up = asyncio.Event()
         self._inits: dict[tuple[int, int], TreePeer] = {}
         self.trees: dict[tuple[int, int], TreeInfo] = {}
+        self._asked: set[tuple[int, int]] = set()
+        self._ended_meanwhile: dict[tuple[int, int], dict[str, Any]] = {}
         self.namespaces = False
         self.freezer = ""
         self._own_namespace = pid_namespace_of(os.getpid())
@@ -94,6 +96,8 @@ class Trees:
                 if tree.state == "ended" and tree.exit:
                     return  # a note has told it already
                 tree.state, tree.exit = "ended", event
+            elif key in self._asked:
+                self._ended_meanwhile[key] = event  # it came with the answer, which is looked at only after it
             self._on_exit(*key, event)
 
     def _on_note(self, event: dict[str, Any]) -> None:
@@ -112,13 +116,23 @@ class Trees:
             raise Unavailable("the guard of this node does not answer") from None
         if self._guard is None:
             raise Unavailable("the guard of this node is being replaced")
-        reply = await self._guard.ask("spawn", timeout_ms=timeout_ms, **fields)
         key = (int(fields["pid"]), int(fields["incarnation"]))
-        tree = TreeInfo({**fields, **reply, "state": "running"})
+        self._ended_meanwhile.pop(key, None)
+        self._asked.add(key)
+        try:
+            reply = await self._guard.ask("spawn", timeout_ms=timeout_ms, **fields)
+        except BaseException:
+            self._ended_meanwhile.pop(key, None)
+            raise
+        finally:
+            self._asked.discard(key)
         known = self.trees.get(key)
         if known is not None and known.state == "ended":
             return known
-        self.trees[key] = tree
+        tree = self.trees[key] = TreeInfo({**fields, **reply, "state": "running"})
+        exited = self._ended_meanwhile.pop(key, None)
+        if exited is not None:
+            tree.state, tree.exit = "ended", exited
         return tree
 
     async def forget(self, pid: int, incarnation: int) -> None:

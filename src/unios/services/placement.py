@@ -27,6 +27,8 @@ from unios.wire.peer import Call
 PORT: Final = "placement"
 NEXT: Final = "/next/pid"
 ATTEMPTS_MAX: Final = 40
+COLLISIONS_MAX: Final = PID_MAX - PID_MIN
+"""Numbers that may be found in use before a submission gives up."""
 BATCH: Final = 64
 """Pids taken from the counter at a time."""
 READY_S: Final = 3.0
@@ -78,7 +80,8 @@ class Placement:
         """Write the record, unless an earlier attempt of the same request did; then start it."""
         if spec.node and not any(record.name == spec.node for record in self._view.nodes.values.values()):
             raise CallerError(f"there is no node {spec.node}; `unios nodes` lists them")
-        for attempt in range(ATTEMPTS_MAX):
+        attempt = collisions = 0
+        while attempt < ATTEMPTS_MAX and collisions < COLLISIONS_MAX:
             names = self._starter.order(user, spec.node, {})
             node = names[0] if names else ""
             why = "" if names else self._starter.nowhere(user, spec.node, {})
@@ -90,10 +93,16 @@ class Placement:
                     return Tried(record, False)
                 self._starter.chose(node)
                 return await self._starter.start(record, result.revision.number, spec, lease)
-            raced = result.results[0]
+            raced, taken = result.results
             if isinstance(raced, RangeResult) and raced.records:
                 return await self._known(int(raced.records[0].value))
-            await asyncio.sleep(0.005 * attempt)  # the pid is in use, or the node's lease is another by now
+            if isinstance(taken, RangeResult) and taken.records:
+                collisions += 1  # the numbers have come round, and this one is still in use
+                continue
+            await asyncio.sleep(0.005 * attempt)  # the node's lease is another by now
+            attempt += 1
+        if collisions >= COLLISIONS_MAX:
+            raise Unavailable(f"no number is free for the process: {COLLISIONS_MAX} in a row are in use")
         raise Unavailable("nodes come and go too fast to place the process: try again")
 
     async def _known(self, pid: int) -> Tried:
@@ -133,7 +142,7 @@ def _first_write(record: ProcessRecord, spec: ProcessSpec, request: str, lease: 
         Put(spec_key(record.pid), msgspec.msgpack.encode(spec)),
         Put(request_key, b"%d" % record.pid),
     )
-    return Transaction(tuple(compares), puts, (Range(request_key),))
+    return Transaction(tuple(compares), puts, (Range(request_key), Range(process_key(record.pid))))
 
 
 def _state(tried: Tried) -> str:

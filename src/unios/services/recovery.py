@@ -15,6 +15,7 @@ import msgspec
 from unios.client.aio import Kernel, serve
 from unios.core import claims, recovery
 from unios.core.membership import BecameLeft, BecameLost, Change
+from unios.core.nodes import node_key
 from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key, spec_key
 from unios.errors import UniosError
 from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
@@ -44,10 +45,25 @@ class Recovery:
         self._wake = asyncio.Event()
         self._claiming: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._events = 0
+        self._settled = False
+        """Whether what is heard is news; at first it is what was there before this service."""
+        self._telling: set[asyncio.Task[None]] = set()
 
     def _on_change(self, change: Change) -> None:
         if isinstance(change, BecameLost | BecameLeft):
             self._wake.set()
+        if isinstance(change, BecameLost) and self._settled and next(iter(self._view.survivors()), "") == self._me:
+            self._telling.add(task := asyncio.get_running_loop().create_task(self._tell_lost(change.name)))
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell_lost(self, name: str) -> None:
+        """Leave an event: one of those who see the loss does; should two think that they are the one, it is told twice."""
+        record = self._view.nodes.values.get(node_key(name))
+        if record is None or record.stopped or record.state == "left":
+            return
+        put = self._put("loss", f"{name} is lost: {self._view.membership.view(name)[1]}", 0)
+        with contextlib.suppress(UniosError):
+            await self._view.store.put(put.key, put.value)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -55,6 +71,7 @@ class Recovery:
             group.create_task(self._view.run())
             group.create_task(self._watch_ends())
             await self._view.wait_complete()
+            self._settled = True
             await self._look_again()
 
     async def _watch_ends(self) -> None:
@@ -173,9 +190,12 @@ class Recovery:
                 await self._starter.start(placed, number)
 
     def _event(self, kind: str, record: ProcessRecord, text: str) -> Put:
+        return self._put(kind, f"process {record.pid}: {text}", record.pid)
+
+    def _put(self, kind: str, text: str, pid: int) -> Put:
         self._events += 1
         now = wall_ms()
-        view = EventView(now, self._me, kind, f"process {record.pid}: {text}", record.pid)
+        view = EventView(now, self._me, kind, text, pid)
         return Put(f"/events/{now:015d}-{self._me}-r{self._events % 1_000_000:06d}", msgspec.msgpack.encode(view))
 
     async def _tidy(self) -> None:

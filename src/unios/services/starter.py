@@ -122,7 +122,7 @@ class Starter:
         runnable = [error for error in tried.values() if isinstance(error, ProgramNotRunnable)]
         worst = runnable[0] if runnable else next(iter(tried.values()))
         text = _summary(tried)
-        code = worst.exit_code if isinstance(worst, (ProgramNotFound, ProgramNotRunnable)) else 127
+        code = worst.exit_code if isinstance(worst, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
         failed = claims.not_started(record, code, text, self._wall_ms())
         await self.replace(failed, modified)
         return Tried(failed, False, type(worst)(text))

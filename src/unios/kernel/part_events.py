@@ -1,0 +1,40 @@
+"""Part events: tells the system's events when a part of this node was replaced. What the supervisor says of its parts is looked at once a second."""
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from unios.errors import UniosError
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+LOOK_S = 1.0
+
+
+class PartEvents:
+    """That of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._restarts: dict[str, int] | None = None
+
+    async def run(self) -> None:
+        """Look again and again; ends only by cancellation."""
+        await self._node.leasing.wait_held()
+        while True:
+            for name, reason in self._news():
+                with contextlib.suppress(UniosError):  # an event less, where the store is away just then
+                    await self._node.events.write("service", f"{name} of {self._node.name} was replaced: {reason}")
+            await asyncio.sleep(LOOK_S)
+
+    def _news(self) -> list[tuple[str, str]]:
+        """Return name and reason of the parts that were replaced since the last look. The first look of a kernel tells of its own replacement only."""
+        before, found = self._restarts, []
+        self._restarts = {}
+        for part in self._node.parts():
+            self._restarts[part.name] = part.restarts
+            known = before.get(part.name, 0) if before is not None else 0 if part.name == "kernel" else part.restarts
+            if part.restarts > known:
+                found.append((part.name, part.reason))
+        return found

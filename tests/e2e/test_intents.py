@@ -1,0 +1,85 @@
+"""What a user has asked for stays asked for; and what happens to nodes and their parts is told."""
+
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.system import System, wait_for
+from unios.client import processes
+from unios.client.connection import Connection
+from unios.wire.operations import Program
+
+
+def connect(system: System) -> Connection:
+    return Connection(system.home / "home", "", role="test")
+
+
+def test_what_was_killed_while_frozen_is_not_started_again(whole: System) -> None:
+    pid = whole.run_detached("sleep", "1000", options=("--restart", "always"))
+    whole.unios("freeze", str(pid))
+    whole.unios("kill", str(pid))
+    whole.unios("thaw", str(pid))
+    assert whole.unios("wait", str(pid), check=False).returncode == 143
+    record = whole.process(pid)
+    assert (record["state"], record["incarnation"]) == ("exited", 1)
+
+
+def test_a_term_that_is_ignored_still_means_that_it_shall_end(whole: System) -> None:
+    ignore = "trap '' TERM; echo ready; while :; do sleep 0.1; [ -e {flag} ] && exit 9; done".format(flag=whole.home / "end")
+    pid = whole.run_detached("sh", "-c", ignore, options=("--restart", "always"))
+    wait_for(lambda: whole.unios("logs", str(pid)).stdout, lambda out: b"ready" in out, "it ignores")
+    whole.unios("kill", str(pid))
+    (whole.home / "end").touch()
+    assert whole.unios("wait", str(pid), check=False).returncode == 9
+    assert whole.process(pid)["incarnation"] == 1
+
+
+def test_a_freeze_right_after_the_start_holds(whole: System) -> None:
+    with contextlib.closing(connect(whole)) as connection:
+        for _time in range(5):
+            pid = processes.submit(connection, Program((b"sleep", b"1000"), ((b"PATH", b"/usr/bin:/bin"),))).pid
+            processes.freeze(connection, pid)
+            whole.wait_process(pid, lambda p: p["state"] == "frozen", "is frozen")
+            processes.thaw(connection, pid)
+            whole.wait_process(pid, lambda p: p["state"] == "running", "runs")
+            processes.signal(connection, pid, signal.SIGKILL)
+            assert processes.wait(connection, pid).signal == signal.SIGKILL
+
+
+def test_what_cannot_start_for_another_reason_than_its_program_ends_with_125(whole: System) -> None:
+    done = whole.unios("run", "--limit", "nofile=99999999999", "--", "true", check=False)
+    assert done.returncode == 125 and b"nofile" in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+def test_nobody_gets_a_limit_raised_that_he_could_not_raise(whole: System) -> None:
+    inherited = int(whole.unios("run", "--user", "nobody", "--", "sh", "-c", "ulimit -Hn").stdout)
+    done = whole.unios("run", "--user", "nobody", "--limit", f"nofile={inherited + 1}", "--", "true", check=False)
+    assert done.returncode == 125 and b"nofile" in done.stderr
+    done = whole.unios("run", "--user", "nobody", "--limit", "nofile=100", "--", "sh", "-c", "ulimit -n")
+    assert done.stdout == b"100\n"
+
+
+def test_losses_and_replacements_are_told(fresh: System) -> None:
+    os.kill(json.loads((fresh.home / "home/nodes/n1/run/placement.json").read_text())["pid"], signal.SIGKILL)
+    victim = "n3"
+    fresh.power_cut(victim)
+
+    def told() -> str:
+        return fresh.unios("events").stdout.decode()
+
+    wait_for(told, lambda text: "placement of" in text and "was replaced" in text, "the replacement is told")
+    wait_for(told, lambda text: f"{victim} is lost" in text, "the loss of a node without processes is told")
+
+
+def test_a_node_that_has_left_leaves_no_control_group(fresh: System) -> None:
+    groups = [Path(path) for _version, path in json.loads((fresh.home / "home/nodes/n3/cgroup").read_text())]
+    fresh.unios("run", "--on", "n3", "--", "true")
+    supervisor = fresh.nodes()["n3"]["pids"][0]
+    fresh.unios("leave", "--node", "n3")
+    wait_for(lambda: os.path.exists(f"/proc/{supervisor}"), lambda there: not there, "its supervisor has ended")
+    wait_for(lambda: [group for group in groups if group.exists()], lambda left: not left, "its groups are gone")
