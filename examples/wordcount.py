@@ -20,6 +20,7 @@ from typing import Final
 
 from unios.client import boot, events, nodes, output, processes
 from unios.client.connection import Connection
+from unios.errors import UniosError
 from unios.wire.home import Home
 from unios.wire.operations import Program
 
@@ -172,6 +173,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="unios-wordcount-"))
     folder.chmod(0o755)
     home = Home(folder / "home")
+    kept = False
     try:
         ready = boot.up(home, nodes=3)
         progress.say(f"three nodes are ready: {', '.join(sorted(ready))}")
@@ -180,9 +182,14 @@ def main() -> int:
         progress.say(f"merged: {sum(total.values())} words, {len(total)} different ones; comparing with sort | uniq -c")
         right = expected(files, folder)
         story(home)
+    except UniosError as error:
+        print(f"wordcount: {error}\nthe nodes' logs are kept in {folder}", file=sys.stderr)
+        kept = True
+        return error.exit_code
     finally:
         boot.down(home, everything=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
     if total != right:
         print("\nWRONG: the counts differ", file=sys.stderr)
         return 1

@@ -30,6 +30,19 @@ HELLO_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 LINK_RETRY_MS_MAX = 2_000
 CLIENTS_MAX = 1_024
+CLIENTS_PER_USER_MAX = 512
+"""Of one user who is not privileged: nobody locks others out with connections that do nothing."""
+CLIENTS_KEPT = 128
+"""Of CLIENTS_MAX, places that only the privileged get."""
+CLIENTS_REFUSED_MAX = 256
+"""Over the bounds so many at a time are told why; more are just closed."""
+STRANGERS_MAX = 128
+"""Connections to a node's address that have shown no certificate yet, or have none; over it the oldest goes."""
+DESCRIPTORS_MAX = 65_536
+"""The parts of a node raise their bound of open descriptors to what Linux allows, but no further: some Linux allows a billion, and all are closed in a
+loop where there is no close_range."""
+ACCEPT_REST_MS = 100
+"""So long a listener rests when no descriptor is to be had for the next connection."""
 LINK_PING_MS = 600
 LINK_PING_LATE_MS = 800
 """A link whose ping has no answer by then is closed and made again."""
@@ -45,10 +58,14 @@ RANGE_RECORDS_MAX = 10_000
 """A range answers at most this many; the rest is asked for by key."""
 WATCH_QUEUE_EVENTS_MAX = 50_000
 """A watcher this far behind is cut off and has to resynchronise by range."""
+WATCH_QUEUE_BYTES_MAX = 16 * 1024 * 1024
+"""The same in bytes: few events may be large ones."""
 WATCH_CALM_MS_MAX = 1_000
 """A watcher may have its events gathered for at most so long."""
 HISTORY_REVISIONS_KEPT = 20_000
 """Older revisions are compacted away on their own."""
+HISTORY_BYTES_KEPT = 64 * 1024 * 1024
+"""The same in bytes; whichever bound is reached first."""
 STORE_TIMEOUT_MS = 5_000
 """A client that has no answer from the store for so long breaks off: Unavailable or OutcomeUnknown."""
 STORE_RETRY_MS = 25
@@ -103,6 +120,10 @@ SPARES_MAX = 4
 SPARE_TIMEOUT_S = 10
 TREE_TIMEOUT_MS = 5_000
 """A guard or init that has not answered a request by then is reported as unavailable."""
+CONFIRM_WAIT_MS = 200
+"""So long all inits together may take to hear that their claims stand, or do not, before the node's deadline moves; who is later hears it later."""
+CONFIRM_TIMEOUT_MS = 60_000
+"""After that an init that has not answered is told again."""
 SPAWN_TIMEOUT_MS = 10_000
 SPAWN_GRACE_MS = 1_500
 """A node starts by itself what was assigned to it and that nobody has asked it to start for so long."""
@@ -115,8 +136,18 @@ DISK_RETRY_S = 1
 # ports
 PORTS_MAX = 10_000
 PORT_NAME_BYTES_MAX = 200
+PORTS_PER_USER_MAX = 5_000
+"""Of one user who is not privileged, on one node."""
 PORT_CONNECTIONS_MAX = 1_024
 """Of one port on one node at a time."""
+PORT_CONNECTIONS_PER_USER_MAX = 512
+"""The same, made by one user who is not privileged."""
+PORT_CONNECTIONS_KEPT = 128
+"""Of PORT_CONNECTIONS_MAX, places that only the privileged get."""
+USER_CONNECTIONS_MAX = 2_048
+"""To all ports of a node together, made by one user who is not privileged; each takes four descriptors of the kernel."""
+USER_RELAYS_MAX = 256
+"""Connections to ports of other nodes that a node relays for one user who is not privileged; a link carries REQUESTS_PER_PEER_MAX requests."""
 PORT_CHANNEL_WINDOW_BYTES = 1024 * 1024
 
 # clients

@@ -57,6 +57,14 @@ def test_a_confirmation_after_the_deadline_or_for_another_incarnation_counts_for
     assert leash.on(ClaimConfirmed(3)) == []
 
 
+def test_a_confirmation_counts_under_the_lease_that_it_was_given_under_and_no_other() -> None:
+    leash = held()
+    leash.on(DeadlineMoved(500, 2))
+    assert leash.by_lease
+    assert leash.on(ClaimConfirmed(3, 1)) == []
+    assert Thaw() in leash.on(ClaimConfirmed(3, 2))
+
+
 def test_another_lease_means_that_the_old_one_ended_even_if_the_new_deadline_is_far() -> None:
     leash = held()
     assert leash.on(DeadlineMoved(10_000, 2)) == [Freeze(by_lease=True)]
@@ -99,7 +107,7 @@ def test_a_node_that_needs_no_lease() -> None:
 EVENTS = st.one_of(
     st.builds(DeadlineMoved, st.integers(0, 300), st.integers(1, 2)),
     st.builds(Tick, st.integers(0, 300)),
-    st.builds(ClaimConfirmed, st.integers(2, 4)),
+    st.builds(ClaimConfirmed, st.integers(2, 4), st.integers(0, 2)),
     st.builds(ClaimSuperseded, st.integers(2, 4)),
     st.builds(UserFroze),
     st.builds(UserThawed),

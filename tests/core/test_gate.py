@@ -12,7 +12,9 @@ from unios.core.gate import Member
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec
 from unios.errors import Denied
+from unios.kernel.ports import PortRecord
 from unios.limits import GATE_VALUE_BYTES_MAX
+from unios.wire.operations import EventView
 
 BOB = Member("n2", "m2", ("bob",))
 ANYBODY = Member("n3", "m3", ("*",))
@@ -153,6 +155,21 @@ def test_events_of_other_nodes_are_denied(key: str) -> None:
 
 def test_an_event_that_names_another_node_is_denied() -> None:
     denied(EVENT, event("n1"))
+
+
+@pytest.mark.parametrize("field", ["kind", "text"])
+def test_an_event_that_nobody_could_decode_is_denied(field: str) -> None:
+    """It would break `unios events` for everybody: what is let in is judged whole."""
+    denied(EVENT, event().replace(packed(field) + packed({"kind": "node", "text": "."}[field]), packed(field) + b"\xa2\xff\xfe"))
+    denied(EVENT, packed({"at_ms": 1, "node": "n2"}))
+    denied(EVENT, packed({"at_ms": 1, "node": "n2", "kind": "node", "text": ".", "pid": [[]]}))
+    denied("/ports/a/b/n2", packed({"name": "a/b", "node": "n2", "owner": "bob", "mode": "rw"}))
+
+
+def test_the_gate_decodes_events_and_ports_as_kernels_do() -> None:
+    """core/ may not import the types themselves."""
+    for form, type_ in ((gate.EventForm, EventView), (gate.PortForm, PortRecord)):
+        assert form.__annotations__ == type_.__annotations__
 
 
 def test_a_process_of_another_user_is_denied_before_and_after() -> None:

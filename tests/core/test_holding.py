@@ -58,3 +58,11 @@ def test_an_ended_lease_is_never_trusted_again() -> None:
     assert holder.on(Registered(8, 1_600)) == [CheckClaims(8)]
     assert holder.on(ClaimsChecked(7, 1_650)) == []
     assert holder.on(ClaimsChecked(8, 1_700))[0] == MoveDeadline(1_600 + LEASE_HOLD_MS, 8)
+
+
+def test_another_lease_freezes_the_trees_even_before_the_deadline_so_they_are_compared_again() -> None:
+    holder = held()
+    holder.on(Ended())
+    holder.on(Registered(8, 1_100))
+    assert holder.on(ClaimsChecked(8, 1_120)) == [MoveDeadline(1_100 + LEASE_HOLD_MS, 8), CheckClaims(8)]
+    assert holder.on(Renewed(1_200, 1_210)) == [MoveDeadline(1_200 + LEASE_HOLD_MS, 8)]

@@ -26,9 +26,9 @@ def sentence(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -
 def test_tokens_that_are_bad_used_or_expired(whole: System) -> None:
     other = System()
     try:
-        sentence(other.unios("join", "nonsense", check=False), 1, "token")
+        sentence(other.unios("join", "nonsense", check=False), 2, "token")
         token = json.loads(whole.unios("join", "--json").stdout)["token"]
-        sentence(other.unios("join", token[:-9], check=False), 1, "token")
+        sentence(other.unios("join", token[:-9], check=False), 2, "token")
         short = json.loads(whole.unios("join", "--ttl", "1", "--json").stdout)["token"]
         time.sleep(1.3)
         sentence(other.unios("join", short, check=False), 77, "expired", "unios join")

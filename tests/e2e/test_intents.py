@@ -55,6 +55,13 @@ def test_what_cannot_start_for_another_reason_than_its_program_ends_with_125(who
     assert done.returncode == 125 and b"nofile" in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize(("program", "code"), [("no-such-program", 127), ("/etc/passwd", 126)])
+def test_what_cannot_be_started_is_said_in_one_sentence(whole: System, program: str, code: int) -> None:
+    done = whole.unios("run", "--", program, check=False)
+    assert done.returncode == code and program in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 def test_nobody_gets_a_limit_raised_that_he_could_not_raise(whole: System) -> None:
     inherited = int(whole.unios("run", "--user", "nobody", "--", "sh", "-c", "ulimit -Hn").stdout)

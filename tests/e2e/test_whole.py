@@ -1,12 +1,18 @@
 """What a user does on a system where nothing breaks; every test leaves it as it was."""
 
+import contextlib
 import json
 import os
 import subprocess
+from collections import Counter
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.e2e.system import System
+from tests.e2e.system import UNIOS, System, wait_for
+from unios.errors import Denied
+from unios.kernel import tokens
 
 
 def test_up_returns_when_all_nodes_are_ready(whole: System) -> None:
@@ -55,16 +61,8 @@ def test_output_passes_through_unchanged_and_whole(whole: System) -> None:
 
 def test_stdin_reaches_the_program(whole: System) -> None:
     data = os.urandom(3_000_000)
-    done = subprocess.run(
-        [*[*whole.prefix, "unios"][:0], whole_unios(), "run", "--", "cat"], env=whole.env, input=data, capture_output=True, timeout=60
-    )
+    done = subprocess.run([UNIOS, "run", "--", "cat"], env=whole.env, input=data, capture_output=True, timeout=60)
     assert done.returncode == 0 and done.stdout == data
-
-
-def whole_unios() -> str:
-    from tests.e2e.system import UNIOS
-
-    return UNIOS
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["no-such-program-at-all"], 127), (["/etc/passwd"], 126), (["/"], 126)])
@@ -140,13 +138,86 @@ def test_bad_usage_exits_2(whole: System) -> None:
         assert whole.unios(*words, check=False).returncode == 2, words
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["up", "--name", "a/b"], "name"),
+        (["up", "--name", "-x"], "name"),
+        (["up", "--name", "x" * 33], "name"),
+        (["up", "--name="], "name"),
+        (["up", "--nodes", "2", "--name", "x"], "one node"),
+        (["up", "--listen", "1.2.3.4:99999"], "address"),
+        (["up", "--listen", "1.2.3.4:x"], "address"),
+        (["up", "--advertise", "a b"], "address"),
+        (["join", "abc"], "token"),
+        (["join", ""], "token"),
+        (["join", "unios1.abc"], "token"),
+        (["join", "unios1.ä"], "token"),
+        (["join", "--ttl", "0"], "--ttl"),
+        (["join", "--ttl", str(31 * 86_400)], "--ttl"),
+    ],
+)
+def test_what_cannot_be_a_name_an_address_or_a_token_is_bad_usage(tmp_path: Path, words: list[str], said: str) -> None:
+    """Found before anything is started or made: there is no system at that home, and none comes to be."""
+    home = tmp_path / "home"
+    done = subprocess.run([UNIOS, *words], env={**os.environ, "UNIOS_HOME": str(home)}, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert done.returncode == 2, done
+    assert done.stderr.startswith(b"unios: ") and said in done.stderr.decode() and done.stderr.count(b"\n") == 1, done.stderr
+    assert not home.exists()
+
+
+def test_a_part_of_a_token_is_bad_usage_and_a_token_that_is_wrong_is_not(whole: System, tmp_path: Path) -> None:
+    def join(token: str) -> int:
+        return subprocess.run([UNIOS, "join", token], env={**os.environ, "UNIOS_HOME": str(tmp_path)}, capture_output=True, timeout=60).returncode
+
+    token = json.loads(whole.unios("join", "--json").stdout)["token"]
+    text = tokens.decode(token)
+    assert join(token[:-9]) == 2
+    assert join(tokens.encode(msgspec.structs.replace(text, secret="0" * 40))) == Denied.exit_code
+    assert join(tokens.encode(msgspec.structs.replace(text, fingerprint="0" * 64))) == Denied.exit_code
+
+
 def test_status_warns_that_the_nodes_share_a_machine(whole: System) -> None:
-    text = whole.unios("status").stdout.decode()
-    assert "machine" in text
+    shared = [warning for warning in whole.json("status")["warnings"] if "share one machine" in warning]
+    assert len(shared) == 1 and all(name in shared[0] for name in ("n1", "n2", "n3")), shared
+    assert shared[0] in whole.unios("status").stdout.decode()
 
 
-def test_a_client_that_dies_leaves_nothing_behind(whole: System) -> None:
-    before = whole.json("ps", "-a")
-    with whole.start("logs", "-f", str(before[0]["pid"]), stdout=subprocess.DEVNULL) as client:
-        client.kill()
-    assert whole.unios("run", "--", "true").returncode == 0
+def open_files(pid: int) -> Counter[str]:
+    """Return how many descriptors of each kind a process has: of sockets and the like the number says nothing."""
+    found: Counter[str] = Counter()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[os.readlink(f"/proc/{pid}/fd/{name}").split(":[")[0]] += 1
+    return found
+
+
+def held(system: System) -> Counter[tuple[str, str]]:
+    """Return what the nodes hold: the descriptors of each kernel, and the Linux processes of each node."""
+    found: Counter[tuple[str, str]] = Counter()
+    for name, node in system.nodes().items():
+        found.update({(name, kind): count for kind, count in open_files(node["kernel_pid"]).items()})
+        found[name, "processes"] = len(node["pids"])
+    return found
+
+
+@pytest.mark.parametrize("words", [["logs", "-f", "PID"], ["wait", "PID"], ["events", "-f"]], ids=lambda words: words[0])
+def test_a_client_that_dies_leaves_nothing_behind(whole: System, words: list[str]) -> None:
+    clients = 8  # more than a spare init or a socket that comes and goes
+    pid = whole.run_detached("sh", "-c", "echo here; sleep 1000")
+    whole.wait_process(pid, lambda p: p["state"] == "running", "runs")
+    before = held(whole)
+    dying = [whole.start(*(str(pid) if word == "PID" else word for word in words), stdout=subprocess.DEVNULL) for _ in range(clients)]
+    try:
+        sockets = sum(count for (_node, kind), count in before.items() if kind == "socket")
+        wait_for(
+            lambda: sum(count for (_node, kind), count in held(whole).items() if kind == "socket"), lambda n: n >= sockets + clients, "all have asked"
+        )
+    finally:
+        for client in dying:
+            client.kill()
+            client.wait()
+    wait_for(lambda: held(whole) - before, lambda more: not more, "nothing more is held than before")
+    assert whole.process(pid)["state"] == "running"
+    whole.unios("kill", str(pid))
+    assert whole.unios("wait", str(pid), check=False).returncode == 143

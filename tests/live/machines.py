@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.system import UNIOS, wait_for
+from unios.kernel import cgroups, linux_pids
 
 TOOLS = ("unshare", "nsenter", "ip", "nft", "mkfs.ext4", "mount")
 DISK_MIB = 192
@@ -136,7 +137,7 @@ class Machine:
     def pids(self) -> list[int]:
         """Return every process of the machine but its init, as the host numbers them."""
         inside = os.readlink(f"/proc/{self.pid}/ns/pid")
-        children = _children()
+        children = linux_pids.parents()
         waiting, found = [self.pid], []
         while waiting:
             for child in children.get(waiting.pop(), ()):
@@ -147,7 +148,7 @@ class Machine:
 
     def unios_pids(self) -> list[int]:
         """Return the host pids of the machine's own unios processes: not the programs that they run."""
-        return [pid for pid in self.pids() if b"unios" in _cmdline(pid)]
+        return [pid for pid in self.pids() if b"unios" in cmdline(pid)]
 
     def signal_all(self, number: int, pids: Sequence[int]) -> None:
         for pid in pids:
@@ -234,9 +235,18 @@ class Lab:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _groups() -> set[Path]:
-    """Return the nodes' groups of the whole host: machines share its cgroup file systems."""
-    return {path for pattern in ("unios-*", "unified/unios-*", "freezer/unios-*") for path in Path("/sys/fs/cgroup").glob(pattern)}
+def _groups(inside: str = "") -> set[Path]:
+    """Return the nodes' groups of the whole host, or what matches `inside` them: machines share its cgroup file systems."""
+    return {path for top in ("unios-*", "unified/unios-*", "freezer/unios-*") for path in Path("/sys/fs/cgroup").glob(top + inside)}
+
+
+def is_frozen(pid: int, incarnation: int) -> bool:
+    """Return whether a tree of that name stands frozen in its group, on whichever machine."""
+    for group in _groups(f"/{pid}.{incarnation}"):
+        with contextlib.suppress(OSError):
+            if cgroups.is_frozen("v1" if (group / "freezer.state").exists() else "v2", str(group)):
+                return True
+    return False
 
 
 def _remove_groups(groups: set[Path]) -> None:
@@ -257,13 +267,8 @@ def _alive_elsewhere(cgroup: Path, lab: Lab) -> bool:
     return False
 
 
-def _children() -> dict[int, list[int]]:
-    from unios.kernel.linux_pids import parents
-
-    return parents()
-
-
-def _cmdline(pid: int) -> bytes:
+def cmdline(pid: int) -> bytes:
+    """Return the arguments of a process of the host, empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -3,15 +3,15 @@
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.system import wait_for
-from tests.live.machines import Lab, Machine
+from tests.e2e.system import UNIOS, wait_for
+from tests.live.machines import Lab, Machine, cmdline, is_frozen
 from tests.live.witness import SEND, Witness
+from unios.limits import LEASE_TTL_MS
 
 pytestmark = pytest.mark.live
 
@@ -61,25 +61,14 @@ def test_three_machines_are_one_system(three: Lab) -> None:
     assert second.unios("wait", str(pid), check=False).returncode == 143
     big = first.unios("run", "--on", "n2", "--", "sh", "-c", "head -c 3000000 /dev/zero", check=False)
     assert len(big.stdout) == 3_000_000
-    echoed = first.run("sh", "-c", "head -c 500000 /dev/zero | tr '\\0' x | " + f"{_unios()} run --on n3 -- wc -c")
+    echoed = first.run("sh", "-c", "head -c 500000 /dev/zero | tr '\\0' x | " + f"{UNIOS} run --on n3 -- wc -c")
     assert echoed.stdout.strip() == b"500000"
-
-
-def _unios() -> str:
-    from tests.e2e.system import UNIOS
-
-    return UNIOS
 
 
 def test_a_machine_without_power_is_lost_and_its_process_runs_elsewhere(three: Lab, witness: Witness) -> None:
     first, _second, third = three.machines
-    pid = start(first, sys.executable, "-c", SEND)
-    home = wait_process(first, pid, "runs", state="running")["node"]
-    if home == "n1":
-        first.unios("kill", "-9", str(pid))
-        pid = start(first, sys.executable, "-c", SEND)
-        home = wait_process(first, pid, "runs", state="running")["node"]
-    victim = three.machines[int(home[1:]) - 1]
+    pid, victim = start_away_from(first, three, sys.executable, "-c", SEND)
+    home = f"n{victim.number}"
     wait_for(witness.seen, lambda seen: any(p == pid for _t, p, _i in seen), "the witness hears of it")
     victim.die()
     record = wait_process(first, pid, "runs again", state="running", incarnation=2)
@@ -101,7 +90,8 @@ def test_the_machine_of_the_store_loses_power_and_comes_back(three: Lab) -> None
     first.die()
     out = second.unios("status", check=False)
     assert out.returncode in (0, 75)
-    time.sleep(2.5)  # longer than the lease: without the store nothing may be claimed, and nothing is killed
+    wait_for(lambda: _lease_ms(second), lambda left: left < -LEASE_TTL_MS, "n2 has been cut off for longer than a lease lasts")
+    assert second.run("sh", "-c", "pgrep -fc 'echo [x]'").stdout.strip() == b"1"  # nothing may be claimed, and nothing is killed
     first.boot()
     first.unios("up")
     record = wait_process(first, pid, "runs on", state="running")
@@ -157,29 +147,63 @@ def _links(machine: Machine) -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("programs_too", [True, False], ids=["with its programs", "its own processes only"])
-def test_a_machine_that_stood_still_for_longer_than_its_lease(three: Lab, programs_too: bool) -> None:
-    """Nothing that unios itself takes is ever stale; a foreign socket may get something in the moment between SIGCONT and the freeze."""
-    first, second, _third = three.machines
-    pid = start(first, "sh", "-c", 'while :; do echo "$UNIOS_INCARNATION"; sleep 0.01; done')
-    record = wait_process(first, pid, "runs", state="running")
-    if record["node"] == "n1":
+def start_away_from(first: Machine, lab: Lab, *argv: str) -> tuple[int, Machine]:
+    """Start a program on another machine than the store's; return its pid and that machine."""
+    pid = start(first, *argv)
+    home = wait_process(first, pid, "runs", state="running")["node"]
+    if home == "n1":
         first.unios("kill", "-9", str(pid))
-        pid = start(first, "sh", "-c", 'while :; do echo "$UNIOS_INCARNATION"; sleep 0.01; done')
-        record = wait_process(first, pid, "runs", state="running")
-    victim = three.machines[int(record["node"][1:]) - 1]
-    stopped = victim.pids() if programs_too else victim.unios_pids()
-    victim.signal_all(signal.SIGSTOP, stopped)
+        pid = start(first, *argv)
+        home = wait_process(first, pid, "runs", state="running")["node"]
+    assert home != "n1"
+    return pid, lab.machines[int(home[1:]) - 1]
+
+
+def senders(machine: Machine) -> list[int]:
+    """Return the host pids of the programs of a machine that send to the witness."""
+    return [pid for pid in machine.pids() if SEND.encode() in cmdline(pid)]
+
+
+def _lease_ms(machine: Machine) -> int:
+    """Return what is left of the lease of the machine's node; below 0 it is cut off."""
+    script = "from unios.client import nodes;from unios.client.connection import Connection;print(nodes.info(Connection()).lease_ms)"
+    return int(machine.run(sys.executable, "-c", script).stdout)
+
+
+@pytest.mark.parametrize("stopped", ["with its programs", "its own processes only"])
+def test_a_machine_that_stood_still_for_longer_than_its_lease(three: Lab, witness: Witness, stopped: str) -> None:
+    """SIGSTOP for longer than the lease, and on again. What unios itself takes is never stale. What an outside witness gets:
+
+    - the programs stand still with the rest: nothing stale. They run again after their inits: let go all at once, a program may have an effect in the
+      moment before its init has frozen it.
+    - the programs run on: nobody is there to freeze them (docs/processes.md, what "never twice" covers), so while the inits stand still the witness may
+      get stale effects. None once the inits run again and have ended what is stale.
+    """
+    first, second, _third = three.machines
+    pid, victim = start_away_from(first, three, sys.executable, "-c", SEND)
+    home = f"n{victim.number}"
+    wait_for(witness.seen, lambda seen: (pid, 1) in {(p, i) for _t, p, i in seen}, "the witness hears of it")
+    running = senders(victim)
+    own = [each for each in victim.unios_pids() if each not in running]
+    programs = running if stopped == "with its programs" else []
+    assert own and running
+    victim.signal_all(signal.SIGSTOP, own + programs)
     again = wait_process(first, pid, "runs elsewhere", state="running", incarnation=2)
-    folder = f"{victim.home}/nodes/{record['node']}/trees/{pid}.1"
+    folder = f"{victim.home}/nodes/{home}/trees/{pid}.1"
     kept = victim.run("sh", "-c", f"cat {folder}/out.* | wc -c").stdout
-    time.sleep(0.5)
-    victim.signal_all(signal.SIGCONT, stopped)
-    wait_for(lambda: nodes(first)[record["node"]]["state"], lambda state: state == "ready", "it is back")
-    wait_for(lambda: victim.run("sh", "-c", "pgrep -f UNIOS_INCARNATION | wc -l").stdout, lambda n: int(n) <= 2, "the old tree is dead")
+    witness.wait_for_more(pid, 2, 50)
+    assert witness.stale() == [] or not programs
+    victim.signal_all(signal.SIGCONT, own)
+    wait_for(lambda: not senders(victim) or is_frozen(pid, 1), bool, "the init has frozen the old tree, or killed it")
+    victim.signal_all(signal.SIGCONT, programs)
+    wait_for(lambda: nodes(first)[home]["state"], lambda state: state == "ready", "it is back")
+    wait_for(lambda: senders(victim), lambda left: not left, "the old tree is dead")
+    stale = witness.stale()
+    assert stale == [] or not programs
+    witness.wait_for_more(pid, 2, 50)
+    assert witness.stale() == stale, "a stale effect after the old tree was dead"
     after = victim.run("sh", "-c", f"test -d {folder} && cat {folder}/out.* | wc -c || echo gone").stdout
     assert after in (kept, b"gone\n"), "the stream took bytes of a stale incarnation"
     now = process(first, pid)
     assert (now["node"], now["incarnation"]) == (again["node"], 2)
-    lines = set(second.unios("logs", str(pid)).stdout.split())
-    assert lines == {b"2"}
+    assert set(second.unios("logs", str(pid)).stdout.split()) == {b"2"}

@@ -6,8 +6,9 @@ A datagram says `pid incarnation`. It is a foreign socket: what arrives there is
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from tests.e2e.system import wait_for
 
 _LISTEN = r"""
 import json, socket, sys, time
@@ -26,9 +27,10 @@ SEND = (
     "while 1:\n"
     " try: s.sendto(f\"{os.getpid()} {os.environ['UNIOS_INCARNATION']}\".encode(),('10.99.0.100',7000))\n"
     " except OSError: pass\n"
+    " print(os.environ['UNIOS_INCARNATION'],flush=True)\n"
     " time.sleep(0.01)\n"
 )
-"""A program that has an effect outside every ten milliseconds."""
+"""A program that every ten milliseconds has an effect outside and one inside: a line of output."""
 
 
 class Witness:
@@ -39,13 +41,21 @@ class Witness:
         inside = ["nsenter", "--target", str(switch_pid), "--net"]
         subprocess.run([*inside, "ip", "addr", "add", "10.99.0.100/24", "dev", "br0"], check=True)
         self._process = subprocess.Popen([*inside, sys.executable, "-c", _LISTEN, str(self._file)])
-        while not self._file.exists() or "ready" not in self._file.read_text():
-            time.sleep(0.01)
+        wait_for(lambda: self._file.exists() and "ready" in self._file.read_text(), bool, "the witness listens")
 
     def seen(self) -> list[tuple[float, int, int]]:
         """Return (when, pid, incarnation) of every effect so far."""
         lines = self._file.read_text().splitlines()[1:]
         return [tuple(json.loads(line)) for line in lines if line.endswith("]")]  # type: ignore[misc]
+
+    def wait_for_more(self, pid: int, incarnation: int, count: int) -> None:
+        """Return when so many more effects of that incarnation have been heard."""
+
+        def heard() -> int:
+            return sum((p, i) == (pid, incarnation) for _when, p, i in self.seen())
+
+        before = heard()
+        wait_for(heard, lambda now: now >= before + count, f"the witness hears {count} more of {pid}.{incarnation}")
 
     def stale(self) -> list[tuple[float, int, int]]:
         """Return the effects of an incarnation that came after one of a newer incarnation of the same process."""

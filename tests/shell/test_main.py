@@ -11,7 +11,7 @@ from tests.client.scripted import ScriptedKernel
 from unios.errors import NotFound
 from unios.shell import main, ps
 from unios.shell.words import Word
-from unios.wire.operations import ListProcesses, NodeView, ProcessView
+from unios.wire.operations import Empty, EventView, ListProcesses, NodeView, ProcessView, SystemView
 from unios.wire.peer import Call
 
 LIST = (
@@ -53,6 +53,27 @@ def test_ps_shows_a_table_and_json_has_every_field(kernel: ScriptedKernel) -> No
     assert shown[0]["argv"] == ["sleep", "\\xff 1"] and shown[0]["exit_code"] is None
     assert {"pid", "state", "node", "argv", "incarnation", "exit_code", "reason"} <= shown[1].keys()
     assert shown[1]["exit_code"] == 127
+
+
+def test_a_terminal_obeys_nothing_that_another_user_or_node_wrote(kernel: ScriptedKernel) -> None:
+    evil = "\x1b[2J\x9b0mgone\nunios: \u202enot true"
+
+    async def events(call: Call) -> object:
+        await call.send(EventView(2**62, "n2\x1b", "k\x07", evil))
+        return Empty()
+
+    async def status(call: Call) -> object:
+        return SystemView("s", "1", "sqlite", "m1", (), {}, (evil,))
+
+    async def wait(call: Call) -> object:
+        raise NotFound(evil)
+
+    kernel.operations |= {"node.events": events, "node.status": status, "processes.wait": wait}
+    for words in (["events"], ["status"], ["wait", "1001"]):
+        done = unios(*words)
+        said = (done.stdout + done.stderr).decode()
+        assert "gone" in said and all(character.isprintable() or character == "\n" for character in said), said
+        assert not any(line.startswith("unios: not") for line in said.splitlines())
 
 
 def test_ps_of_ended_ones_says_why(kernel: ScriptedKernel) -> None:

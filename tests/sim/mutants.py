@@ -1,7 +1,7 @@
 """Mutants: the shipped code with one protection switched off. The simulation must find the violation that each one lets through."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -9,6 +9,7 @@ import msgspec
 
 from unios.core import claims, fencing, holding, leases
 from unios.core.processes import ProcessRecord
+from unios.store.sqlite import Job, Outcome, SqliteEngine
 
 
 def no_fencing() -> Any:
@@ -47,12 +48,35 @@ def hasty_judge() -> Any:
     return mock.patch.object(leases.Leases, "__init__", made)
 
 
+def early_answer() -> Any:
+    """The store answers before it has committed: it commits only now and then."""
+
+    def run(self: SqliteEngine, jobs: Sequence[Job]) -> list[Outcome]:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+        before = (self.number, self.compacted, self._lease)
+        outcomes = [self._one(job) for job in jobs]
+        self._save(before)
+        if self.number % 4 == 0:
+            self._db.execute("COMMIT")
+        return outcomes
+
+    return mock.patch.object(SqliteEngine, "run", run)
+
+
+def blind_writes() -> Any:
+    """The store writes without comparing: the last one wins."""
+    return mock.patch.object(SqliteEngine, "_holds", return_value=True)
+
+
 MUTANTS: dict[str, Callable[[], Any]] = {
     "no-fencing": no_fencing,
     "no-epochs": no_epochs,
     "no-claims": no_claims,
     "hold-too-long": hold_from_arrival,
     "hasty-judge": hasty_judge,
+    "early-answer": early_answer,
+    "blind-writes": blind_writes,
 }
 
 

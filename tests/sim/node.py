@@ -286,7 +286,7 @@ class KernelSim:
                 case reconcile.Adopt(pid, incarnation):
                     self._change(pid, incarnation, lambda record: claims.started(record, 0) if record.state == "pending" else None)
                 case reconcile.Gone(pid, incarnation) if tree is None:
-                    self._change(pid, incarnation, _gone)
+                    self._change(pid, incarnation, lambda record: _gone(record, claims.on_gone))
                 case reconcile.StartNow(pid, incarnation):
                     self.spawn(pid, incarnation)
                 case reconcile.Drop():
@@ -302,7 +302,7 @@ class KernelSim:
     def report(self, pid: int, incarnation: int) -> None:
         tree = self.node.trees.get((pid, incarnation))
         if tree is not None and tree.fenced:
-            self._change(pid, incarnation, _gone)
+            self._change(pid, incarnation, lambda record: _gone(record, claims.on_loss))
         elif tree is not None:
             self._change(pid, incarnation, lambda record: claims.ended(record, 0, None, "", 0) if record.state in LIVE else None)
 
@@ -449,10 +449,10 @@ class KernelSim:
         self.world.send(self.name, target.name, arrived)
 
 
-def _gone(record: ProcessRecord) -> ProcessRecord | None:
+def _gone(record: ProcessRecord, judge: Callable[[ProcessRecord], claims.Loss]) -> ProcessRecord | None:
     if record.state not in LIVE:
         return None
-    if claims.on_loss(record) == "again":
+    if judge(record) == "again":
         return claims.claimed(record, "", "it was gone")
     return claims.lost(record, "it was gone", 0)
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from tests.sim.ledger import Ledger
 from tests.sim.world import Clock, World
-from unios.core.leases import LOOK_MS, Leases
+from unios.core.leases import Leases
 from unios.errors import NotFound
 from unios.ids import Generation
 from unios.store.sqlite import End, Grant, Job, SqliteEngine
@@ -18,6 +19,8 @@ class StoreSim:
     def __init__(self, world: World) -> None:
         self.world = world
         self.engine = SqliteEngine(":memory:", Generation("sim"))
+        self.ledger = Ledger(self.engine, world.fail)
+        world.look = self.ledger.look
         self.clock = Clock(world.rng)
         self.life = 0
         self.up = False
@@ -34,12 +37,15 @@ class StoreSim:
         self.up = True
         self.leases = Leases(self.engine.leases(), self._now())
         self._jobs, self._busy = [], False
-        self._later(LOOK_MS, self._judge)
+        self._later(self.leases.wait_ms(self._now()), self._judge)
 
     def crash(self) -> None:
         self.world.say("store: crashes")
         self.life += 1
         self.up = False
+        if self.engine._db.in_transaction:  # what the engine has not committed by now is gone
+            self.engine._db.execute("ROLLBACK")
+        self.engine._set_up(self.engine.generation)
 
     def pause(self, ms: float) -> None:
         self.world.say(f"store: pauses for {ms:.0f} ms")
@@ -85,6 +91,7 @@ class StoreSim:
             for event in outcome.events:
                 self.world.say(f"store: {event.kind} {event.record.key} at {event.number}")
             if reply is not None:
+                self.ledger.acknowledge(job, outcome.result)
                 reply(outcome.result)
         self._busy = False
         if self._jobs:
@@ -95,4 +102,4 @@ class StoreSim:
         ended = self.leases.look(self._now())
         if ended:
             self._push(End(tuple(ended)), None)
-        self._later(LOOK_MS, self._judge)
+        self._later(self.leases.wait_ms(self._now()), self._judge)

@@ -1,24 +1,32 @@
 """The simulation bites: each protection switched off in the shipped code is found; and a seed replays exactly."""
 
 import pytest
+from msgspec.structs import replace
 
+from tests.sim.ledger import explained, follows
 from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run
 from tests.sim.world import Violation
+from unios.core.processes import ProcessRecord
 
 SEEDS = 150
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_protection_that_is_switched_off_is_missed(mutant: str) -> None:
+def first_violation(mutant: str) -> tuple[int, str]:
+    """Return the first seed in which the mutant is found, and what was violated."""
     with applied(mutant):
         for seed in range(SEEDS):
             try:
                 run(seed)
-            except Violation:
-                break
-        else:
-            pytest.fail(f"{mutant}: no violation in {SEEDS} seeds")
+            except Violation as violation:
+                return seed, str(violation)
+    pytest.fail(f"{mutant}: no violation in {SEEDS} seeds")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_protection_that_is_switched_off_is_missed(mutant: str) -> None:
+    seed, text = first_violation(mutant)
+    assert mutant != "early-answer" or "an acknowledged record is lost" in text
     run(seed)  # with the shipped code the very same seed is well
 
 
@@ -27,3 +35,43 @@ def test_a_seed_replays_exactly() -> None:
     for _time in range(2):
         stories.append(list(run(7).world.lines))
     assert stories[0] == stories[1] and stories[0]
+
+
+RECORD = ProcessRecord(300, 1, "running", "root", node="n1")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((RECORD, 5), (RECORD, 4)),
+        ((RECORD, 5), (replace(RECORD, node="n2"), 5)),
+        ((RECORD, 5), (replace(RECORD, state="pending"), 6)),
+        ((replace(RECORD, incarnation=2), 5), (RECORD, 6)),
+        ((replace(RECORD, state="exited", exit_code=0), 5), (RECORD, 6)),
+        ((replace(RECORD, state="exited", exit_code=0), 5), (replace(RECORD, state="exited", exit_code=1), 6)),
+        ((replace(RECORD, state="exited", exit_code=1), 5), (replace(RECORD, state="pending", incarnation=2), 6)),
+        ((replace(RECORD, state="lost", reason="x"), 5), (replace(RECORD, incarnation=2), 6)),
+    ],
+)
+def test_the_ledger_sees_that_a_record_is_lost(before: tuple[ProcessRecord, int], after: tuple[ProcessRecord, int]) -> None:
+    assert not follows(before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((RECORD, 5), (RECORD, 5)),
+        ((RECORD, 5), (RECORD, 6)),
+        ((RECORD, 5), (replace(RECORD, state="exited", exit_code=0), 6)),
+        ((RECORD, 5), (replace(RECORD, state="pending", incarnation=2, node=""), 6)),
+        ((replace(RECORD, state="exited", exit_code=1, restart="on-failure"), 5), (replace(RECORD, state="pending", incarnation=2), 6)),
+    ],
+)
+def test_the_ledger_lets_a_life_in_order_pass(before: tuple[ProcessRecord, int], after: tuple[ProcessRecord, int]) -> None:
+    assert follows(before, after)
+
+
+def test_a_record_says_where_its_process_is_or_why_it_is_not() -> None:
+    assert explained(RECORD) and explained(replace(RECORD, state="exited", exit_code=0, node=""))
+    assert explained(replace(RECORD, state="pending", node="", reason="no node is ready"))
+    assert not any(map(explained, (replace(RECORD, node=""), replace(RECORD, state="lost"), replace(RECORD, state="exited"))))

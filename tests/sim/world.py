@@ -53,6 +53,8 @@ class World:
         self.newest: dict[int, int] = {}
         """pid -> the newest incarnation of which an effect was accepted."""
         self.claimed: Callable[[int], ProcessRecord | None] = lambda _pid: None
+        self.look: Callable[[], None] = lambda: None
+        """Looks after every event whether the invariants hold that can be seen from outside; `fail`s if not."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
 
@@ -66,6 +68,7 @@ class World:
         while self._heap and self._heap[0][0] <= end_ms:
             self.now, _number, work = heapq.heappop(self._heap)
             work()
+            self.look()
         self.now = end_ms
 
     def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:

@@ -99,17 +99,34 @@ class Kernel:
                     await ready
                 finally:
                     loop.remove_reader(listener.fileno())
-                packet, descriptors, _flags, _address = socket.recv_fds(listener, 4096, 1)
+                try:
+                    packet, descriptors, _flags, _address = socket.recv_fds(listener, 4096, 1)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return
                 if not packet:
                     return
-                stamp = msgspec.msgpack.decode(packet, type=Accepted)
-                self._spawn(self._serve(stamp, socket.socket(fileno=descriptors[0]), handler))
+                stamp = stamp_of(packet)
+                if stamp is not None and descriptors:
+                    self._spawn(self._serve(stamp, socket.socket(fileno=descriptors[0]), handler))
+                else:  # this process is out of descriptors, or has a kernel that it does not understand: one connection is lost, not the port
+                    for descriptor in descriptors:
+                        os.close(descriptor)
 
     async def _serve(self, stamp: Accepted, sock: socket.socket, handler: PortHandler) -> None:
         peer = Peer(SocketTransport(sock), lambda call: handler(stamp, call), role=self.role)
         with contextlib.suppress(ProtocolError, Unavailable, OutcomeUnknown):
             await peer.start()
             await peer.closed()
+
+
+def stamp_of(packet: bytes) -> Accepted | None:
+    """Return the stamp in a listener's packet, None if it is none."""
+    try:
+        return msgspec.msgpack.decode(packet, type=Accepted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _settle(ready: "asyncio.Future[None]") -> None:

@@ -8,6 +8,7 @@ Invariants:
 - A deadline that moves does not undo a freeze: in between, another node may have claimed the process. Only `ClaimConfirmed` for this very
   incarnation does, and only if the deadline is not past again.
 - A lease that ended and was replaced while the leash looked away counts as a deadline that passed.
+- A confirmation counts under the lease that it was given under, and under no later one: it may have lain in a queue while this init stood still.
 - A newer incarnation kills, whatever the policy is. After `Kill` there are no more orders.
 - A freeze by the lease and one by the user are two holds; the tree runs when neither holds.
 
@@ -36,9 +37,11 @@ class Tick(NamedTuple):
 
 
 class ClaimConfirmed(NamedTuple):
-    """The store still says, as of after the freeze, that this node holds the process as `incarnation`."""
+    """The store still says, as of after the freeze, that this node holds the process as `incarnation`. `lease`: the number of the node's lease under
+    which it was asked; while that stands nobody can claim the process. 0: whatever it is."""
 
     incarnation: int
+    lease: int = 0
 
 
 class ClaimSuperseded(NamedTuple):
@@ -115,8 +118,8 @@ class Leash:
                 lost = self._lease not in (None, lease)
                 self._deadline_ns, self._lease = deadline_ns, lease
                 return self._look(lost=lost)
-            case ClaimConfirmed(incarnation):
-                return self._confirmed(incarnation)
+            case ClaimConfirmed(incarnation, lease):
+                return self._confirmed(incarnation, lease)
             case ClaimSuperseded(incarnation):
                 return self._kill(f"incarnation {incarnation} took its place") if incarnation > self._incarnation else []
             case UserFroze():
@@ -145,10 +148,10 @@ class Leash:
         self._wake_ns = self._deadline_ns
         return [WakeAt(self._deadline_ns)]
 
-    def _confirmed(self, incarnation: int) -> list[LeashOrder]:
+    def _confirmed(self, incarnation: int, lease: int) -> list[LeashOrder]:
         if incarnation > self._incarnation:
             return self._kill(f"incarnation {incarnation} took its place")
-        if incarnation != self._incarnation or not self.by_lease or self._expired():
+        if incarnation != self._incarnation or lease not in (0, self._lease) or not self.by_lease or self._expired():
             return []
         self.by_lease = False
         return [*self._wake(), *([] if self.by_user else [Thaw()])]

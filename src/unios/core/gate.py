@@ -52,18 +52,23 @@ class Member(NamedTuple):
         return may_speak_for(self.users, user)
 
 
-class _Port(msgspec.Struct, frozen=True):
-    """Of a port's record, what is judged."""
+class PortForm(msgspec.Struct, frozen=True):
+    """A port's record as all kernels decode it (PortRecord in kernel/ports.py): whole, since what others cannot decode must not get in."""
 
     name: str
     node: str
     owner: str
+    mode: int
 
 
-class _Event(msgspec.Struct, frozen=True):
-    """Of an event, what is judged."""
+class EventForm(msgspec.Struct, frozen=True):
+    """An event as all kernels decode it (EventView in wire/operations.py); whole likewise."""
 
+    at_ms: int
     node: str
+    kind: str
+    text: str
+    pid: int = 0
 
 
 def is_trusted(users: tuple[str, ...], owner: str) -> bool:
@@ -188,7 +193,7 @@ def _put_alive(member: Member, put: _Put) -> None:
 
 
 def _put_port(member: Member, put: _Put) -> None:
-    record = _decoded(put, _Port)
+    record = _decoded(put, PortForm)
     if f"{record.name}/{record.node}" != put.name or record.node != member.node:
         raise Denied(f"{put.key[:80]} is not where a port of {member.node} is described, or describes another one")
     if not member.speaks_for(record.owner):
@@ -197,7 +202,7 @@ def _put_port(member: Member, put: _Put) -> None:
 
 def _put_event(member: Member, put: _Put) -> None:
     _own(member, put.key, _node_in("events", put.name))
-    if _decoded(put, _Event).node != member.node:
+    if _decoded(put, EventForm).node != member.node:
         raise Denied(f"{member.node} may tell of itself only")
 
 

@@ -4,7 +4,7 @@ Interface: `Holder().on(event)` -> orders. The loop that carries them out answer
 - the deadline is the time at which an acknowledged renewal was *sent*, plus LEASE_HOLD_MS; it never rests on an answer's arrival;
 - a lease that has ended is never trusted again: the node registers as its next incarnation, and the deadline moves only after all trees
   that run here have been compared with their records (`ClaimsChecked`);
-- after a deadline that had passed moves, the trees that froze are compared again.
+- after a deadline that had passed moves, or the first one under another lease (which freezes them too), the trees that froze are compared again.
 """
 
 from typing import Final
@@ -80,7 +80,7 @@ Order = Register | Renew | MoveDeadline | CheckClaims
 class Holder:
     """The lease of one node."""
 
-    __slots__ = ("_asked", "_attempt_ms", "_checked", "_now_ms", "_sent_ms", "deadline_ms", "incarnation", "registered")
+    __slots__ = ("_asked", "_attempt_ms", "_checked", "_moved_for", "_now_ms", "_sent_ms", "deadline_ms", "incarnation", "registered")
 
     def __init__(self) -> None:
         self.incarnation = 0
@@ -91,6 +91,8 @@ class Holder:
         self._attempt_ms = -LEASE_RENEW_MS
         self._sent_ms = 0
         self._checked = False
+        self._moved_for = 0
+        """The incarnation for which the deadline was moved last."""
 
     def on(self, event: Event) -> list[Order]:
         """Take in an event, return what to do."""
@@ -128,7 +130,9 @@ class Holder:
         return [Renew() if self.registered else Register()]
 
     def _move(self) -> list[Order]:
-        had_passed = self.deadline_ms <= self._now_ms + MARGIN_MS  # also the first time: what a predecessor had told the inits is not known
+        # Also the first time: what a predecessor had told the inits is not known.
+        had_passed = self.deadline_ms <= self._now_ms + MARGIN_MS or self._moved_for != self.incarnation
+        self._moved_for = self.incarnation
         self.deadline_ms = self._sent_ms + LEASE_HOLD_MS
         orders: list[Order] = [MoveDeadline(self.deadline_ms, self.incarnation)]
         return [*orders, CheckClaims(self.incarnation)] if had_passed else orders

@@ -6,9 +6,10 @@ does not count, since it could not have heard anything; a judge that starts anew
 
 from typing import Final
 
-PAUSE_MS: Final = 300
-"""A longer gap between two looks means that the judge did not run. It looks every LOOK_MS."""
-LOOK_MS: Final = 100
+PAUSE_MS: Final = 500
+"""A longer gap between two looks means that the judge did not run."""
+LOOK_MS: Final = 250
+"""The judge looks at least so often."""
 
 
 class Leases:
@@ -44,6 +45,10 @@ class Leases:
         """Forget a lease. Idempotent."""
         self._ttl_ms.pop(lease, None)
         self._until_ms.pop(lease, None)
+
+    def wait_ms(self, now_ms: int) -> int:
+        """Return when the judge has to look again: when the next lease would end, and never later than in LOOK_MS."""
+        return max(1, min(LOOK_MS, min(self._until_ms.values(), default=now_ms + LOOK_MS) - now_ms))
 
     def look(self, now_ms: int) -> list[int]:
         """Return the leases that have ended by now; they are forgotten, a renewal that comes later finds none."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from unios.errors import Compacted
-from unios.store.model import Put, Record, Revision, Store
+from unios.store.model import UNDECODABLE, Put, Record, Revision, Store
 from unios.store.pages import every
 from unios.wire.operations import EventView
 
@@ -58,5 +58,5 @@ class Events:
 def _view(record: Record) -> EventView | None:
     try:
         return msgspec.msgpack.decode(record.value, type=EventView)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None

@@ -13,6 +13,12 @@ from unios.kernel import trees_protocol
 
 NAME: Final = "exits"
 _NOTE_BYTES_MAX: Final = 64 * 1024
+_NOTES_AT_ONCE: Final = 64
+"""Then whatever else the kernel has to do has its turn."""
+
+
+def _is_exit(fields: dict[str, Any]) -> bool:
+    return fields.get("event") == "exit" and isinstance(fields.get("pid"), int) and isinstance(fields.get("incarnation"), int)
 
 
 class Sender:
@@ -46,8 +52,8 @@ class Receiver:
             os.close(folder)
 
     def readable(self) -> None:
-        """Take the notes that are there; what is none is passed over."""
-        while True:
+        """Take the notes that are there, so many at a time; what is none is passed over."""
+        for _note in range(_NOTES_AT_ONCE):
             try:
                 data = self.sock.recv(_NOTE_BYTES_MAX)
                 frames = trees_protocol.Decoder().feed(data)
@@ -56,7 +62,7 @@ class Receiver:
             except OSError:
                 return
             for frame in frames:
-                if frame.fields is not None and frame.fields.get("event") == "exit":
+                if frame.fields is not None and _is_exit(frame.fields):
                     self._on_event(frame.fields)
 
     def close(self) -> None:

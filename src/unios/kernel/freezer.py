@@ -60,6 +60,8 @@ class Freezer:
         self._namespaces = namespaces
         self.frozen = False
         """Whether the last order was to freeze; `settled` says whether it has been carried out."""
+        self._stopped = False
+        """Whether processes have been stopped by signal: there is no group, or it did not obey."""
 
     @property
     def kind(self) -> Kind:
@@ -91,13 +93,17 @@ class Freezer:
             with contextlib.suppress(OSError):
                 cgroups.freeze(self._place.version, self._path)
                 return
+        self._stopped = True
         self._stop()
 
     def settled(self) -> bool:
         """Return whether every process of the tree stands still."""
         if self._place:
             with contextlib.suppress(OSError):
-                return cgroups.is_frozen(self._place.version, self._path)
+                if cgroups.is_frozen(self._place.version, self._path):
+                    return True
+                if not self._stopped:
+                    return False
         return all(member.state in "Tt" for member in members(namespaces=self._namespaces))
 
     def holds_only(self, pid: int) -> bool:
@@ -107,11 +113,13 @@ class Freezer:
         return [member.pid for member in members(namespaces=self._namespaces)] == [pid]
 
     def thaw(self) -> None:
+        """Let the tree run, by whatever it was stopped: a group that did not obey the freeze may have been joined by signals, and both hold."""
         self.frozen = False
         if self._place:
             with contextlib.suppress(OSError):
                 cgroups.thaw(self._place.version, self._path)
-        if not self._place:
+        if self._stopped or not self._place:
+            self._stopped = False
             self.signal(signal.SIGCONT)
 
     def kill(self) -> None:

@@ -111,6 +111,18 @@ class Init:
         )
         client.send(job._asdict() | {"env": list(job.env.items())})
 
+    def rehearse(self) -> None:
+        """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
+        program.rehearse()
+        leash = Leash("replace", 1)
+        leash.on(DeadlineMoved(*self._lease.read()))
+        leash.on(Tick(0))
+        self.freezer.holds_only(self._launched.pid)
+        trees_protocol.encode({"event": "exit", "at_ms": time.time_ns() // 1_000_000, **self.ends()})
+        self.followers.tell_growth(self.ends())
+        self.poller.after(0, lambda: None)
+        self.poller.turn()
+
     def leave(self) -> None:
         """Remove what it has, as one that never started anything; unless the guard has renamed its folder: then the next guard does."""
         self.freezer.remove()
@@ -202,7 +214,12 @@ class Init:
         named = [[type(thing).__name__, thing._asdict()] for thing in (event, *orders)]
         made = [self.job.on_partition, self.job.incarnation]
         line = {"decider": "fencing", "id": f"{self.job.pid}.{self.job.incarnation}", "made": made, "event": named[0], "orders": named[1:]}
-        os.write(self._journal, json.dumps(line).encode() + b"\n")
+        data = json.dumps(line).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            if os.write(self._journal, data) == len(data):
+                return
+        os.close(self._journal)  # a journal with a hole does not replay: it ends where the disk was full, and the tree lives
+        self._journal = -1
 
     def _carry_out(self, order: LeashOrder) -> None:
         match order:
@@ -372,7 +389,7 @@ def refuse(control: socket.socket, code: str, text: str) -> None:
 def receive(control: socket.socket) -> dict[str, Any] | None:
     """Wait for the guard's one frame; None if the guard is gone."""
     decoder = trees_protocol.Decoder()
-    while data := control.recv(1 << 20):
+    while data := control.recv(64 * 1024):
         for frame in decoder.feed(data):
             return frame.fields
     return None
@@ -387,7 +404,7 @@ def serve(control: socket.socket, node_folder: str, group: str, freezer: Freezer
             text = f"the folder of a process cannot be made: {error.strerror or error}"
             control.sendall(trees_protocol.encode({"ready": False, "text": text}))
             os._exit(1)
-        rehearse()
+        init.rehearse()
         control.sendall(trees_protocol.encode({"ready": True}))
         fields = receive(control)
         if fields is None:
@@ -412,11 +429,3 @@ def serve(control: socket.socket, node_folder: str, group: str, freezer: Freezer
         with contextlib.suppress(BaseException):
             refuse(control, "internal", f"{type(error).__name__}: {error}")
         os._exit(70)
-
-
-def rehearse() -> None:
-    """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
-    program.rehearse()
-    leash = Leash("replace", 1)
-    leash.on(DeadlineMoved(1, 1))
-    leash.on(Tick(0))

@@ -6,7 +6,8 @@
 | signal | number, all | ok; to the program, or with `all` to every process of the tree |
 | freeze, thaw | | settled: whether every process stands still now |
 | kill | reason | ok; the exit is told when the tree is dead |
-| confirm, supersede | incarnation | state |
+| confirm | incarnation, lease | state; counts only under the lease of that number |
+| supersede | incarnation | state |
 | stdin_eof | | ok |
 | stats | | cpu_ms, rss_bytes, processes, state, disk, out, err |
 | follow | hold, out, err | out, err: where the streams end; then events `grew` and `exit` |
@@ -140,7 +141,7 @@ class Door:
         return {}
 
     def _confirm(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
-        self._init.tell_leash(ClaimConfirmed(int(fields["incarnation"])))
+        self._init.tell_leash(ClaimConfirmed(int(fields["incarnation"]), int(fields.get("lease", 0))))
         return {"state": self._init.state()}
 
     def _supersede(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def answer(client: Client, fields: dict[str, Any], operations: dict[str, Callabl
         if operation is None:
             raise Garbage(f"there is no operation {fields.get('op')!r}")
         reply = {"id": fields.get("id"), "ok": True, **operation(client, fields)}
-    except (KeyError, TypeError, ValueError, Garbage) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, Garbage) as error:
         reply = {"id": fields.get("id"), "error": "caller", "text": f"the request is malformed: {error}"}
     except ProcessLookupError:
         reply = {"id": fields.get("id"), "error": "not-found", "text": "the program has ended"}

@@ -108,7 +108,7 @@ class _Launcher:
 
     def _job(self) -> program.Job:
         decoder = trees_protocol.Decoder()
-        while data := self._control.recv(1 << 20):
+        while data := self._control.recv(64 * 1024):
             for frame in decoder.feed(data):
                 return program.parse(frame.fields or {})
         os._exit(0)

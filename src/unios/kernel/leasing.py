@@ -21,7 +21,7 @@ from unios.limits import LEASE_HOLD_MS, LEASE_RENEW_MS, LEASE_TTL_MS
 from unios.store.model import Store
 
 _WORDS: Final = struct.Struct("<QQ")
-TICK_S: Final = LEASE_RENEW_MS / 2000
+TICK_S: Final = LEASE_RENEW_MS / 1000
 
 Register = Callable[[], Awaitable[tuple[LeaseId, int]]]
 """Get a lease and register the node under it; return it and the incarnation that the node is now."""

@@ -19,7 +19,8 @@ from unios.errors import CallerError, Denied, ProtocolError, Unavailable, UniosE
 from unios.kernel.callers import Caller, account_of, user_of
 from unios.kernel.certificates import Identity, identity_of
 from unios.kernel.clocks import boot_ms
-from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS, RELAYS_MAX
+from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS, RELAYS_MAX, STRANGERS_MAX
+from unios.wire.acceptor import Acceptor
 from unios.wire.operations import Empty, RelayTo
 from unios.wire.peer import Call, Peer, Stream
 from unios.wire.pipes import CallTransport, StreamTransport
@@ -28,6 +29,8 @@ from unios.wire.transport import SocketTransport, Transport
 
 FAREWELL_S: Final = 1.0
 TICK_S: Final = 0.2
+CALM_S: Final = 1.0
+"""The same while there is a link to every node."""
 """How often ways are looked for; a change is looked at once."""
 ADDRESS: Final = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?|(?P<bare>[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,})"
@@ -84,7 +87,9 @@ class Links:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
-        self._listener: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
+        self._strangers: dict[TlsTransport, None] = {}
+        """Who came in and has shown no certificate so far, the oldest first."""
         self._relays = 0
         self.port = 0
         self.banned: set[str] = set()
@@ -100,19 +105,11 @@ class Links:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(info[4])
             sock.listen(128)
-            sock.setblocking(False)
         except OSError:
             sock.close()
             raise
-        self._listener = sock
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept)
         self.port = int(sock.getsockname()[1])
-
-    def _accept(self) -> None:
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                sock, _address = self._listener.accept()
-                self._start(self._take_in(SocketTransport(sock), via=""))
+        self._acceptor = Acceptor(sock, lambda taken: self._start(self._take_in(SocketTransport(taken), via="")))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -122,6 +119,7 @@ class Links:
     async def _take_in(self, transport: Transport, *, via: str) -> None:
         """Serve one who connected: a kernel of the system, or somebody who wants to join."""
         tls = TlsTransport(transport, self._server, server_side=True)
+        self._admit_stranger(tls)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_MS / 1000):
                 await tls.handshake
@@ -129,12 +127,23 @@ class Links:
             if identity is None:
                 await self._serve_stranger(tls)
             else:
+                self._strangers.pop(tls, None)
                 await self._established(tls, identity, via=via, dialled=False)
         except (UniosError, TimeoutError) as error:
             tls.close(str(error))
         except asyncio.CancelledError:
             tls.close("given up")
             raise
+        finally:
+            self._strangers.pop(tls, None)
+
+    def _admit_stranger(self, tls: TlsTransport) -> None:
+        """Of too many the oldest goes and not the newest: a kernel shows its certificate at once, those that only sit here do not keep it out."""
+        while len(self._strangers) >= STRANGERS_MAX:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.close(f"{STRANGERS_MAX} others came without a certificate meanwhile")
+        self._strangers[tls] = None
 
     async def _serve_stranger(self, tls: TlsTransport) -> None:
         peer = Peer(tls, self._only_join, role="kernel", facts=self._facts)
@@ -185,7 +194,7 @@ class Links:
                         self._start(self._try(name, route, attempt))
                 self._wanted.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), TICK_S)
+                    await asyncio.wait_for(self._wanted.wait(), CALM_S if self._routes.keys() <= self._links.keys() else TICK_S)
         finally:
             self.close()
 
@@ -421,10 +430,9 @@ class Links:
 
     def close(self) -> None:
         """Close door and links."""
-        if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
         for link in list(self._links.values()):
             link.peer.close("the kernel stops")
         for task in list(self._tasks):

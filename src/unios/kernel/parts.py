@@ -17,7 +17,7 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from unios.kernel import runfiles
+from unios.kernel import descriptors, runfiles
 from unios.kernel.beats import Beats
 from unios.wire.home import NodeFolder
 
@@ -106,7 +106,7 @@ def _fork(folder: NodeFolder, name: str, beats: Beats, word: int, write: int) ->
 
 
 def become(folder: NodeFolder, name: str) -> None:
-    """Turn a fresh fork into a daemon of its own: session, title, signals, log, no descriptors of its parent."""
+    """Turn a fresh fork into a daemon of its own: session, title, signals, log, no descriptors of its parent, room for many of its own."""
     if os.getsid(0) != os.getpid():
         os.setsid()
     os.chdir("/")
@@ -122,6 +122,7 @@ def become(folder: NodeFolder, name: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    descriptors.raise_bound()
 
 
 def home_of(folder: NodeFolder) -> Path:

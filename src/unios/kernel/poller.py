@@ -19,6 +19,8 @@ from unios.limits import TREE_CLIENTS_MAX, TREE_PEER_QUEUE_BYTES_MAX
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 _CHUNK: Final = 256 * 1024
+_READ: Final = 64 * 1024
+"""Below the size from which malloc makes a mapping for each buffer."""
 
 Callback = Callable[[int], None]
 
@@ -161,7 +163,7 @@ class Client:
 
     def _read(self) -> None:
         try:
-            data, fds, _flags, _address = socket.recv_fds(self._sock, _CHUNK, 2)
+            data, fds, _flags, _address = socket.recv_fds(self._sock, _READ, 2)
         except BlockingIOError:
             return
         except OSError:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -17,6 +18,7 @@ from unios.kernel.callers import Caller, user_of
 from unios.kernel.links import Links
 from unios.kernel.ports import Broker
 from unios.kernel.store_gate import StoreGate
+from unios.limits import USER_RELAYS_MAX
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
 
@@ -52,6 +54,8 @@ class PortOperations:
         self._open_store = open_store
         self._gate = gate
         self._pumps: set[asyncio.Task[None]] = set()
+        self._relayed: Counter[str] = Counter()
+        """How many connections to ports of other nodes there are, by user."""
 
     async def listen(self, caller: Caller, call: Call) -> object:
         """Open a port and publish its name; the answer carries the listener's descriptor."""
@@ -90,26 +94,38 @@ class PortOperations:
     async def _connect(self, name: str, caller: Caller) -> tuple[int, socket.socket]:
         if self._broker.has(name):
             return self._broker.connect(name, caller)
+        if not caller.privileged and self._relayed[caller.user] >= USER_RELAYS_MAX:
+            raise Unavailable(f"{caller.user} has {USER_RELAYS_MAX} connections to ports of other nodes, which is the limit")
         for node in self._places(name):
             with contextlib.suppress(NotFound, Unavailable, OutcomeUnknown):
                 return 0, await self._connect_far(name, node, caller)
         raise NotFound(f"nobody listens on port {name}")
 
     async def _connect_far(self, name: str, node: str, caller: Caller) -> socket.socket:
-        stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
+        self._relayed[caller.user] += 1
+        stream: Stream | None = None
         try:
+            stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
             await stream.next(Connected)
             near, far = socket.socketpair()
         except BaseException:
-            stream.close()
+            if stream is not None:
+                stream.close()
+            self._relay_ended(caller.user)
             raise
-        self._start(_pump_stream(far, stream))
+        self._start(_pump_stream(far, stream), caller.user)
         return near
 
-    def _start(self, pump: Awaitable[None]) -> None:
+    def _relay_ended(self, user: str) -> None:
+        self._relayed[user] -= 1
+        if not self._relayed[user]:
+            del self._relayed[user]
+
+    def _start(self, pump: Awaitable[None], user: str) -> None:
         task = asyncio.ensure_future(pump)
         self._pumps.add(task)
         task.add_done_callback(self._pumps.discard)
+        task.add_done_callback(lambda _task: self._relay_ended(user))
 
     async def relay(self, caller: Caller, call: Call) -> object:
         """For another kernel: connect to a port of this node and pass the bytes; the first item says that it is connected."""

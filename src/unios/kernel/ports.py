@@ -23,7 +23,15 @@ import msgspec
 
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel.callers import Caller
-from unios.limits import PORT_CONNECTIONS_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX
+from unios.limits import (
+    PORT_CONNECTIONS_KEPT,
+    PORT_CONNECTIONS_MAX,
+    PORT_CONNECTIONS_PER_USER_MAX,
+    PORT_NAME_BYTES_MAX,
+    PORTS_MAX,
+    PORTS_PER_USER_MAX,
+    USER_CONNECTIONS_MAX,
+)
 from unios.wire.operations import Accepted
 
 
@@ -54,6 +62,7 @@ class _Connection(NamedTuple):
     near: socket.socket
     far: socket.socket
     holders: tuple[int, ...]
+    caller: Caller
 
 
 def check_name(name: str) -> None:
@@ -99,6 +108,8 @@ class Broker:
             raise Denied(f"port {name} belongs to {held.owner.user}")
         if held is None and len(self._ports) >= PORTS_MAX:
             raise Unavailable(f"this node has {PORTS_MAX} ports, which is its limit")
+        if held is None and not owner.privileged and self._ports_of(owner.user) >= PORTS_PER_USER_MAX:
+            raise Unavailable(f"{owner.user} has {PORTS_PER_USER_MAX} ports on this node, which is the limit")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         if held is not None:
@@ -106,6 +117,9 @@ class Broker:
         self._ports[name] = _Port(name, owner, mode, ours)
         self._loop.add_reader(ours.fileno(), self._on_listener, name, ours)
         return theirs
+
+    def _ports_of(self, user: str) -> int:
+        return sum(port.owner.user == user for port in self._ports.values())
 
     def _on_listener(self, name: str, sock: socket.socket) -> None:
         """The listener's end says nothing ever; readable means that its last holder closed it."""
@@ -145,8 +159,7 @@ class Broker:
             raise NotFound(f"nobody listens on port {name} of this node")
         if not may_connect(caller, port.owner.user, port.mode, frozenset(port.grants)):
             raise Denied(f"{caller.user} may not connect to port {name} of {port.owner.user}")
-        if sum(connection.port == name for connection in self._connections.values()) >= PORT_CONNECTIONS_MAX:
-            raise Unavailable(f"port {name} has {PORT_CONNECTIONS_MAX} connections, its limit")
+        self._check_room(name, caller)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         id_ = self._next
         self._next += 1
@@ -157,18 +170,32 @@ class Broker:
             near.close()
             far.close()
             raise Unavailable(f"port {name} does not take connections at the moment: its owner is busy or gone") from error
-        self._keep(id_, name, near, far, (caller.linux_pid, port.owner.linux_pid))
+        self._keep(id_, name, near, far, caller, port.owner)
         return id_, near
 
-    def _keep(self, id_: int, name: str, near: socket.socket, far: socket.socket, pids: tuple[int, int]) -> None:
+    def _check_room(self, name: str, caller: Caller) -> None:
+        """Raise Unavailable over a bound; there is one for each user, so that nobody's connections keep others out."""
+        here = [connection.caller for connection in self._connections.values() if connection.port == name]
+        if len(here) >= PORT_CONNECTIONS_MAX:
+            raise Unavailable(f"port {name} has {PORT_CONNECTIONS_MAX} connections, its limit")
+        if caller.privileged:
+            return
+        if sum(not one.privileged for one in here) >= PORT_CONNECTIONS_MAX - PORT_CONNECTIONS_KEPT:
+            raise Unavailable(f"port {name} has as many connections as it takes of ordinary users")
+        if sum(one.user == caller.user for one in here) >= PORT_CONNECTIONS_PER_USER_MAX:
+            raise Unavailable(f"{caller.user} has {PORT_CONNECTIONS_PER_USER_MAX} connections to port {name}, which is the limit")
+        if sum(connection.caller.user == caller.user for connection in self._connections.values()) >= USER_CONNECTIONS_MAX:
+            raise Unavailable(f"{caller.user} has {USER_CONNECTIONS_MAX} connections to ports of this node, which is the limit")
+
+    def _keep(self, id_: int, name: str, near: socket.socket, far: socket.socket, caller: Caller, owner: Caller) -> None:
         duplicate = near.dup()
         holders: list[int] = []
-        for pid in pids:
+        for pid in (caller.linux_pid, owner.linux_pid):
             with contextlib.suppress(OSError):
                 holder = os.pidfd_open(pid)
                 holders.append(holder)
                 self._loop.add_reader(holder, self.cut, id_)
-        self._connections[id_] = _Connection(id_, name, duplicate, far, tuple(holders))
+        self._connections[id_] = _Connection(id_, name, duplicate, far, tuple(holders), caller)
         for sock in (duplicate, far):
             self._by_descriptor[sock.fileno()] = id_
             self._hangups.register(sock.fileno(), select.EPOLLET)

@@ -13,6 +13,9 @@ from typing import Any, Final, NamedTuple, NoReturn
 from unios.kernel import clone, descriptors, trees_protocol
 
 PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
+_ID_MAX: Final = 2**32 - 2
+_PID_MAX: Final = 2**22
+"""Linux's own bound; what pids the system gives is decided elsewhere."""
 
 
 class Job(NamedTuple):
@@ -42,7 +45,7 @@ def name_of(fields: dict[str, Any]) -> tuple[int, int]:
     """Return pid and incarnation of a spawn request. Raises Refused."""
     try:
         return int(fields["pid"]), int(fields["incarnation"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
 
 
@@ -64,7 +67,7 @@ def parse(fields: dict[str, Any]) -> Job:
             on_partition=str(fields.get("on_partition", "replace")),
             lease=int(fields.get("lease", 0)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
     _check(job)
     return job
@@ -75,13 +78,20 @@ def _check(job: Job) -> None:
         raise Refused("caller", "there is no program to run: argv is empty")
     if job.on_partition not in ("replace", "stop", "keep"):
         raise Refused("caller", f"on_partition is {job.on_partition!r}; it is one of replace, stop, keep")
-    if any("\0" in text for text in (*job.argv, *job.env, *job.env.values(), job.cwd)):
+    texts = (*job.argv, *job.env, *job.env.values(), job.cwd)
+    if any("\0" in text for text in texts):
         raise Refused("caller", "an argument, a variable or the folder contains a zero byte, which Linux cannot pass on")
+    if not all(map(_is_text, texts)):
+        raise Refused("caller", "an argument, a variable or the folder contains what is neither text nor a byte")
     if any("=" in name or not name for name in job.env):
         raise Refused("caller", "a variable's name is empty or contains '='")
     if min(job.uid, job.gid, *job.groups, 0) < 0:
         raise Refused("caller", "a uid or gid is negative, which Linux takes for 'as it is'")
-    if job.pid < 2 or job.incarnation < 1:
+    if max(job.uid, job.gid, *job.groups) > _ID_MAX:
+        raise Refused("caller", f"a uid or gid is over {_ID_MAX}")
+    if not 0 <= job.umask <= 0o7777:
+        raise Refused("caller", f"{job.umask:o} is no umask")
+    if not 2 <= job.pid <= _PID_MAX or not 1 <= job.incarnation <= _ID_MAX:
         raise Refused("caller", f"pid {job.pid} or incarnation {job.incarnation} is out of range")
     for name in job.limits:
         if not hasattr(resource, f"RLIMIT_{name.upper()}"):
@@ -89,6 +99,14 @@ def _check(job: Job) -> None:
     mine = os.geteuid()
     if mine not in (0, job.uid):
         raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def rehearse() -> None:
@@ -148,7 +166,7 @@ def _set_limits(limits: dict[str, tuple[int, int]]) -> None:
     for name, (soft, hard) in limits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise Refused("limits", f"this node may not set the limit {name} to {soft}:{hard}: {error}") from error
 
 

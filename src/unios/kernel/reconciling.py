@@ -1,4 +1,8 @@
-"""Reconciling: keeps this node's trees and the store's records in step, as core/reconcile.py says. At each registration, and now and then."""
+"""Reconciling: keeps this node's trees and the store's records in step, as core/reconcile.py says. At each registration, and now and then.
+
+Inits are told all at once, and waited for only briefly: one that does not answer (it was stopped) must not hold up the others' deadline. It is told on
+and on beside that. It does no harm to tell it late: a confirmation names the lease under which it was asked, and counts under no other.
+"""
 
 import asyncio
 import contextlib
@@ -12,13 +16,15 @@ from unios.errors import CallerError, Denied, NotFound, ProgramNotFound, Program
 from unios.kernel import spawning
 from unios.kernel.clocks import boot_ms
 from unios.kernel.records import decode
-from unios.limits import OUTPUT_KEPT_BYTES, SPAWN_GRACE_MS
+from unios.limits import CONFIRM_TIMEOUT_MS, CONFIRM_WAIT_MS, OUTPUT_KEPT_BYTES, SPAWN_GRACE_MS
 from unios.store.pages import every
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 EVERY_S = 1.0
+AGAIN_S = 0.5
+"""Between two attempts to tell an init something."""
 
 
 class Reconciling:
@@ -28,6 +34,8 @@ class Reconciling:
         self._node = node
         self._pending_since: dict[tuple[int, int], int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._telling: dict[tuple[int, int], tuple[reconcile.Order, asyncio.Task[None]]] = {}
+        """What inits are being told; one thing each at a time."""
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
@@ -50,7 +58,7 @@ class Reconciling:
         records = {record.pid: record for record in values if record.node == self._node.name or record.pid in here}
         orders = reconcile.plan(self._node.name, self._trees(), records, self._ripe(records))
         if reconcile.doubtful(orders):
-            await self._compare(confirm=False)
+            await self._compare()
 
     def _trees(self) -> list[reconcile.Tree]:
         return [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]
@@ -58,19 +66,68 @@ class Reconciling:
     async def check_claims(self, incarnation: int) -> None:
         """Compare every tree with its record as the store has it now; when this returns the node may trust its lease again."""
         await self._node.trees.wait_up()
-        await self._compare(confirm=True)
+        await self._compare(confirm_under=incarnation)
 
     async def _read(self) -> dict[int, ProcessRecord]:
         records, _revision = await every(self._node.store, "/processes/")
         return {record.pid: record for record in map(decode, records)}
 
-    async def _compare(self, *, confirm: bool) -> None:
+    async def _compare(self, *, confirm_under: int = 0) -> None:
+        """`confirm_under`: the number of the lease under which this is asked; claims that stand are then confirmed."""
         async with self._lock:
             trees = self._trees()  # before the records: a tree that is started meanwhile is not judged by what was true before
             records = await self._read()
-            for order in reconcile.plan(self._node.name, trees, records, self._ripe(records)):
-                if confirm or not isinstance(order, reconcile.Confirm):
+            orders = reconcile.plan(self._node.name, trees, records, self._ripe(records))
+            told = [order for order in orders if isinstance(order, reconcile.Supersede) or (confirm_under and isinstance(order, reconcile.Confirm))]
+            await self._tell_all(told, confirm_under)
+            for order in orders:
+                if isinstance(order, reconcile.Confirm):
+                    if confirm_under and _was_kept(records[order.pid]):
+                        await self._found_again(order)
+                elif not isinstance(order, reconcile.Supersede):
                     await self._carry_out(order)
+
+    async def _tell_all(self, orders: list[reconcile.Confirm | reconcile.Supersede], lease: int) -> None:
+        """Tell inits that their claims stand, or do not; return when all have heard it, or CONFIRM_WAIT_MS have passed."""
+        tasks = [self._tell(order, lease) for order in orders]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CONFIRM_WAIT_MS / 1000)
+
+    def _tell(self, order: reconcile.Confirm | reconcile.Supersede, lease: int) -> asyncio.Task[None]:
+        key = (order.pid, order.incarnation)
+        told = self._telling.get(key)
+        if told is not None:
+            if isinstance(order, reconcile.Supersede) and told[0] == order:
+                return told[1]
+            told[1].cancel()  # a confirmation is made anew: what was sent before the deadline moved counted for nothing
+        task = asyncio.get_running_loop().create_task(self._tell_on_and_on(order, lease))
+        self._telling[key] = (order, task)
+        task.add_done_callback(lambda done: self._told(key, done))
+        return task
+
+    def _told(self, key: tuple[int, int], done: asyncio.Task[None]) -> None:
+        if key in self._telling and self._telling[key][1] is done:
+            del self._telling[key]
+
+    async def _tell_on_and_on(self, order: reconcile.Confirm | reconcile.Supersede, lease: int) -> None:
+        """Tell it until it has heard it, has ended, or the claim would have to be looked at again."""
+        node = self._node
+        while (tree := node.trees.trees.get((order.pid, order.incarnation))) is not None and tree.state in ("starting", "running"):
+            try:
+                init = node.trees.init(order.pid, order.incarnation)
+                if isinstance(order, reconcile.Supersede):
+                    await init.ask("supersede", timeout_ms=CONFIRM_TIMEOUT_MS, incarnation=order.by)
+                elif node.leasing.incarnation == lease:
+                    await init.ask("confirm", timeout_ms=CONFIRM_TIMEOUT_MS, incarnation=order.incarnation, lease=lease)
+                return
+            except UniosError:
+                await asyncio.sleep(AGAIN_S)
+
+    async def _found_again(self, order: reconcile.Confirm) -> None:
+        node = self._node
+        await node.records.change_own(
+            node.name, order.pid, order.incarnation, lambda record: claims.found_again(record) if _was_kept(record) else None
+        )
 
     def _ripe(self, records: dict[int, ProcessRecord]) -> frozenset[int]:
         now = boot_ms()
@@ -81,13 +138,6 @@ class Reconciling:
     async def _carry_out(self, order: reconcile.Order) -> None:
         node = self._node
         match order:
-            case reconcile.Confirm(pid, incarnation):
-                with contextlib.suppress(UniosError):
-                    await node.trees.init(pid, incarnation).ask("confirm", incarnation=incarnation)
-                await node.records.change_own(node.name, pid, incarnation, lambda record: claims.found_again(record) if _was_kept(record) else None)
-            case reconcile.Supersede(pid, incarnation, by):
-                with contextlib.suppress(UniosError):
-                    await node.trees.init(pid, incarnation).ask("supersede", incarnation=by)
             case reconcile.Report(pid, incarnation):
                 fields = node.trees.trees[pid, incarnation].exit
                 if fields.get("fenced"):  # by its own leash: nobody has taken its place, so it is as lost as its node would be

@@ -83,9 +83,16 @@ def wait_gone(running: Running, timeout_s: float) -> bool:
     if descriptor is None:
         return True
     try:
-        return bool(select.select([descriptor], [], [], timeout_s)[0])
+        return wait_readable(descriptor, timeout_s)
     finally:
         os.close(descriptor)
+
+
+def wait_readable(descriptor: int, timeout_s: float) -> bool:
+    """Wait until a descriptor, of a pidfd for one, is readable; False at the timeout. By poll: select takes no number over 1,023."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def complain(text: str) -> None:

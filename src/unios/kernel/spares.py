@@ -6,7 +6,6 @@ Two at rest; more, up to SPARES_MAX, while jobs wait. The zygote forks them. Whe
 import contextlib
 import gc
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable
@@ -210,7 +209,7 @@ class Spares:
             self._ready.remove(spare)
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
-        select.select([spare.pidfd], [], [], BURY_S)
+        runfiles.wait_readable(spare.pidfd, BURY_S)
         os.close(spare.pidfd)
         spare.control.close()
         self._remove(spare.group)

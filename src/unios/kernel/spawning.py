@@ -19,7 +19,7 @@ from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
 from unios.limits import SPAWN_TIMEOUT_MS
-from unios.store.model import Put
+from unios.store.model import UNDECODABLE, Put
 from unios.wire.operations import Spawn
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def sent_along(body: Spawn) -> Given | None:
     try:
         record = msgspec.msgpack.decode(body.record, type=ProcessRecord)
         spec = msgspec.msgpack.decode(body.spec, type=ProcessSpec)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise CallerError(f"the record that was sent along is none: {error}") from error
     return Given(record, spec, body.modified, body.lease)
 

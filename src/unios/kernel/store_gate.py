@@ -23,7 +23,7 @@ from unios.ids import LeaseId
 from unios.kernel.callers import Caller
 from unios.limits import GATE_ATTEMPTS_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX
 from unios.store.client import StoreClient
-from unios.store.model import Batch, Compare, Delete, Put, Range, RangeResult, Record, Transaction, TransactionResult
+from unios.store.model import UNDECODABLE, Batch, Compare, Delete, Put, Range, RangeResult, Record, Transaction, TransactionResult
 from unios.store.requests import LeaseRequest, WatchRequest
 from unios.wire.operations import Connected
 from unios.wire.peer import Call, Peer
@@ -169,7 +169,7 @@ class GateSession:
         named = dict.fromkeys(key for record in records if (key := gate.names_process(record.key, record.value)))
         owners = {}
         for key, record in (await self._see(named)).items():
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*UNDECODABLE):
                 owners[key] = msgspec.msgpack.decode(record.value, type=ProcessRecord).user
         return owners
 

@@ -39,6 +39,7 @@ class Supervisor:
         self.decider = Supervision(self._names)
         self._journal = open_journal(folder, "supervisor")
         self.stopping = False
+        self._system_seen, self._hosts, self._store_lock = (0, 0), False, -1
         self._poll = select.poll()
         self._pidfds: dict[int, tuple[str, runfiles.Running]] = {}
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -100,8 +101,31 @@ class Supervisor:
             self._tell(Died(name, running.pid, code, number, boot_ms()))
 
     def _look_after_store(self) -> None:
-        if "store" not in self.decider.names and hosts_store(self.home) and lock_is_free(self.home):
+        if "store" not in self.decider.names and self._hosts_store() and self._lock_is_free():
             self._tell(Wanted("store"))
+
+    def _hosts_store(self) -> bool:
+        """Whether the embedded store lives on this machine; the file is read when it has changed."""
+        try:
+            found = os.stat(self.home.system_file)
+        except OSError:
+            return False
+        if self._system_seen != (found.st_ino, found.st_mtime_ns):
+            self._system_seen, self._hosts = (found.st_ino, found.st_mtime_ns), hosts_store(self.home)
+        return self._hosts
+
+    def _lock_is_free(self) -> bool:
+        """Whether no process holds the store; asked again by the store itself, so a race does no harm."""
+        if self._store_lock < 0:
+            self.home.store.mkdir(mode=0o700, exist_ok=True)
+            self._store_lock = os.open(self.home.store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._store_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.close(self._store_lock)  # which lets it go; the next look opens what is there by then
+        self._store_lock = -1
+        return True
 
     def _tell(self, event: Event) -> None:
         orders = self.decider.on(event)
@@ -171,19 +195,6 @@ def hosts_store(home: Home) -> bool:
         return bool(system["engine"] == "sqlite" and system["store_machine"] == system["machine"])
     except (OSError, ValueError, KeyError):
         return False
-
-
-def lock_is_free(home: Home) -> bool:
-    """Whether no process holds the store; asked again by the store itself, so a race does no harm."""
-    home.store.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(home.store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def main(folder: NodeFolder) -> int:

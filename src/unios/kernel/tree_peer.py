@@ -17,7 +17,7 @@ from unios.limits import TREE_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 
 OnEvent = Callable[[dict[str, Any]], None]
-_CHUNK = 256 * 1024
+_CHUNK = 64 * 1024
 _ERRORS: dict[str, type[UniosError]] = {
     "caller": CallerError,
     "limits": CallerError,
@@ -39,9 +39,9 @@ class TreePeer:
     """One connection; belongs to the loop's thread."""
 
     def __init__(self, path: Path, on_event: OnEvent) -> None:
-        """Connect; raises Unavailable if nobody listens at `path`."""
+        """Connect; raises Unavailable if nobody listens at `path`, or so many wait there already that this one would have to (a stopped init)."""
         try:
-            self._sock = connect_unix(path)
+            self._sock = connect_unix(path, timeout_s=0)
         except OSError as error:
             raise Unavailable(f"{path.name} of this node does not answer: {error.strerror}") from error
         self._sock.setblocking(False)
@@ -102,6 +102,9 @@ class TreePeer:
                 raise Unavailable("the connection to the tree has ended")
             try:
                 await self._loop.sock_sendall(self._sock, frame)
+            except asyncio.CancelledError:  # a part of the frame may have gone out: what comes after it would be garbage
+                self.close()
+                raise
             except OSError as error:
                 self.close()
                 raise Unavailable(f"the connection to the tree has ended: {error.strerror}") from error

@@ -1,11 +1,23 @@
 """`unios up`, `join`, `leave`, `down`: from machines to a system and back."""
 
+import base64
+import contextlib
+import re
 import sys
+from typing import Final
+
+import msgspec
 
 from unios.client import boot, nodes
+from unios.limits import TOKEN_TTL_S_MAX
 from unios.shell.session import Session
 from unios.shell.table import is_terminal, moment
 from unios.shell.words import Given, Misused, Option, Word
+
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?\]|[A-Za-z0-9._-]{1,253})(:(?P<port>[0-9]{0,5}))?|[0-9A-Fa-f]*(:[0-9A-Fa-f]*){2,}")
+_TOKEN: Final = re.compile(r"unios1\.[A-Za-z0-9_-]+")
+"""As kernel/tokens.py and kernel/links.py take them, which the shell may not import: a test holds the two together."""
 
 _LISTEN = Option("listen", "--listen", metavar="ADDRESS[:PORT]", text="Where this machine takes links from other machines.")
 _ADVERTISE = Option("advertise", "--advertise", metavar="ADDRESS[:PORT]", text="Where others reach it, if that is another address.")
@@ -25,9 +37,33 @@ def _tell_ready(session: Session, ready: list[str]) -> int:
     return 0
 
 
+def check_new_node(given: Given) -> None:
+    """Raise Misused if what is said of a new node cannot be a node's name or address, whatever the machine."""
+    name = given.text("name")
+    if "name" in given.values and not _NODE_NAME.fullmatch(name):
+        raise Misused(f"{name[:80]!r} is no name for a node: use up to 32 letters, digits and . _ - with a letter or digit at both ends")
+    for key in ("listen", "advertise"):
+        address = given.text(key)
+        match = _ADDRESS.fullmatch(address)
+        if key in given.values and (match is None or int(match["port"] or 0) > 65_535):
+            raise Misused(f"--{key}: {address[:80]!r} is no address: write HOST or HOST:PORT")
+
+
+def check_token(token: str) -> None:
+    """Raise Misused if it cannot be a token. Whether it is good is for the system to say that made it."""
+    with contextlib.suppress(ValueError, msgspec.MsgspecError):
+        body = token.partition(".")[2]
+        if _TOKEN.fullmatch(token) and msgspec.msgpack.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=dict):
+            return
+    raise Misused("this is no token of unios, or a part of it is missing: `unios join` on a machine of the system makes one")
+
+
 def up(session: Session, given: Given) -> int:
     if "nodes" in given.values and given.number("nodes", 1) < 1:
         raise Misused("--nodes takes a number from 1 on")
+    if given.number("nodes") > 1 and given.text("name"):
+        raise Misused("--name is for one node; several are called n1, n2, ...")
+    check_new_node(given)
     ready = boot.up(
         session.home,
         nodes=given.number("nodes"),
@@ -42,11 +78,11 @@ def up(session: Session, given: Given) -> int:
 def join(session: Session, given: Given) -> int:
     if not given.arguments:
         return _invite(session, given)
-    token = given.arguments[0]
+    token = given.arguments[0].strip()
     if token == "-":
         token = sys.stdin.readline().strip()
-    if not token or not token.isascii() or not token.isprintable():
-        raise Misused("this is no token: `unios join` on a machine of the system makes one")
+    check_token(token)
+    check_new_node(given)
     ready = boot.join(
         session.home,
         token,
@@ -59,6 +95,8 @@ def join(session: Session, given: Given) -> int:
 
 
 def _invite(session: Session, given: Given) -> int:
+    if "ttl" in given.values and not 1 <= given.number("ttl") <= TOKEN_TTL_S_MAX:
+        raise Misused(f"--ttl takes seconds, from 1 to {TOKEN_TTL_S_MAX} (30 days)")
     token = nodes.make_token(session.connection, ttl_s=given.number("ttl"), root=given.flag("root"))
     if session.json:
         session.print_json({"token": token.token, "expires_ms": token.expires_ms, "addresses": token.addresses})

@@ -2,7 +2,7 @@
 
 from unios.client.events import events as client
 from unios.shell.session import Session
-from unios.shell.table import moment
+from unios.shell.table import moment, plain
 from unios.shell.words import Given, Option, Word
 from unios.wire.operations import EventView
 
@@ -17,7 +17,7 @@ def events(session: Session, given: Given) -> int:
         if session.json:
             session.print_json(describe(event))
         else:
-            session.print(f"{moment(event.at_ms)}  {event.node:<4} {event.kind:<18} {event.text}")
+            session.print(f"{moment(event.at_ms)}  {plain(event.node):<4} {plain(event.kind):<18} {event.text}")
     return 0
 
 

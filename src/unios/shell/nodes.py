@@ -14,7 +14,7 @@ def nodes(session: Session, given: Given) -> int:
     if session.json:
         session.print_json([describe(view) for view in views])
     else:
-        session.print(table(HEAD, [_row(view) for view in views]))
+        session.print_table(table(HEAD, [_row(view) for view in views]))
     return 0
 
 
@@ -28,7 +28,7 @@ def status(session: Session, given: Given) -> int:
     machines = {node.machine for node in view.nodes if node.state != "left"}
     session.print(f"system {view.system}, unios {view.version}, store: {view.engine} on machine {view.store_machine[:12]}")
     session.print(f"{_count(len(machines), 'machine')}, {_count(len(view.nodes), 'node')}")
-    session.print(table(HEAD, [_row(node) for node in view.nodes]))
+    session.print_table(table(HEAD, [_row(node) for node in view.nodes]))
     counts = ", ".join(f"{count} {state}" for state, count in sorted(view.processes.items()) if count)
     session.print(f"processes: {counts or 'none'}")
     for warning in view.warnings:

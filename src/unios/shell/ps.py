@@ -13,7 +13,7 @@ def ps(session: Session, given: Given) -> int:
         session.print_json([describe(view) for view in views])
     else:
         head = ("PID", "STATE", "NODE", "USER", "AGE", "COMMAND")
-        session.print(table(head, [_row(view) for view in views]))
+        session.print_table(table(head, [_row(view) for view in views]))
     return 0
 
 

@@ -2,16 +2,19 @@
 
 import contextlib
 import os
+import re
 from typing import Any
 
 import msgspec
 
 from unios.client.connection import Connection
 from unios.errors import CallerError
+from unios.shell.table import plain
 from unios.shell.words import Given
 
 _OUT = 1
 _ERR = 2
+_BREAKS = re.compile(r"[\n\t]+")
 
 
 class Session:
@@ -27,7 +30,11 @@ class Session:
         return self.connection.home
 
     def print(self, text: str) -> None:
-        """Write a line to stdout; what is not text in it is shown escaped."""
+        """Write a line to stdout; what is not text in it, or would be obeyed by a terminal, is shown escaped."""
+        self.print_table(plain(text))
+
+    def print_table(self, text: str) -> None:
+        """Write lines to stdout that shell/table.py made: their cells are escaped already."""
         write(_OUT, (text + "\n").encode("utf-8", "backslashreplace"))
 
     def print_json(self, value: object) -> None:
@@ -35,8 +42,8 @@ class Session:
         write(_OUT, msgspec.json.encode(value) + b"\n")
 
     def note(self, text: str) -> None:
-        """Write a line for the person to stderr."""
-        write(_ERR, f"unios: {text}\n".encode("utf-8", "backslashreplace"))
+        """Write a line for the person to stderr, escaped likewise."""
+        write(_ERR, f"unios: {plain(text)}\n".encode("utf-8", "backslashreplace"))
 
 
 def write(descriptor: int, data: bytes) -> None:
@@ -66,6 +73,6 @@ def tell(code: str, text: str, *, as_json: bool) -> None:
     if as_json:
         line = msgspec.json.encode({"error": code, "text": sentence.decode()})
     else:
-        line = b"unios: " + sentence
+        line = f"unios: {plain(_BREAKS.sub(' ', sentence.decode()))}".encode()
     with contextlib.suppress(OSError):
         os.write(_ERR, line + b"\n")

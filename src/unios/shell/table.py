@@ -41,7 +41,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, columns: int
     """Return lines with aligned columns. `columns`: cut lines to that many characters, 0 for never; by default the terminal's."""
     columns = width() if columns is None else columns
     colour = colourful() if colour is None else colour
-    cells = [[_plain(cell) for cell in row] for row in rows]
+    cells = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(line[at]) for line in [list(head), *cells]) for at in range(len(head))]
     lines = [_line(head, widths, columns)]
     for row in cells:
@@ -62,7 +62,8 @@ def _paint(line: str, row: Sequence[str]) -> str:
     return line
 
 
-def _plain(cell: object) -> str:
+def plain(cell: object) -> str:
+    """Return it as text on one line, with all that a terminal would obey and not show escaped: whoever wrote it may be another user."""
     text = str(cell)
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from unios.core.leases import LOOK_MS, Leases
+from unios.core.leases import Leases
 from unios.errors import Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
+from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
 from unios.store.model import Batch, Event, Revision, StoreStatistics
 from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine, record_bytes
 
 BATCH_JOBS_MAX = 256
 BATCH_BYTES_MAX = FRAME_BYTES_MAX - 1024 * 1024
+END_AGAIN_S = 0.1
 
 
 def parts(batch: Batch) -> Iterator[Batch]:
@@ -39,13 +40,14 @@ def parts(batch: Batch) -> Iterator[Batch]:
 
 
 class Watcher:
-    """A queue of batches, bounded in events: over the bound it is cut off."""
+    """A queue of batches, bounded in events and in bytes: over a bound it is cut off."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.cut_off = False
         self._batches: deque[Batch] = deque()
         self._events = 0
+        self._bytes = 0
         self._arrived = asyncio.Event()
 
     def put(self, batch: Batch) -> None:
@@ -53,7 +55,8 @@ class Watcher:
             return
         self._batches.append(batch)
         self._events += len(batch.events)
-        if self._events > WATCH_QUEUE_EVENTS_MAX:
+        self._bytes += _bytes_of(batch)
+        if self._events > WATCH_QUEUE_EVENTS_MAX or self._bytes > WATCH_QUEUE_BYTES_MAX:
             self._batches.clear()
             self.cut_off = True
 
@@ -66,19 +69,26 @@ class Watcher:
         """Return the next batch; Compacted if this watcher fell behind."""
         while not self._batches:
             if self.cut_off:
-                raise Compacted(f"the watcher was more than {WATCH_QUEUE_EVENTS_MAX} events behind: read everything again")
+                raise Compacted(
+                    f"the watcher was more than {WATCH_QUEUE_EVENTS_MAX} events or {WATCH_QUEUE_BYTES_MAX} bytes behind: read everything again"
+                )
             self._arrived.clear()
             await self._arrived.wait()
         batch = self._batches.popleft()
         self._events -= len(batch.events)
+        self._bytes -= _bytes_of(batch)
         return batch
 
     def joined(self, batch: Batch) -> Batch:
         """Return `batch` and all that has arrived since as one; what was cut off is found by the next `next`."""
         batches = (batch, *self._batches)
         self._batches.clear()
-        self._events = 0
+        self._events = self._bytes = 0
         return Batch(batches[-1].revision, tuple(event for one in batches for event in one.events))
+
+
+def _bytes_of(batch: Batch) -> int:
+    return sum(record_bytes(event.record) for event in batch.events)
 
 
 class _Entry(NamedTuple):
@@ -96,6 +106,8 @@ class StoreHost:
         self._engine = engine
         self._now_ms = now_ms
         self._leases = Leases(engine.leases(), now_ms())
+        self._ended: set[int] = set()
+        """Leases that nobody may renew any more and whose end is not on disk yet."""
         self._jobs: deque[_Entry] = deque()
         self._watchers: set[Watcher] = set()
         self._arrived = asyncio.Event()
@@ -129,9 +141,14 @@ class StoreHost:
         match job:
             case Grant(ttl_ms) if isinstance(outcome.result, int):
                 self._leases.granted(outcome.result, ttl_ms, self._now_ms())
-            case End() if isinstance(outcome.result, UniosError) and future is None:
-                # An ended lease stays ended: again, until that is on disk.
-                asyncio.get_running_loop().call_later(0.1, self._push, _Entry(job))
+            case End(leases) if not isinstance(outcome.result, UniosError):
+                self._ended.difference_update(leases)
+            case End(leases):
+                # An ended lease stays ended, whoever ended it and whatever he was told: again, until that is on disk.
+                owed = tuple(lease for lease in leases if lease in self._ended)
+                if owed:
+                    self._ended.difference_update(owed)
+                    asyncio.get_running_loop().call_later(END_AGAIN_S, self._end_for_good, owed)
             case Look() if isinstance(outcome.result, Batch) and watcher is not None and future is not None and not future.done():
                 watcher.put(outcome.result)
                 self._watchers.add(watcher)
@@ -152,8 +169,12 @@ class StoreHost:
         while True:
             ended = self._leases.look(self._now_ms())
             if ended:
-                self._push(_Entry(End(tuple(ended))))
-            await asyncio.sleep(LOOK_MS / 1000)
+                self._end_for_good(tuple(ended))
+            await asyncio.sleep(self._leases.wait_ms(self._now_ms()) / 1000)
+
+    def _end_for_good(self, leases: tuple[int, ...]) -> None:
+        self._ended.update(leases)
+        self._push(_Entry(End(leases)))
 
     def _push(self, entry: _Entry) -> None:
         self._jobs.append(entry)
@@ -175,8 +196,10 @@ class StoreHost:
         return ttl
 
     async def end(self, lease: int) -> Result:
-        """End a lease at once."""
-        self._leases.revoked(lease)
+        """End a lease at once. It has ended also if this fails: then that it has is written later."""
+        if lease in self._leases:
+            self._leases.revoked(lease)
+            self._ended.add(lease)
         return await self.do(End((lease,)))
 
     async def watch(self, prefix: str, after: Revision | None) -> Watcher:

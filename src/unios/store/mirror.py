@@ -6,13 +6,14 @@ gap. Reads of the copy are stale by the length of the watch; whoever needs the l
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
 
 from unios.errors import Compacted, OutcomeUnknown, Unavailable
-from unios.store.model import Record, Revision, Store
+from unios.store.model import UNDECODABLE, Record, Revision, Store
 
 V = TypeVar("V")
 OnChange = Callable[[str, V | None, V | None], None]
@@ -20,7 +21,8 @@ OnChange = Callable[[str, V | None, V | None], None]
 
 
 class Mirror(Generic[V]):
-    """The records under `prefix`, decoded as `type_`. What does not decode is left out: a newer version wrote it."""
+    """The records under `prefix`, decoded as `type_`. What does not decode is left out, also where something that did was before: a newer version, or
+    nobody in his right mind, wrote it, and what was there is true no more."""
 
     def __init__(self, store: Store, prefix: str, type_: type[V], on_change: OnChange[V] | None = None, *, calm_ms: int = 0) -> None:
         self.prefix = prefix
@@ -80,10 +82,8 @@ class Mirror(Generic[V]):
         if put:
             if self.modified.get(record.key) == record.modified:
                 return
-            try:
+            with contextlib.suppress(*UNDECODABLE):
                 value = self._decoder.decode(record.value)
-            except msgspec.MsgspecError:
-                return
         self._put(record.key, value, record.modified)
 
     def _put(self, key: str, value: V | None, modified: int) -> None:

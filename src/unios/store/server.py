@@ -103,20 +103,25 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> 
     engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()))
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
     server = Server(folder, Requests(host))
-    work = asyncio.get_running_loop().create_task(host.run())
+    loop = asyncio.get_running_loop()
+    work, beating, stopping = (loop.create_task(task) for task in (host.run(), _beat(beat), stop.wait()))
     try:
-        while not stop.is_set() and not work.done():
-            beat()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), BEAT_MS / 1000)
+        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()
     finally:
-        work.cancel()
+        for task in (work, beating, stopping):
+            task.cancel()
         server.close()
         host.close()
         with contextlib.suppress(FileNotFoundError):
             (folder / "sock").unlink()
+
+
+async def _beat(beat: Callable[[], None]) -> None:
+    while True:
+        beat()
+        await asyncio.sleep(BEAT_MS / 1000)
 
 
 def take_lock(folder: Path) -> int | None:

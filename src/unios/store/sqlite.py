@@ -16,6 +16,7 @@ from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unava
 from unios.ids import Generation
 from unios.limits import (
     FRAME_BYTES_MAX,
+    HISTORY_BYTES_KEPT,
     HISTORY_REVISIONS_KEPT,
     KEY_BYTES_MAX,
     LEASE_TTL_MS_MAX,
@@ -24,6 +25,7 @@ from unios.limits import (
     RANGE_RECORDS_MAX,
     TRANSACTION_OPERATIONS_MAX,
     VALUE_BYTES_MAX,
+    WATCH_QUEUE_BYTES_MAX,
 )
 from unios.store.model import (
     Batch,
@@ -63,6 +65,8 @@ RECORD_BYTES: Final = 64
 """What a record takes in a message beside its key and value; rounded up."""
 _COLUMNS: Final = "key, value, created, modified, version, lease"
 _IOERR_FSYNC: Final = 1034  # sqlite3.SQLITE_IOERR_FSYNC
+_HISTORY_BYTES: Final = f"length(value) + length(CAST(key AS BLOB)) + {RECORD_BYTES}"
+"""What `record_bytes` says."""
 _END: Final = "\U0010ffff"
 
 
@@ -105,13 +109,22 @@ class Outcome(NamedTuple):
 class SqliteEngine:
     """One database."""
 
-    def __init__(self, path: str | os.PathLike[str], generation: Generation, *, history_kept: int = HISTORY_REVISIONS_KEPT) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        generation: Generation,
+        *,
+        history_kept: int = HISTORY_REVISIONS_KEPT,
+        history_bytes_kept: int = HISTORY_BYTES_KEPT,
+    ) -> None:
         """Open or make it; `generation` counts only for a new one. Raises Unavailable if the file cannot be used."""
         self.path = os.fspath(path)
         self.syncs = 0
         self.transactions = 0
         self._commits = 0
         self._history_kept = history_kept
+        self._history_bytes_kept = history_bytes_kept
+        self._history_bytes = 0
         fresh = self.path != ":memory:" and not os.path.exists(self.path)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
@@ -139,6 +152,7 @@ class SqliteEngine:
         self.number = int(meta["revision"])
         self.compacted = int(meta["compacted"])
         self._lease = int(meta["lease"])
+        self._history_bytes = self._sum_history()
 
     @property
     def revision(self) -> Revision:
@@ -167,6 +181,7 @@ class SqliteEngine:
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Do the jobs in order and return what each came to, after one commit for all of them. Raises Unavailable: nothing was done."""
         before = (self.number, self.compacted, self._lease)
+        history_bytes = self._history_bytes
         try:
             self._db.execute("BEGIN IMMEDIATE")
             outcomes = [self._one(job) for job in jobs]
@@ -179,6 +194,7 @@ class SqliteEngine:
                 self._db.execute("ROLLBACK")
         except sqlite3.Error as error:
             self.number, self.compacted, self._lease = before
+            self._history_bytes = history_bytes
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if error.sqlite_errorcode == _IOERR_FSYNC:
@@ -193,6 +209,8 @@ class SqliteEngine:
         trimmed = self.number - self._history_kept
         if before[0] // TRIM_EVERY != self.number // TRIM_EVERY and trimmed > self.compacted:
             self._compact(trimmed)
+        if self._history_bytes > self._history_bytes_kept:
+            self._compact(self._fitting())
         self._db.executemany(
             "UPDATE meta SET value = ? WHERE name = ?",
             ((self.number, "revision"), (self.compacted, "compacted"), (self._lease, "lease")),
@@ -317,6 +335,7 @@ class SqliteEngine:
         if not events:
             return
         self.number += 1
+        self._history_bytes += sum(record_bytes(event.record) for event in events)
         self._db.executemany(
             "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(self.number, ordinal, event.kind, *_row(event.record)) for ordinal, event in enumerate(events)],
@@ -363,7 +382,13 @@ class SqliteEngine:
             f"SELECT kind, number, {_COLUMNS} FROM history WHERE number > ? AND key >= ? AND key < ? ORDER BY number, ordinal",
             (after.number, prefix, prefix + _END),
         )
-        return Batch(self.revision, tuple(Event(kind, number, Record(*columns)) for kind, number, *columns in rows))
+        events, size = [], 0
+        for kind, number, *columns in rows:
+            events.append(Event(kind, number, Record(*columns)))
+            size += record_bytes(events[-1].record)
+            if size > WATCH_QUEUE_BYTES_MAX:
+                raise Compacted(f"more than {WATCH_QUEUE_BYTES_MAX} bytes were written after revision {after.number}: read everything again")
+        return Batch(self.revision, tuple(events))
 
     def _compact_to(self, revision: Revision) -> Outcome:
         if revision.generation != self.generation or revision.number > self.number:
@@ -373,8 +398,24 @@ class SqliteEngine:
         return Outcome(0)
 
     def _compact(self, number: int) -> None:
+        self._history_bytes -= self._sum_history(number)
         self._db.execute("DELETE FROM history WHERE number <= ?", (number,))
         self.compacted = number
+
+    def _sum_history(self, number: int = -1) -> int:
+        """Return how many bytes the history has up to a revision, all of it by default. Reads no value: SQLite knows their lengths."""
+        where, values = (" WHERE number <= ?", (number,)) if number >= 0 else ("", ())
+        found = self._db.execute(f"SELECT coalesce(sum({_HISTORY_BYTES}), 0) FROM history{where}", values).fetchone()
+        return int(found[0])
+
+    def _fitting(self) -> int:
+        """Return the revision up to which history has to go, for three quarters of its bound to be left: not one more deletion with each commit."""
+        left = self._history_bytes
+        for number, size in self._db.execute(f"SELECT number, sum({_HISTORY_BYTES}) FROM history GROUP BY number ORDER BY number"):
+            left -= size
+            if left <= self._history_bytes_kept * 3 // 4:
+                return int(number)
+        return self.number
 
 
 def record_bytes(record: Record) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -19,6 +20,17 @@ READ_BYTES = 256 * 1024
 
 OnBytes = Callable[[bytes, list[int]], None]
 OnClose = Callable[[str], None]
+
+
+_local = threading.local()
+
+
+def _buffer() -> memoryview:
+    """Return this thread's buffer for reading: to allocate one for each message costs a mapping, its page faults and its end."""
+    found: memoryview | None = getattr(_local, "buffer", None)
+    if found is None:
+        found = _local.buffer = memoryview(bytearray(READ_BYTES))
+    return found
 
 
 class Transport(Protocol):
@@ -65,7 +77,7 @@ class SocketTransport:
     def _readable(self) -> None:
         descriptors: list[int] = []
         try:
-            data = self._receive(descriptors) if self.unix else self.sock.recv(READ_BYTES)
+            data = self._receive(descriptors)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -79,13 +91,16 @@ class SocketTransport:
             self._on_bytes(data, descriptors)
 
     def _receive(self, descriptors: list[int]) -> bytes:
-        data, ancillary, _flags, _address = self.sock.recvmsg(READ_BYTES, socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
+        buffer = _buffer()
+        if not self.unix:
+            return bytes(buffer[: self.sock.recv_into(buffer)])
+        count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % 4])
                 descriptors.extend(numbers)
-        return data
+        return bytes(buffer[:count])
 
     def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         if self.closed:

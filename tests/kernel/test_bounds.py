@@ -1,0 +1,246 @@
+"""One user's idle connections keep nobody else out: at the door, at the address for links, at ports."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.wire.pairs import bounded, settled, until
+from unios.errors import Unavailable
+from unios.kernel import door, links, port_operations, ports
+from unios.kernel.callers import Caller
+from unios.kernel.door import Door
+from unios.kernel.links import Links
+from unios.kernel.port_operations import PortOperations
+from unios.kernel.ports import Broker
+from unios.wire.doors import connect_unix
+from unios.wire.home import NodeFolder
+from unios.wire.operations import Connected
+from unios.wire.peer import Call, Peer
+from unios.wire.transport import SocketTransport
+
+ANN = Caller("ann", 1_000, False, "n1")
+BOB = Caller("bob", 1_001, False, "n1")
+CAROL = Caller("carol", 1_002, False, "n1")
+ROOT = Caller("root", 0, True, "n1")
+
+
+# the door
+
+
+async def answer(_caller: Caller, _call: Call) -> object:
+    return "yes"
+
+
+@contextlib.asynccontextmanager
+async def small_door(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A door of 8 places, 4 for one user, 2 for the privileged only; yields a function that connects as somebody and asks."""
+    for name, value in {"CLIENTS_MAX": 8, "CLIENTS_PER_USER_MAX": 4, "CLIENTS_KEPT": 2, "CLIENTS_REFUSED_MAX": 3}.items():
+        monkeypatch.setattr(door, name, value)
+    whose: list[Caller] = []
+    monkeypatch.setattr(door, "identify", lambda *_args: whose[-1])
+    node = NodeFolder(folder)
+    opened = Door(node, "n1", answer, lambda *_args: (0, 0))
+    peers: list[Peer] = []
+
+    async def connect(caller: Caller) -> str:
+        whose.append(caller)
+        peer = Peer(SocketTransport(connect_unix(node.door)))
+        peers.append(peer)
+        await peer.start()
+        return str(await peer.call("anything"))
+
+    try:
+        yield connect, peers
+    finally:
+        opened.close()
+        for peer in peers:
+            peer.close()
+        await settled()
+
+
+def test_one_users_idle_clients_do_not_lock_out_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with small_door(tmp_path, monkeypatch) as (connect, peers):
+            for _ in range(4):
+                assert await connect(ANN) == "yes"
+            with pytest.raises(Unavailable, match="ann has 4"):
+                await connect(ANN)
+            assert await connect(BOB) == "yes" and await connect(BOB) == "yes"
+            with pytest.raises(Unavailable, match="limit"):
+                await connect(CAROL)  # the last places are kept
+            assert await connect(ROOT) == "yes" and await connect(ROOT) == "yes"
+            with pytest.raises(Unavailable, match="limit"):
+                await connect(ROOT)
+            peers[0].close()
+            await settled()
+            assert await connect(ROOT) == "yes"
+
+    bounded(work)
+
+
+def test_those_who_are_only_told_why_not_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with small_door(tmp_path, monkeypatch) as (connect, _peers):
+            for _ in range(4):
+                await connect(ANN)
+            refusals = await asyncio.gather(*(connect(ANN) for _ in range(6)), return_exceptions=True)
+            assert sum("ann has 4" in str(refusal) for refusal in refusals) == 3
+            assert await connect(BOB) == "yes"
+
+    bounded(work)
+
+
+# links
+
+
+class Handshake:
+    """A TlsTransport that is never told anything."""
+
+    def __init__(self, *_args: object, **_options: object) -> None:
+        self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed = ""
+
+    def peer_certificate(self) -> dict[str, Any]:
+        return {}
+
+    def close(self, why: str) -> None:
+        self.closed = why
+        if not self.handshake.done():
+            self.handshake.set_exception(Unavailable(why))
+
+
+def test_of_too_many_strangers_the_oldest_goes_and_whoever_shows_a_certificate_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Handshake] = []
+    served: list[object] = []
+
+    def make(*_args: object, **_options: object) -> Handshake:
+        made.append(Handshake())
+        return made[-1]
+
+    async def established(tls: object, *_args: object, **_options: object) -> None:
+        served.append(tls)
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        monkeypatch.setattr(links, "STRANGERS_MAX", 3)
+        monkeypatch.setattr(links, "TlsTransport", make)
+        monkeypatch.setattr(links, "identity_of", lambda _certificate: "somebody")
+        one: Any = Links(None, {}, (None, None), None, None, None, None)  # type: ignore[arg-type]
+        one._established = established
+        tasks = [asyncio.create_task(one._take_in(None, via=""))]
+        await settled()
+        made[0].handshake.set_result(None)
+        await until(lambda: bool(served))
+        tasks += [asyncio.create_task(one._take_in(None, via="")) for _ in range(5)]
+        await settled()
+        assert [bool(handshake.closed) for handshake in made] == [False, True, True, False, False, False]
+        assert len(one._strangers) == 3
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not one._strangers
+
+    bounded(work)
+
+
+# ports
+
+
+def broker(work: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
+    async def main() -> None:
+        for name, value in limits.items():
+            monkeypatch.setattr(ports, name, value)
+        made = Broker("n1", lambda _name: None)
+        work(made)
+        made.close()
+
+    bounded(main)
+
+
+def connect(one: Broker, caller: Caller, port: str, kept: list[socket.socket], count: int) -> None:
+    kept.extend(one.connect(port, caller)[1] for _ in range(count))
+
+
+def test_one_users_connections_do_not_fill_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(one: Broker) -> None:
+        kept = [one.listen("p", 0o666, ROOT), one.listen("q", 0o666, ROOT)]
+        connect(one, ANN, "p", kept, 3)
+        with pytest.raises(Unavailable, match="ann has 3 connections to port p"):
+            one.connect("p", ANN)
+        connect(one, BOB, "p", kept, 2)
+        with pytest.raises(Unavailable, match="ordinary users"):
+            one.connect("p", CAROL)
+        connect(one, ROOT, "p", kept, 2)
+        with pytest.raises(Unavailable, match="7 connections, its limit"):
+            one.connect("p", ROOT)
+        connect(one, ANN, "q", kept, 1)
+        with pytest.raises(Unavailable, match="ann has 4 connections to ports"):
+            one.connect("q", ANN)
+        for sock in kept:
+            sock.close()
+
+    limits = {"PORT_CONNECTIONS_MAX": 7, "PORT_CONNECTIONS_PER_USER_MAX": 3, "PORT_CONNECTIONS_KEPT": 2, "USER_CONNECTIONS_MAX": 4}
+    broker(work, monkeypatch, **limits)
+
+
+def test_one_user_does_not_take_all_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(one: Broker) -> None:
+        kept = [one.listen(name, 0o600, ANN) for name in ("a", "b")]
+        with pytest.raises(Unavailable, match="ann has 2 ports"):
+            one.listen("c", 0o600, ANN)
+        kept += [one.listen("b", 0o600, ANN), one.listen("c", 0o600, BOB)]
+        for sock in kept:
+            sock.close()
+
+    broker(work, monkeypatch, PORTS_PER_USER_MAX=2)
+
+
+class FarNode:
+    """A link over which every port can be reached; a stream ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def stream(self, *_args: object, **_options: object) -> Any:
+        return self
+
+    async def next(self, _type: object) -> Connected:
+        return Connected(0)
+
+    async def items(self, _type: object) -> Any:
+        await self.ended.wait()
+        for item in ():
+            yield item
+
+    def end(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(port_operations, "USER_RELAYS_MAX", 2)
+        far, here = FarNode(), Broker("n1", lambda _name: None)
+        operations = PortOperations(here, far, lambda _name: ["n2"], None, None, None, None)  # type: ignore[arg-type]
+        kept = [(await operations._connect("p", ANN))[1] for _ in range(2)]
+        with pytest.raises(Unavailable, match="ann has 2"):
+            await operations._connect("p", ANN)
+        kept += [(await operations._connect("p", caller))[1] for caller in (BOB, ROOT, ROOT, ROOT)]
+        far.ended.set()
+        await until(lambda: not operations._relayed)
+        far.ended.clear()
+        kept.append((await operations._connect("p", ANN))[1])
+        operations.close()
+        await settled()
+        here.close()
+        for sock in kept:
+            sock.close()
+
+    bounded(work)
