@@ -67,8 +67,9 @@ def settle(node_folder: str, wanted: str = "") -> Place | None:
     for place in candidates():
         if wanted in ("", place.version):
             mine = Place(place.version, f"{place.path}/{name}")
+            old = [mine, *(other for other in old if other != mine)]
+            _record(node_folder, old)  # first: what is not known is never taken away
             if _works(mine):
-                _record(node_folder, [mine, *(other for other in old if other != mine)])
                 return mine
     return None
 
