@@ -20,11 +20,15 @@ def once(call: Call) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(calls: dict[str, Call], count: int, warm: int = 3) -> dict[str, list[float]]:
-    """Time each call `count` times, in turns, so that noise falls on all alike; `warm` turns before that do not count."""
+def interleaved(calls: dict[str, Call], count: int, warm: int = 3, *, rest_s: float = 0.0) -> dict[str, list[float]]:
+    """Time each call `count` times, in turns, so that noise falls on all alike; `warm` turns before that do not count.
+
+    `rest_s`: before each, so that what the one does after its answer does not fall on the other.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-warm, count):
         for name, call in calls.items():
+            time.sleep(rest_s)
             seconds = once(call)
             if turn >= 0:
                 taken[name].append(seconds)

@@ -5,14 +5,16 @@ LEASE_TTL_MS = 1_200
 """The store ends a lease this long after it last received a renewal."""
 LEASE_HOLD_MS = 900
 """A holder trusts its lease this long after it *sent* the last acknowledged renewal; must stay below the TTL."""
-LEASE_RENEW_MS = 250
+LEASE_RENEW_MS = 200
+"""A holder renews at its first tick after so long; it ticks every LEASE_TICK_MS."""
+LEASE_TICK_MS = 250
 LEASE_TTL_MS_MIN = 100
 LEASE_TTL_MS_MAX = 31 * 86_400_000
 LEASES_MAX = 10_000
 
 # supervision (design: a dead or hung service is replaced within 1 s)
-BEAT_MS = 200
-HUNG_MS = 600
+BEAT_MS = 250
+HUNG_MS = 650
 """A process of ours whose beat is older than this is killed and replaced."""
 RESTART_DELAY_MS_MAX = 10_000
 RESTART_DELAY_MS_FIRST = 50
@@ -43,8 +45,8 @@ DESCRIPTORS_MAX = 65_536
 loop where there is no close_range."""
 ACCEPT_REST_MS = 100
 """So long a listener rests when no descriptor is to be had for the next connection."""
-LINK_PING_MS = 600
-LINK_PING_LATE_MS = 800
+LINK_PING_MS = 1_000
+LINK_PING_LATE_MS = 650
 """A link whose ping has no answer by then is closed and made again."""
 LINK_WAIT_MS = 1_500
 """So long a request waits for a link that is being made."""

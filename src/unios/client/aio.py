@@ -19,6 +19,7 @@ from unios.wire.doors import connect_unix
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Connect, Listen
 from unios.wire.peer import Call, Peer
+from unios.wire.ticks import tick
 from unios.wire.transport import SocketTransport
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: 
     async def beating() -> None:
         while True:
             beat()
-            await asyncio.sleep(beat_s)
+            await tick(beat_s)
 
     async def work() -> None:
         kernel = Kernel(folder, role=role)

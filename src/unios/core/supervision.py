@@ -15,7 +15,7 @@ from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_FIRST, RESTART_DELAY
 
 STARTING_MS: Final = 5_000
 """How long a part may take to its first beat."""
-PAUSE_MS: Final = 3 * BEAT_MS
+PAUSE_MS: Final = 2 * BEAT_MS
 """A longer gap between two ticks means that the supervisor did not run; then every part gets its time again."""
 
 

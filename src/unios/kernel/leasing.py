@@ -17,11 +17,12 @@ from unios.core.journal import Journal
 from unios.errors import NotFound, UniosError
 from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
-from unios.limits import LEASE_HOLD_MS, LEASE_RENEW_MS, LEASE_TTL_MS
+from unios.limits import LEASE_HOLD_MS, LEASE_TICK_MS, LEASE_TTL_MS
 from unios.store.model import Store
+from unios.wire.ticks import tick
 
 _WORDS: Final = struct.Struct("<QQ")
-TICK_S: Final = LEASE_RENEW_MS / 1000
+TICK_S: Final = LEASE_TICK_MS / 1000
 
 Register = Callable[[], Awaitable[tuple[LeaseId, int]]]
 """Get a lease and register the node under it; return it and the incarnation that the node is now."""
@@ -88,7 +89,7 @@ class Leasing:
         try:
             while True:
                 self._tell(holding.Tick(boot_ms()))
-                await asyncio.sleep(TICK_S)
+                await tick(TICK_S)
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -24,6 +24,7 @@ from unios.wire.acceptor import Acceptor
 from unios.wire.operations import Empty, RelayTo
 from unios.wire.peer import Call, Peer, Stream
 from unios.wire.pipes import CallTransport, StreamTransport
+from unios.wire.ticks import delay, tick
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
 
@@ -194,7 +195,7 @@ class Links:
                         self._start(self._try(name, route, attempt))
                 self._wanted.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), CALM_S if self._routes.keys() <= self._links.keys() else TICK_S)
+                    await asyncio.wait_for(self._wanted.wait(), delay(CALM_S) if self._routes.keys() <= self._links.keys() else TICK_S)
         finally:
             self.close()
 
@@ -357,7 +358,7 @@ class Links:
                     continue  # it was this side that did not run
                 link.peer.close(f"{name} does not answer: {error}")
                 return
-            await asyncio.sleep(max(LINK_PING_MS, 30 * len(self._links)) / 1000)
+            await tick(max(LINK_PING_MS, 30 * len(self._links)) / 1000)
 
     async def _serve(self, identity: Identity, call: Call) -> object:
         if call.op == "links.ping":

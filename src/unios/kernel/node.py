@@ -51,6 +51,7 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
+from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
 
@@ -371,7 +372,7 @@ class Node:
     async def _beat(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            await asyncio.sleep(BEAT_MS / 1000)
+            await tick(BEAT_MS / 1000)
 
     async def _say_ready(self) -> None:
         for mirror in (self.nodes, self.alive, self.processes, self.port_records):

@@ -1,10 +1,10 @@
 """Part events: tells the system's events when a part of this node was replaced. What the supervisor says of its parts is looked at once a second."""
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
 from unios.errors import UniosError
+from unios.wire.ticks import tick
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -26,7 +26,7 @@ class PartEvents:
             for name, reason in self._news():
                 with contextlib.suppress(UniosError):  # an event less, where the store is away just then
                     await self._node.events.write("service", f"{name} of {self._node.name} was replaced: {reason}")
-            await asyncio.sleep(LOOK_S)
+            await tick(LOOK_S)
 
     def _news(self) -> list[tuple[str, str]]:
         """Return name and reason of the parts that were replaced since the last look. The first look of a kernel tells of its own replacement only."""

@@ -18,6 +18,7 @@ from unios.kernel.clocks import boot_ms
 from unios.kernel.records import decode
 from unios.limits import CONFIRM_TIMEOUT_MS, CONFIRM_WAIT_MS, OUTPUT_KEPT_BYTES, SPAWN_GRACE_MS
 from unios.store.pages import every
+from unios.wire.ticks import tick
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -43,7 +44,7 @@ class Reconciling:
         rounds = 0
         await self._node.leasing.wait_held()
         while True:
-            await asyncio.sleep(EVERY_S)
+            await tick(EVERY_S)
             if self._node.leasing.left_ms() > 0 and not self._node.stopping.under_way:
                 with contextlib.suppress(UniosError):
                     await self._glance()

@@ -39,6 +39,8 @@ class Supervisor:
         self.decider = Supervision(self._names)
         self._journal = open_journal(folder, "supervisor")
         self.stopping = False
+        self._news = True
+        """Whether what `status` shows may have changed."""
         self._system_seen, self._hosts, self._store_lock = (0, 0), False, -1
         self._poll = select.poll()
         self._pidfds: dict[int, tuple[str, runfiles.Running]] = {}
@@ -129,6 +131,7 @@ class Supervisor:
 
     def _tell(self, event: Event) -> None:
         orders = self.decider.on(event)
+        self._news = self._news or bool(orders) or not isinstance(event, Tick)
         if self._journal is not None:
             self._journal.write("supervision", event, orders, made=[self._names])
         self._carry_out(orders)
@@ -154,14 +157,14 @@ class Supervisor:
         self._tell(Started(name, pid, boot_ms()))
 
     def _write_status(self) -> None:
-        """Leave for the kernel what `status` shows of the parts; only when it changed."""
-        text = json.dumps([part.describe() for part in self.decider.status()])
-        if text != getattr(self, "_written", ""):
-            self._written = text
-            part = self.folder.run / ".parts"
-            with contextlib.suppress(OSError):  # a full disk: `status` shows what was
-                part.write_text(text)
-                part.replace(self.folder.run / "parts")
+        """Leave for the kernel what `status` shows of the parts, when it may have changed."""
+        if not self._news:
+            return
+        part = self.folder.run / ".parts"
+        with contextlib.suppress(OSError):  # a full disk: `status` shows what was
+            part.write_text(json.dumps([part.describe() for part in self.decider.status()]))
+            part.replace(self.folder.run / "parts")
+            self._news = False
 
     def _stop_parts(self) -> None:
         """End services first and the store last, so that each can still write what it has to."""

@@ -17,7 +17,7 @@ from unios.kernel.clocks import boot_ms
 from unios.kernel.poller import Poller
 from unios.limits import HUNG_MS, RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
 
-LOOK_S: Final = 0.2
+LOOK_S: Final = 0.25
 SETTLE_S: Final = 5.0
 """How long a started supervisor has to write its run file before the next is started."""
 

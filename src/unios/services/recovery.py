@@ -25,6 +25,7 @@ from unios.store.model import Delete, Put, Transaction
 from unios.store.pages import every
 from unios.wire.home import NodeFolder
 from unios.wire.operations import EventView
+from unios.wire.ticks import delay
 
 EVERY_S: Final = 1.0
 """How often everything is looked at again, whatever was heard."""
@@ -92,7 +93,7 @@ class Recovery:
             self._wake.clear()
             self._look()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), EVERY_S)
+                await asyncio.wait_for(self._wake.wait(), delay(EVERY_S))
             rounds += 1
             if rounds % TIDY_EVERY == 0 and self._view.tidier() == self._me:
                 with contextlib.suppress(UniosError):

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from unios.core.leases import Leases
+from unios.core.leases import LOOK_MS, Leases
 from unios.errors import Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
 from unios.store.model import Batch, Event, Revision, StoreStatistics
 from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine, record_bytes
+from unios.wire.ticks import delay
 
 BATCH_JOBS_MAX = 256
 BATCH_BYTES_MAX = FRAME_BYTES_MAX - 1024 * 1024
@@ -170,7 +171,7 @@ class StoreHost:
             ended = self._leases.look(self._now_ms())
             if ended:
                 self._end_for_good(tuple(ended))
-            await asyncio.sleep(self._leases.wait_ms(self._now_ms()) / 1000)
+            await asyncio.sleep(min(self._leases.wait_ms(self._now_ms()) / 1000, delay(LOOK_MS / 1000)))
 
     def _end_for_good(self, leases: tuple[int, ...]) -> None:
         self._ended.update(leases)

@@ -21,6 +21,7 @@ from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.wire.doors import listen_unix
 from unios.wire.peer import Call, Peer
+from unios.wire.ticks import tick
 from unios.wire.transport import SocketTransport
 
 
@@ -121,7 +122,7 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> 
 async def _beat(beat: Callable[[], None]) -> None:
     while True:
         beat()
-        await asyncio.sleep(BEAT_MS / 1000)
+        await tick(BEAT_MS / 1000)
 
 
 def take_lock(folder: Path) -> int | None:

@@ -1,0 +1,23 @@
+"""Ticks: sleeping to the next multiple of a period, so that what a process does now and then wakes it once and not once each.
+
+A process at rest costs what its wake-ups cost. The multiples are counted from a moment of each process's own: processes of one machine do not all
+wake at the same time. A tick is late by the loop's delay and never early; after a pause it comes once, not for each that was missed.
+"""
+
+import asyncio
+import os
+
+
+def until_next(now_s: float, period_s: float, phase_s: float) -> float:
+    """Return how long it is to the next multiple of `period_s` after `now_s`, counted from `phase_s`; more than 0."""
+    return period_s - (now_s - phase_s) % period_s or period_s  # a remainder may be rounded up to the period itself
+
+
+def delay(period_s: float) -> float:
+    """Return how long it is to this process's next tick of that period, in s."""
+    return until_next(asyncio.get_running_loop().time(), period_s, os.getpid() % 97 / 97 * 0.25)
+
+
+async def tick(period_s: float) -> None:
+    """Sleep to the next tick of that period."""
+    await asyncio.sleep(delay(period_s))
