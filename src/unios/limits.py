@@ -14,7 +14,7 @@ LEASES_MAX = 10_000
 
 # supervision (design: a dead or hung service is replaced within 1 s)
 BEAT_MS = 250
-HUNG_MS = 650
+HUNG_MS = 750
 """A process of ours whose beat is older than this is killed and replaced."""
 RESTART_DELAY_MS_MAX = 10_000
 RESTART_DELAY_MS_FIRST = 50

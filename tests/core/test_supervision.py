@@ -66,3 +66,11 @@ def test_news_of_a_predecessor_is_ignored() -> None:
     assert decider.on(Tick(10_100, {})) == [Start("store")]
     assert decider.on(Wanted("store", run=False)) == []
     assert decider.on(Died("store", 9, 0, 0, 10_200)) == []
+
+
+def test_it_looks_when_the_next_part_would_be_silent_for_too_long() -> None:
+    decider = Supervision(["kernel"])
+    decider.on(Started("kernel", 7, 1_000))
+    assert decider.wait_ms(1_100, {"kernel": 1_100}) == BEAT_MS
+    assert decider.wait_ms(1_800, {"kernel": 1_100}) == 1_100 + HUNG_MS + 1 - 1_800
+    assert decider.wait_ms(5_000, {"kernel": 1_100}) == BEAT_MS

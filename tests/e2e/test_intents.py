@@ -64,10 +64,10 @@ def test_what_cannot_be_started_is_said_in_one_sentence(whole: System, program: 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 def test_nobody_gets_a_limit_raised_that_he_could_not_raise(whole: System) -> None:
-    inherited = int(whole.unios("run", "--user", "nobody", "--", "sh", "-c", "ulimit -Hn").stdout)
-    done = whole.unios("run", "--user", "nobody", "--limit", f"nofile={inherited + 1}", "--", "true", check=False)
+    inherited = int(whole.unios("run", "--user", "nobody", "--cwd", "/", "--", "sh", "-c", "ulimit -Hn").stdout)
+    done = whole.unios("run", "--user", "nobody", "--cwd", "/", "--limit", f"nofile={inherited + 1}", "--", "true", check=False)
     assert done.returncode == 125 and b"nofile" in done.stderr
-    done = whole.unios("run", "--user", "nobody", "--limit", "nofile=100", "--", "sh", "-c", "ulimit -n")
+    done = whole.unios("run", "--user", "nobody", "--cwd", "/", "--limit", "nofile=100", "--", "sh", "-c", "ulimit -n")
     assert done.stdout == b"100\n"
 
 

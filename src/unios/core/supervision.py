@@ -125,6 +125,13 @@ class Supervision:
                     self._parts.pop(name, None)
                 return []
 
+    def wait_ms(self, now_ms: int, beats: dict[str, int]) -> int:
+        """Return when to look again: when the next part would be too long without a beat, and never later than in BEAT_MS."""
+        due = [
+            max(beats.get(part.name, 0), part.since_ms, self._grace_ms) + HUNG_MS + 1 for part in self._parts.values() if part.pid and not part.killed
+        ]
+        return max(1, min([BEAT_MS, *(at - now_ms for at in due if at > now_ms)]))
+
     def _look(self, now_ms: int, beats: dict[str, int]) -> list[Order]:
         if now_ms - self._looked_ms > PAUSE_MS:
             self._grace_ms = now_ms

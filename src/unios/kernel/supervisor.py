@@ -21,7 +21,6 @@ from unios.kernel import freezer, parts, runfiles
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.journals import open_journal
-from unios.limits import BEAT_MS
 from unios.wire.home import Home, NodeFolder
 
 STOP_S: Final = 4.0
@@ -62,9 +61,10 @@ class Supervisor:
         while not self.stopping:
             self.beats.beat("supervisor")
             self._look_after_store()
-            self._tell(Tick(boot_ms(), {name: self.beats.last_ms(name) for name in BEATERS[1:]}))
+            now_ms, beats = boot_ms(), {name: self.beats.last_ms(name) for name in BEATERS[1:]}
+            self._tell(Tick(now_ms, beats))
             self._write_status()
-            self._wait(BEAT_MS / 1000)
+            self._wait(self.decider.wait_ms(now_ms, beats) / 1000)
         self._stop_parts()
         return 0
 
