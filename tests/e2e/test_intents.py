@@ -74,10 +74,12 @@ def test_nobody_gets_a_limit_raised_that_he_could_not_raise(whole: System) -> No
 def test_losses_and_replacements_are_told(fresh: System) -> None:
     os.kill(json.loads((fresh.home / "home/nodes/n1/run/placement.json").read_text())["pid"], signal.SIGKILL)
     victim = "n3"
-    fresh.power_cut(victim)
 
     def told() -> str:
         return fresh.unios("events").stdout.decode()
+
+    assert "lost" not in told()
+    fresh.power_cut(victim)
 
     wait_for(told, lambda text: "placement of" in text and "was replaced" in text, "the replacement is told")
     wait_for(told, lambda text: f"{victim} is lost" in text, "the loss of a node without processes is told")

@@ -14,7 +14,7 @@ import msgspec
 
 from unios.client.aio import Kernel, serve
 from unios.core import claims, recovery
-from unios.core.membership import BecameLeft, BecameLost, Change
+from unios.core.membership import BecameLeft, BecameLost, BecameReady, Change
 from unios.core.nodes import node_key
 from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key, spec_key
 from unios.errors import UniosError
@@ -46,14 +46,18 @@ class Recovery:
         self._wake = asyncio.Event()
         self._claiming: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._events = 0
-        self._settled = False
-        """Whether what is heard is news; at first it is what was there before this service."""
+        self._ready: set[str] = set()
+        """Nodes whose loss would be news."""
         self._telling: set[asyncio.Task[None]] = set()
 
     def _on_change(self, change: Change) -> None:
         if isinstance(change, BecameLost | BecameLeft):
             self._wake.set()
-        if isinstance(change, BecameLost) and self._settled and next(iter(self._view.survivors()), "") == self._me:
+        if isinstance(change, BecameReady):
+            self._ready.add(change.name)
+        lost = isinstance(change, BecameLost) and change.name in self._ready  # one that joins is not lost before it is there
+        self._ready.difference_update([change.name] if lost else [])
+        if lost and next(iter(self._view.survivors()), "") == self._me:
             self._telling.add(task := asyncio.get_running_loop().create_task(self._tell_lost(change.name)))
             task.add_done_callback(self._telling.discard)
 
@@ -72,7 +76,6 @@ class Recovery:
             group.create_task(self._view.run())
             group.create_task(self._watch_ends())
             await self._view.wait_complete()
-            self._settled = True
             await self._look_again()
 
     async def _watch_ends(self) -> None:
