@@ -192,7 +192,7 @@ class Node:
         """Return a connection to the store for a service or another kernel: straight here, a relayed one elsewhere."""
         if self.system.store_machine == self.system.machine:
             try:
-                return connect_unix(self.home.store / "sock")
+                return connect_unix(self.home.store / "sock", timeout_s=0)
             except OSError as error:
                 raise Unavailable(self._why_no_store(error)) from error
         near, far = socket.socketpair()

@@ -129,7 +129,7 @@ def at(folder: Path) -> Connect:
     """Return how to connect to the store of a folder of this machine."""
 
     async def connect() -> Peer:
-        peer = Peer(SocketTransport(connect_unix(folder / "sock")), role="store client")
+        peer = Peer(SocketTransport(connect_unix(folder / "sock", timeout_s=0)), role="store client")
         await peer.start()
         return peer
 
