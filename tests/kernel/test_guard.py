@@ -292,6 +292,36 @@ def test_a_launcher_that_is_killed_takes_nothing_with_it(plain: Rig) -> None:
     plain.run(work)
 
 
+def test_a_launcher_that_the_program_stops_does_not_hide_its_end(plain: Rig) -> None:
+    async def work(trees: Trees) -> None:
+        await plain.spawn(trees, 1000, "sh", "-c", "kill -STOP $PPID; exit 5")
+        assert (await plain.exit_of(1000))["code"] == 5
+
+    plain.run(work)
+
+
+def test_a_program_that_kills_its_launcher_at_once_runs_once(plain: Rig) -> None:
+    async def work(trees: Trees) -> None:
+        for pid in range(1000, 1010):
+            await plain.spawn(trees, pid, "sh", "-c", "kill -9 $PPID; exit 5")
+            assert (await plain.exit_of(pid))["code"] == 5
+
+    plain.run(work)
+
+
+def test_spares_that_are_killed_are_replaced_and_namespaces_kept(plain: Rig) -> None:
+    async def work(trees: Trees) -> None:
+        for _time in range(4):
+            for pid in linux_pids.parents().get(plain.guard.pid, []):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "unios-init":
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.2)
+        await plain.spawn(trees, 1000, "sh", "-c", "exit $(($$ == 1000 ? 3 : 4))")
+        assert (await plain.exit_of(1000))["code"] == 3
+
+    plain.run(work)
+
+
 def test_a_zygote_that_is_killed_or_hangs_is_replaced(plain: Rig) -> None:
     def zygote() -> int:
         return next(pid for pid in linux_pids.parents()[plain.guard.pid] if Path(f"/proc/{pid}/comm").read_text().strip() == "unios-zygote")

@@ -160,6 +160,7 @@ class Freezer:
 
 def release(node_folder: str, tree: str) -> None:
     """Kill, let go and remove what an init that is gone left in its group: a frozen group of version 1 does not even die."""
+    assert tree, "without a name it would be the group of the whole node"
     for version, path in cgroups.recorded(node_folder):
         cgroups.remove(version, f"{path}/{tree}", timeout_s=1.0)
 

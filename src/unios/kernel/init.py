@@ -32,6 +32,8 @@ KILL_AGAIN_S: Final = 0.05
 FREEZE_WAIT_S: Final = 0.02
 """How long an order to freeze is watched before the loop goes on; the freezer needs about a millisecond."""
 LAST_WORDS_S: Final = 1.0
+NUDGE_S: Final = 0.05
+NUDGE_AGAIN_S: Final = 0.5
 _EXIT_BYTES: Final = 1024
 
 
@@ -166,14 +168,47 @@ class Init:
 
     def _launcher_gone(self) -> None:
         """It has told how the program ended, or it was killed, most likely with everything else."""
-        if not self.started:
-            self._fail("unavailable", "the process was killed before its program began")
         self._without_launcher = True
+        if not self.started:
+            if not (self.namespaces and self._lives(self.job.pid)):
+                self._fail("unavailable", "the process was killed before its program began")
+            self._executed(self.job.pid)  # the launcher was killed between the start and its word
         self._reap()
+
+    @staticmethod
+    def _lives(pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            os.kill(pid, 0)
+            return True
+        return False
+
+    def _watch_program(self) -> None:
+        """See the program's end also where its launcher does not: a program may stop its parent."""
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(self.program_pid)
+
+            def ended(_mask: int) -> None:
+                self.poller.remove(pidfd)
+                os.close(pidfd)
+                self.poller.after(NUDGE_S, lambda: self._nudge(signal.SIGCONT))
+
+            self.poller.add(pidfd, ended)
+
+    def _nudge(self, number: int) -> None:
+        """The program has ended and its launcher has not said how: let it go on; then do without it."""
+        assert self.leash is not None
+        if self.status is not None or self._without_launcher:
+            return
+        if not self.leash.frozen:
+            with contextlib.suppress(OSError):
+                os.kill(self._launched.pid, number)
+            number = signal.SIGKILL
+        self.poller.after(NUDGE_AGAIN_S, lambda: self._nudge(number))
 
     def _executed(self, pid: int) -> None:
         self.program_pid = pid
         self.started = True
+        self._watch_program()
         self._control = poller.Client(self.poller, self._control_socket, lambda _client, _frame: None)
         self._control.send({"started": True, "freezer": self.freezer.kind})
         for tell in self.waiting_for_start:

@@ -190,6 +190,8 @@ def find(job: Job) -> str:
 
 def refusal(path: str, error: OSError) -> Refused:
     """Return what to say of a program that Linux did not execute."""
+    if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE):
+        return Refused("unavailable", f"there is no room for another process of this user here: {error.strerror}")
     if error.errno == errno.E2BIG:
         return Refused("too-big", "arguments and environment are larger than Linux passes to a program")
     if error.errno == errno.ENOEXEC:

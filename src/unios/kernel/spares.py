@@ -60,7 +60,7 @@ class Spares:
         """Group and kind of those that the zygote shall fork, in order."""
         self._making: dict[int, Spare] = {}
         self._ready: list[Spare] = []
-        self._closed = False
+        self._closed = self._resting = False
         gc.collect()
         gc.freeze()
         self._remove_stale()
@@ -91,7 +91,7 @@ class Spares:
     def want(self, jobs: int) -> None:
         """See to it that there will be a spare for each of `jobs` waiting ones, and REST more; bounded."""
         wanted = min(SPARES_MAX, jobs + REST)
-        while len(self._asked) + len(self._making) + len(self._ready) < wanted and not self._closed:
+        while len(self._asked) + len(self._making) + len(self._ready) < wanted and not (self._closed or self._resting):
             self._ask()
 
     # the zygote
@@ -102,7 +102,7 @@ class Spares:
                 self._zygote_pidfd, sock = zygote.start(self._folder, self._place)
             except OSError as error:
                 runfiles.complain(f"no zygote can be forked: {error.strerror}")
-                self._asked.append(("", True))  # so that nobody asks before the time is up
+                self._resting = True
                 self._loop.after(1.0, self._ask_again)
                 return
             self._zygote = Client(self._loop, sock, self._answered, self._zygote_gone)
@@ -113,7 +113,7 @@ class Spares:
         self._loop.after(ANSWER_S, lambda: self._zygote_hangs(group))
 
     def _ask_again(self) -> None:
-        self._asked = [entry for entry in self._asked if entry[0]]
+        self._resting = False
         self._ready_callback()
 
     def _zygote_hangs(self, group: str) -> None:
@@ -183,6 +183,11 @@ class Spares:
             self._failures = 0
             self._ready.append(spare)
             self._ready_callback()
+            return
+        if spare in self._ready:  # it was killed while it waited: that says nothing about what can be had here
+            self._loop.remove(spare.control.fileno())
+            self._discard(spare)
+            self._loop.after(0.05, self._ready_callback)
             return
         if fields and fields.get("namespaces", True):
             self._lost(spare)

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from unios.kernel import cgroups, clone, init, mounts, trees_protocol
+from unios.kernel import cgroups, clone, init, launcher, mounts, trees_protocol
 from unios.kernel.freezer import Freezer
 
 _CONTROL: Final = 3
@@ -84,6 +84,8 @@ def _be_spare(control: socket.socket, node_folder: str, place: cgroups.Place | N
     try:
         if namespaces:
             mounts.settle(*owner)
+            if not os.access(launcher.NEXT_PID, os.W_OK):
+                raise OSError("this Linux does not let a pid be chosen (CONFIG_CHECKPOINT_RESTORE)")
         else:
             clone.become_subreaper()
     except OSError as error:

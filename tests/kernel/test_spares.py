@@ -1,0 +1,36 @@
+"""Spares when the zygote cannot be forked; that they work is shown by the guard's tests."""
+
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from unios.kernel import freezer, poller, spares, zygote
+
+
+def test_a_zygote_that_cannot_be_forked_is_waited_for_and_leaves_no_nameless_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_arguments: object) -> NoReturn:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    asked: list[str] = []
+
+    def works(*_arguments: object) -> tuple[int, socket.socket]:
+        asked.append("again")
+        raise OSError(11, "still")
+
+    made = spares.Spares(poller.Poller(), str(tmp_path), None, namespaces=False, ready=lambda: None, failed=lambda _text: None)
+    monkeypatch.setattr(zygote, "start", fails)
+    made.want(0)
+    monkeypatch.setattr(zygote, "start", works)
+    made.want(3)
+    assert asked == [] and made.take() is None
+    made._ask_again()
+    made.want(0)
+    assert asked == ["again"]
+    made.close()
+
+
+def test_nothing_is_released_without_a_name(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        freezer.release(str(tmp_path), "")
