@@ -294,8 +294,9 @@ def test_a_launcher_that_is_killed_takes_nothing_with_it(plain: Rig) -> None:
 
 def test_a_launcher_that_the_program_stops_does_not_hide_its_end(plain: Rig) -> None:
     async def work(trees: Trees) -> None:
-        await plain.spawn(trees, 1000, "sh", "-c", "kill -STOP $PPID; exit 5")
-        assert (await plain.exit_of(1000))["code"] == 5
+        for pid in range(1000, 1008):  # now before the launcher has told of the start, now after
+            await plain.spawn(trees, pid, "sh", "-c", "kill -STOP $PPID; exit 5")
+            assert (await plain.exit_of(pid))["code"] == 5
 
     plain.run(work)
 

@@ -245,10 +245,10 @@ class Guard:
     def _failed(self, tree: Tree, code: str, text: str) -> None:
         """Nothing runs: nothing is left, and the same spawn may be asked again."""
         tree.state, tree.failure = "failed", {"error": code, "text": text}
-        tree.tell()
         if self._trees.get((tree.pid, tree.incarnation)) is tree:
             del self._trees[tree.pid, tree.incarnation]
         tree.remove()
+        tree.tell()
 
     # adopting and burying
 

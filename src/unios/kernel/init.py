@@ -112,6 +112,7 @@ class Init:
             self.poller, self._launched.control, lambda _client, frame: self._on_launcher(frame), lambda _client: self._launcher_gone()
         )
         client.send(job._asdict() | {"env": list(job.env.items())})
+        self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
 
     def rehearse(self) -> None:
         """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
@@ -193,6 +194,16 @@ class Init:
                 self.poller.after(NUDGE_S, lambda: self._nudge(signal.SIGCONT))
 
             self.poller.add(pidfd, ended)
+
+    def _nudge_start(self) -> None:
+        """A program may stop its launcher before that has told of it."""
+        assert self.leash is not None
+        if self.started or self._without_launcher:
+            return
+        if not self.leash.frozen:
+            with contextlib.suppress(OSError):
+                os.kill(self._launched.pid, signal.SIGCONT)
+        self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
 
     def _nudge(self, number: int) -> None:
         """The program has ended and its launcher has not said how: let it go on; then do without it."""
