@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from unios.kernel import cgroups
@@ -167,7 +166,12 @@ def release(node_folder: str, tree: str) -> None:
 
 def sweep(node_folder: str | os.PathLike[str]) -> list[str]:
     """Kill, let go and remove every group of a node; return those in which something does not die. For a node that is down. Idempotent."""
-    return _for_all(os.fspath(node_folder), cgroups.remove)
+    left = []
+    for version, path in cgroups.recorded(os.fspath(node_folder)):
+        with contextlib.suppress(OSError):
+            groups = [*(entry.path for entry in os.scandir(path) if entry.is_dir()), path]
+            left += [group for group in groups if not cgroups.remove(version, group)]
+    return left
 
 
 def tidy(node_folder: str | os.PathLike[str]) -> None:
@@ -179,15 +183,3 @@ def tidy(node_folder: str | os.PathLike[str]) -> None:
                     with contextlib.suppress(OSError):
                         os.rmdir(entry.path)
             os.rmdir(path)
-
-
-def _for_all(node_folder: str, remove: Callable[[cgroups.Version, str], bool]) -> list[str]:
-    left = []
-    for version, path in cgroups.recorded(node_folder):
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(path):
-                if entry.is_dir() and not remove(version, entry.path):
-                    left.append(entry.path)
-            if not remove(version, path):
-                left.append(path)
-    return left
