@@ -38,6 +38,9 @@ def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, no
         on_partition=spec.on_partition,
         pinned=spec.node,
         created_ms=now_ms,
+        resources=spec.resources,
+        queueing=spec.queueing,
+        placing=spec.placing,
     )
 
 

@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from unios.demands import Device
+
 _UNNAMED: Final = re.compile(r"#[1-9][0-9]{0,9}")
 """A user without a name is called by his uid. Whatever else begins so (#0, #-1, # 0) could be root by another name."""
 
@@ -28,6 +30,9 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     joined_ms: int = 0
     stopped: bool = False
     """It was stopped in order; `unios up` on its machine brings it back."""
+    memory_bytes: int = 0
+    """Of its machine; 0: not known."""
+    devices: tuple[Device, ...] = ()
 
 
 class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from unios.demands import PLACING, QUEUEING, RESOURCES, Placing, Queueing, Resources
+
 State = Literal["pending", "running", "frozen", "migrating", "exited", "failed", "lost"]
 Restart = Literal["never", "on-loss", "on-failure", "always"]
 OnPartition = Literal["replace", "stop", "keep"]
@@ -43,6 +45,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     on_partition: OnPartition = "replace"
     node: str = ""
     """Pinned to this node; empty means anywhere."""
+    resources: Resources = RESOURCES
+    queueing: Queueing = QUEUEING
+    placing: Placing = PLACING
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,6 +77,9 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ms: int = 0
     ended_ms: int = 0
     """Wall clock, ms since 1970, of the node that wrote it; for people only."""
+    resources: Resources = RESOURCES
+    queueing: Queueing = QUEUEING
+    placing: Placing = PLACING
 
 
 def process_key(pid: int) -> str:

@@ -103,6 +103,8 @@ class NodeOperations:
             record.users,
             running,
             reason,
+            record.memory_bytes,
+            record.devices,
         )
 
     async def links(self, caller: Caller, call: Call) -> object:

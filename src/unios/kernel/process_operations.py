@@ -54,6 +54,9 @@ def view(record: ProcessRecord) -> ProcessView:
         record.created_ms,
         record.started_ms,
         record.ended_ms,
+        record.resources,
+        record.queueing,
+        record.placing,
     )
 
 

@@ -6,6 +6,8 @@ another node through this one; the answer is the same. argv, env and paths are b
 
 import msgspec
 
+from unios.demands import PLACING, QUEUEING, RESOURCES, Device, Placing, Queueing, Resources
+
 
 class Empty(msgspec.Struct, frozen=True):
     """No arguments, or nothing to say."""
@@ -173,6 +175,9 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     created_ms: int = 0
     started_ms: int = 0
     ended_ms: int = 0
+    resources: Resources = RESOURCES
+    queueing: Queueing = QUEUEING
+    placing: Placing = PLACING
 
 
 class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -263,6 +268,8 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     users: tuple[str, ...] = ()
     running: int = 0
     reason: str = ""
+    memory_bytes: int = 0
+    devices: tuple[Device, ...] = ()
 
 
 class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -343,6 +350,9 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     restarts_max: int = 10
     on_partition: str = "replace"
     node: str = ""
+    resources: Resources = RESOURCES
+    queueing: Queueing = QUEUEING
+    placing: Placing = PLACING
 
 
 class Submit(msgspec.Struct, frozen=True):
