@@ -170,3 +170,9 @@ CLIENT_OUTPUT_RETRY_MS = 5_000
 """So long the last output of a process that has ended is asked for."""
 CLIENT_EVENTS_AGAIN = 200
 """So many past events are asked for again after a break, to miss none; those seen are left out."""
+
+# machines
+USER_UNKNOWN_S = 10
+"""So long a node that does not know a user is not asked again for a process that waits; one that registers anew is asked at once."""
+STRANGERS_KEPT_MAX = 1_024
+"""Pairs of node and user that a service remembers for that; the oldest goes."""

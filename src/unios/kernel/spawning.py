@@ -14,7 +14,7 @@ import msgspec
 from unios.core import claims
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
-from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable
+from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UserUnknown
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
@@ -109,15 +109,15 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
 
 
 def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, Any]:
-    """Return the spawn request for the guard. Raises NotFound or Denied if this node cannot be that user."""
+    """Return the spawn request for the guard. Raises UserUnknown or Denied if this node cannot be that user."""
     account = account_of(record.user)
     if account is None:
-        raise NotFound(f"{node.name} has no user {record.user}")
+        raise UserUnknown(f"there is no user {record.user}: add it there (useradd {record.user}), or run it as another user")
     if not may_speak_for(node.identity.users, record.user):
-        raise Denied(f"{node.name} runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
+        raise Denied(f"it runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
     uid, gid, groups, home = account
     if os.geteuid() not in (0, uid):
-        raise Denied(f"{node.name} belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
+        raise Denied(f"it belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
     env = dict(spec.env)
     for name, value in ((b"PATH", PATH_DEFAULT), (b"HOME", home.encode()), (b"USER", record.user.encode()), (b"LOGNAME", record.user.encode())):
         env.setdefault(name, value)

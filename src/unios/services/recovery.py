@@ -161,7 +161,7 @@ class Recovery:
         await self._again(claims.claimed(record, self._best(record), why), modified, why, lost=node)
 
     def _best(self, record: ProcessRecord) -> str:
-        names = self._starter.order(record.user, record.pinned, {})
+        names = self._starter.order(record.user, record.pinned, self._starter.strangers.of(record.user))
         if not names:
             return ""
         self._starter.chose(names[0])

@@ -4,6 +4,7 @@ Exit codes: the program's; 128 + n if signal n ended it; 127 not found, 126 not 
 """
 
 import os
+import pwd
 import signal
 import stat
 
@@ -129,7 +130,7 @@ def program(given: Given, *, stdin: bool) -> Program:
 
 
 def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
-    environment = {} if given.flag("clear_env") else dict(os.environb)
+    environment = {} if given.flag("clear_env") else _without_account(dict(os.environb))
     for text in given.many("env"):
         name, equals, value = os.fsencode(text).partition(b"=")
         if not name:
@@ -139,6 +140,16 @@ def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
         elif name in os.environb:
             environment[name] = os.environb[name]
     return tuple(environment.items())
+
+
+def _without_account(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what merely says who the caller is here: the node says who the program's user is there. What was set otherwise goes along."""
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return environment
+    own = {b"HOME": account.pw_dir, b"USER": account.pw_name, b"LOGNAME": account.pw_name}
+    return {name: value for name, value in environment.items() if name not in own or os.fsdecode(value) != own[name]}
 
 
 def _cwd(text: str) -> bytes:
