@@ -80,6 +80,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    nice: int = 0
+    """The nice value that its user gave it last; a new incarnation begins with it."""
 
 
 def process_key(pid: int) -> str:

@@ -133,6 +133,7 @@ class Node:
             processes_freeze=processes.freeze,
             processes_thaw=processes.thaw,
             processes_stats=processes.stats,
+            processes_renice=processes.renice,
             processes_list=processes.list,
             processes_follow=processes.follow,
             processes_feed=processes.feed,

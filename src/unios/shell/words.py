@@ -123,6 +123,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "wait": ("signals", "Wait until processes have ended."),
     "freeze": ("signals", "Stop processes where they stand."),
     "thaw": ("signals", "Let frozen processes go on."),
+    "renice": ("renice", "Give processes more or less of the processor."),
     "logs": ("logs", "Show what a process has written."),
     "events": ("events", "Show what happened in the system."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),

@@ -140,6 +140,13 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     tree: bool = False
 
 
+class Renice(msgspec.Struct, frozen=True):
+    """processes.renice -> Empty. The nice value of every Linux process of the tree, -20 (favoured) to 19."""
+
+    pid: int
+    nice: int
+
+
 class OfProcess(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.wait -> ProcessView, processes.freeze, .thaw -> Empty, .stats -> ProcessStats.
 
@@ -178,6 +185,7 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    nice: int = 0
 
 
 class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
