@@ -170,3 +170,9 @@ CLIENT_OUTPUT_RETRY_MS = 5_000
 """So long the last output of a process that has ended is asked for."""
 CLIENT_EVENTS_AGAIN = 200
 """So many past events are asked for again after a break, to miss none; those seen are left out."""
+
+# resources
+DEVICES_REQUESTED_MAX = 16
+"""Requests of one process."""
+DEVICES_PER_PROCESS_MAX = 64
+"""Of one kind for one request."""

@@ -58,6 +58,7 @@ def view(record: ProcessRecord) -> ProcessView:
         record.resources,
         record.queueing,
         record.placing,
+        record.usage,
         nice=record.nice,
     )
 
