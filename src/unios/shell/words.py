@@ -120,6 +120,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a program somewhere in the system."),
     "ps": ("ps", "List the processes."),
     "kill": ("signals", "Send a signal to processes."),
+    "top": ("top", "Show nodes and processes live, and act on them with keys."),
     "wait": ("signals", "Wait until processes have ended."),
     "freeze": ("signals", "Stop processes where they stand."),
     "thaw": ("signals", "Let frozen processes go on."),
