@@ -1,4 +1,4 @@
-"""Demands: what a process asks of the machines, and what a node offers. Data only, no behaviour; every layer may import it (decision 0010).
+"""Demands: what a process asks of the machines and has had of them, and what a node offers. Data only; every layer may import it (decision 0010).
 
 `Resources` is what it needs while it runs, `Queueing` when its turn comes, `Placing` where it would rather be. They are part of the program that is
 submitted, of its specification and of its record, so that whoever sees the record can decide without reading more.
@@ -75,8 +75,19 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     """What it calls itself."""
     more: tuple[str, ...] = ()
     """Further files that it needs."""
+    aliases: tuple[str, ...] = ()
+    """Other paths that lead to it, such as those by its serial number, which stay the same wherever it is plugged in."""
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it has used, all its ended incarnations together: the whole tree, daemons that it left behind included."""
+
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+    """The most at one time, of one incarnation; 0: not known."""
 
 
 RESOURCES: Final = Resources()
 QUEUEING: Final = Queueing()
 PLACING: Final = Placing()
+USAGE: Final = Usage()

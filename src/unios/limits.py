@@ -176,3 +176,19 @@ USER_UNKNOWN_S = 10
 """So long a node that does not know a user is not asked again for a process that waits; one that registers anew is asked at once."""
 STRANGERS_KEPT_MAX = 1_024
 """Pairs of node and user that a service remembers for that; the oldest goes."""
+# resources
+DEVICES_REQUESTED_MAX = 16
+"""Requests of one process."""
+DEVICES_PER_PROCESS_MAX = 64
+"""Of one kind for one request."""
+
+# what a person sees
+TOP_PERIOD_MS = 1_000
+TOP_HISTORY = 60
+"""Samples that `unios top` keeps of each node: a minute; the oldest goes."""
+TOP_PATIENCE_MS = 800
+"""A node that has not said what it uses by then is shown without."""
+TOP_ORDERS_MAX = 16
+"""Keys that `unios top` has not carried out yet; over it the person is told to wait."""
+TOP_DETAILS_BYTES = 16 * 1024
+"""Of the end of each of a process's streams that its details show."""

@@ -419,6 +419,12 @@ class Init:
             **self.ends(),
         }
 
+    def processes(self) -> list[int]:
+        """Return the living processes of the tree, without its launcher, as this namespace numbers them."""
+        from unios.kernel import freezer
+
+        return [one.pid for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
+
     def state(self) -> str:
         assert self.leash is not None
         if self.status is not None or self.ending:

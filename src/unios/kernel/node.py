@@ -43,6 +43,7 @@ from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
+from unios.kernel.usage_operations import UsageOperations
 from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
@@ -133,6 +134,7 @@ class Node:
             processes_freeze=processes.freeze,
             processes_thaw=processes.thaw,
             processes_stats=processes.stats,
+            processes_renice=processes.renice,
             processes_list=processes.list,
             processes_follow=processes.follow,
             processes_feed=processes.feed,
@@ -144,6 +146,7 @@ class Node:
             node_token=nodes.token,
             node_stop=nodes.stop,
             node_leave=nodes.leave,
+            node_usage=UsageOperations(self).usage,
         )
 
     # the store

@@ -18,11 +18,12 @@ from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.kernel import spawning
 from unios.kernel.callers import Caller
 from unios.kernel.records import decode
+from unios.kernel.renicing import NICE_MAX, NICE_MIN
 from unios.kernel.streams import NAMES, Name, StreamReader
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.store.pages import every
-from unios.wire.operations import Chunk, Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Signal, Spawn, Spawned
+from unios.wire.operations import Chunk, Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Renice, Signal, Spawn, Spawned
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def view(record: ProcessRecord) -> ProcessView:
         record.resources,
         record.queueing,
         record.placing,
+        record.usage,
+        nice=record.nice,
     )
 
 
@@ -191,6 +194,20 @@ class ProcessOperations:
         init = await self._init(record)
         await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.thawed)
         await init.ask("thaw")
+        return Empty()
+
+    async def renice(self, caller: Caller, call: Call) -> object:
+        """Give every process of the tree a nice value. Idempotent; favouring takes a privileged caller."""
+        body = call.decode(Renice)
+        if not NICE_MIN <= body.nice <= NICE_MAX:
+            raise CallerError(f"there is no nice value {body.nice}: they go from {NICE_MIN} (favoured) to {NICE_MAX}")
+        return await self._at_home(caller, call, body.pid, lambda record: self._renice(record, body.nice, favour=caller.privileged))
+
+    async def _renice(self, record: ProcessRecord, nice: int, *, favour: bool) -> object:
+        if record.state in ENDED:
+            raise NotFound(f"process {record.pid} has ended")
+        await (await self._init(record)).ask("renice", nice=nice, favour=favour)
+        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, lambda seen: claims.reniced(seen, nice))
         return Empty()
 
     async def stats(self, caller: Caller, call: Call) -> object:

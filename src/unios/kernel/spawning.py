@@ -103,6 +103,9 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
     if record.wanted == "frozen":
         with contextlib.suppress(Unavailable):
             await node.trees.init(pid, incarnation).ask("freeze")
+    if record.nice:
+        with contextlib.suppress(Unavailable, NotFound, Denied):  # a node without the right to favour: it runs as others do
+            await node.trees.init(pid, incarnation).ask("renice", nice=record.nice, favour=True)
     node.recorder.running(pid, incarnation)
     if tree.state == "ended":
         node.recorder.ended(pid, incarnation, tree.exit)
