@@ -20,7 +20,8 @@ class _Pipe:
     def __init__(self, send: Callable[[bytes], Awaitable[None]], receive: Callable[[], Awaitable[bytes | None]], end: Callable[[], None]) -> None:
         self._send, self._receive, self._end = send, receive, end
         self._queue: deque[bytes] = deque()
-        self._queued = 0
+        self.queued = 0
+        self.on_room: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._on_close: OnClose | None = None
@@ -46,8 +47,9 @@ class _Pipe:
                 while self._queue:
                     data = self._queue.popleft()
                     await self._send(data)
-                    self._queued -= len(data)
+                    self.queued -= len(data)
                     self._changed.set()
+                    self.on_room()
                 self._changed.clear()
                 await self._changed.wait()
         except UniosError as error:
@@ -59,11 +61,11 @@ class _Pipe:
         if not self.closed.done():
             for start in range(0, len(data), CHUNK_BYTES):
                 self._queue.append(data[start : start + CHUNK_BYTES])
-            self._queued += len(data)
+            self.queued += len(data)
             self._changed.set()
 
     async def drain(self) -> None:
-        while self._queued > SEND_QUEUE_BYTES_MAX and not self.closed.done():
+        while self.queued > SEND_QUEUE_BYTES_MAX and not self.closed.done():
             await asyncio.sleep(0.005)
 
     def close(self, why: str = "closed") -> None:

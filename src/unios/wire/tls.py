@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from unios.core.sequences import ARRIVAL
 from unios.errors import ProtocolError
+from unios.wire.running import in_sequence
 from unios.wire.transport import OnBytes, OnClose, Transport
 
 READ_BYTES = 256 * 1024
@@ -58,7 +60,9 @@ class TlsTransport:
         self._plain: list[bytes] = []
         self._why = ""
         self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        inner.start(self._received, self._closed)
+        self.on_room: Callable[[], None] = lambda: None
+        inner.on_room = lambda: self.on_room()
+        in_sequence(ARRIVAL, inner.start, self._received, self._closed)
         self._advance()
 
     def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
@@ -128,6 +132,10 @@ class TlsTransport:
             return
         self._ssl.write(data)
         self._flush()
+
+    @property
+    def queued(self) -> int:
+        return self._inner.queued + sum(map(len, self._early))
 
     async def drain(self) -> None:
         await self._inner.drain()

@@ -12,11 +12,14 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from unios.limits import FDS_MAX, SEND_QUEUE_BYTES_MAX
+from unios.core.sequences import ARRIVAL
+from unios.limits import FDS_MAX, SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.wire.running import PRIORITISED, in_sequence
 
 READ_BYTES = 256 * 1024
+TCP_NOTSENT_LOWAT: Final = 25
 
 OnBytes = Callable[[bytes, list[int]], None]
 OnClose = Callable[[str], None]
@@ -34,7 +37,17 @@ def _buffer() -> memoryview:
 
 
 class Transport(Protocol):
-    """What a Peer needs below it. `on_bytes` owns the descriptors it is given; `on_close` is called once, with the reason."""
+    """What a Peer needs below it. `on_bytes` owns the descriptors it is given; `on_close` is called once, with the reason.
+
+    `on_room` is called whenever less is queued than before.
+    """
+
+    on_room: Callable[[], None]
+
+    @property
+    def queued(self) -> int:
+        """How many bytes were written and not taken yet."""
+        ...
 
     def start(self, on_bytes: OnBytes, on_close: OnClose) -> None: ...
 
@@ -56,12 +69,15 @@ class SocketTransport:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if PRIORITISED.get():  # what Linux has taken cannot be overtaken any more
+                sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, SEND_AHEAD_BYTES)
         self.sock = sock
         self.unix = sock.family == socket.AF_UNIX
         self.closed = False
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[memoryview, list[int]]] = deque()
-        self._queued = 0
+        self.queued = 0
+        self.on_room: Callable[[], None] = lambda: None
         self._room: list[asyncio.Future[None]] = []
         self._writing = False
         self._on_bytes: OnBytes | None = None
@@ -113,10 +129,10 @@ class SocketTransport:
             if sent:
                 rest, descriptors = rest[sent:], ()
         self._queue.append((rest, [os.dup(d) for d in descriptors]))
-        self._queued += len(rest)
+        self.queued += len(rest)
         if not self._writing:
             self._writing = True
-            self._loop.add_writer(self.sock.fileno(), self._writable)
+            in_sequence(ARRIVAL, self._loop.add_writer, self.sock.fileno(), self._writable)
 
     def _send(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """Return how much went out now; -1 if the connection broke."""
@@ -139,7 +155,7 @@ class SocketTransport:
                 break
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._queued -= sent
+            self.queued -= sent
             if sent == len(data):
                 self._queue.popleft()
             else:
@@ -147,8 +163,9 @@ class SocketTransport:
         if not self._queue and self._writing:
             self._writing = False
             self._loop.remove_writer(self.sock.fileno())
-        if self._queued < SEND_QUEUE_BYTES_MAX // 2:
+        if self.queued < SEND_QUEUE_BYTES_MAX // 2:
             self._wake()
+        self.on_room()
 
     def _wake(self) -> None:
         waiting, self._room = self._room, []
@@ -157,7 +174,7 @@ class SocketTransport:
                 future.set_result(None)
 
     async def drain(self) -> None:
-        while self._queued > SEND_QUEUE_BYTES_MAX and not self.closed:
+        while self.queued > SEND_QUEUE_BYTES_MAX and not self.closed:
             future: asyncio.Future[None] = self._loop.create_future()
             self._room.append(future)
             await future
@@ -174,7 +191,7 @@ class SocketTransport:
             for queued in descriptors:
                 os.close(queued)
         self._queue.clear()
-        self._queued = 0
+        self.queued = 0
         # A brokered port's kernel keeps duplicates of both ends: only a shutdown tells it, and the other side, that this is the end.
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
