@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from unios.errors import Unavailable
 from unios.kernel.streams import NAMES, Name, StreamReader
+from unios.kernel.tree_peer import TreePeer
 from unios.wire.operations import Chunk, Follow
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
-CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES: Final = 128 * 1024
+ACK_BYTES: Final = 1024 * 1024
+"""So much is sent before the init hears of it, while there is more."""
 
 
 class OutputStream:
@@ -26,6 +29,7 @@ class OutputStream:
         folder = os.fspath(node.folder.trees / f"{pid}.{incarnation}")
         self._readers = {name: StreamReader(folder, name) for name in NAMES}
         self._offsets: dict[Name, int] = {}
+        self._acknowledged = 0
         self._grown = asyncio.Event()
 
     async def run(self) -> None:
@@ -52,8 +56,7 @@ class OutputStream:
             await init.ask("follow", hold=self._body.hold, **self._offsets)
             while not init.closed.is_set():
                 self._grown.clear()
-                if await self._send_all() and self._body.hold:
-                    await init.ask("ack", **self._offsets)
+                await self._send_all(init)
                 await self._grown.wait()
         except Unavailable:
             pass
@@ -61,19 +64,22 @@ class OutputStream:
             closing.cancel()
             init.close()
 
-    async def _send_all(self) -> bool:
-        """Send what there is; return whether it was anything."""
-        any_sent = False
+    async def _send_all(self, init: TreePeer | None = None) -> None:
+        """Send what there is; acknowledge it to the init if this reader holds."""
         for name, reader in self._readers.items():
             while True:
                 wanted = self._offsets[name]
-                offset, data = await self._read(reader, wanted)
+                offset, data = reader.read(wanted, CHUNK_BYTES)
                 if not data:
                     break
                 await self._call.send(Chunk(name, self._incarnation, offset, data, max(0, offset - wanted)))
                 self._offsets[name] = offset + len(data)
-                any_sent = True
-        return any_sent
+                if init is not None and self._body.hold and sum(self._offsets.values()) - self._acknowledged >= ACK_BYTES:
+                    await self._acknowledge(init)
+        if init is not None and self._body.hold and sum(self._offsets.values()) > self._acknowledged:
+            await self._acknowledge(init)
 
-    async def _read(self, reader: StreamReader, offset: int) -> tuple[int, bytes]:
-        return reader.read(offset, CHUNK_BYTES)
+    async def _acknowledge(self, init: TreePeer) -> None:
+        """Nobody waits for the answer: there is none. A round trip for each chunk would be what bounds the rate."""
+        self._acknowledged = sum(self._offsets.values())
+        await init.tell("ack", **self._offsets)

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 from unios.core.sequences import CALL, Sequences
+from unios.kernel import allocation
 from unios.wire.running import PRIORITISED, RUNNING
 
 SWITCH: Final = "UNIOS_SEQUENCES"
@@ -64,5 +65,6 @@ def run(main: Any) -> None:
     """Run a coroutine to its end, as asyncio.run does."""
     on = switched_on()
     PRIORITISED.set(on)
+    allocation.keep_buffers()
     with asyncio.Runner(loop_factory=lambda: SequencedLoop(prioritised=on)) as runner:
         runner.run(main)

@@ -21,7 +21,7 @@ from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
 from unios.wire.flow import Inbox, Window
-from unios.wire.frames import FrameReader, frame
+from unios.wire.frames import FrameReader
 from unios.wire.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -36,12 +36,12 @@ from unios.wire.messages import (
     agree,
     cost,
     decode,
-    encode,
+    framed,
     pack,
 )
 from unios.wire.outbox import Outbox
 from unios.wire.running import RUNNING, become, context_of, in_sequence
-from unios.wire.transport import Transport
+from unios.wire.transport import Buffer, Transport
 
 T = TypeVar("T")
 FAULT_CHARACTERS_MAX = 64 * 1024
@@ -224,7 +224,7 @@ class Peer:
         self.transport.close(why)
 
     def send(self, message: Message, descriptors: Sequence[int] = (), *, sequence: int) -> None:
-        self.outbox.send(frame(encode(message)), descriptors, sequence)
+        self.outbox.send(framed(message), descriptors, sequence)
 
     async def call(
         self,
@@ -300,7 +300,7 @@ class Peer:
 
     # incoming
 
-    def _on_bytes(self, data: bytes, descriptors: list[int]) -> None:
+    def _on_bytes(self, data: Buffer, descriptors: list[int]) -> None:
         self._descriptors.extend(descriptors)
         try:
             if len(self._descriptors) > 4 * FDS_MAX:

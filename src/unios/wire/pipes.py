@@ -9,7 +9,7 @@ from typing import Any
 from unios.errors import ProtocolError, UniosError
 from unios.limits import SEND_QUEUE_BYTES_MAX
 from unios.wire.peer import Call, Stream
-from unios.wire.transport import OnBytes, OnClose
+from unios.wire.transport import Buffer, OnBytes, OnClose
 
 CHUNK_BYTES = 256 * 1024
 
@@ -55,12 +55,12 @@ class _Pipe:
         except UniosError as error:
             self.close(str(error))
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         if descriptors:
             raise ProtocolError("descriptors do not travel between machines")
         if not self.closed.done():
             for start in range(0, len(data), CHUNK_BYTES):
-                self._queue.append(data[start : start + CHUNK_BYTES])
+                self._queue.append(bytes(data[start : start + CHUNK_BYTES]))
             self.queued += len(data)
             self._changed.set()
 

@@ -21,19 +21,27 @@ from unios.wire.running import PRIORITISED, in_sequence
 READ_BYTES = 256 * 1024
 TCP_NOTSENT_LOWAT: Final = 25
 
-OnBytes = Callable[[bytes, list[int]], None]
+Buffer = bytes | memoryview
+OnBytes = Callable[[Buffer, list[int]], None]
+"""What it is given is good only until it returns: the same buffer is read into again."""
 OnClose = Callable[[str], None]
 
 
 _local = threading.local()
 
 
-def _buffer() -> memoryview:
+def _buffer(name: str = "buffer") -> memoryview:
     """Return this thread's buffer for reading: to allocate one for each message costs a mapping, its page faults and its end."""
-    found: memoryview | None = getattr(_local, "buffer", None)
+    found: memoryview | None = getattr(_local, name, None)
     if found is None:
-        found = _local.buffer = memoryview(bytearray(READ_BYTES))
+        found = memoryview(bytearray(READ_BYTES))
+        setattr(_local, name, found)
     return found
+
+
+def plain_buffer() -> memoryview:
+    """Return this thread's buffer for what has been decrypted."""
+    return _buffer("plain")
 
 
 class Transport(Protocol):
@@ -51,7 +59,7 @@ class Transport(Protocol):
 
     def start(self, on_bytes: OnBytes, on_close: OnClose) -> None: ...
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         """Queue bytes; the descriptors are duplicated by the kernel when they are sent, the caller keeps its own."""
         ...
 
@@ -106,19 +114,19 @@ class SocketTransport:
         elif self._on_bytes is not None:
             self._on_bytes(data, descriptors)
 
-    def _receive(self, descriptors: list[int]) -> bytes:
+    def _receive(self, descriptors: list[int]) -> memoryview:
         buffer = _buffer()
         if not self.unix:
-            return bytes(buffer[: self.sock.recv_into(buffer)])
+            return buffer[: self.sock.recv_into(buffer)]
         count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % 4])
                 descriptors.extend(numbers)
-        return bytes(buffer[:count])
+        return buffer[:count]
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         if self.closed:
             return
         rest = memoryview(data)
@@ -128,6 +136,8 @@ class SocketTransport:
                 return
             if sent:
                 rest, descriptors = rest[sent:], ()
+        if not isinstance(data, bytes):
+            rest = memoryview(bytes(rest))  # the caller uses its buffer again
         self._queue.append((rest, [os.dup(d) for d in descriptors]))
         self.queued += len(rest)
         if not self._writing:
