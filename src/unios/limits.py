@@ -28,6 +28,10 @@ FDS_MAX = 16
 REQUESTS_PER_PEER_MAX = 1_024
 STREAM_WINDOW_BYTES = 1024 * 1024
 SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+SEND_AHEAD_BYTES = 128 * 1024
+"""So much of a connection's queue is handed on ahead: to the transport, and by it to Linux. What is handed on cannot be overtaken by a signal."""
+SEQUENCE_TURNS_MAX = 32
+"""Each so many turns one goes to the sequence that has waited longest, however unimportant."""
 HELLO_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 LINK_RETRY_MS_MAX = 2_000

@@ -15,11 +15,13 @@ from typing import Any
 
 from unios import errors
 from unios.core import membership as members
+from unios.core import sequences
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
+from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import Unavailable, UniosError
-from unios.kernel import parts, system
+from unios.kernel import parts, sequencer, system
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.kernel.clocks import wall_ms
@@ -52,6 +54,7 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
+from unios.wire.running import context_of, in_sequence
 from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
@@ -170,7 +173,7 @@ class Node:
         why = "no node of its machine is known"
         for name in self._store_nodes():
             try:
-                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user)
+                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user, sequence=sequences.STORE)
                 if not self._keeps_store(name):
                     stream.close()
                     why = f"{name} is no node that this one may take the store from"
@@ -345,24 +348,24 @@ class Node:
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._beat(beat))]
+            tasks = [group.create_task(self._beat(beat), context=context_of(BEAT))]
             self.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
-            door = Door(self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
-            work = (
-                self.links,
-                self.trees,
-                self.nodes,
-                self.alive,
-                self.processes,
-                self.port_records,
-                self.leasing,
-                self.reconciling,
-                self.part_events,
-            )
-            tasks += [group.create_task(part.run()) for part in work]
-            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]
+            door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
+            work: dict[Any, int] = {
+                self.links: LINK,
+                self.trees: EXIT,
+                self.nodes: sequences.STORE,
+                self.alive: sequences.STORE,
+                self.processes: sequences.STORE,
+                self.port_records: sequences.STORE,
+                self.leasing: LEASE,
+                self.reconciling: FENCE,
+                self.part_events: HOUSEKEEPING,
+            }
+            tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
+            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
             await stop.wait()
             door.close()
             for task in tasks:
@@ -439,7 +442,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         await Node(folder).run(beat, stop)
 
     try:
-        asyncio.run(work())
+        sequencer.run(work())
     except* UniosError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from unios.core.sequences import SIGNAL
 from unios.errors import NotFound, Unavailable
 from unios.kernel import linux_pids
 from unios.kernel.callers import pid_namespace_of
@@ -16,6 +17,7 @@ from unios.kernel.exit_notes import Receiver
 from unios.kernel.runfiles import start_of
 from unios.kernel.tree_peer import TreePeer
 from unios.wire.home import NodeFolder
+from unios.wire.running import in_sequence
 
 OnExit = Callable[[int, int, dict[str, Any]], None]
 """(pid, incarnation, the fields of exit.json)"""
@@ -154,7 +156,7 @@ class Trees:
         key = (pid, incarnation)
         peer = self._inits.get(key)
         if peer is None or peer.closed.is_set():
-            peer = self._inits[key] = self.open_init(pid, incarnation, lambda _event: None)
+            peer = self._inits[key] = in_sequence(SIGNAL, self.open_init, pid, incarnation, lambda _event: None)
         return peer
 
     def open_init(self, pid: int, incarnation: int, on_event: Callable[[dict[str, Any]], None]) -> TreePeer:

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from unios.core.sequences import ARRIVAL
 from unios.errors import ProtocolError
-from unios.wire.transport import OnBytes, OnClose, Transport
+from unios.wire.running import in_sequence
+from unios.wire.transport import Buffer, OnBytes, OnClose, Transport, plain_buffer
 
 READ_BYTES = 256 * 1024
 
@@ -58,7 +60,9 @@ class TlsTransport:
         self._plain: list[bytes] = []
         self._why = ""
         self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        inner.start(self._received, self._closed)
+        self.on_room: Callable[[], None] = lambda: None
+        inner.on_room = lambda: self.on_room()
+        in_sequence(ARRIVAL, inner.start, self._received, self._closed)
         self._advance()
 
     def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
@@ -77,7 +81,7 @@ class TlsTransport:
         """Return the peer's certificate, verified or not."""
         return self._ssl.getpeercert(binary_form=True) or b""
 
-    def _received(self, data: bytes, _descriptors: list[int]) -> None:
+    def _received(self, data: Buffer, _descriptors: list[int]) -> None:
         self._incoming.write(data)
         self._advance()
 
@@ -101,33 +105,40 @@ class TlsTransport:
         self._flush()
 
     def _read(self) -> None:
+        buffer = plain_buffer()
         while not self._why:
             try:
-                data = self._ssl.read(READ_BYTES)
+                count: Any = self._ssl.read(
+                    READ_BYTES, buffer
+                )  # a record at a time: to allocate that much for each would cost more than to decrypt it
             except ssl.SSLWantReadError:
                 return
-            if not data:
+            if not count:
                 self.close("the peer closed the connection")
             elif self._on_bytes is not None:
-                self._on_bytes(data, [])
+                self._on_bytes(buffer[:count], [])
             else:
-                self._plain.append(data)
+                self._plain.append(bytes(buffer[:count]))
 
     def _flush(self) -> None:
         data = self._outgoing.read()
         if data:
             self._inner.write(data)
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         if descriptors:
             raise ProtocolError("descriptors do not travel between machines")
         if self._why:
             return
         if not self.handshake.done():
-            self._early.append(data)
+            self._early.append(bytes(data))
             return
         self._ssl.write(data)
         self._flush()
+
+    @property
+    def queued(self) -> int:
+        return self._inner.queued + sum(map(len, self._early))
 
     async def drain(self) -> None:
         await self._inner.drain()
