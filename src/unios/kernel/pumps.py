@@ -64,7 +64,7 @@ class OutputPump:
         if self.eof or not self._allowed() or self._room() <= 0:
             return False
         try:
-            data = os.read(self._pipe, self._room())
+            data = self.take(self._room())
         except BlockingIOError:
             return False
         if not data:
@@ -72,6 +72,10 @@ class OutputPump:
             return False
         self._kept = memoryview(data)
         return self._write()
+
+    def take(self, bytes_max: int) -> bytes:
+        """Read what is there; raises BlockingIOError if that is nothing now."""
+        return os.read(self._pipe, bytes_max)
 
     def _write(self) -> bool:
         moved = False
@@ -106,10 +110,13 @@ class OutputPump:
             return False
         return self.eof or self._room() > 0  # with room, the last step found the pipe empty
 
-    def close(self) -> None:
+    def unwatch(self) -> None:
         if self._watched:
             self._poller.remove(self._pipe)
             self._watched = False
+
+    def close(self) -> None:
+        self.unwatch()
         with contextlib.suppress(OSError):
             os.close(self._pipe)
         self._writer.close()

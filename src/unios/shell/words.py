@@ -124,6 +124,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "freeze": ("signals", "Stop processes where they stand."),
     "thaw": ("signals", "Let frozen processes go on."),
     "logs": ("logs", "Show what a process has written."),
+    "attach": ("attach", "Be at the terminal of a process, from any node."),
     "events": ("events", "Show what happened in the system."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
