@@ -21,10 +21,15 @@ def size() -> tuple[int, int]:
     return _SIZE
 
 
+def term() -> bytes:
+    """Return what this command's terminal is."""
+    return os.environb.get(b"TERM") or _TERM
+
+
 def described(program: Program) -> Program:
     """Return the program with a terminal as this command's own."""
     env = dict(program.env)
     for name in (b"LINES", b"COLUMNS"):  # they would stay as they are when the window changes
         env.pop(name, None)
-    env.setdefault(b"TERM", os.environb.get(b"TERM") or _TERM)
+    env.setdefault(b"TERM", term())
     return msgspec.structs.replace(program, env=tuple(env.items()), stdin=False, terminal=size())
