@@ -196,3 +196,27 @@ TOP_ORDERS_MAX = 16
 """Keys that `unios top` has not carried out yet; over it the person is told to wait."""
 TOP_DETAILS_BYTES = 16 * 1024
 """Of the end of each of a process's streams that its details show."""
+# terminals and sessions
+WINDOW_MAX = 10_000
+"""Rows and columns of a terminal; larger ones are taken as that."""
+TERMINAL_NUDGE_S = 0.05
+"""So long the window is one row off, to make a full-screen program draw again."""
+TERMINAL_AGAIN_S = 0.05
+"""So long nothing is read from a terminal that no process has open."""
+TERMINAL_REPLAY_BYTES = 64 * 1024
+"""Of the past output, shown to who attaches."""
+DETACH_KEY_S = 1.0
+"""A key that may begin the keys for detaching is held back for so long; then it goes to the program."""
+SESSIONS_MAX = 32
+"""Programs that `exec` has opened in one process at a time."""
+SESSION_KILL_S = 5
+"""What a session's end leaves of it after SIGHUP is killed after so long."""
+FORWARDS_PER_USER_MAX = 256
+"""TCP connections to processes of a node that are open for one user who is not privileged."""
+FORWARD_CONNECTIONS_MAX = 128
+"""Of one `unios forward` at a time; more are not taken in until one has ended."""
+FORWARD_BUFFER_BYTES = 256 * 1024
+TIME_INDEX_MS = 250
+"""When output came is known to so much: one entry at most for each such time in which there was any."""
+TIME_INDEX_ENTRIES_MAX = 32_768
+"""At the bound every second entry goes."""

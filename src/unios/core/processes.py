@@ -48,6 +48,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    terminal: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal that it runs in; 0 for none."""
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -65,6 +65,16 @@ def mount(source: bytes, target: bytes, kind: bytes | None, flags: int) -> None:
         raise _failed(f"mount {os.fsdecode(target)}")
 
 
+def enter(path: str, kind: int) -> None:
+    """Move this process into the namespace at `path` (a file of /proc/PID/ns); `kind` as for clone. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)):
+            raise _failed(f"enter {path}")
+    finally:
+        os.close(descriptor)
+
+
 def write_kernel_file(path: str, text: str) -> None:
     """Write to a file of proc or of a cgroup: one write, nothing created. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -25,7 +25,10 @@ from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
 from unios.kernel.lease_page import LeasePage
 from unios.kernel.pumps import InputPump, OutputPump
+from unios.kernel.sessions import Sessions
 from unios.kernel.streams import NAMES, StreamWriter
+from unios.kernel.terminal import Terminal, TerminalInput, TerminalOutput
+from unios.kernel.time_index import TimeWriter
 from unios.limits import STREAM_HOLD_S
 
 KILL_AGAIN_S: Final = 0.05
@@ -51,6 +54,9 @@ class Init:
         freezer.prepare()
         self.poller = poller.Poller(self.look)
         self.followers = Followers(self.poller)
+        self.sessions = Sessions(self)
+        self.terminal: Terminal | None = None
+        self._times = TimeWriter(self.folder)
         self.leash: Leash | None = None
         self.stdin: InputPump | None = None
         self.status: int | None = None
@@ -104,7 +110,9 @@ class Init:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
         if job.lease and self._seen[1] != job.lease:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
-        if job.stdin:
+        if job.terminal[0]:
+            job = self.job = self._make_terminal(job)
+        elif job.stdin:
             self.stdin = InputPump(self.poller, self._stdin_pipe, self._stdin_moved)
         else:
             os.close(self._stdin_pipe)
@@ -113,6 +121,15 @@ class Init:
         )
         client.send(job._asdict() | {"env": list(job.env.items())})
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
+
+    def _make_terminal(self, job: program.Job) -> program.Job:
+        """Give the program a terminal instead of pipes; return the job that says so. Raises OSError."""
+        made = self.terminal = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
+        os.close(self._stdin_pipe)
+        self.stdin = TerminalInput(made, self.poller, self._stdin_moved)
+        self.pumps["out"].close()
+        self.pumps["out"] = TerminalOutput(made, self.poller, StreamWriter(self.folder, "out"), self._may_pump, self._limit("out"))
+        return job._replace(tty=made.path)
 
     def rehearse(self) -> None:
         """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
@@ -327,6 +344,8 @@ class Init:
                     break
                 if pid == self.program_pid:
                     self.status = status
+                else:
+                    self.sessions.reaped(pid, status)
         except ChildProcessError:
             self._childless = True
             self._ended_at = self._ended_at or time.monotonic()
@@ -381,7 +400,9 @@ class Init:
         """Serve the tree until it has ended."""
         while not self._finished():
             self.poller.turn()
-            self.followers.tell_growth(self.ends())
+            ends = self.ends()
+            self.followers.tell_growth(ends)
+            self._times.note(ends)
         fields = self.exit_fields()
         self._record_exit(fields)
         event = {"event": "exit", "pid": self.job.pid, "incarnation": self.job.incarnation, **fields}

@@ -147,7 +147,9 @@ class _Launcher:
     def _spawn(self, job: program.Job) -> int:
         program.prepare(job)
         path = program.find(job)
-        moves = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(_STDIO)]
+        moves: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(_STDIO)]
+        if job.tty:  # the first terminal that the leader of a new session opens controls it
+            moves = [(os.POSIX_SPAWN_OPEN, 0, job.tty, os.O_RDWR, 0), (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
         try:
             return os.posix_spawn(path, job.argv, job.env, file_actions=moves, setsid=True, setsigmask=(), setsigdef=self._ignored)
         except OSError as error:

@@ -43,6 +43,7 @@ from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
+from unios.kernel.terminal_operations import TerminalOperations
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
 from unios.kernel.usage_operations import UsageOperations
@@ -150,6 +151,14 @@ class Node:
             node_stop=nodes.stop,
             node_leave=nodes.leave,
             node_usage=UsageOperations(self).usage,
+        )
+        terminals = TerminalOperations(self)
+        self.dispatch.offer(
+            processes_terminal=terminals.terminal,
+            processes_attach=terminals.attach,
+            processes_exec=terminals.exec,
+            processes_reach=terminals.reach,
+            processes_offsets=terminals.offsets,
         )
 
     # the store

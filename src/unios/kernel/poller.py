@@ -120,6 +120,15 @@ class Client:
         if self.open and len(self._waiting) > TREE_PEER_QUEUE_BYTES_MAX + len(frame):
             self.close()
 
+    def send_with(self, fields: dict[str, Any], descriptors: list[int]) -> None:
+        """Send a JSON frame with descriptors, which stay the caller's; a peer that has not taken yet what came before is closed."""
+        frame = trees_protocol.encode(fields)
+        try:
+            if self._waiting or socket.send_fds(self._sock, [frame], descriptors) != len(frame):
+                self.close()
+        except OSError:
+            self.close()
+
     def pause(self, *, reading: bool) -> None:
         """Stop or resume reading from it."""
         self._reading = reading

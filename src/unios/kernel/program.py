@@ -35,6 +35,10 @@ class Job(NamedTuple):
     on_partition: str
     lease: int = 0
     """The number of the node's lease under which this start was decided; under another one it is refused. 0: whatever it is."""
+    terminal: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal it gets; 0 for none."""
+    tty: str = ""
+    """That terminal's path: the init has made it."""
 
 
 class Refused(Exception):
@@ -66,6 +70,8 @@ def parse(fields: dict[str, Any]) -> Job:
             stdin=bool(fields.get("stdin", False)),
             on_partition=str(fields.get("on_partition", "replace")),
             lease=int(fields.get("lease", 0)),
+            terminal=_window(fields.get("terminal", (0, 0))),
+            tty=str(fields.get("tty", "")),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
@@ -101,6 +107,11 @@ def _check(job: Job) -> None:
         raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")
 
 
+def _window(fields: Any) -> tuple[int, int]:
+    rows, columns = fields
+    return int(rows), int(columns)
+
+
 def _is_text(text: str) -> bool:
     try:
         os.fsencode(text)
@@ -120,7 +131,7 @@ def become(job: Job, stdio: Sequence[int], ignored: list[int], report: int, *, d
     """Turn this child into the program, or write code and sentence as two lines to `report` and exit. `ignored`: signals that its parent ignores."""
     try:
         os.setsid()
-        for descriptor, source in enumerate(stdio):
+        for descriptor, source in enumerate(stdio if not job.tty else [os.open(job.tty, os.O_RDWR)] * 3):  # so opened it becomes the session's
             os.dup2(source, descriptor)
         prepare(job)
         _set_limits(job.limits)  # as its user: what he may not raise, nobody raises for him

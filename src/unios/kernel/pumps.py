@@ -72,7 +72,7 @@ class OutputPump:
             return False
         room = self._room()
         try:
-            count = os.readv(self._pipe, [_buffer[:room]])
+            count = self.take(_buffer[:room])
         except BlockingIOError:
             return False
         if not count:
@@ -90,6 +90,10 @@ class OutputPump:
         self._chunk = _FLOOD_BYTES
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._pipe, _SET_PIPE_SIZE, _FLOOD_BYTES)
+
+    def take(self, into: memoryview) -> int:
+        """Read what is there and return how many bytes that was; raises BlockingIOError if that is nothing now."""
+        return os.readv(self._pipe, [into])
 
     def _write(self) -> bool:
         moved = False
@@ -124,10 +128,13 @@ class OutputPump:
             return False
         return self.eof or self._room() > 0  # with room, the last step found the pipe empty
 
-    def close(self) -> None:
+    def unwatch(self) -> None:
         if self._watched:
             self._poller.remove(self._pipe)
             self._watched = False
+
+    def close(self) -> None:
+        self.unwatch()
         with contextlib.suppress(OSError):
             os.close(self._pipe)
         self._writer.close()

@@ -145,6 +145,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, 
         "limits": {name: list(pair) for name, pair in spec.limits.items()},
         "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
         "on_partition": spec.on_partition,
+        "terminal": list(spec.terminal),
     }
 
 

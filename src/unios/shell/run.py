@@ -25,6 +25,8 @@ BROKEN_PIPE = 141
 
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
+    if given.flag("terminal"):
+        return _in_terminal(session, given, detached=detached)
     stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
@@ -33,6 +35,23 @@ def run(session: Session, given: Given) -> int:
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
+    except UniosError as error:
+        tell(*to_wire(error), as_json=session.json)
+        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
+
+
+def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
+    """Run it in a terminal of its own, with this one at it unless it is `detached`."""
+    from unios.shell import attach, terminals
+
+    attach.detach_keys(given)  # a mistake in them is told before anything runs
+    wanted = terminals.described(program(given, stdin=True))
+    try:
+        submitted = processes.submit(session.connection, wanted)
+        if detached:
+            return _detached(session, submitted)
+        _explain(session, submitted)
+        return attach.stay(session, submitted, given)
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
@@ -194,6 +213,14 @@ WORDS = {
     "run": Word(
         run,
         Option("detach", "-d", "--detach", text="Print its pid and return; see it with `ps`, `logs`, `wait`."),
+        Option("terminal", "-t", "--terminal", text="Give it a terminal: for shells, editors, top. Ctrl-\\ twice detaches, with -d it starts so."),
+        Option(
+            "on_hangup",
+            "--on-hangup",
+            choices=("end", "detach"),
+            text="With -t: what the closing of this terminal does to it [default: end].",
+        ),
+        Option("detach_keys", "--detach-keys", metavar="KEYS", text="With -t: keys that detach, as in ctrl-p,ctrl-q [default: Ctrl-\\ twice]."),
         Option("stdin", "-i", "--stdin", text="Pass stdin on even if it is a terminal; otherwise it is passed on when it is not."),
         Option("no_stdin", "-n", "--no-stdin", text="Do not read stdin, as in a loop that reads it."),
         Option("quiet", "-q", "--quiet", text="Do not say on stderr that it waits or was started again."),

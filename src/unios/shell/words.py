@@ -126,6 +126,9 @@ INDEX: dict[str, tuple[str, str]] = {
     "thaw": ("signals", "Let frozen processes go on."),
     "renice": ("renice", "Give processes more or less of the processor."),
     "logs": ("logs", "Show what a process has written."),
+    "attach": ("attach", "Be at the terminal of a process, from any node."),
+    "exec": ("exec", "Open a program, or a shell, inside a process."),
+    "forward": ("forwarding", "Make a TCP port of a process reachable here."),
     "events": ("events", "Show what happened in the system."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
