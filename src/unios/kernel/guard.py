@@ -25,7 +25,21 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from unios.kernel import cgroups, clone, descriptors, freezer, guarded, init_door, poller, program, runfiles, spares, trees_protocol
+from unios.kernel import (
+    cgroups,
+    clone,
+    descriptors,
+    freezer,
+    guarded,
+    hierarchies,
+    init_door,
+    poller,
+    program,
+    runfiles,
+    spares,
+    trees_protocol,
+    zygote,
+)
 from unios.kernel.guarded import Tree
 from unios.kernel.poller import Client
 from unios.kernel.watchman import Watchman
@@ -53,9 +67,10 @@ class Guard:
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
+        self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
         if not namespaces:
             clone.become_subreaper()
-        self._spares = spares.Spares(self.loop, folder, self._place, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
+        self._spares = spares.Spares(self.loop, folder, self._groups, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
         self._watch_signals()
         self._adopt_all()
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -133,6 +148,8 @@ class Guard:
             "namespaces": self._spares.namespaces,
             "why_not": self._spares.why_not,
             "freezer": self._place.version if self._place else "signals",
+            "groups": [[one.version, one.path, list(one.kinds)] for one in self._groups.hierarchies],
+            "place": list(self._place) if self._place else [],
             "trees": living,
         }
 

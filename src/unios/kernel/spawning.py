@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from unios.core import claims
+from unios.core.exhaustion import size
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
+from unios.demands import RESOURCES, Resources, Usage
 from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UserUnknown
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
-from unios.limits import SPAWN_TIMEOUT_MS
+from unios.limits import MEMORY_BYTES_MIN, SPAWN_TIMEOUT_MS
 from unios.store.model import UNDECODABLE, Put
 from unios.wire.operations import Spawn
 
@@ -146,7 +148,21 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, 
         "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
         "on_partition": spec.on_partition,
         "terminal": list(spec.terminal),
+        **({"bounds": asked} if (asked := bounds_of(spec.resources)) else {}),
     }
+
+
+def bounds_of(resources: Resources) -> dict[str, int]:
+    """Return what of a process's resources is other than what every tree gets by itself. Raises CallerError."""
+    if 0 < resources.memory_bytes < MEMORY_BYTES_MIN:
+        raise CallerError(f"{size(resources.memory_bytes)} of memory are asked for; the least that can be is {size(MEMORY_BYTES_MIN)}")
+    asked = {name: getattr(resources, name) for name in ("cpu_milli", "cpu_milli_max", "memory_bytes", "tasks")}
+    return {name: value for name, value in asked.items() if value != getattr(RESOURCES, name)}
+
+
+def used(before: Usage, fields: dict[str, Any]) -> Usage:
+    """Return what a process has used with the incarnation that has just ended."""
+    return Usage(before.cpu_ms + int(fields.get("cpu_ms", 0)), max(before.memory_peak_bytes, int(fields.get("memory_peak_bytes", 0))))
 
 
 class Recorder:
@@ -238,7 +254,7 @@ class Recorder:
                 code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
                 return claims.not_started(record, code, str(error), node.wall_ms())
             over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
-            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms)
+            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields))
 
         how = (
             f"ended of signal {fields['signal']}"
@@ -247,7 +263,10 @@ class Recorder:
             if "code" in fields
             else "was not started"
         )
-        event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
+        if fields.get("exhausted"):
+            event = node.events.put("oom", f"process {pid} {how} on {node.name}: {fields['exhausted']}", pid)
+        else:
+            event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
         await self._change(pid, incarnation, change, event)
 
     async def drain(self) -> None:

@@ -51,6 +51,10 @@ class Trees:
         self._ended_meanwhile: dict[tuple[int, int], dict[str, Any]] = {}
         self.namespaces = False
         self.freezer = ""
+        self.bounded: frozenset[str] = frozenset()
+        """What of memory, pids and cpu is bounded here, as the guard found."""
+        self.groups: list[tuple[str, str, list[str]]] = []
+        """Where: version, path, and what."""
         self._own_namespace = pid_namespace_of(os.getpid())
 
     async def run(self) -> None:
@@ -72,6 +76,8 @@ class Trees:
                 await guard.ask("watch")
                 info = await guard.ask("info")
                 self.namespaces, self.freezer = bool(info["namespaces"]), str(info["freezer"])
+                self.groups = [(str(version), str(path), list(kinds)) for version, path, kinds in info.get("groups", ())]
+                self.bounded = frozenset(kind for _version, _path, kinds in self.groups for kind in kinds)
                 listed = await guard.ask("list")
                 self.trees = {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, listed["trees"])}
                 self._guard = guard
