@@ -123,7 +123,7 @@ class Sequences(Generic[T]):
 
     def quantum(self) -> int:
         """Return how many may be taken before new arrivals have to be looked for: all that is urgent, else one."""
-        return self.urgent or min(1, self.count)
+        return self.urgent or (1 if self.count else 0)
 
     def clear(self) -> None:
         """Drop everything."""

@@ -261,6 +261,10 @@ class ProcessOperations:
                     moved.clear()
                     await moved.wait()
             await init.ask("stdin_eof")
+        except Unavailable:
+            # The init has ended, since the process has: as with a pipe whose reader is gone, what it did not read is nobody's loss.
+            init.close()
+            return Empty()
         except asyncio.CancelledError:
             # The feeder is gone: for the program that is the end of its input, as when the writer of a pipe dies.
             self._node.start(_end_input(init))

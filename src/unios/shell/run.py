@@ -10,7 +10,7 @@ import stat
 
 from unios.client import processes
 from unios.client.feed import Feeder
-from unios.client.output import Anew, follow
+from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell.forward import Forwarder
@@ -21,6 +21,8 @@ from unios.wire.operations import Chunk, ProcessView, Program, Submitted
 
 FAILED = 125
 BROKEN_PIPE = 141
+ABANDON_S = 2.0
+"""So long a `run` whose reader is gone waits for the program to end of SIGPIPE."""
 
 
 def run(session: Session, given: Given) -> int:
@@ -82,6 +84,7 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
             _stream(session, submitted, quiet=quiet)
         except BrokenPipeError:
             forwarder.pass_on(signal.SIGPIPE, tree=True)
+            abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
             return BROKEN_PIPE
         except Unavailable as error:
             session.note(str(error))

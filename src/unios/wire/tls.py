@@ -12,7 +12,7 @@ from unios.errors import ProtocolError
 from unios.wire.running import in_sequence
 from unios.wire.transport import Buffer, OnBytes, OnClose, Transport, plain_buffer
 
-READ_BYTES = 256 * 1024
+RECORD_BYTES = 16 * 1024
 
 
 def server_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
@@ -105,20 +105,31 @@ class TlsTransport:
         self._flush()
 
     def _read(self) -> None:
+        """Decrypt what has come, a record at a time, and hand it on together."""
         buffer = plain_buffer()
         while not self._why:
+            count, ended, drained = 0, False, False
             try:
-                count: Any = self._ssl.read(
-                    READ_BYTES, buffer
-                )  # a record at a time: to allocate that much for each would cost more than to decrypt it
+                while len(buffer) - count >= RECORD_BYTES:
+                    read: Any = self._ssl.read(RECORD_BYTES, buffer[count:])  # into a buffer: an object for each record costs more than to decrypt it
+                    if not read:
+                        ended = True
+                        break
+                    count += read
             except ssl.SSLWantReadError:
-                return
-            if not count:
+                drained = True
+            if count:
+                self._hand_on(buffer[:count])
+            if ended:
                 self.close("the peer closed the connection")
-            elif self._on_bytes is not None:
-                self._on_bytes(buffer[:count], [])
-            else:
-                self._plain.append(bytes(buffer[:count]))
+            if ended or drained:
+                return
+
+    def _hand_on(self, data: memoryview) -> None:
+        if self._on_bytes is not None:
+            self._on_bytes(data, [])
+        else:
+            self._plain.append(bytes(data))
 
     def _flush(self) -> None:
         data = self._outgoing.read()
