@@ -194,4 +194,4 @@ FORWARD_BUFFER_BYTES = 256 * 1024
 TIME_INDEX_MS = 250
 """When output came is known to so much: one entry at most for each such time in which there was any."""
 TIME_INDEX_ENTRIES_MAX = 32_768
-"""At the bound every second entry goes."""
+"""At the bound entries that are near each other are joined: it becomes coarser."""

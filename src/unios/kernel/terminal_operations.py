@@ -64,7 +64,7 @@ class TerminalOperations(ProcessOperations):
         if (record.pid, record.incarnation) not in self._node.trees.trees:
             raise NotFound(f"no output of process {record.pid} is kept on {self._node.name}")
         at_ms = since_ms if since_ms >= 0 else time.time_ns() // 1_000_000 + since_ms
-        found = time_index.offsets_since(time_index.read(self._folder(record.pid, record.incarnation)), at_ms)
+        found = time_index.read(self._folder(record.pid, record.incarnation)).since(at_ms)
         return Offsets(record.incarnation, *(found or self._ends(record.pid, record.incarnation)))
 
     # attach
@@ -162,8 +162,7 @@ class TerminalOperations(ProcessOperations):
         await spawning.settled(self._node, record.pid, record.incarnation)
         failure = "nobody listens"
         for family, host in ((4, "127.0.0.1"), (6, "::1")):
-            async with SessionPeer(self._node.folder.trees / f"{record.pid}.{record.incarnation}" / "sock") as peer:
-                sock = await peer.socket(family)
+            sock = await self._socket(record, family)
             try:
                 async with asyncio.timeout(5):
                     await asyncio.get_running_loop().sock_connect(sock, (host, port))
@@ -177,6 +176,17 @@ class TerminalOperations(ProcessOperations):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
         raise Unavailable(f"port {port} of process {record.pid} cannot be reached: {failure}")
+
+    async def _socket(self, record: ProcessRecord, family: int) -> socket.socket:
+        """Return a socket in the process's network; its init makes it where that is not the node's."""
+        tree = self._node.trees.trees.get((record.pid, record.incarnation))
+        with contextlib.suppress(OSError):
+            if tree is not None and os.stat(f"/proc/{tree.init_pid}/root/proc/{record.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+                sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                return sock
+        async with SessionPeer(self._node.folder.trees / f"{record.pid}.{record.incarnation}" / "sock") as peer:
+            return await peer.socket(family)
 
 
 async def _first_of(*works: Any) -> None:
