@@ -51,9 +51,11 @@ def test_ctrl_c_ends_the_job_in_the_foreground_and_ctrl_z_stops_it(whole: System
         person.wait_for("start-2\r\n")
         person.type("\x1a")
         person.wait_for(r"\[1\]\+ +Stopped")
-        person.type("jobs; fg; echo code=$?\r")
+        person.type("jobs; fg\r")
         person.wait_for(r"\[1\]\+ +Stopped.*exec sleep 1001'\r\nsh -c")
         person.type("\x03")
+        person.wait_for(r"\$ ")
+        person.type("echo code=$?\r")
         person.wait_for("code=130\r\n")
         assert person.modes() != before
         person.type("exit\r")
