@@ -180,13 +180,21 @@ class TerminalOperations(ProcessOperations):
     async def _socket(self, record: ProcessRecord, family: int) -> socket.socket:
         """Return a socket in the process's network; its init makes it where that is not the node's."""
         tree = self._node.trees.trees.get((record.pid, record.incarnation))
-        with contextlib.suppress(OSError):
-            if tree is not None and os.stat(f"/proc/{tree.init_pid}/root/proc/{record.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
-                sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
-                sock.setblocking(False)
-                return sock
+        if tree is not None and _network_of(tree.init_pid, record.pid) == _network_of():
+            sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            return sock
         async with SessionPeer(self._node.folder.trees / f"{record.pid}.{record.incarnation}" / "sock") as peer:
             return await peer.socket(family)
+
+
+def _network_of(init_pid: int = 0, pid: int = 0) -> int:
+    """Return the network namespace of a tree's program, by its init's pid here and its own in the tree; without them this process's. 0: unknown."""
+    root = f"/proc/{init_pid}/root" if init_pid else ""
+    try:
+        return os.stat(f"{root}/proc/{pid or 'self'}/ns/net").st_ino
+    except OSError:
+        return 0
 
 
 async def _first_of(*works: Any) -> None:
