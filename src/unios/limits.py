@@ -228,3 +228,4 @@ MEMORY_BYTES_MIN = 16 * 1024 * 1024
 """Less is not set as a bound: the launcher alone takes some."""
 CPU_PERIOD_US = 100_000
 """In which a cap of processor time is counted."""
+"""At the bound entries that are near each other are joined: it becomes coarser."""

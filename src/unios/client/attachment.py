@@ -55,14 +55,19 @@ class Attachment:
         self._failure: UniosError | None = None
         self._seen = False
         """Whether all output that there was has been shown."""
+        self._fresh = True
+        """Whether what was said before has still to be shown."""
+        self._own = False
+        """Whether we have started it."""
 
     def run(self, begun: ProcessView | None = None) -> ProcessView | None:
         """Stay until the process has ended for good (returns its record) or the person has left (None).
 
-        `begun`: it was submitted just now by us, so its output is shown from the start; else its last output is shown first. Raises NotFound,
+        `begun`: it was submitted just now by us, in a terminal, so its output is shown from the start; else its last output is shown first. Raises NotFound,
         Denied, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS.
         """
         give_up_at = 0.0
+        self._fresh, self._own = begun is None, begun is not None
         if begun is not None:
             self._incarnation, self._node = begun.incarnation, begun.node
         while not self._seat.left:
@@ -78,9 +83,9 @@ class Attachment:
                     return now  # the rest of its output cannot be reached: the node is gone
             self._failure = None
             try:
-                if not self._sit(fresh=begun is None):
+                if not self._sit():
                     break
-                begun, self._seen = now, True
+                self._seen = True
             except NotFound as error:
                 self._failure = error
             except PASSING as error:
@@ -112,10 +117,11 @@ class Attachment:
             self._offsets, self._seen = {"out": 0, "err": 0}, False
         self._incarnation, self._node = now.incarnation, now.node
 
-    def _sit(self, *, fresh: bool) -> bool:
+    def _sit(self) -> bool:
         """Attach once. True when the connection or the incarnation has ended, False when the person has left."""
         there = self._ask_terminal()
-        self._seat.begin(terminal=there.rows > 0)
+        self._seat.begin(terminal=there.rows > 0 or self._own)
+        fresh = self._fresh
         if fresh:
             self._catch_up(there)
         offsets = self._offsets
@@ -125,6 +131,7 @@ class Attachment:
         try:
             if there.rows and fresh:
                 self._connection.call("processes.terminal", AskTerminal(self._pid, nudge=True), TerminalView)
+                self._fresh = False
             for typed in self._waiting:
                 asked.send(typed)
             self._waiting = []
@@ -154,8 +161,7 @@ class Attachment:
         if not there.incarnation:
             start = {"out": -TERMINAL_REPLAY_BYTES, "err": -TERMINAL_REPLAY_BYTES}
         asked = self._connection.begin("processes.follow", Follow(self._pid, self._incarnation, start["out"], start["err"], follow=False))
-        past = b""
-        first = 0
+        past, first = b"", 0
         try:
             while (chunk := asked.next(Chunk)) is not None:
                 self._offsets[chunk.stream] = chunk.offset + len(chunk.data)
@@ -168,6 +174,8 @@ class Attachment:
             asked.close()
         if there.rows:
             self._seat.replay(past, there.modes, whole=first == 0)
+        else:
+            self._fresh = False
 
     def _take(self, chunk: Chunk) -> None:
         self._offsets[chunk.stream] = chunk.offset + len(chunk.data)

@@ -43,6 +43,8 @@ class Sessions:
         try:
             if self._init.status is not None or self._init.ending or not self._init.started:
                 raise program.Refused("not-found", "the program has ended, or has not begun")
+            if self._init.state() == "frozen":
+                raise program.Refused("unavailable", "the process is frozen, and what is opened in it would be too: thaw it first")
             if len(self._sessions) >= SESSIONS_MAX:
                 raise program.Refused("unavailable", f"{SESSIONS_MAX} programs have been opened in it, which is the limit")
             job = program.parse({**fields, "pid": self._init.job.pid, "incarnation": self._init.job.incarnation})
@@ -149,11 +151,14 @@ def _close(*several: list[int]) -> None:
 
 def send_socket(init: "Init", client: Client, fields: dict[str, Any]) -> None:
     """Answer with a TCP socket of the network namespace that the tree's program is in. A child makes it: a process changes its namespace for good."""
-    if os.fork() == 0:
-        try:
-            _send_socket(init.program_pid, client, fields)
-        finally:
-            os._exit(0)
+    try:
+        if os.fork() == 0:
+            try:
+                _send_socket(init.program_pid, client, fields)
+            finally:
+                os._exit(0)
+    except OSError as error:
+        client.send({"id": fields.get("id"), "error": "unavailable", "text": f"its network cannot be entered: {error.strerror}"})
 
 
 def _send_socket(pid: int, client: Client, fields: dict[str, Any]) -> None:
@@ -162,7 +167,7 @@ def _send_socket(pid: int, client: Client, fields: dict[str, Any]) -> None:
         clone.enter(f"/proc/{pid}/ns/net", _NETWORK)
         family = socket.AF_INET6 if fields.get("family") == 6 else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as sock:
-            client.send_with({"id": fields.get("id"), "ok": True}, [sock.fileno()])
+            client.hand_over({"id": fields.get("id"), "ok": True}, [sock.fileno()])
     except OSError as error:
         text = f"its network cannot be entered: {error.strerror or error}"
-        client.send_with({"id": fields.get("id"), "error": "unavailable", "text": text}, [])
+        client.hand_over({"id": fields.get("id"), "error": "unavailable", "text": text}, [])

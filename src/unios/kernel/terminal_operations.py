@@ -65,7 +65,7 @@ class TerminalOperations(ProcessOperations):
         if (record.pid, record.incarnation) not in self._node.trees.trees:
             raise NotFound(f"no output of process {record.pid} is kept on {self._node.name}")
         at_ms = since_ms if since_ms >= 0 else time.time_ns() // 1_000_000 + since_ms
-        found = time_index.offsets_since(time_index.read(self._folder(record.pid, record.incarnation)), at_ms)
+        found = time_index.read(self._folder(record.pid, record.incarnation)).since(at_ms)
         return Offsets(record.incarnation, *(found or self._ends(record.pid, record.incarnation)))
 
     # attach
@@ -163,8 +163,7 @@ class TerminalOperations(ProcessOperations):
         await spawning.settled(self._node, record.pid, record.incarnation)
         failure = "nobody listens"
         for family, host in ((4, "127.0.0.1"), (6, "::1")):
-            async with SessionPeer(self._node.folder.trees / f"{record.pid}.{record.incarnation}" / "sock") as peer:
-                sock = await peer.socket(family)
+            sock = await self._socket(record, family)
             try:
                 async with asyncio.timeout(5):
                     await asyncio.get_running_loop().sock_connect(sock, (host, port))
@@ -178,6 +177,25 @@ class TerminalOperations(ProcessOperations):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
         raise Unavailable(f"port {port} of process {record.pid} cannot be reached: {failure}")
+
+    async def _socket(self, record: ProcessRecord, family: int) -> socket.socket:
+        """Return a socket in the process's network; its init makes it where that is not the node's."""
+        tree = self._node.trees.trees.get((record.pid, record.incarnation))
+        if tree is not None and _network_of(tree.init_pid, record.pid) == _network_of():
+            sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            return sock
+        async with SessionPeer(self._node.folder.trees / f"{record.pid}.{record.incarnation}" / "sock") as peer:
+            return await peer.socket(family)
+
+
+def _network_of(init_pid: int = 0, pid: int = 0) -> int:
+    """Return the network namespace of a tree's program, by its init's pid here and its own in the tree; without them this process's. 0: unknown."""
+    root = f"/proc/{init_pid}/root" if init_pid else ""
+    try:
+        return os.stat(f"{root}/proc/{pid or 'self'}/ns/net").st_ino
+    except OSError:
+        return 0
 
 
 async def _first_of(*works: Any) -> None:

@@ -1,8 +1,8 @@
-"""Time index: when the bytes of a tree's streams came, coarsely, in the file `times` of its folder: one entry for each TIME_INDEX_MS with output in it.
+"""Time index: when the bytes of a tree's streams came, coarsely, in the file `times` of its folder: at most one entry for each span of time.
 
-An entry (wall clock ms, out, err) says: from these offsets on, what is there came at that time or later, and what lies before came earlier than
-TIME_INDEX_MS after the entry before. One writer (the tree's init), any number of readers; bounded by dropping every second entry. On a full disk, or
-when the clock is set back, the index is coarser, and nothing else.
+The file begins with the span in ms; an entry (wall clock ms, out, err) says: what lies from these offsets to those of the next entry came at that time or
+at most a span later. One writer (the tree's init), any number of readers. At the bound entries that are near each other are joined, and the span grows. On
+a full disk, or when the clock is set back, the index is coarser, and nothing else.
 """
 
 import contextlib
@@ -10,10 +10,11 @@ import os
 import struct
 import time
 from bisect import bisect_right
-from typing import Final
+from typing import Final, NamedTuple
 
 from unios.limits import TIME_INDEX_ENTRIES_MAX, TIME_INDEX_MS
 
+_HEAD: Final = struct.Struct("<Q")
 _ENTRY: Final = struct.Struct("<QQQ")
 _NAME: Final = "times"
 
@@ -26,10 +27,11 @@ class TimeWriter:
     def __init__(self, folder: int) -> None:
         self._folder = folder
         self._file = -1
+        self._span_ms = TIME_INDEX_MS
         self._entries = 0
         self._ends: dict[str, int] = {}
         self._next_at = 0.0
-        self._next_wall_ms = 0
+        self._last_ms = 0
 
     def note(self, ends: dict[str, int]) -> None:
         """The streams end there now."""
@@ -38,40 +40,61 @@ class TimeWriter:
         before, self._ends = self._ends, ends
         now = time.monotonic()
         if now >= self._next_at:
-            self._next_at = now + TIME_INDEX_MS / 1000
+            self._next_at = now + self._span_ms / 1000
             with contextlib.suppress(OSError):
-                self._write(max(time.time_ns() // 1_000_000, self._next_wall_ms), before)
+                self._write(max(time.time_ns() // 1_000_000, self._last_ms), before)
 
     def _write(self, wall_ms: int, offsets: dict[str, int]) -> None:
-        self._next_wall_ms = wall_ms
         if self._file < 0:
-            self._file = os.open(_NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+            self._file = os.open(_NAME, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+            os.write(self._file, _HEAD.pack(self._span_ms))
         os.write(self._file, _ENTRY.pack(wall_ms, offsets.get("out", 0), offsets.get("err", 0)))
+        self._last_ms = wall_ms
         self._entries += 1
         if self._entries >= TIME_INDEX_ENTRIES_MAX:
-            self._thin_out()
+            self._join(_index(os.pread(self._file, _HEAD.size + self._entries * _ENTRY.size, 0)))
 
-    def _thin_out(self) -> None:
-        data = os.pread(self._file, self._entries * _ENTRY.size, 0)
-        kept = b"".join(data[at : at + _ENTRY.size] for at in range(0, len(data), 2 * _ENTRY.size))
+    def _join(self, index: "TimeIndex") -> None:
+        while len(index.entries) > TIME_INDEX_ENTRIES_MAX // 2:
+            index = index.joined()
+        self._span_ms, self._entries = index.span_ms, len(index.entries)
         os.ftruncate(self._file, 0)
-        os.write(self._file, kept)
-        self._entries = len(kept) // _ENTRY.size
+        os.write(self._file, _HEAD.pack(index.span_ms) + b"".join(_ENTRY.pack(*entry) for entry in index.entries))
 
 
-def read(folder: str) -> list[Entry]:
-    """Return the entries, oldest first; none if there was no output yet. What a full disk has cut off in the middle ends the list."""
+class TimeIndex(NamedTuple):
+    """What is known; `entries` oldest first."""
+
+    span_ms: int
+    entries: list[Entry]
+
+    def since(self, ms: int) -> tuple[int, int] | None:
+        """Return offsets from where on the output of that time and later lies, a span early at most; None if none has come since."""
+        at = bisect_right(self.entries, ms, key=lambda entry: entry[0])
+        if at and ms - self.entries[at - 1][0] <= self.span_ms:
+            at -= 1  # what came with that entry may have come at that time
+        return self.entries[at][1:] if at < len(self.entries) else None
+
+    def joined(self) -> "TimeIndex":
+        """Return one in which no two entries are nearer to each other than twice the span; its own span is three times that."""
+        kept = self.entries[:1]
+        for entry in self.entries[1:]:
+            if entry[0] - kept[-1][0] > 2 * self.span_ms:
+                kept.append(entry)
+        return TimeIndex(3 * self.span_ms, kept)
+
+
+def _index(data: bytes) -> TimeIndex:
+    if len(data) < _HEAD.size:
+        return TimeIndex(TIME_INDEX_MS, [])
+    (span_ms,) = _HEAD.unpack_from(data)
+    return TimeIndex(span_ms, list(_ENTRY.iter_unpack(data[_HEAD.size : len(data) - (len(data) - _HEAD.size) % _ENTRY.size])))
+
+
+def read(folder: str) -> TimeIndex:
+    """Return the index in a tree's folder, an empty one if there was no output yet. What a full disk has cut off in the middle ends it."""
     try:
         with open(f"{folder}/{_NAME}", "rb") as file:
-            data = file.read(TIME_INDEX_ENTRIES_MAX * _ENTRY.size)
+            return _index(file.read(_HEAD.size + TIME_INDEX_ENTRIES_MAX * _ENTRY.size))
     except OSError:
-        return []
-    return list(_ENTRY.iter_unpack(data[: len(data) - len(data) % _ENTRY.size]))
-
-
-def offsets_since(entries: list[Entry], since_ms: int) -> tuple[int, int] | None:
-    """Return where the output of `since_ms` and later begins, TIME_INDEX_MS early at most; None if nothing has come since then."""
-    at = bisect_right(entries, since_ms, key=lambda entry: entry[0])
-    if at and since_ms - entries[at - 1][0] < TIME_INDEX_MS:
-        at -= 1  # what came with that entry may have come at that time
-    return entries[at][1:] if at < len(entries) else None
+        return TimeIndex(TIME_INDEX_MS, [])

@@ -37,9 +37,9 @@ def detach_keys(given: Given) -> bytes:
 def attach(session: Session, given: Given) -> int:
     pid = pid_of(given.arguments[0])
     chosen = detach_keys(given)
-    with LocalTerminal(session, chosen, typing=not given.flag("read_only")) as local:
+    with LocalTerminal(session, chosen, watching=given.flag("read_only")) as local:
         view = Attachment(session.connection, pid, local).run()
-    return _ending(session, pid, view)
+    return 0 if local.gone else _ending(session, pid, view)
 
 
 class _Owner(LocalTerminal):
@@ -78,7 +78,7 @@ def stay(session: Session, submitted: Submitted, given: Given) -> int:
         view = Attachment(session.connection, submitted.pid, local, hang_up=ends, hold=True).run(begun)
         if local.hung_up and ends:
             return _hang_up(session, submitted.pid)
-    return _ending(session, submitted.pid, view)
+    return 0 if local.gone else _ending(session, submitted.pid, view)
 
 
 def _hang_up(session: Session, pid: int) -> int:

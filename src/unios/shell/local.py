@@ -31,13 +31,16 @@ _MARKED: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 class LocalTerminal:
     """Use `with`: it catches the signals, and gives terminal and signals back at the end."""
 
-    def __init__(self, session: Session, keys: bytes, *, typing: bool = True, end: bytes = _END) -> None:
+    def __init__(self, session: Session, keys: bytes, *, typing: bool = True, watching: bool = False, end: bytes = _END) -> None:
         self._session = session
         self._keys = DetachKeys(keys)
         self._held_at = 0.0
         self._end = end
         """What the end of a stdin that is no terminal is for the program."""
         self._typing = typing
+        """Whether stdin is read."""
+        self._watching = watching
+        """Whether what is typed goes nowhere; the keys that detach do so all the same."""
         self.screen = Screen()
         self.raw_wanted = False
         self._saved: list[Any] | None = None
@@ -117,7 +120,9 @@ class LocalTerminal:
                 termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
 
     def window(self) -> tuple[int, int]:
-        """Return rows and columns of the local terminal, (0, 0) if there is none."""
+        """Return rows and columns of the local terminal, (0, 0) if there is none that counts."""
+        if self._watching:
+            return 0, 0
         for descriptor in (0, 1, 2):
             with contextlib.suppress(OSError):
                 size = os.get_terminal_size(descriptor)
@@ -142,12 +147,14 @@ class LocalTerminal:
         if self._resized:
             self._resized = False
             rows, columns = self.window()
-            if rows:
+            if rows and not self._watching:
                 yield Typed(rows=rows, columns=columns)
         if 0 in ready:
             yield from self._read()
         elif self._keys.holding and time.monotonic() >= self._held_at + DETACH_KEY_S:
-            yield Typed(self._keys.release())
+            held = self._keys.release()
+            if not self._watching:
+                yield Typed(held)
 
     def on_signals(self) -> None:
         """Deal with `caught`: here each means that the person has left."""
@@ -166,14 +173,12 @@ class LocalTerminal:
                 self.gone = True
                 self.caught.append(signal.SIGHUP)
                 self.on_signals()
-            elif self._end:
-                yield Typed(self._end)
-            else:
-                yield Typed(end=True)
+            elif not self._watching:
+                yield Typed(self._end) if self._end else Typed(end=True)
             return
         passed = self._keys.feed(data)
         self._held_at = time.monotonic()
-        if passed:
+        if passed and not self._watching:
             yield Typed(passed)
         if self._keys.found:
             self.left = True
@@ -204,6 +209,8 @@ class LocalTerminal:
 
     def note(self, text: str) -> None:
         """Say something to the person, on a line of its own."""
+        if self.gone:
+            return
         raw = self.raw_wanted and os.isatty(2)
         if raw:
             self._write(2, b"\r\n")
