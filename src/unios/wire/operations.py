@@ -243,6 +243,8 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     namespaces: bool
     freezer: str
     services: tuple["ServiceView", ...] = ()
+    bounded: tuple[str, ...] = ()
+    """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
