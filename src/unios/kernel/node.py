@@ -123,6 +123,7 @@ class Node:
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
+        usages = UsageOperations(self)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -147,7 +148,8 @@ class Node:
             node_token=nodes.token,
             node_stop=nodes.stop,
             node_leave=nodes.leave,
-            node_usage=UsageOperations(self).usage,
+            node_usage=usages.usage,
+            processes_usage=usages.by_user,
         )
 
     # the store

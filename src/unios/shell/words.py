@@ -125,6 +125,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "thaw": ("signals", "Let frozen processes go on."),
     "logs": ("logs", "Show what a process has written."),
     "events": ("events", "Show what happened in the system."),
+    "usage": ("usage", "Show what each user's processes have used."),
     "devices": ("devices", "List the devices of all nodes."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
