@@ -81,6 +81,8 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     """Further files that it needs."""
     aliases: tuple[str, ...] = ()
     """Other paths that lead to it, such as those by its serial number, which stay the same wherever it is plugged in."""
+    id: str = ""
+    """What libraries call it, if that is not its path: the UUID of a GPU."""
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -229,3 +229,7 @@ MEMORY_BYTES_MIN = 16 * 1024 * 1024
 CPU_PERIOD_US = 100_000
 """In which a cap of processor time is counted."""
 """At the bound entries that are near each other are joined: it becomes coarser."""
+DEVICES_LOOK_S = 5.0
+"""How often a node looks whether a device has come or gone."""
+DEVICES_LOCK_S = 5.0
+"""So long a start waits for another one that chooses devices on the same machine; then it is tried again later."""

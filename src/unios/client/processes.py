@@ -12,7 +12,7 @@ from unios.client.channel import Channel
 from unios.client.connection import Connection
 from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
 from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
-from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted
+from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
 
 ENDED = frozenset({"exited", "failed", "lost"})
 _GLANCE_MS = 1
@@ -76,6 +76,12 @@ def wait(connection: Connection, pid: int, *, timeout_s: float | None = None) ->
 def list_processes(connection: Connection, *, ended: bool = False) -> tuple[ProcessView, ...]:
     """Return the processes of the system sorted by pid; with `ended` those that have ended too."""
     views: tuple[ProcessView, ...] = connection.ask("processes.list", ListProcesses(ended), tuple[ProcessView, ...])
+    return views
+
+
+def usage(connection: Connection) -> tuple[UserUsage, ...]:
+    """Return what each user's processes have used that have ended, sorted by user."""
+    views: tuple[UserUsage, ...] = connection.ask("processes.usage", Empty(), tuple[UserUsage, ...])
     return views
 
 

@@ -112,6 +112,11 @@ class Bounds:
         used = _number(f"{path}/{_NAMES[version]['memory']}")
         return max(0, used - max(0, _field(f"{path}/memory.stat", "inactive_file"))) if used >= 0 else -1
 
+    def processes(self) -> int:
+        """Return how many Linux processes are in it, the launcher among them; -1 if nobody counts them."""
+        paths = [path for _version, path in self._groups.values()] or [self._counted]
+        return len(cgroups.members(paths[0])) if paths[0] and os.path.isdir(paths[0]) else -1
+
     def memory_peak_bytes(self) -> int:
         """Return the most that it used at one time; -1 if nobody counts it."""
         version, path = self._groups.get("memory", ("v2", ""))

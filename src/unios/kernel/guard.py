@@ -4,11 +4,11 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 
 | request | fields | answer |
 |---|---|---|
-| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition | init_pid, namespaces, freezer |
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |
-| info | | pid, namespaces, why_not, freezer, trees |
+| info | | pid, namespaces, why_not, freezer, place, groups, trees |
 
 Spawn answers when the program has been executed, or why it cannot be, and answers the same when it is asked the same again. Errors: program-not-found,
 program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. It may die at any moment: trees have inits of their own, and the next
@@ -148,7 +148,7 @@ class Guard:
             "namespaces": self._spares.namespaces,
             "why_not": self._spares.why_not,
             "freezer": self._place.version if self._place else "signals",
-            "groups": [[one.version, one.path, list(one.kinds)] for one in self._groups.hierarchies],
+            "groups": [list(one) for one in self._groups.hierarchies],
             "place": list(self._place) if self._place else [],
             "trees": living,
         }
@@ -185,6 +185,9 @@ class Guard:
         if sum(tree.state in ("starting", "running") for tree in self._trees.values()) >= TREES_PER_NODE_MAX:
             raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
         tree = Tree(f"{self.folder}/trees/{pid}.{incarnation}", pid, incarnation)
+        tree.devices = [str(path) for path in fields.get("devices", ())]
+        if any(set(one.devices) & set(tree.devices) for one in self._trees.values() if one.pid != pid and one.state in ("starting", "running")):
+            raise program.Refused("unavailable", f"another process has {' or '.join(tree.devices)}")
         self._trees[pid, incarnation] = tree
         self._seen[pid] = incarnation
         older = [one for one in self._trees.values() if one.pid == pid and one.state == "running"]

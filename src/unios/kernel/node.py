@@ -25,6 +25,7 @@ from unios.kernel import parts, sequencer, system
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.kernel.clocks import wall_ms
+from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
@@ -78,6 +79,7 @@ class Node:
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
+        self.devices = DeviceKeeping(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
         self.broker = Broker(self.name, self._port_closed)
@@ -125,6 +127,7 @@ class Node:
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
+        usages = UsageOperations(self)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -150,7 +153,8 @@ class Node:
             node_token=nodes.token,
             node_stop=nodes.stop,
             node_leave=nodes.leave,
-            node_usage=UsageOperations(self).usage,
+            node_usage=usages.usage,
+            processes_usage=usages.by_user,
         )
         terminals = TerminalOperations(self)
         self.dispatch.offer(
@@ -372,6 +376,7 @@ class Node:
                 self.leasing: LEASE,
                 self.reconciling: FENCE,
                 self.part_events: HOUSEKEEPING,
+                self.devices: HOUSEKEEPING,
             }
             tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]

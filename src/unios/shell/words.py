@@ -130,6 +130,8 @@ INDEX: dict[str, tuple[str, str]] = {
     "exec": ("exec", "Open a program, or a shell, inside a process."),
     "forward": ("forwarding", "Make a TCP port of a process reachable here."),
     "events": ("events", "Show what happened in the system."),
+    "usage": ("usage", "Show what each user's processes have used."),
+    "devices": ("devices", "List the devices of all nodes."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
 

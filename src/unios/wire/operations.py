@@ -195,6 +195,16 @@ class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: bool = False
 
 
+class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.usage -> tuple[UserUsage, ...]: what all processes of a user have used that have ended, sorted by user; all that ever ran."""
+
+    user: str
+    processes: int = 0
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+    """Of the largest one."""
+
+
 class Follow(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.follow -> stream of Chunk. Ends when the process has ended and all is read, or at once without `follow`.
 
@@ -342,6 +352,8 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     namespaces: bool
     freezer: str
     services: tuple["ServiceView", ...] = ()
+    bounded: tuple[str, ...] = ()
+    """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
