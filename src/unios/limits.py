@@ -176,3 +176,17 @@ USER_UNKNOWN_S = 10
 """So long a node that does not know a user is not asked again for a process that waits; one that registers anew is asked at once."""
 STRANGERS_KEPT_MAX = 1_024
 """Pairs of node and user that a service remembers for that; the oldest goes."""
+LINK_PORT = 7117
+"""Where a node takes links that other machines reach, unless --listen says otherwise: one TCP port to open in a firewall."""
+LINK_PORTS = 16
+"""So many from LINK_PORT on are tried, for several nodes of one machine."""
+ADDRESSES_MAX = 8
+"""Of one node, told to the others; the best are kept."""
+ADDRESS_SETTLE_MS = 500
+"""After a change of an interface's addresses so long is waited for the next: an address that goes and comes with a lease of DHCP is no news."""
+PROBE_TIMEOUT_MS = 2_000
+"""So long a node of the system tries to reach one that joins."""
+CLOCK_OFFSET_MS_MAX = 2_000
+"""Wall clocks of two machines that differ by more are worth a warning: people compare times."""
+CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
+"""By more, nobody joins: certificates are valid from one day before they are made."""

@@ -66,6 +66,11 @@ def missing() -> str:
     return f"needs {', '.join(absent)}" if absent else ""
 
 
+def faketime() -> str:
+    """Return the library that gives a program another wall clock, "" if it is not there (Debian: libfaketime)."""
+    return next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "")
+
+
 def _hidden() -> str:
     """Return the folders that the machines need and that their own /tmp and /run would hide: checkout and interpreter, where they are there."""
     needed = {str(Path(__file__).resolve().parent.parent.parent), sys.prefix, sys.base_prefix}
@@ -113,10 +118,17 @@ class Machine:
 
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """Return the command line that runs `words` inside the machine."""
-        env = [f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        env = [*self.clock, f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
         return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "env", "-C", "/", "-i", *env, *words]
 
     home = "/var/unios"
+    clock: tuple[str, ...] = ()
+    """What everything that is started in the machine from now on gets in its environment so that its wall clock is another."""
+
+    def set_clock(self, ahead_s: int) -> None:
+        """Put the machine's wall clock ahead (below 0: back) for what is started from now on, its time since boot as it is."""
+        library = faketime()
+        self.clock = (f"LD_PRELOAD={library}", f"FAKETIME={ahead_s:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1")
 
     def run(self, *words: str | bytes, timeout: float = 60, check: bool = True, **options: Any) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(self.command(*words), capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)

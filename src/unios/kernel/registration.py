@@ -74,12 +74,13 @@ class Registration:
                 node.name,
                 node.system.machine,
                 incarnation,
-                addresses=(node.address,),
+                addresses=node.addresses.all,
                 users=node.identity.users,
                 cores=os.cpu_count() or 1,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
+                certificate=node.certificate,
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
             done = await node.store.transact(
