@@ -125,6 +125,8 @@ INDEX: dict[str, tuple[str, str]] = {
     "thaw": ("signals", "Let frozen processes go on."),
     "logs": ("logs", "Show what a process has written."),
     "events": ("events", "Show what happened in the system."),
+    "enable": ("enable", "Start this machine's nodes after each reboot (systemd)."),
+    "disable": ("enable", "Undo `enable`."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
 
