@@ -233,3 +233,17 @@ DEVICES_LOOK_S = 5.0
 """How often a node looks whether a device has come or gone."""
 DEVICES_LOCK_S = 5.0
 """So long a start waits for another one that chooses devices on the same machine; then it is tried again later."""
+LINK_PORT = 7117
+"""Where a node takes links that other machines reach, unless --listen says otherwise: one TCP port to open in a firewall."""
+LINK_PORTS = 16
+"""So many from LINK_PORT on are tried, for several nodes of one machine."""
+ADDRESSES_MAX = 8
+"""Of one node, told to the others; the best are kept."""
+ADDRESS_SETTLE_MS = 500
+"""After a change of an interface's addresses so long is waited for the next: an address that goes and comes with a lease of DHCP is no news."""
+PROBE_TIMEOUT_MS = 2_000
+"""So long a node of the system tries to reach one that joins."""
+CLOCK_OFFSET_MS_MAX = 2_000
+"""Wall clocks of two machines that differ by more are worth a warning: people compare times."""
+CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
+"""By more, nobody joins: certificates are valid from one day before they are made."""

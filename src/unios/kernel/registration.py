@@ -75,7 +75,7 @@ class Registration:
                 node.name,
                 node.system.machine,
                 incarnation,
-                addresses=(node.address,),
+                addresses=node.addresses.all,
                 users=node.identity.users,
                 cores=os.cpu_count() or 1,
                 version=__version__,
@@ -83,6 +83,7 @@ class Registration:
                 memory_bytes=machine().memory_bytes,
                 devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
+                certificate=node.certificate,
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
             done = await node.store.transact(

@@ -151,7 +151,7 @@ class Recovery:
             return
         record, modified = found
         why = f"{node} has left" if state == "left" else f"{node} was lost"
-        outcome = claims.on_loss(record)
+        outcome = claims.on_gone(record) if state == "left" else claims.on_loss(record)  # from there nothing comes back
         if outcome == "kept":
             if not record.reason:
                 await self._starter.replace(claims.kept(record, why), modified, lost=node)

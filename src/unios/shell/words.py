@@ -132,6 +132,8 @@ INDEX: dict[str, tuple[str, str]] = {
     "events": ("events", "Show what happened in the system."),
     "usage": ("usage", "Show what each user's processes have used."),
     "devices": ("devices", "List the devices of all nodes."),
+    "enable": ("enable", "Start this machine's nodes after each reboot (systemd)."),
+    "disable": ("enable", "Undo `enable`."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
 

@@ -72,6 +72,12 @@ class RelayTo(msgspec.Struct, frozen=True):
     to: str
 
 
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """links.ping -> Pong. `wall_ms`: the wall clock of who was asked; 0 from one who does not say."""
+
+    wall_ms: int = 0
+
+
 # joining: the only thing that a stranger may ask
 
 
@@ -79,10 +85,29 @@ class JoinHello(msgspec.Struct, frozen=True):
     """join.hello -> JoinGreeting."""
 
 
-class JoinGreeting(msgspec.Struct, frozen=True):
-    """The authority's certificate, PEM: the joiner compares it with its token before it says more."""
+class JoinGreeting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The authority's certificate, PEM: the joiner compares it with its token before it says more. And what it may compare itself with."""
 
     authority: bytes
+    version: str = ""
+    wall_ms: int = 0
+    probes: bool = False
+    """join.probe is served."""
+
+
+class JoinProbe(msgspec.Struct, frozen=True):
+    """join.probe -> JoinProbed: can the joiner be reached at these addresses? Whoever answers there says `nonce`. `secret` is the token's."""
+
+    secret: str
+    addresses: tuple[str, ...]
+    nonce: bytes
+
+
+class JoinProbed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`problems`: (address, why it is not reached) of those that were not. `node`: who tried."""
+
+    problems: tuple[tuple[str, str], ...] = ()
+    node: str = ""
 
 
 class JoinAsk(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -354,6 +379,7 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     services: tuple["ServiceView", ...] = ()
     bounded: tuple[str, ...] = ()
     """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
+    addresses: tuple[str, ...] = ()
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -382,6 +408,8 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     memory_bytes: int = 0
     devices: tuple[Device, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """Where it takes links, the best first."""
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -424,6 +452,11 @@ class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
     via: str = ""
     rtt_ms: float = 0.0
     reason: str = ""
+    version: str = ""
+    """Of unios, at the other end."""
+    clock_ms: float = 0.0
+    """How far its wall clock is ahead of the asked node's; below 0 behind."""
+    clock_doubt_ms: float = 0.0
 
 
 class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -475,6 +508,12 @@ class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
     """Even if that ends processes that cannot run elsewhere."""
     together: tuple[str, ...] = ()
     """Nodes that stop at the same time, so that nothing is moved to them."""
+
+
+class RemoveNode(msgspec.Struct, frozen=True):
+    """node.remove -> Empty: a node that is lost, and shall not come back, leaves the system."""
+
+    name: str
 
 
 # service `placement`
