@@ -187,3 +187,7 @@ TOP_ORDERS_MAX = 16
 """Keys that `unios top` has not carried out yet; over it the person is told to wait."""
 TOP_DETAILS_BYTES = 16 * 1024
 """Of the end of each of a process's streams that its details show."""
+STATUS_LOOK_MS = 1_500
+"""So long `unios status` waits for all its answers together; who has not answered by then is said."""
+STATUS_EVENTS = 300
+"""So many past events it looks at, to say since when."""

@@ -44,6 +44,7 @@ class NodeOperations:
     async def info(self, caller: Caller, call: Call) -> object:
         """What this node is and how it stands."""
         node = self._node
+        disk = os.statvfs(node.home.path)
         return NodeInfo(
             name=node.name,
             system=node.system.id,
@@ -61,6 +62,8 @@ class NodeOperations:
             namespaces=node.trees.namespaces,
             freezer=node.trees.freezer,
             services=tuple(node.parts()),
+            disk_bytes=disk.f_blocks * disk.f_frsize,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
         )
 
     async def list(self, caller: Caller, call: Call) -> object:
@@ -127,6 +130,7 @@ class NodeOperations:
             nodes=tuple(self._views()),
             processes=counts,
             warnings=tuple(node.warnings()),
+            notes=tuple(node.notes()),
         )
 
     async def events(self, caller: Caller, call: Call) -> object:

@@ -251,6 +251,9 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     namespaces: bool
     freezer: str
     services: tuple["ServiceView", ...] = ()
+    disk_bytes: int = 0
+    disk_free_bytes: int = 0
+    """Of the file system with the node's UNIOS_HOME, as far as its user may use it."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -333,6 +336,8 @@ class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
     nodes: tuple[NodeView, ...]
     processes: dict[str, int]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Those of the warnings that merely are so and need nobody now."""
 
 
 class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):
