@@ -191,3 +191,7 @@ STATUS_LOOK_MS = 1_500
 """So long `unios status` waits for all its answers together; who has not answered by then is said."""
 STATUS_EVENTS = 300
 """So many past events it looks at, to say since when."""
+STORY_GROUPS_MAX = 500
+"""Lines of a story of events to which more may be added; over it the oldest is told as it stands."""
+STORY_QUIET_MS = 2_000
+"""A line of a story that is followed is told when nothing was added to it for so long."""
