@@ -24,6 +24,10 @@ class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
     """Set aside, and the most that it may use; 0: nothing is set aside and nothing is enforced."""
     devices: tuple[str, ...] = ()
     """Each "kind" or "kind:count" (gpu:2), or the path of one device (/dev/ttyUSB0)."""
+    cpu_milli_max: int = 0
+    """The most that it gets even if nobody else wants it, thousandths of a core; 0: no such cap. `cpu_milli` is its weight where cores are short."""
+    tasks: int = 0
+    """The most Linux processes and threads that it may have at a time; 0: the system's bound for a tree."""
 
 
 class After(msgspec.Struct, frozen=True):
@@ -77,6 +81,8 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     """Further files that it needs."""
     aliases: tuple[str, ...] = ()
     """Other paths that lead to it, such as those by its serial number, which stay the same wherever it is plugged in."""
+    id: str = ""
+    """What libraries call it, if that is not its path: the UUID of a GPU."""
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

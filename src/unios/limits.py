@@ -176,6 +176,18 @@ DEVICES_REQUESTED_MAX = 16
 """Requests of one process."""
 DEVICES_PER_PROCESS_MAX = 64
 """Of one kind for one request."""
+TASKS_PER_TREE_MAX = 8_192
+"""Linux processes and threads of one tree unless more is asked for; over it fork fails in there with EAGAIN, and nowhere else."""
+TASKS_PER_NODE_SHARE = 0.75
+"""Of all pids of a machine, what the trees of a node may have together."""
+MEMORY_BYTES_MIN = 16 * 1024 * 1024
+"""Less is not set as a bound: the launcher alone takes some."""
+CPU_PERIOD_US = 100_000
+"""In which a cap of processor time is counted."""
+DEVICES_LOOK_S = 5.0
+"""How often a node looks whether a device has come or gone."""
+DEVICES_LOCK_S = 5.0
+"""So long a start waits for another one that chooses devices on the same machine; then it is tried again later."""
 
 # what a person sees
 TOP_PERIOD_MS = 1_000

@@ -43,8 +43,8 @@ def mistake(requests: Sequence[str]) -> str:
 
 
 def paths(device: Device) -> tuple[str, ...]:
-    """Return every path that means the device."""
-    return (device.path, *device.more, *device.aliases)
+    """Return every path that means the device; not the further files, which several may share."""
+    return (device.path, *device.aliases)
 
 
 def matches(requests: Sequence[str], devices: Sequence[Device], taken: Collection[str] = ()) -> tuple[Device, ...] | None:

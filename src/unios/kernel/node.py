@@ -23,6 +23,7 @@ from unios.kernel import parts, system
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.kernel.clocks import wall_ms
+from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
@@ -74,6 +75,7 @@ class Node:
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
+        self.devices = DeviceKeeping(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
         self.broker = Broker(self.name, self._port_closed)
@@ -365,6 +367,7 @@ class Node:
                 self.leasing,
                 self.reconciling,
                 self.part_events,
+                self.devices,
             )
             tasks += [group.create_task(part.run()) for part in work]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]

@@ -62,6 +62,7 @@ class NodeOperations:
             namespaces=node.trees.namespaces,
             freezer=node.trees.freezer,
             services=tuple(node.parts()),
+            bounded=tuple(sorted(node.trees.bounded)),
             disk_bytes=disk.f_blocks * disk.f_frsize,
             disk_free_bytes=disk.f_bavail * disk.f_frsize,
         )

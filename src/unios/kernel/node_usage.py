@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from unios.kernel.bounds import Bounds
 from unios.kernel.trees import TreeInfo
 
 TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
@@ -49,7 +50,19 @@ class _Process(NamedTuple):
     pages: int
 
 
-def of_trees(trees: Iterable[TreeInfo]) -> dict[tuple[int, int], Used]:
+def of_trees(trees: Iterable[tuple[TreeInfo, Bounds]]) -> dict[tuple[int, int], Used]:
+    """Return what each tree uses, by its groups where they count everything."""
+    found, others = {}, []
+    for tree, bounds in trees:
+        used = Used(bounds.cpu_ms(), bounds.memory_bytes(), bounds.processes() - 1)
+        if min(used) >= 0:
+            found[tree.pid, tree.incarnation] = used
+        else:
+            others.append(tree)
+    return found | by_proc(others)
+
+
+def by_proc(trees: Iterable[TreeInfo]) -> dict[tuple[int, int], Used]:
     """Return what each tree uses, as /proc shows it: of processes that have ended in it only what their parents have waited for."""
     wanted = {tree.init_pid: (tree.pid, tree.incarnation) for tree in trees}
     if not wanted:

@@ -35,6 +35,8 @@ class Job(NamedTuple):
     on_partition: str
     lease: int = 0
     """The number of the node's lease under which this start was decided; under another one it is refused. 0: whatever it is."""
+    bounds: dict[str, int] = {}
+    """What it may use other than the default, as kernel/bounds.py names it."""
 
 
 class Refused(Exception):
@@ -66,6 +68,7 @@ def parse(fields: dict[str, Any]) -> Job:
             stdin=bool(fields.get("stdin", False)),
             on_partition=str(fields.get("on_partition", "replace")),
             lease=int(fields.get("lease", 0)),
+            bounds={str(name): int(value) for name, value in fields.get("bounds", {}).items()},
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
@@ -96,6 +99,8 @@ def _check(job: Job) -> None:
     for name in job.limits:
         if not hasattr(resource, f"RLIMIT_{name.upper()}"):
             raise Refused("limits", f"there is no limit called {name!r}")
+    if any(not 0 <= value < 1 << 60 for value in job.bounds.values()):
+        raise Refused("caller", "a bound of memory, processor time or processes is negative or absurd")
     mine = os.geteuid()
     if mine not in (0, job.uid):
         raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")

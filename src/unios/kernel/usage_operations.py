@@ -52,7 +52,7 @@ class UsageOperations:
     def _processes(self) -> tuple[ProcessUsage, ...]:
         node = self._node
         alive = [tree for tree in node.trees.trees.values() if tree.state in ("starting", "running")]
-        used = node_usage.of_trees(alive)
+        used = node_usage.of_trees((tree, node.trees.bounds(tree)) for tree in alive)
         found = []
         for tree in sorted(alive, key=lambda one: (one.pid, one.incarnation)):
             record = node.processes.values.get(process_key(tree.pid))

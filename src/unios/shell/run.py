@@ -14,6 +14,7 @@ from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Un
 from unios.limits import RESTARTS_MAX
 from unios.shell.forward import Forwarder
 from unios.shell.ps import describe
+from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
@@ -91,7 +92,7 @@ def _ending(session: Session, view: ProcessView, feeder: Feeder | None) -> int:
         import msgspec
 
         write(2, msgspec.json.encode(describe(view)) + b"\n")
-    elif view.state != "exited" and view.reason:
+    elif view.reason:
         session.note(view.reason)
     if view.exit_code is None:
         return FAILED
@@ -125,6 +126,7 @@ def program(given: Given, *, stdin: bool) -> Program:
         restarts_max=given.number("restarts_max", 10),
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
+        resources=resources(given),
     )
 
 
@@ -206,6 +208,7 @@ WORDS = {
             text="What happens to it on a node that is cut off [default: replace].",
         ),
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
+        *OPTIONS,
         argument="PROGRAM [ARGUMENT]...",
         least=1,
         rest=True,

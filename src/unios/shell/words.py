@@ -127,6 +127,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "renice": ("renice", "Give processes more or less of the processor."),
     "logs": ("logs", "Show what a process has written."),
     "events": ("events", "Show what happened in the system."),
+    "devices": ("devices", "List the devices of all nodes."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
 

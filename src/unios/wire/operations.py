@@ -251,6 +251,8 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     namespaces: bool
     freezer: str
     services: tuple["ServiceView", ...] = ()
+    bounded: tuple[str, ...] = ()
+    """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
     disk_bytes: int = 0
     disk_free_bytes: int = 0
     """Of the file system with the node's UNIOS_HOME, as far as its user may use it."""
