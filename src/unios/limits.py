@@ -247,3 +247,22 @@ CLOCK_OFFSET_MS_MAX = 2_000
 """Wall clocks of two machines that differ by more are worth a warning: people compare times."""
 CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
 """By more, nobody joins: certificates are valid from one day before they are made."""
+
+# what a person sees
+TOP_PERIOD_MS = 1_000
+TOP_HISTORY = 60
+"""Samples that `unios top` keeps of each node: a minute; the oldest goes."""
+TOP_PATIENCE_MS = 800
+"""A node that has not said what it uses by then is shown without."""
+TOP_ORDERS_MAX = 16
+"""Keys that `unios top` has not carried out yet; over it the person is told to wait."""
+TOP_DETAILS_BYTES = 16 * 1024
+"""Of the end of each of a process's streams that its details show."""
+STATUS_LOOK_MS = 1_500
+"""So long `unios status` waits for all its answers together; who has not answered by then is said."""
+STATUS_EVENTS = 300
+"""So many past events it looks at, to say since when."""
+STORY_GROUPS_MAX = 500
+"""Lines of a story of events to which more may be added; over it the oldest is told as it stands."""
+STORY_QUIET_MS = 2_000
+"""A line of a story that is followed is told when nothing was added to it for so long."""

@@ -335,11 +335,12 @@ class Node:
         for fields in listed:
             yield service_view(fields)
 
-    def warnings(self) -> Iterator[str]:
-        """Return what a person should know, as sentences."""
-        joined = [record for record in self.nodes.values.values() if record.state == "joined"]
+    def notes(self) -> Iterator[str]:
+        """Return what merely is so, and what that means, as sentences."""
         machines: dict[str, list[str]] = {}
-        for record in joined:
+        for record in self.nodes.values.values():
+            if record.state != "joined":
+                continue
             machines.setdefault(record.machine, []).append(record.name)
         for names in machines.values():
             if len(names) > 1:
@@ -349,7 +350,11 @@ class Node:
                 f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
                 "and nothing can be started; if its disk is lost, so are the records"
             )
-        for record in joined:
+
+    def warnings(self) -> Iterator[str]:
+        """Return what a person should know, as sentences: the notes, and what is wrong."""
+        yield from self.notes()
+        for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
             if state in ("lost", "suspect") and not record.stopped:
                 yield f"{record.name} is {state}: {reason}"

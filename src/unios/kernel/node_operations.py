@@ -46,6 +46,7 @@ class NodeOperations:
     async def info(self, caller: Caller, call: Call) -> object:
         """What this node is and how it stands."""
         node = self._node
+        disk = os.statvfs(node.home.path)
         return NodeInfo(
             name=node.name,
             system=node.system.id,
@@ -65,6 +66,8 @@ class NodeOperations:
             freezer=node.trees.freezer,
             services=tuple(node.parts()),
             bounded=tuple(sorted(node.trees.bounded)),
+            disk_bytes=disk.f_blocks * disk.f_frsize,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
         )
 
     async def list(self, caller: Caller, call: Call) -> object:
@@ -130,6 +133,7 @@ class NodeOperations:
             nodes=tuple(self._views()),
             processes=counts,
             warnings=tuple(node.warnings()),
+            notes=tuple(node.notes()),
         )
 
     async def events(self, caller: Caller, call: Call) -> object:

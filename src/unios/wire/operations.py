@@ -380,6 +380,9 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     bounded: tuple[str, ...] = ()
     """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
     addresses: tuple[str, ...] = ()
+    disk_bytes: int = 0
+    disk_free_bytes: int = 0
+    """Of the file system with the node's UNIOS_HOME, as far as its user may use it."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -469,6 +472,8 @@ class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
     nodes: tuple[NodeView, ...]
     processes: dict[str, int]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Those of the warnings that merely are so and need nobody now."""
 
 
 class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):
