@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from unios.core import carries
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec, process_key
 from unios.demands import Carry
-from unios.errors import CallerError, DataLost, NotFound, Unavailable, UniosError
+from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel import porting
 from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import Batch, BlockStore
 from unios.kernel.callers import account_of
-from unios.limits import BLOCKS_COPIES, PORTERS_MAX, WORK_KEPT
+from unios.limits import BLOCKS_COPIES, PORTERS_MAX, RECORD_RETRY_MS_MAX, WORK_KEPT
 from unios.wire import manifests
 from unios.wire.manifests import Entry
 
@@ -37,6 +38,8 @@ TIDY_S: Final = 30.0
 ATTEMPTS_MAX: Final = 3
 """So often blocks that turn out to be damaged while a folder is laid out are fetched again."""
 MISSING_SHOWN: Final = 5
+UNCOLLECTED: Final = "could not be collected"
+"""Said in the reason of a process whose working folder is therefore kept."""
 _WORK: Final = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
@@ -65,6 +68,7 @@ class Carrying:
         self.sources = BlockSources(self)
         self._laid: set[tuple[int, int]] = set(self._folders())
         """Those whose working folder is here."""
+        self._collecting: dict[tuple[int, int], asyncio.Task[Found]] = {}
         self._pins: dict[bytes, frozenset[tuple[str, bytes]]] = {}
 
     def _folders(self) -> list[tuple[int, int]]:
@@ -86,6 +90,7 @@ class Carrying:
     async def lay_out(self, record: ProcessRecord, spec: ProcessSpec, job: dict[str, Any]) -> None:
         """Make the working folder and have the job start in it. Raises NotFound or CallerError if that cannot be here, Unavailable for now."""
         key = (record.pid, record.incarnation)
+        carries.check(spec.carry)
         await self.node.trees.wait_up()
         path = self.path(*key)
         if key not in self.node.trees.trees:  # else it runs there already: asked again, nothing is touched
@@ -134,7 +139,8 @@ class Carrying:
         node, text = self.node, []
         if carry.manifest and record.incarnation > 1:
             before = f"incarnation {record.incarnation - 1}"
-            text.append(f"it began from the folder as it was carried: what {before} had written there did not come along")
+            why = record.reason.partition(";")[0] or "it had ended"
+            text.append(f"it began from the folder as it was carried: what {before} had written there did not come along ({why})")
         if carry.named:
             account = account_of(record.user)
             if account is not None:
@@ -167,18 +173,40 @@ class Carrying:
     def carries(self, pid: int, incarnation: int) -> bool:
         return (pid, incarnation) in self._laid
 
-    async def collect(self, pid: int, incarnation: int) -> Found:
-        """Return what its results are, on disk here and copied to another node; never raises. Idempotent."""
-        if (pid, incarnation) not in self._laid:
+    async def collect(self, pid: int, incarnation: int, *, timeout_s: float | None = None) -> Found:
+        """Return what its results are, on disk here and copied to another node; never raises. Idempotent, and one collection at a time."""
+        key = (pid, incarnation)
+        if key not in self._laid:
             return NOTHING
+        task = self._collecting.get(key)
+        if task is None:
+            task = self._collecting[key] = asyncio.get_running_loop().create_task(self._collected(pid, incarnation))
+            task.add_done_callback(lambda _task: self._collecting.pop(key, None))
         try:
-            record, spec = await self.node.records.read_both(pid)
+            return await asyncio.wait_for(asyncio.shield(task), timeout_s)
+        except TimeoutError:
+            return self._failed(pid, incarnation, f"{timeout_s:g} s were not enough")
+
+    def _failed(self, pid: int, incarnation: int, why: str) -> Found:
+        kept = f"what there is of them is in {self.path(pid, incarnation)} on {self.node.name}"
+        return Found(note=f"its results {UNCOLLECTED}: {why}; {kept}", failed=True)
+
+    async def _collected(self, pid: int, incarnation: int) -> Found:
+        try:
+            record, spec = await self._read_both(pid)
             if not spec.carry.results and not spec.carry.every:
                 return NOTHING
             return await self._collect(record, spec.carry, self.path(pid, incarnation))
         except UniosError as error:
-            kept = f"they are in {self.path(pid, incarnation)} on {self.node.name}"
-            return Found(note=f"its results could not be collected: {error}; {kept}", failed=True)
+            return self._failed(pid, incarnation, str(error))
+
+    async def _read_both(self, pid: int) -> tuple[ProcessRecord, ProcessSpec]:
+        """Read what it is; waits out an unavailable store, without which its end cannot be recorded either."""
+        while True:
+            try:
+                return await self.node.records.read_both(pid)
+            except (Unavailable, OutcomeUnknown):
+                await asyncio.sleep(RECORD_RETRY_MS_MAX / 1000)
 
     async def _collect(self, record: ProcessRecord, carry: Carry, path: str) -> Found:
         account = account_of(record.user)
@@ -226,7 +254,7 @@ class Carrying:
             tree = self.node.trees.trees.get(key)
             if tree is not None and tree.state != "ended":
                 continue
-            if record is not None and (record.incarnation > key[1] or "could not be collected" in record.reason or record.state == "lost"):
+            if record is not None and (record.incarnation > key[1] or UNCOLLECTED in record.reason or record.state == "lost"):
                 with contextlib.suppress(OSError):
                     kept.append((os.stat(self.path(*key)).st_mtime, key))
             else:

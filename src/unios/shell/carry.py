@@ -181,7 +181,7 @@ def give(session: Session, wanted: Program, pid: int) -> None:
         _bring(session, pid, list(wanted.carry.folders))
 
 
-def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]]) -> None:
+def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, loud: bool = False) -> None:
     from unios.client import results
     from unios.client.carry import Folder
 
@@ -193,7 +193,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]]) -> Non
             raise CallerError(found.reason)
         if session.json:
             _tell_json(results.Brought([], [], [], 0, 0))
-        elif os.isatty(2):
+        elif os.isatty(2) or loud:
             session.note("nothing of what was asked for has changed")
         return
     meter = Meter(session, "bringing back")
@@ -206,7 +206,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]]) -> Non
         session.note(f"{shown(path)} was changed here meanwhile: the result is in {shown(instead)}")
     for path in brought.homeless[:SHOWN_MAX]:
         session.note(f"{shown(path)} is in none of the carried folders: get it with `unios results {pid} DIR`")
-    if os.isatty(2):
+    if os.isatty(2) or loud:
         session.note(f"{len(brought.written)} results, {amount(brought.bytes)}")
 
 
@@ -243,7 +243,7 @@ def results_word(session: Session, given: Given) -> int:
     for _name, path in places:
         if not os.path.isdir(path):
             raise CallerError(f"{shown(path)} is not here: say where the results go, unios results {pid} DIR")
-    _bring(session, pid, places)
+    _bring(session, pid, places, loud=True)
     return 0
 
 
