@@ -65,7 +65,7 @@ class _Bringing:
         self._pid, self._carried = pid, carried
         self._roots = {folder.name: folder.path for folder in places}
         self._renamed: dict[bytes, bytes] = {}
-        """Folders in whose place here is something else, and what they are called instead."""
+        """From where a folder belongs to what it is called: something else may be in its place."""
         self._seen: dict[bytes, tuple[int, int, int] | None] = {}
         self._written: list[bytes] = []
         self._beside: list[tuple[bytes, bytes]] = []
@@ -89,14 +89,14 @@ class _Bringing:
 
     def place(self, entry: Entry) -> bytes | None:
         """Return where to write an entry; None if there is nothing to write. A folder is made at once."""
-        target = self._target(entry.path)
-        if target is None:
+        wanted = self._target(entry.path)
+        if wanted is None:
             self._homeless.append(entry.path)
             return None
-        parent = target.rpartition(b"/")[0]
-        target = self._renamed.get(parent, parent) + b"/" + target.rpartition(b"/")[2]
+        parent, _slash, name = wanted.rpartition(b"/")
+        target = self._renamed.get(parent, parent) + b"/" + name
         if entry.kind == "d":
-            self._folder(entry, target)
+            self._renamed[wanted] = self._folder(entry, target)
             return None
         here = _look(target, entry.path)
         verdict = manifests.verdict(entry, self._carried.get(entry.path), here)
@@ -110,7 +110,8 @@ class _Bringing:
         self._seen[target] = _mark(target)
         return target
 
-    def _folder(self, entry: Entry, target: bytes) -> None:
+    def _folder(self, entry: Entry, target: bytes) -> bytes:
+        """Make a folder; return what it is called here."""
         try:
             os.mkdir(target, entry.mode | 0o700)
             self._written.append(target)
@@ -119,11 +120,10 @@ class _Bringing:
                 instead = target + b".unios-%d" % self._pid
                 os.makedirs(instead, mode=0o700, exist_ok=True)
                 self._beside.append((target, instead))
-                self._renamed[target] = instead
-                return
+                return instead
         except OSError as error:
             raise CallerError(f"{shown(target)} cannot be made: {error.strerror}") from error
-        self._renamed.setdefault(target, target)
+        return target
 
     def write(self, entry: Entry, target: bytes, content: Iterator[bytes]) -> None:
         """Write a file or a link aside, then give it its name. Raises OSError, DataLost."""
