@@ -12,8 +12,8 @@ from unios.client.carry import Folder, leads_outside
 from unios.demands import Carry
 from unios.errors import CallerError, DataLost, NotFound
 from unios.wire import manifests
+from unios.wire.carries import Results
 from unios.wire.manifests import Entry
-from unios.wire.operations import Results
 
 PID = 300
 

@@ -10,7 +10,8 @@ from unios.errors import CallerError, Denied
 from unios.kernel.callers import Caller
 from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COPIES
 from unios.wire import manifests
-from unios.wire.carries import BlockView, Dropped, Empty, ListBlocks, OfBlocks, Stored
+from unios.wire.carries import BlockView, Dropped, ListBlocks, OfBlocks, Stored
+from unios.wire.operations import Empty
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:

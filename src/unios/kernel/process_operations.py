@@ -23,17 +23,16 @@ from unios.kernel.renicing import NICE_MAX, NICE_MIN
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.store.pages import every
+from unios.wire.carries import OfResults, Results
 from unios.wire.operations import (
     Empty,
     Feed,
     Follow,
     ListProcesses,
     OfProcess,
-    OfResults,
     ProcessStats,
     ProcessView,
     Renice,
-    Results,
     Signal,
     Spawn,
     Spawned,

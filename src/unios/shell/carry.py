@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from unios.client import processes
 from unios.demands import CARRY, Carry
 from unios.errors import CallerError
 from unios.limits import CARRY_BYTES_DEFAULT, NAMED_PATHS_MAX
@@ -181,6 +182,12 @@ def give(session: Session, wanted: Program, pid: int) -> None:
         _bring(session, pid, list(wanted.carry.folders))
 
 
+def give_if_ended(session: Session, wanted: Program, pid: int) -> None:
+    """The same, where the program may go on: it was only detached from."""
+    if wanted.carry.manifest and processes.view(session.connection, pid).state in processes.ENDED:
+        give(session, wanted, pid)
+
+
 def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, loud: bool = False) -> None:
     from unios.client import results
     from unios.client.carry import Folder
@@ -233,7 +240,7 @@ def results_word(session: Session, given: Given) -> int:
         raise CallerError(f"process {pid} took no folder along")
     if not found.carry.results and not found.carry.every:
         raise CallerError(f"process {pid} was to bring nothing back: it was run without --result and --result-all")
-    if found.state not in ("exited", "failed", "lost"):
+    if found.state not in processes.ENDED:
         raise CallerError(f"process {pid} has not ended: results are collected at its end (`unios wait {pid}`)")
     places = list(found.carry.folders)
     if len(given.arguments) == 2:

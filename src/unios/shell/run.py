@@ -49,12 +49,16 @@ def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
 
     attach.detach_keys(given)  # a mistake in them is told before anything runs
     wanted = terminals.described(program(given, stdin=True))
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
         submitted = processes.submit(session.connection, wanted)
         if detached:
             return _detached(session, submitted)
         _explain(session, submitted)
-        return attach.stay(session, submitted, given)
+        code = attach.stay(session, submitted, given)
+        carry.give_if_ended(session, wanted, submitted.pid)
+        return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
