@@ -266,3 +266,38 @@ STORY_GROUPS_MAX = 500
 """Lines of a story of events to which more may be added; over it the oldest is told as it stands."""
 STORY_QUIET_MS = 2_000
 """A line of a story that is followed is told when nothing was added to it for so long."""
+# carried folders and blocks
+BLOCK_BYTES = 1024 * 1024
+"""A file is cut into blocks of this size; the last is shorter."""
+BLOCK_NAMES_MAX = 65_536
+"""Named in one request; more are asked for in turn."""
+BLOCKS_COMMIT_MAX = 4_096
+"""So many blocks are brought to the disk at a time: what was sent before an upload broke off is not sent again."""
+BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024
+BLOCKS_BYTES_MAX = 32 * 1024**3
+"""Kept by one node; over it the longest unused go that no live process needs, and if that is not enough nothing more is taken."""
+BLOCKS_YOUNG_S = 3_600
+"""What was used since is not dropped: its process may not have been submitted yet."""
+BLOCKS_COPIES = 2
+"""An upload is acknowledged when so many nodes have it on disk, of different machines where there are several; fewer where there are fewer."""
+COPY_TIMEOUT_MS = 20_000
+"""So long the second node may take for one batch; then one copy has to do."""
+MANIFEST_BYTES_MAX = 64 * 1024 * 1024
+CARRY_FILES_MAX = 200_000
+"""Of one carried folder, whatever is asked for."""
+CARRY_BYTES_DEFAULT = 2 * 1024**3
+"""More than that has to be asked for (`--carry-max`)."""
+CARRY_DEPTH_MAX = 256
+"""Folders in folders; deeper ones are refused."""
+RESULTS_BYTES_MAX = 16 * 1024**3
+"""What is collected of one process; a program that left more has the rest left out, and is told."""
+RESULTS_FILES_MAX = 100_000
+RESULTS_MANIFEST_BYTES_MAX = 8 * 1024 * 1024
+PORTER_TIMEOUT_S = 900
+"""Laying out a folder, or collecting results, takes at most so long; then it is given up and said."""
+PORTERS_MAX = 4
+"""Working at the same time on one node; the others wait."""
+WORK_KEPT = 8
+"""Working folders of a node whose process was started again elsewhere, or whose results could not be collected; the oldest go."""
+NAMED_PATHS_MAX = 16
+"""Local files named by a program's arguments and cwd that are looked for again where it is started anew."""

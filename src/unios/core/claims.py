@@ -41,6 +41,7 @@ def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, no
         resources=spec.resources,
         queueing=spec.queueing,
         placing=spec.placing,
+        carried=spec.carry.manifest,
     )
 
 

@@ -23,7 +23,9 @@ from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, sequencer, system
 from unios.kernel.addresses import Addresses
+from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
+from unios.kernel.carrying import Carrying
 from unios.kernel.certificates import Identity, mark, mark_der
 from unios.kernel.clocks import wall_ms
 from unios.kernel.device_keeping import DeviceKeeping
@@ -106,6 +108,7 @@ class Node:
         self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
+        self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
         self.port_operations = PortOperations(
             self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate
@@ -157,6 +160,8 @@ class Node:
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
         usages = UsageOperations(self)
+        blocks = BlockOperations(self.carrying)
+        self.dispatch.offer(blocks_put=blocks.put, blocks_get=blocks.get, blocks_has=blocks.has, blocks_drop=blocks.drop, blocks_list=blocks.list)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -174,6 +179,7 @@ class Node:
             processes_list=processes.list,
             processes_follow=processes.follow,
             processes_feed=processes.feed,
+            processes_results=processes.results,
             node_info=nodes.info,
             node_list=nodes.list,
             node_links=nodes.links,
@@ -393,6 +399,7 @@ class Node:
                 self.part_events: HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
+                self.carrying: HOUSEKEEPING,
             }
             tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
@@ -403,6 +410,7 @@ class Node:
         self.port_operations.close()
         self.broker.close()
         self.trees.close()
+        self.carrying.close()
         await self.store.close()
 
     async def _beat(self, beat: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from unios.client.aio import Kernel, serve
-from unios.core import claims
+from unios.core import carries, claims
 from unios.core.nodes import Alive, alive_key
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
 from unios.errors import CallerError, Denied, OutcomeUnknown, ProgramNotRunnable, Unavailable
@@ -170,6 +170,7 @@ def spec_of(program: Program, user: str) -> ProcessSpec:
         raise CallerError(f"restarts are limited to 0 to {RESTARTS_MAX}")
     if not 0 <= program.umask <= 0o777:
         raise CallerError("the umask is out of range")
+    carries.check(program.carry)
     try:
         return msgspec.convert({**msgspec.structs.asdict(program), "user": user}, ProcessSpec, strict=False)
     except msgspec.ValidationError as error:

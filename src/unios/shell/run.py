@@ -13,6 +13,7 @@ from unios.client.feed import Feeder
 from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
+from unios.shell import carry
 from unios.shell.forward import Forwarder
 from unios.shell.ps import describe
 from unios.shell.resources import OPTIONS, resources
@@ -34,13 +35,15 @@ def run(session: Session, given: Given) -> int:
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     wanted = program(given, stdin=stdin)
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
-        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
+        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused) else FAILED
 
 
 def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
@@ -49,12 +52,16 @@ def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
 
     attach.detach_keys(given)  # a mistake in them is told before anything runs
     wanted = terminals.described(program(given, stdin=True))
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
         submitted = processes.submit(session.connection, wanted)
         if detached:
             return _detached(session, submitted)
         _explain(session, submitted)
-        return attach.stay(session, submitted, given)
+        code = attach.stay(session, submitted, given)
+        carry.give_if_ended(session, wanted, submitted.pid)
+        return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
@@ -90,7 +97,9 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
         except Unavailable as error:
             session.note(str(error))
         view = processes.wait(session.connection, submitted.pid)
-    return _ending(session, view, feeder)
+    code = _ending(session, view, feeder)
+    carry.give(session, wanted, submitted.pid)
+    return code
 
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
@@ -248,6 +257,7 @@ WORDS = {
             choices=("replace", "stop", "keep"),
             text="What happens to it on a node that is cut off [default: replace].",
         ),
+        *carry.OPTIONS,
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
         *OPTIONS,
         argument="PROGRAM [ARGUMENT]...",

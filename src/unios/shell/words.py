@@ -129,6 +129,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "attach": ("attach", "Be at the terminal of a process, from any node."),
     "exec": ("exec", "Open a program, or a shell, inside a process."),
     "forward": ("forwarding", "Make a TCP port of a process reachable here."),
+    "results": ("carry", "Bring back what a process made of the folder that it took along."),
     "events": ("events", "Show what happened in the system."),
     "usage": ("usage", "Show what each user's processes have used."),
     "devices": ("devices", "List the devices of all nodes."),

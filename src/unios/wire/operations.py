@@ -6,7 +6,7 @@ another node through this one; the answer is the same. argv, env and paths are b
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, USAGE, Device, Placing, Queueing, Resources, Usage
+from unios.demands import CARRY, PLACING, QUEUEING, RESOURCES, USAGE, Carry, Device, Placing, Queueing, Resources, Usage
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -212,6 +212,8 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     placing: Placing = PLACING
     usage: Usage = USAGE
     nice: int = 0
+    carried: bool = False
+    """It runs in a folder that it took along."""
 
 
 class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -542,6 +544,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
     terminal: tuple[int, int] = (0, 0)
+    carry: Carry = CARRY
 
 
 class Submit(msgspec.Struct, frozen=True):
