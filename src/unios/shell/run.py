@@ -7,19 +7,21 @@ import os
 import pwd
 import signal
 import stat
+from typing import TYPE_CHECKING
 
 from unios.client import processes
-from unios.client.feed import Feeder
 from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell import carry
 from unios.shell.forward import Forwarder
-from unios.shell.ps import describe
 from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
+
+if TYPE_CHECKING:
+    from unios.client.feed import Feeder
 
 FAILED = 125
 BROKEN_PIPE = 141
@@ -87,7 +89,7 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
         forwarder.begin(submitted.pid)
         if not quiet:
             _explain(session, submitted)
-        feeder = Feeder(session.connection.again(), submitted.pid, 0) if wanted.stdin else None
+        feeder = _feed(session, submitted) if wanted.stdin else None
         try:
             _stream(session, submitted, quiet=quiet)
         except BrokenPipeError:
@@ -100,6 +102,12 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
     code = _ending(session, view, feeder)
     carry.give(session, wanted, submitted.pid)
     return code
+
+
+def _feed(session: Session, submitted: Submitted) -> "Feeder":
+    from unios.client.feed import Feeder  # with threads, that most commands do without
+
+    return Feeder(session.connection.again(), submitted.pid, 0)
 
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
@@ -119,9 +127,11 @@ def show(session: Session, chunk: Chunk) -> None:
     write(1 if chunk.stream == "out" else 2, chunk.data)
 
 
-def _ending(session: Session, view: ProcessView, feeder: Feeder | None) -> int:
+def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int:
     if session.json:
         import msgspec
+
+        from unios.shell.ps import describe
 
         write(2, msgspec.json.encode(describe(view)) + b"\n")
     elif view.reason:
