@@ -8,9 +8,12 @@ import msgspec
 from tests.sim.store import StoreSim
 from tests.sim.tree import TreeSim
 from tests.sim.world import Clock, World
-from unios.core import claims, holding, membership, placement, reconcile, recovery, supervision
+from unios.core import claims, holding, membership, placement, queue, reconcile, recovery, supervision
+from unios.core.admission import Room
+from unios.core.capacity import Books
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.core.processes import LIVE, ProcessRecord, process_key
+from unios.core.share import Shares
 from unios.errors import NotFound
 from unios.limits import BEAT_MS, LEASE_HOLD_MS, LEASE_TTL_MS, SPAWN_GRACE_MS
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction, TransactionResult
@@ -19,6 +22,7 @@ from unios.store.sqlite import Grant
 TICK_MS = 50.0
 POLL_MS = 120.0
 RECONCILE_MS = 1_000.0
+CORES = 2
 Answer = Callable[[Any], None]
 
 
@@ -131,6 +135,9 @@ class KernelSim:
         self._first = True
         self._pending: dict[tuple[int, int], int] = {}
         self._claiming: set[tuple[int, int]] = set()
+        self.books = Books()
+        self.queue = queue.Queue(self.books, Shares())
+        self.room: Room | None = None
         self._tick()
         self._poll()
         self.later(RECONCILE_MS, self._reconcile)
@@ -218,7 +225,7 @@ class KernelSim:
         assert isinstance(found, RangeResult)
         old = found.records[0] if found.records else None
         incarnation = (msgspec.msgpack.decode(old.value, type=NodeRecord).incarnation if old else 0) + 1
-        record = NodeRecord(self.name, self.name, incarnation, users=("*", "root"))
+        record = NodeRecord(self.name, self.name, incarnation, users=("*", "root"), cores=CORES)
         transaction = Transaction(
             (Compare(node_key(self.name), "modified", "==", old.modified if old else 0),),
             (Put(node_key(self.name), msgspec.msgpack.encode(record)), Put(alive_key(self.name), msgspec.msgpack.encode(Alive(incarnation)), lease)),
@@ -344,15 +351,36 @@ class KernelSim:
                     return
                 tree.supersede(incarnation)
             ends = self.world.rng.choice((1e9, 1e9, self.world.rng.uniform(500, 6_000)))
+            full = self._admit(found[0])
+            if full:
+                self.world.say(f"{self.name}: refuses {pid}.{incarnation}: {full}")
+                self._change(pid, incarnation, lambda record: claims.placed(record, "", full) if record.state == "pending" else None)
+                return
             tree = TreeSim(self.node, pid, incarnation, found[0].on_partition, ends)
             if tree.leash.frozen or tree.leash.killed:
                 tree.state = "ended"
                 return
             self.node.trees[pid, incarnation] = tree
+            if sum(each.state == "running" for each in self.node.trees.values()) > CORES:
+                self.world.fail(f"{self.name} is overcommitted: it runs more than {CORES} processes of one core each")
             self.world.say(f"{self.name}: starts {pid}.{incarnation}")
             self._change(pid, incarnation, lambda record: claims.started(record, 0) if record.state == "pending" else None)
 
         self.ask(Transaction(then=(Range(process_key(pid)),)), read)
+
+    def _admit(self, record: ProcessRecord) -> str:
+        """As Admission.admit does; a kernel that has only just come takes stock first, by the records that it has seen."""
+
+        def lives(key: tuple[int, int]) -> bool:
+            tree = self.node.trees.get(key)
+            return tree is not None and tree.state == "running"
+
+        if self.room is None:
+            self.room = Room()
+            for (pid, incarnation), tree in self.node.trees.items():
+                if tree.state == "running":
+                    self.room.hold(ProcessRecord(pid, incarnation, "running", "root"))
+        return self.room.take(record, CORES, 0, lives)
 
     # what is seen, and recovery
 
@@ -370,13 +398,35 @@ class KernelSim:
         for raw in nodes.records:
             record = msgspec.msgpack.decode(raw.value, type=NodeRecord)
             self.nodes[record.name] = record
+            self.books.offer(record)
             self.members.on(membership.NodeChanged(record.name, record.incarnation, record.state == "left"))
             self.members.on(membership.AliveChanged(record.name, living.get(record.name, 0)))
         for raw in processes.records:
             process = msgspec.msgpack.decode(raw.value, type=ProcessRecord)
             if self.records.get(process.pid, (None, 0))[1] < raw.modified:
                 self.records[process.pid] = (process, raw.modified)
+                self._take_in(process)
         self._recover()
+        self._run_queue()
+
+    def _take_in(self, process: ProcessRecord) -> None:
+        self.books.put(process)
+        self.queue.put(process.pid, process)
+
+    def _run_queue(self) -> None:
+        """As Queueing does: the first of those that are ready places what waits."""
+        ready = self.members.names("ready")
+        if ready[:1] != [self.name]:
+            return
+        for placed in self.queue.plan(ready, self.node.now_ms(), lambda _user: True, self._choose, 64):
+            found = self.records[placed.pid]
+            wanted = claims.placed(found[0], placed.node, found[0].reason)
+            self.replace(wanted, found[1], lambda result, wanted=wanted: self._won(result, wanted))  # type: ignore[misc]
+            self.later(700, lambda pid=placed.pid: self._take_in(self.records[pid][0]))  # type: ignore[misc]
+
+    def _choose(self, record: ProcessRecord, names: list[str]) -> tuple[str, str]:
+        ordered, _wrong = placement.order(placement.least_loaded, placement.candidates(self.books, names, record, {}))
+        return (ordered[0], "") if ordered else ("", "")
 
     def _recover(self) -> None:
         survivors = self.members.names("ready")
@@ -388,7 +438,6 @@ class KernelSim:
             if self.members.view(node)[0] in ("lost", "left"):
                 orders += [(node, order) for order in recovery.plan(node, records, self.name, survivors)]
         orders += [("restart", order) for order in recovery.restarts(records, self.name, survivors)]
-        orders += [("place", order) for order in recovery.unplaced(records, self.name, survivors)]
         for kind, order in orders:
             key = (order.pid, order.incarnation)
             if key not in self._claiming:
@@ -397,7 +446,7 @@ class KernelSim:
                 self.later(order.delay_ms + 700, lambda key=key: self._claiming.discard(key))  # type: ignore[misc]
 
     def _claim(self, kind: str, order: recovery.Claim) -> None:
-        """`kind`: the lost node, or "restart" or "place": what must still be so when it is done."""
+        """`kind`: the lost node, or "restart": what must still be so when it is done."""
 
         def read(result: Any) -> None:
             found = _record(result)
@@ -411,11 +460,9 @@ class KernelSim:
         self.ask(Transaction(then=(Range(process_key(order.pid)),)), read)
 
     def _wanted(self, kind: str, record: ProcessRecord) -> ProcessRecord | None:
-        best = self.best(record.user)
+        best = self.best(record)
         if kind == "restart":
             return claims.restarted(record, best) if claims.wants_restart(record) else None
-        if kind == "place":
-            return claims.placed(record, best, record.reason) if record.state == "pending" and not record.node and best else None
         if record.node != kind or record.state not in LIVE:
             return None
         outcome = claims.on_loss(record)
@@ -425,15 +472,10 @@ class KernelSim:
             return claims.lost(record, f"{record.node} was lost", 0)
         return None if record.reason else claims.kept(record, f"{record.node} was lost")
 
-    def best(self, user: str) -> str:
-        ready = set(self.members.names("ready"))
-        load: dict[str, int] = {}
-        for record, _modified in self.records.values():
-            if record.state in LIVE:
-                load[record.node] = load.get(record.node, 0) + 1
-        found = [placement.Candidate(node.name, load.get(node.name, 0), 2, node.users) for node in self.nodes.values() if node.name in ready]
-        names, _wrong = placement.order(placement.least_loaded, placement.eligible(found, user, ""))
-        return names[0] if names else ""
+    def best(self, record: ProcessRecord) -> str:
+        """Return a node with room for it now, "" for none: then it waits in the queue."""
+        able = self.queue.able(self.members.names("ready"), record)
+        return self._choose(record, [name for name in able if self.books.has_room(name, record.resources)])[0]
 
     def _won(self, result: Any, record: ProcessRecord) -> None:
         if isinstance(result, TransactionResult) and result.succeeded and record.node and record.state == "pending":

@@ -20,6 +20,7 @@ from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, system
+from unios.kernel.admission import Admission
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.kernel.clocks import wall_ms
@@ -73,6 +74,8 @@ class Node:
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
+        self.cores = self.file.cores or os.cpu_count() or 1
+        self.admission = Admission(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
         self.broker = Broker(self.name, self._port_closed)

@@ -57,6 +57,7 @@ def view(record: ProcessRecord) -> ProcessView:
         record.resources,
         record.queueing,
         record.placing,
+        record.why,
     )
 
 

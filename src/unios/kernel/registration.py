@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -76,7 +75,7 @@ class Registration:
                 incarnation,
                 addresses=(node.address,),
                 users=node.identity.users,
-                cores=os.cpu_count() or 1,
+                cores=node.cores,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
                 joined_ms=known.joined_ms if known else node.wall_ms(),

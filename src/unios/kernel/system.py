@@ -34,6 +34,8 @@ class NodeFile(msgspec.Struct, omit_defaults=True):
     listen: str = "127.0.0.1"
     advertise: str = ""
     address: str = ""
+    cores: int = 0
+    """How many it offers; 0: all of the machine's."""
 
 
 def read(path: Path, type_: type[T]) -> T:

@@ -48,7 +48,7 @@ def _detached(session: Session, submitted: Submitted) -> int:
 
 def _explain(session: Session, submitted: Submitted) -> None:
     if submitted.state == "pending" and submitted.reason and not session.json:
-        session.note(f"{submitted.pid} waits: {submitted.reason}")
+        session.note(f"{submitted.pid} is pending: {submitted.reason}")
 
 
 def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
