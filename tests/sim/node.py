@@ -5,15 +5,13 @@ from typing import Any
 
 import msgspec
 
+from tests.sim.queueing import CORES, QueueSim
 from tests.sim.store import StoreSim
 from tests.sim.tree import TreeSim
 from tests.sim.world import Clock, World
-from unios.core import claims, holding, membership, placement, queue, reconcile, recovery, supervision
-from unios.core.admission import Room
-from unios.core.capacity import Books
+from unios.core import claims, holding, membership, reconcile, recovery, supervision
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.core.processes import LIVE, ProcessRecord, process_key
-from unios.core.share import Shares
 from unios.errors import NotFound
 from unios.limits import BEAT_MS, LEASE_HOLD_MS, LEASE_TTL_MS, SPAWN_GRACE_MS
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction, TransactionResult
@@ -22,7 +20,6 @@ from unios.store.sqlite import Grant
 TICK_MS = 50.0
 POLL_MS = 120.0
 RECONCILE_MS = 1_000.0
-CORES = 2
 Answer = Callable[[Any], None]
 
 
@@ -135,9 +132,7 @@ class KernelSim:
         self._first = True
         self._pending: dict[tuple[int, int], int] = {}
         self._claiming: set[tuple[int, int]] = set()
-        self.books = Books()
-        self.queue = queue.Queue(self.books, Shares())
-        self.room: Room | None = None
+        self.queueing = QueueSim(self)
         self._tick()
         self._poll()
         self.later(RECONCILE_MS, self._reconcile)
@@ -351,7 +346,7 @@ class KernelSim:
                     return
                 tree.supersede(incarnation)
             ends = self.world.rng.choice((1e9, 1e9, self.world.rng.uniform(500, 6_000)))
-            full = self._admit(found[0])
+            full = self.queueing.admit(found[0])
             if full:
                 self.world.say(f"{self.name}: refuses {pid}.{incarnation}: {full}")
                 self._change(pid, incarnation, lambda record: claims.placed(record, "", full) if record.state == "pending" else None)
@@ -367,20 +362,6 @@ class KernelSim:
             self._change(pid, incarnation, lambda record: claims.started(record, 0) if record.state == "pending" else None)
 
         self.ask(Transaction(then=(Range(process_key(pid)),)), read)
-
-    def _admit(self, record: ProcessRecord) -> str:
-        """As Admission.admit does; a kernel that has only just come takes stock first, by the records that it has seen."""
-
-        def lives(key: tuple[int, int]) -> bool:
-            tree = self.node.trees.get(key)
-            return tree is not None and tree.state == "running"
-
-        if self.room is None:
-            self.room = Room()
-            for (pid, incarnation), tree in self.node.trees.items():
-                if tree.state == "running":
-                    self.room.hold(ProcessRecord(pid, incarnation, "running", "root"))
-        return self.room.take(record, CORES, 0, lives)
 
     # what is seen, and recovery
 
@@ -398,35 +379,17 @@ class KernelSim:
         for raw in nodes.records:
             record = msgspec.msgpack.decode(raw.value, type=NodeRecord)
             self.nodes[record.name] = record
-            self.books.offer(record)
+            self.queueing.books.offer(record)
             self.members.on(membership.NodeChanged(record.name, record.incarnation, record.state == "left"))
             self.members.on(membership.AliveChanged(record.name, living.get(record.name, 0)))
         for raw in processes.records:
             process = msgspec.msgpack.decode(raw.value, type=ProcessRecord)
             if self.records.get(process.pid, (None, 0))[1] < raw.modified:
                 self.records[process.pid] = (process, raw.modified)
+                self.queueing.take_in(process)
                 self._take_in(process)
         self._recover()
-        self._run_queue()
-
-    def _take_in(self, process: ProcessRecord) -> None:
-        self.books.put(process)
-        self.queue.put(process.pid, process)
-
-    def _run_queue(self) -> None:
-        """As Queueing does: the first of those that are ready places what waits."""
-        ready = self.members.names("ready")
-        if ready[:1] != [self.name]:
-            return
-        for placed in self.queue.plan(ready, self.node.now_ms(), lambda _user: True, self._choose, 64):
-            found = self.records[placed.pid]
-            wanted = claims.placed(found[0], placed.node, found[0].reason)
-            self.replace(wanted, found[1], lambda result, wanted=wanted: self._won(result, wanted))  # type: ignore[misc]
-            self.later(700, lambda pid=placed.pid: self._take_in(self.records[pid][0]))  # type: ignore[misc]
-
-    def _choose(self, record: ProcessRecord, names: list[str]) -> tuple[str, str]:
-        ordered, _wrong = placement.order(placement.least_loaded, placement.candidates(self.books, names, record, {}))
-        return (ordered[0], "") if ordered else ("", "")
+        self.queueing.run()
 
     def _recover(self) -> None:
         survivors = self.members.names("ready")
@@ -455,7 +418,7 @@ class KernelSim:
             wanted = self._wanted(kind, found[0])
             if wanted is not None:
                 lost = kind if kind in self.node.peers else ""
-                self.replace(wanted, found[1], lambda result: self._won(result, wanted), lost=lost)
+                self.replace(wanted, found[1], lambda result: self.won(result, wanted), lost=lost)
 
         self.ask(Transaction(then=(Range(process_key(order.pid)),)), read)
 
@@ -474,10 +437,9 @@ class KernelSim:
 
     def best(self, record: ProcessRecord) -> str:
         """Return a node with room for it now, "" for none: then it waits in the queue."""
-        able = self.queue.able(self.members.names("ready"), record)
-        return self._choose(record, [name for name in able if self.books.has_room(name, record.resources)])[0]
+        return self.queueing.best(record)
 
-    def _won(self, result: Any, record: ProcessRecord) -> None:
+    def won(self, result: Any, record: ProcessRecord) -> None:
         if isinstance(result, TransactionResult) and result.succeeded and record.node and record.state == "pending":
             self.ask_spawn(record)
 

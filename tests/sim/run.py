@@ -4,7 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.sim.node import CORES, NodeSim
+from tests.sim.node import NodeSim
+from tests.sim.queueing import CORES
 from tests.sim.store import StoreSim
 from tests.sim.world import World
 from unios.core import claims
