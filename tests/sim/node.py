@@ -387,7 +387,6 @@ class KernelSim:
             if self.records.get(process.pid, (None, 0))[1] < raw.modified:
                 self.records[process.pid] = (process, raw.modified)
                 self.queueing.take_in(process)
-                self._take_in(process)
         self._recover()
         self.queueing.run()
 
@@ -423,7 +422,7 @@ class KernelSim:
         self.ask(Transaction(then=(Range(process_key(order.pid)),)), read)
 
     def _wanted(self, kind: str, record: ProcessRecord) -> ProcessRecord | None:
-        best = self.best(record)
+        best = self.queueing.best(record)
         if kind == "restart":
             return claims.restarted(record, best) if claims.wants_restart(record) else None
         if record.node != kind or record.state not in LIVE:
