@@ -191,6 +191,8 @@ WAITING_MAX = 20_000
 """Processes without a node; over it a submission is refused. Their pids are taken, and there are PID_MAX - PID_MIN."""
 SUBMIT_BATCH_MAX = 50
 """Processes in one submission of many: with all that is compared for them, at the gate too, within TRANSACTION_OPERATIONS_MAX."""
+SUBMIT_BATCH_BYTES_MAX = 2 * 1024 * 1024
+"""Of the arguments of one batch, cut so by the client; a single one may be larger."""
 TIME_LIMIT_GRACE_MS = 5_000
 """Between SIGTERM and SIGKILL for what has run for longer than its time limit."""
 POLICY_DEADLINE_MS = 200

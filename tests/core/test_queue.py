@@ -209,7 +209,10 @@ def test_what_asks_for_nothing_waits_for_nothing() -> None:
 def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     world = World(a=2)
     assert world.queue.place_now(waiting(300), world.ready, world.choose)[0] == "a"
-    world.put(waiting(301, devices=("gpu",)))
+    world.put(waiting(300), waiting(301, devices=("gpu",)))
+    world.plan()
+    assert world.queue.place_now(waiting(302), world.ready, world.choose)[0] == "a"  # what can never begin holds up nobody
+    world.put(waiting(303, cpu=2_000))
     assert world.queue.place_now(waiting(302), world.ready, world.choose)[0] == ""
 
 

@@ -33,12 +33,14 @@ def _silent(_text: str) -> None:
     pass
 
 
-def up(home: Home, *, nodes: int = 0, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent) -> list[str]:
+def up(
+    home: Home, *, nodes: int = 0, name: str = "", listen: str = "", advertise: str = "", cores: int = -1, progress: Progress = _silent
+) -> list[str]:
     """Make this machine have at least `nodes` nodes, all ready; return the names of those that are. Idempotent.
 
-    `progress` gets a phrase now and then. Raises what boot says went wrong.
+    `cores`: how many each offers from its next start on, 0 for all of the machine's. `progress` gets a phrase now and then. Raises what boot says went wrong.
     """
-    arguments = ["--nodes", str(nodes)] if nodes else []
+    arguments = [*(["--nodes", str(nodes)] if nodes else []), *([f"--cores={cores}"] if cores >= 0 else [])]
     return _boot(home, [*arguments, *_options(name, listen, advertise)], progress=progress)
 
 

@@ -29,6 +29,7 @@ from unios.demands import PRIORITY_MAX, Placing, Resources
 from unios.limits import QUEUE_AGING_MS, QUEUE_LOOK_MAX
 
 OVERDUE: Final = PRIORITY_MAX + 1
+LINES_LOOKED_AT: Final = 32
 Choose = Callable[[ProcessRecord, list[str]], tuple[str, str]]
 """From a process and the nodes that have room for it to the one that it gets, and why. Never raises."""
 Rank = tuple[int, int, float, int, int]
@@ -241,16 +242,25 @@ class Queue:
     def place_now(self, record: ProcessRecord, ready: list[str], choose: Choose) -> tuple[str, str]:
         """Return the node that a process gets that has only just come, and why; ("", "") if it has to queue.
 
-        It may not overtake: only if nobody waits for room, or if it asks for nothing.
+        It may not overtake: only if nobody waits for room, or if it asks for nothing. If by these books there is no room and nobody waits, it is
+        tried all the same, once: they may be behind, and the node knows.
         """
-        if self._kinds and not asks_for_nothing(record.resources):
+        if not asks_for_nothing(record.resources) and self._somebody_waits_for_room(ready):
             return "", ""
         if record.queueing.held or not self.dependencies.all_of(record.queueing.after).met:
             return "", ""
         if self.over_quota(record) or self.over_array_limit(record):
             return "", ""
-        room = [name for name in self.able(ready, record) if self._books.has_room(name, record.resources)]
-        return choose(record, room) if room else ("", "")
+        able = self.able(ready, record)
+        room = [name for name in able if self._books.has_room(name, record.resources)]
+        return choose(record, room or able)
+
+    def _somebody_waits_for_room(self, ready: list[str]) -> bool:
+        """Return whether the first of any line could begin if there were room. With very many lines it is taken for granted."""
+        if len(self._lines) > LINES_LOOKED_AT:
+            return True
+        heads = (line.head() for line in self._lines.values())
+        return any(self.able(ready, head) and not self.over_quota(head) and not self.over_array_limit(head) for head in heads if head is not None)
 
     def plan(self, ready: list[str], now_ms: int, may_act_for: Callable[[str], bool], choose: Choose, most: int) -> list[Placement]:
         """Return at most `most` placements in order. What is placed counts as assigned from now on: tell it again (`put`) what became of it."""

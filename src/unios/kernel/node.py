@@ -18,6 +18,8 @@ from unios.core import membership as members
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
+from unios.core.rules import POLICY_KEY, PolicyRule, Rule
+from unios.core.rules import PREFIX as RULES
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, system
 from unios.kernel.admission import Admission
@@ -42,6 +44,7 @@ from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
+from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
 from unios.limits import BEAT_MS, DISK_RETRY_S
@@ -92,6 +95,7 @@ class Node:
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.processes = Mirror(self.store, "/processes/", ProcessRecord)
         self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
+        self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
@@ -305,6 +309,9 @@ class Node:
             state, reason = self.membership.view(record.name)
             if state in ("lost", "suspect") and not record.stopped:
                 yield f"{record.name} is {state}: {reason}"
+        rule = self.rules.values.get(POLICY_KEY)
+        if isinstance(rule, PolicyRule) and rule.replaced:
+            yield f"the placement policy {rule.name} was replaced by the default: {rule.replaced}; `unios policy {rule.name}` tries it again"
         for part in self.parts():
             if part.state == "waiting":
                 yield f"{part.name} of {self.name} keeps dying: {part.reason}; see {self.folder.log}/{part.name}.log"
@@ -357,9 +364,11 @@ class Node:
                 self.alive,
                 self.processes,
                 self.port_records,
+                self.rules,
                 self.leasing,
                 self.reconciling,
                 self.part_events,
+                TimeLimits(self),
             )
             tasks += [group.create_task(part.run()) for part in work]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]

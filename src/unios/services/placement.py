@@ -37,6 +37,8 @@ ATTEMPTS_MAX: Final = 40
 COLLISIONS_MAX: Final = PID_MAX - PID_MIN
 """Numbers that may be found in use before a submission gives up."""
 READY_S: Final = 3.0
+CALM_MS: Final = 20
+"""The queue is in more of a hurry to hear of ends than other services are: a core stands still until then."""
 
 
 def wall_ms() -> int:
@@ -49,7 +51,7 @@ class Placement:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._queueing = Queueing(kernel.folder.name)
-        self._view = View(kernel, on_process=self._queueing.put, on_rule=self._on_rule)
+        self._view = View(kernel, on_process=self._queueing.put, on_rule=self._on_rule, calm_ms=CALM_MS)
         self._rules = Rules(self._view, kernel.folder.name)
         self._policies = Policies(self._view.books, self._rules.policy_failed)
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)

@@ -32,6 +32,7 @@ class View:
         *,
         on_process: OnProcess = lambda _pid, _before, _now: None,
         on_rule: OnRule = lambda _key, _before, _now: None,
+        calm_ms: int = CALM_MS,
     ) -> None:
         self.store = StoreClient(lambda: kernel.connect("store"))
         self.membership = Membership(kernel.folder.name)
@@ -42,7 +43,7 @@ class View:
         """What the nodes offer and what is set aside there."""
         self._on_process_too = on_process
         self.rules: Mirror[Rule] = Mirror(self.store, PREFIX, Rule, on_rule)  # type: ignore[arg-type]
-        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process, calm_ms=CALM_MS)
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process, calm_ms=calm_ms)
 
     def _tell(self, event: members.Event) -> None:
         for change in self.membership.on(event):

@@ -70,6 +70,7 @@ def up(session: Session, given: Given) -> int:
         name=given.text("name"),
         listen=given.text("listen"),
         advertise=given.text("advertise"),
+        cores=given.number("cores", -1),
         progress=_progress(session),
     )
     return _tell_ready(session, ready)
@@ -140,6 +141,7 @@ WORDS = {
     "up": Word(
         up,
         Option("nodes", "--nodes", metavar="N", number=True, text="How many nodes this machine shall have at least."),
+        Option("cores", "--cores", metavar="N", number=True, text="How many cores each node offers from its next start on; 0: all of the machine's."),
         _LISTEN,
         _ADVERTISE,
         _NAME,

@@ -12,6 +12,7 @@ from unios.client.feed import Feeder
 from unios.client.output import Anew, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
+from unios.shell import demands
 from unios.shell.forward import Forwarder
 from unios.shell.ps import describe
 from unios.shell.session import Session, tell, write
@@ -27,8 +28,14 @@ def run(session: Session, given: Given) -> int:
     stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
+    if not given.arguments and not given.text("batch"):
+        raise Misused("no program was named")
     wanted = program(given, stdin=stdin)
     try:
+        if given.text("array") or given.text("batch"):
+            from unios.shell import batches
+
+            return batches.run(session, given, wanted)
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
@@ -125,6 +132,9 @@ def program(given: Given, *, stdin: bool) -> Program:
         restarts_max=given.number("restarts_max", 10),
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
+        resources=demands.resources(given),
+        queueing=demands.queueing(given),
+        placing=demands.placing(given),
     )
 
 
@@ -206,8 +216,14 @@ WORDS = {
             text="What happens to it on a node that is cut off [default: replace].",
         ),
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
+        *demands.OPTIONS,
+        Option(
+            "array", "--array", metavar="FIRST-LAST[%N]", text="Queue it once for each index, N at a time; it finds its own in UNIOS_ARRAY_INDEX."
+        ),
+        Option(
+            "batch", "--batch", metavar="FILE", text="Queue each line of FILE (- for stdin) as a command line, after PROGRAM [ARGUMENT]... if given."
+        ),
         argument="PROGRAM [ARGUMENT]...",
-        least=1,
         rest=True,
         text="Run a program somewhere in the system, as if it ran here: its output, signals and exit code are passed on.",
     )
