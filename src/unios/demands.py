@@ -51,6 +51,8 @@ class Queueing(msgspec.Struct, frozen=True, omit_defaults=True):
     """The pid of the first element of its array; 0: it belongs to none."""
     index: int = 0
     """Which element it is."""
+    array_limit: int = 0
+    """So many elements of its array at a time; 0: as many as fit."""
 
 
 class Placing(msgspec.Struct, frozen=True, omit_defaults=True):

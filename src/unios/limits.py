@@ -301,3 +301,31 @@ WORK_KEPT = 8
 """Working folders of a node whose process was started again elsewhere, or whose results could not be collected; the oldest go."""
 NAMED_PATHS_MAX = 16
 """Local files named by a program's arguments and cwd that are looked for again where it is started anew."""
+# the queue
+QUEUE_AGING_MS = 300_000
+"""Waiting so long counts as one priority more; at PRIORITY_MAX + 1 it is overdue and goes before all that came later, so after at most
+(PRIORITY_MAX + 1) * QUEUE_AGING_MS, 2 h 40 min, nothing that is submitted later can overtake it."""
+SHARE_HALF_LIFE_MS = 4 * 3_600_000
+"""After so long half of what a user has used counts for nothing any more."""
+SHARE_AHEAD_MS = 60_000
+"""What is set aside for a user counts as if it had been used so long already."""
+QUEUE_LOOK_MAX = 256
+"""So many kinds of waiting processes that do not fit are passed by in one look over the queue; the rest waits for the next."""
+QUEUE_STARTS_MAX = 64
+"""Starts that one queue runner has under way; the rest waits for one to be done."""
+QUEUE_REST_MS = 200
+"""So long a node that refused for lack of room is left alone."""
+REFUSALS_KEPT = 1_000
+"""Of processes that wait for another node, since one has said that it cannot run them; what is forgotten is tried there once more."""
+WAITING_MAX = 20_000
+"""Processes without a node; over it a submission is refused. Their pids are taken, and there are PID_MAX - PID_MIN."""
+SUBMIT_BATCH_MAX = 50
+"""Processes in one submission of many: with all that is compared for them, at the gate too, within TRANSACTION_OPERATIONS_MAX."""
+SUBMIT_BATCH_BYTES_MAX = 2 * 1024 * 1024
+"""Of the arguments of one batch, cut so by the client; a single one may be larger."""
+TIME_LIMIT_GRACE_MS = 5_000
+"""Between SIGTERM and SIGKILL for what has run for longer than its time limit."""
+POLICY_DEADLINE_MS = 200
+"""A foreign placement policy that has not answered by then is replaced by the default."""
+POLICY_START_MS = 5_000
+"""The same for being loaded."""

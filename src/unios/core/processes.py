@@ -80,6 +80,10 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ms: int = 0
     ended_ms: int = 0
     """Wall clock, ms since 1970, of the node that wrote it; for people only."""
+    why: str = ""
+    """Why it was given that node: a sentence for a person."""
+    spec_pid: int = 0
+    """The pid under which its specification is kept, if it shares that of another; 0: its own."""
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
@@ -94,6 +98,11 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def process_key(pid: int) -> str:
     return f"/processes/{pid:010d}"
+
+
+def spec_key_of(record: ProcessRecord) -> str:
+    """Return where its specification is."""
+    return spec_key(record.spec_pid or record.pid)
 
 
 def spec_key(pid: int) -> str:

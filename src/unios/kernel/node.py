@@ -19,10 +19,13 @@ from unios.core import sequences
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
+from unios.core.rules import POLICY_KEY, PolicyRule, Rule
+from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, sequencer, system
 from unios.kernel.addresses import Addresses
+from unios.kernel.admission import Admission
 from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
 from unios.kernel.carrying import Carrying
@@ -50,6 +53,7 @@ from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
+from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
 from unios.kernel.usage_operations import UsageOperations
@@ -88,6 +92,8 @@ class Node:
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
         self.devices = DeviceKeeping(self)
+        self.cores = self.file.cores or os.cpu_count() or 1
+        self.admission = Admission(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
         self.broker = Broker(self.name, self._port_closed)
@@ -105,6 +111,7 @@ class Node:
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.processes = Mirror(self.store, "/processes/", ProcessRecord)
         self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
+        self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
@@ -364,6 +371,9 @@ class Node:
             state, reason = self.membership.view(record.name)
             if state in ("lost", "suspect") and not record.stopped:
                 yield f"{record.name} is {state}: {reason}"
+        rule = self.rules.values.get(POLICY_KEY)
+        if isinstance(rule, PolicyRule) and rule.replaced:
+            yield f"the placement policy {rule.name} was replaced by the default: {rule.replaced}; `unios policy {rule.name}` tries it again"
         for part in self.parts():
             if part.state == "waiting":
                 yield f"{part.name} of {self.name} keeps dying: {part.reason}; see {self.folder.log}/{part.name}.log"
@@ -394,12 +404,14 @@ class Node:
                 self.alive: sequences.STORE,
                 self.processes: sequences.STORE,
                 self.port_records: sequences.STORE,
+                self.rules: sequences.STORE,
                 self.leasing: LEASE,
                 self.reconciling: FENCE,
                 self.part_events: HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
+                TimeLimits(self): HOUSEKEEPING,
             }
             tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]

@@ -55,7 +55,7 @@ class NodeOperations:
             version=__version__,
             kernel_pid=os.getpid(),
             pids=tuple(linux_pids.of_node(node.folder)),
-            cores=os.cpu_count() or 1,
+            cores=node.cores,
             user=user_of(os.geteuid()),
             privileged=os.geteuid() == 0,
             address=node.address,

@@ -73,6 +73,7 @@ def view(record: ProcessRecord) -> ProcessView:
         record.usage,
         nice=record.nice,
         carried=bool(record.carried),
+        why=record.why,
     )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,7 +76,7 @@ class Registration:
                 incarnation,
                 addresses=node.addresses.all,
                 users=node.identity.users,
-                cores=os.cpu_count() or 1,
+                cores=node.cores,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
                 memory_bytes=machine().memory_bytes,

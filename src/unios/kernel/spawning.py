@@ -73,6 +73,7 @@ def _started(node: "Node", key: tuple[int, int], done: asyncio.Task[None]) -> No
     node.starts.tasks.pop(key, None)
     if done.cancelled() or done.exception() is not None:  # which is told to whoever waits; nobody need wait
         node.recorder.forget(*key)
+        node.admission.give_back(*key)
 
 
 async def settled(node: "Node", pid: int, incarnation: int) -> None:
@@ -101,6 +102,9 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
         raise Unavailable(f"process {pid} was ended before it began")
     if node.leasing.left_ms() <= 0:
         raise Unavailable(f"the lease of {node.name} has ended: it starts nothing until it is renewed")
+    if spec.user != record.user:
+        raise Denied(f"process {pid} of {record.user} may not run what {spec.user} has specified")
+    await node.admission.admit(record)
     async with node.devices.given(record) as devices:
         job = job_of(node, record, spec, devices)
         if spec.carry.manifest:
@@ -140,6 +144,8 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
             **node.devices.environment(devices),
         }
     )
+    if record.queueing.array:
+        env.update({b"UNIOS_ARRAY": b"%d" % record.queueing.array, b"UNIOS_ARRAY_INDEX": b"%d" % record.queueing.index})
     return {
         "pid": record.pid,
         "incarnation": record.incarnation,
@@ -271,7 +277,8 @@ class Recorder:
                 error = to_error(str(fields.get("error", "")), str(fields.get("text", "")))
                 code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
                 return claims.not_started(record, code, str(error), node.wall_ms())
-            reason = "; ".join(filter(None, (str(fields.get("reason", "")), found.note)))
+            told = str(fields.get("reason", "")) or claims.why_stopped(record)
+            reason = "; ".join(filter(None, (told, found.note)))
             over = claims.ended(record, int(fields["code"]), fields.get("signal"), reason, node.wall_ms())
             return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields), results=found.results)
 

@@ -13,7 +13,7 @@ from unios.client import processes
 from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
-from unios.shell import carry
+from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
 from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
@@ -32,14 +32,22 @@ ABANDON_S = 2.0
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
     if given.flag("terminal"):
+        if given.text("array") or given.text("batch"):
+            raise Misused("-t gives one program a terminal: leave out --array and --batch")
         return _in_terminal(session, given, detached=detached)
     stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
+    if not given.arguments and not given.text("batch"):
+        raise Misused("no program was named")
     wanted = program(given, stdin=stdin)
     carry.check(given)
     try:
         wanted = carry.take(session, given, wanted)
+        if given.text("array") or given.text("batch"):
+            from unios.shell import batches
+
+            return batches.run(session, given, wanted)
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
@@ -80,7 +88,7 @@ def _detached(session: Session, submitted: Submitted) -> int:
 
 def _explain(session: Session, submitted: Submitted) -> None:
     if submitted.state == "pending" and submitted.reason and not session.json:
-        session.note(f"{submitted.pid} waits: {submitted.reason}")
+        session.note(f"{submitted.pid} is pending: {submitted.reason}")
 
 
 def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
@@ -169,6 +177,8 @@ def program(given: Given, *, stdin: bool) -> Program:
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
         resources=resources(given),
+        queueing=demands.queueing(given),
+        placing=demands.placing(given),
     )
 
 
@@ -270,8 +280,14 @@ WORDS = {
         *carry.OPTIONS,
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
         *OPTIONS,
+        *demands.OPTIONS,
+        Option(
+            "array", "--array", metavar="FIRST-LAST[%N]", text="Queue it once for each index, N at a time; it finds its own in UNIOS_ARRAY_INDEX."
+        ),
+        Option(
+            "batch", "--batch", metavar="FILE", text="Queue each line of FILE (- for stdin) as a command line, after PROGRAM [ARGUMENT]... if given."
+        ),
         argument="PROGRAM [ARGUMENT]...",
-        least=1,
         rest=True,
         text="Run a program somewhere in the system, as if it ran here: its output, signals and exit code are passed on.",
     )
