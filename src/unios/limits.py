@@ -276,6 +276,8 @@ BLOCKS_COMMIT_MAX = 4_096
 BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024
 BLOCKS_BYTES_MAX = 32 * 1024**3
 """Kept by one node; over it the longest unused go that no live process needs, and if that is not enough nothing more is taken."""
+DISK_FREE_BYTES_MIN = 128 * 1024 * 1024
+"""What is left free of a node's disk by blocks and by working folders as they are laid out: the node itself has to go on."""
 BLOCKS_YOUNG_S = 3_600
 """What was used since is not dropped: its process may not have been submitted yet."""
 BLOCKS_COPIES = 2

@@ -47,7 +47,7 @@ def _keep(connection: Connection, names: list[bytes], read: Callable[[bytes], by
     try:
         for name in missing:
             data = read(name)
-            asked.send(data)
+            asked.send(data, timeout_s=_PUT_TIMEOUT_S)
             sent(len(data))
         asked.end_items()
         raw, _descriptors = asked.finish(timeout_s=_PUT_TIMEOUT_S)
@@ -75,7 +75,7 @@ def _get(connection: Connection, names: list[bytes], user: str) -> dict[bytes, b
     asked = connection.begin("blocks.get", OfBlocks(b"".join(names), user, elsewhere=True))
     found: dict[bytes, bytes] = {}
     try:
-        while (data := asked.next(bytes)) is not None:
+        while (data := asked.next(bytes, timeout_s=_PUT_TIMEOUT_S)) is not None:
             found[manifests.name_of(data)] = data
     finally:
         asked.close()

@@ -193,7 +193,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     from unios.client.carry import Folder
 
     found = results.ask(session.connection, pid)
-    if found.reason and not session.json:
+    if found.reason and loud and not session.json:
         session.note(found.reason)
     if not found.results:
         if "could not be collected" in found.reason:
