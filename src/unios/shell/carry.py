@@ -199,7 +199,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
         if "could not be collected" in found.reason:
             raise CallerError(found.reason)
         if session.json:
-            _tell_json(results.Brought([], [], [], 0, 0))
+            _tell_json(session, results.Brought([], [], [], 0, 0), loud=loud)
         elif os.isatty(2) or loud:
             session.note("nothing of what was asked for has changed")
         return
@@ -207,7 +207,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     brought = results.bring(session.connection, pid, [Folder(*place) for place in places], found, lambda size: meter.read(1, size))
     meter.end()
     if session.json:
-        _tell_json(brought)
+        _tell_json(session, brought, loud=loud)
         return
     for path, instead in brought.beside[:SHOWN_MAX]:
         session.note(f"{shown(path)} was changed here meanwhile: the result is in {shown(instead)}")
@@ -217,7 +217,8 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
         session.note(f"{len(brought.written)} results, {amount(brought.bytes)}")
 
 
-def _tell_json(brought: Any) -> None:
+def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
+    """Say it on stdout for `results`; on stderr beside a program's own output."""
     fields = {
         "written": [shown(path) for path in brought.written],
         "beside": [{"path": shown(path), "result": shown(instead)} for path, instead in brought.beside],
@@ -225,7 +226,10 @@ def _tell_json(brought: Any) -> None:
         "same": brought.same,
         "bytes": brought.bytes,
     }
-    write(2, msgspec.json.encode({"results": fields}) + b"\n")
+    if loud:
+        session.print_json(fields)
+    else:
+        write(2, msgspec.json.encode({"results": fields}) + b"\n")
 
 
 def results_word(session: Session, given: Given) -> int:
