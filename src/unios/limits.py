@@ -271,6 +271,9 @@ BLOCK_BYTES = 1024 * 1024
 """A file is cut into blocks of this size; the last is shorter."""
 BLOCK_NAMES_MAX = 65_536
 """Named in one request; more are asked for in turn."""
+BUNDLE_BYTES = 256 * 1024
+"""Small blocks travel together, so many bytes and blocks at a time; a larger block travels alone."""
+BUNDLE_BLOCKS_MAX = 256
 BLOCKS_COMMIT_MAX = 4_096
 """So many blocks are brought to the disk at a time: what was sent before an upload broke off is not sent again."""
 BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024

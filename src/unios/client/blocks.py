@@ -45,10 +45,9 @@ def _keep(connection: Connection, names: list[bytes], read: Callable[[bytes], by
     missing = manifests.split(connection.call("blocks.has", OfBlocks(whole, user), bytes))
     asked = connection.begin("blocks.put", OfBlocks(whole, user, copies=BLOCKS_COPIES))
     try:
-        for name in missing:
-            data = read(name)
-            asked.send(data, timeout_s=_PUT_TIMEOUT_S)
-            sent(len(data))
+        for bundle in manifests.bundles(map(read, missing)):
+            asked.send(bundle, timeout_s=_PUT_TIMEOUT_S)
+            sent(sum(map(len, bundle)))
         asked.end_items()
         raw, _descriptors = asked.finish(timeout_s=_PUT_TIMEOUT_S)
     finally:
@@ -75,8 +74,8 @@ def _get(connection: Connection, names: list[bytes], user: str) -> dict[bytes, b
     asked = connection.begin("blocks.get", OfBlocks(b"".join(names), user, elsewhere=True))
     found: dict[bytes, bytes] = {}
     try:
-        while (data := asked.next(bytes, timeout_s=_PUT_TIMEOUT_S)) is not None:
-            found[manifests.name_of(data)] = data
+        while (bundle := asked.next(list[bytes], timeout_s=_PUT_TIMEOUT_S)) is not None:
+            found.update((manifests.name_of(data), data) for data in bundle)
     finally:
         asked.close()
     return found
