@@ -37,3 +37,4 @@ def test_only_nodes_that_speak_for_the_user_are_asked_and_other_machines_first()
     assert found.others("ann") == ["b1", "c1", "a2"]
     assert found.others("bob") == ["b2", "c1", "a2"]
     assert found.others("root") == ["a2"]
+    assert found.others("ann", "c1") == ["c1", "b1", "a2"] and found.others("ann", "a2") == ["b1", "c1", "a2"]

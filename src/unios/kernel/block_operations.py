@@ -71,7 +71,7 @@ class BlockOperations:
         missing = await self._carrying.threaded(self._carrying.blocks.missing, user, names)
         if missing:
             raise CallerError(f"{len(missing)} of the blocks that were named did not come; the first is {missing[0].hex()}")
-        holders = await self._carrying.sources.copy(user, names, body.copies)
+        holders = await self._carrying.sources.copy(user, names, body.copies, body.prefer)
         return Stored(taken, holders)
 
     async def drop(self, caller: Caller, call: Call) -> object:

@@ -32,16 +32,16 @@ class BlockSources:
     def __init__(self, carrying: "Carrying") -> None:
         self._carrying = carrying
 
-    def others(self, user: str) -> list[str]:
-        """Return the nodes that may have a user's blocks, those of other machines first."""
+    def others(self, user: str, prefer: str = "") -> list[str]:
+        """Return the nodes that may have a user's blocks, those of other machines first, of equals the preferred one."""
         node = self._carrying.node
         mine = node.system.machine
         found = []
         for name in node.membership.names("ready", "suspect"):
             record = node.nodes.values.get(f"/nodes/{name}")
             if name != node.name and record is not None and may_speak_for(record.users, user):
-                found.append((record.machine == mine, name))
-        return [name for _same, name in sorted(found)]
+                found.append((record.machine == mine, name != prefer, name))
+        return [name for _same, _other, name in sorted(found)]
 
     async def fetch(self, user: str, names: list[bytes]) -> list[bytes]:
         """Bring blocks here that are missing; return those that no node which can be asked has."""
@@ -91,10 +91,10 @@ class BlockSources:
         while (bundle := await self._carrying.threaded(next, source, None)) is not None:
             yield bundle
 
-    async def copy(self, user: str, names: list[bytes], copies: int) -> tuple[str, ...]:
+    async def copy(self, user: str, names: list[bytes], copies: int, prefer: str = "") -> tuple[str, ...]:
         """See that so many nodes, this one among them, have the blocks on disk; return those that have. Fewer if there are fewer that answer."""
         holders = [self._carrying.node.name]
-        for node in self.others(user):
+        for node in self.others(user, prefer):
             if len(holders) >= copies:
                 break
             try:

@@ -85,6 +85,7 @@ def take(session: Session, given: Given, wanted: Program) -> Program:
         exclude=tuple(map(os.fsencode, given.many("exclude"))),
         bytes_max=_size(given.text("carry_max")) if given.text("carry_max") else CARRY_BYTES_DEFAULT,
         user=wanted.user,
+        prefer=wanted.node,
         read=meter.read,
         sent=meter.sent,
     )

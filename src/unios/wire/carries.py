@@ -36,6 +36,8 @@ class OfBlocks(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str = ""
     elsewhere: bool = False
     copies: int = 1
+    prefer: str = ""
+    """The node that will need them (put): of those that are as good it gets the copy."""
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
