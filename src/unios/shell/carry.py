@@ -215,7 +215,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     for path in brought.homeless[:SHOWN_MAX]:
         session.note(f"{shown(path)} is in none of the carried folders: get it with `unios results {pid} DIR`")
     if os.isatty(2) or loud:
-        session.note(f"{len(brought.written)} results, {amount(brought.bytes)}")
+        session.note(f"{len(brought.written)} {'result' if len(brought.written) == 1 else 'results'}, {amount(brought.bytes)}")
 
 
 def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
