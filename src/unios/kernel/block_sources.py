@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Container, Iterable
 from typing import TYPE_CHECKING, Final
 
 from unios.core.nodes import may_speak_for
-from unios.errors import UniosError
+from unios.errors import CallerError, UniosError
 from unios.kernel.blocks import Batch
-from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, COPY_TIMEOUT_MS
+from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, BUNDLE_BLOCKS_MAX, COPY_TIMEOUT_MS
 from unios.wire import manifests
 from unios.wire.carries import OfBlocks, Stored
 
@@ -73,6 +73,8 @@ class BlockSources:
 
     async def take(self, batch: Batch, bundle: list[bytes], wanted: Container[bytes] | None = None) -> None:
         """Put blocks into a batch, which is brought to the disk when it is large. `wanted`: others are passed over."""
+        if len(bundle) > BUNDLE_BLOCKS_MAX:
+            raise CallerError(f"{len(bundle)} blocks came in one bundle; at most {BUNDLE_BLOCKS_MAX} may")
 
         def work() -> None:
             for data in bundle:
