@@ -1,12 +1,19 @@
 """Machines that move, sleep, or go for good: nobody has to do anything but say so when one will not come back."""
 
+import os
 import signal
+import sys
+import time
 
 import pytest
 
 from tests.e2e.system import wait_for
 from tests.live.machines import Lab, Machine, cmdline
-from tests.live.test_machines import nodes, start, wait_process
+from tests.live.test_machines import nodes, start, wait_process, witness
+from tests.live.witness import SEND, Witness
+from unios.limits import FLAP_LOSSES
+
+__all__ = ["witness"]
 
 pytestmark = pytest.mark.live
 
@@ -53,7 +60,9 @@ def test_a_node_that_is_gone_for_good_is_removed(three: Lab) -> None:
     assert nodes(first)["n2"]["state"] == "left"
     wait_process(first, kept, "is dealt with", state="pending", incarnation=2)
     second.signal_all(signal.SIGCONT, own)
-    wait_for(lambda: [pid for pid in second.pids() if b"4242" in cmdline(pid) or b"unios" in cmdline(pid)], lambda left: not left, "nothing is left there")
+    wait_for(
+        lambda: [pid for pid in second.pids() if b"4242" in cmdline(pid) or b"unios" in cmdline(pid)], lambda left: not left, "nothing is left there"
+    )
     again = second.unios("up", check=False)
     assert b"join a system with a token" in again.stderr, again.stderr.decode()
     assert nodes(first)["n2"]["state"] == "left"
@@ -71,3 +80,40 @@ def test_a_node_that_is_gone_for_good_is_removed(three: Lab) -> None:
     third.boot()
     told = third.unios("up", check=False)
     assert b"n3 was taken out of the system" in told.stderr and b"join anew" in told.stderr, told.stderr.decode()
+
+
+def test_a_node_that_flaps_every_second_causes_no_storm(three: Lab, witness: Witness) -> None:
+    """Its link is cut and healed each second, then its kernel killed each second; what ran there runs elsewhere, and stays there."""
+    first, second, third = three.machines
+    pids = [start(first, sys.executable, "-c", SEND) for _ in range(4)]
+    for pid in pids:
+        wait_process(first, pid, "runs", state="running")
+    before = len(first.json("events"))
+    for _ in range(FLAP_LOSSES + 1):
+        third.cut_from(first, second)
+        time.sleep(1.5)  # the fault itself: longer than a lease
+        third.heal()
+        time.sleep(1.0)
+        assert second.unios("run", "--", "true").returncode == 0
+    wait_for(lambda: nodes(first)["n3"]["state"], lambda state: state == "ready", "n3 is back")
+    told = [event for event in first.json("events")[before:] if event["node"] == "n3" or "n3" in event["text"]]
+    assert len([event for event in told if event["kind"] in ("loss", "node") and not event.get("pid")]) <= 2 * FLAP_LOSSES + 2, told
+    records = [wait_process(first, pid, "runs", state="running") for pid in pids]
+    assert all(record["incarnation"] <= FLAP_LOSSES + 1 for record in records), records
+    assert witness.stale() == []
+
+    moved = {record["pid"]: record["incarnation"] for record in records}
+    for _ in range(3):
+        os.kill(kernel_of(third), signal.SIGKILL)
+        time.sleep(1.0)
+    wait_for(lambda: nodes(first)["n3"]["state"], lambda state: state == "ready", "n3 is there")
+    assert first.unios("run", "--on", "n3", "--", "true").returncode == 0
+    after = {pid: wait_process(first, pid, "runs", state="running")["incarnation"] for pid in pids}
+    assert all(after[pid] <= moved[pid] + 1 for pid in pids), (moved, after)
+    assert witness.stale() == []
+
+
+def kernel_of(machine: Machine) -> int:
+    """Return the host pid of the machine's kernel, as soon as there is one."""
+    found = wait_for(lambda: [pid for pid in machine.pids() if cmdline(pid).startswith(b"unios: kernel")], bool, "a kernel runs")
+    return found[0]

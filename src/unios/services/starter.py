@@ -72,6 +72,7 @@ class Starter:
     def order(self, user: str, pinned: str, tried: dict[str, UniosError]) -> list[str]:
         """Return the nodes to try, the best first."""
         eligible = placement.eligible(self._candidates(), user, pinned, tried)
+        eligible = [node for node in eligible if self._view.is_steady(node.name)] or eligible
         names, _wrong = placement.order(placement.POLICIES[placement.DEFAULT], eligible)
         return names
 
