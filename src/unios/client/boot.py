@@ -47,14 +47,16 @@ def up(
     listen: str = "",
     advertise: str = "",
     store_address: str = "",
+    cores: int = -1,
     progress: Progress = _silent,
 ) -> list[str]:
     """Make this machine have at least `nodes` nodes, all ready; return the names of those that are. Idempotent.
 
-    `progress` gets a phrase now and then. Raises what boot says went wrong.
+    `cores`: how many each offers from its next start on, 0 for all of the machine's. `progress` gets a phrase now and then. Raises what boot says went wrong.
     """
     arguments = ["--nodes", str(nodes)] if nodes else []
     arguments += [f"--store-address={store_address}"] if store_address else []
+    arguments += [f"--cores={cores}"] if cores >= 0 else []
     return _boot(home, [*arguments, *_options(name, listen, advertise)], progress=progress)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from unios import errors
 from unios.errors import CallerError, Unavailable, UniosError
-from unios.kernel import founding, parts, runfiles, supervisor, sweep
+from unios.kernel import founding, parts, runfiles, supervisor, sweep, system
 from unios.wire.home import Home, NodeFolder
 
 READY_S: Final = 30.0
@@ -56,6 +56,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--listen", default="", help="ADDRESS[:PORT] where links are taken")
     parser.add_argument("--advertise", default="", help="ADDRESS[:PORT] that other machines use, if it is another")
     parser.add_argument("--store-address", default="", help="HOST:PORT where a node of the store's machine is reached now")
+    parser.add_argument("--cores", type=int, default=-1, help="how many each node offers from its next start on; 0: all of the machine's")
     parser.add_argument("--join", action="store_true", help="read a token from stdin and join its system")
     parser.add_argument("--supervise", default="", metavar="NODE", help="be that node's supervisor")
     parser.add_argument("--down", action="store_true")
@@ -86,14 +87,24 @@ def _up(home: Home, options: argparse.Namespace) -> int:
         else:
             started = home.nodes()
             founding.readdress(home, started, options.listen, options.advertise, options.store_address)
+        _offer_cores(started, options.cores)
         _start_all(started)
         missing = options.nodes - len(started)
         if missing > 0:
             token = founding.token_of(started[0])
             tokens = [token, *(founding.token_of(started[0]) for _ in range(missing - 1))]
             more = [founding.join(home, each, "", options.listen, "", say)[0] for each in tokens]
+            _offer_cores(more, options.cores)
             _start_all(more)
     return 0
+
+
+def _offer_cores(folders: list[NodeFolder], cores: int) -> None:
+    """Let the nodes offer so many cores once they start; below 0: as they did."""
+    for folder in folders if cores >= 0 else []:
+        file = system.read(folder.node_file, system.NodeFile)
+        file.cores = cores
+        system.write(folder.node_file, file)
 
 
 @contextlib.contextmanager

@@ -15,15 +15,23 @@ from typing import Any
 
 from unios import __version__, errors
 from unios.core import membership as members
+from unios.core import sequences
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
+from unios.core.rules import POLICY_KEY, PolicyRule, Rule
+from unios.core.rules import PREFIX as RULES
+from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import Unavailable, UniosError
-from unios.kernel import parts, system
+from unios.kernel import parts, sequencer, system
 from unios.kernel.addresses import Addresses
+from unios.kernel.admission import Admission
+from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
+from unios.kernel.carrying import Carrying
 from unios.kernel.certificates import Identity, mark, mark_der
 from unios.kernel.clocks import wall_ms
+from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
@@ -44,8 +52,11 @@ from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
+from unios.kernel.terminal_operations import TerminalOperations
+from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
+from unios.kernel.usage_operations import UsageOperations
 from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
@@ -54,6 +65,7 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
+from unios.wire.running import context_of, in_sequence
 from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
@@ -79,6 +91,9 @@ class Node:
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
+        self.devices = DeviceKeeping(self)
+        self.cores = self.file.cores or os.cpu_count() or 1
+        self.admission = Admission(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
         self.broker = Broker(self.name, self._port_closed)
@@ -96,9 +111,11 @@ class Node:
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.processes = Mirror(self.store, "/processes/", ProcessRecord)
         self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
+        self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
+        self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
         self.port_operations = PortOperations(
             self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate
@@ -149,6 +166,9 @@ class Node:
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
+        usages = UsageOperations(self)
+        blocks = BlockOperations(self.carrying)
+        self.dispatch.offer(blocks_put=blocks.put, blocks_get=blocks.get, blocks_has=blocks.has, blocks_drop=blocks.drop, blocks_list=blocks.list)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -162,9 +182,11 @@ class Node:
             processes_freeze=processes.freeze,
             processes_thaw=processes.thaw,
             processes_stats=processes.stats,
+            processes_renice=processes.renice,
             processes_list=processes.list,
             processes_follow=processes.follow,
             processes_feed=processes.feed,
+            processes_results=processes.results,
             node_info=nodes.info,
             node_list=nodes.list,
             node_links=nodes.links,
@@ -174,6 +196,16 @@ class Node:
             node_stop=nodes.stop,
             node_leave=nodes.leave,
             node_remove=nodes.remove,
+            node_usage=usages.usage,
+            processes_usage=usages.by_user,
+        )
+        terminals = TerminalOperations(self)
+        self.dispatch.offer(
+            processes_terminal=terminals.terminal,
+            processes_attach=terminals.attach,
+            processes_exec=terminals.exec,
+            processes_reach=terminals.reach,
+            processes_offsets=terminals.offsets,
         )
 
     # the store
@@ -197,7 +229,7 @@ class Node:
         why = "no node of its machine is known"
         for name in self._store_nodes():
             try:
-                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user)
+                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user, sequence=sequences.STORE)
                 if not self._keeps_store(name):
                     stream.close()
                     why = f"{name} is no node that this one may take the store from"
@@ -316,11 +348,12 @@ class Node:
         for fields in listed:
             yield service_view(fields)
 
-    def warnings(self) -> Iterator[str]:
-        """Return what a person should know, as sentences."""
-        joined = [record for record in self.nodes.values.values() if record.state == "joined"]
+    def notes(self) -> Iterator[str]:
+        """Return what merely is so, and what that means, as sentences."""
         machines: dict[str, list[str]] = {}
-        for record in joined:
+        for record in self.nodes.values.values():
+            if record.state != "joined":
+                continue
             machines.setdefault(record.machine, []).append(record.name)
         for names in machines.values():
             if len(names) > 1:
@@ -330,10 +363,17 @@ class Node:
                 f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
                 "and nothing can be started; if its disk is lost, so are the records"
             )
-        for record in joined:
+
+    def warnings(self) -> Iterator[str]:
+        """Return what a person should know, as sentences: the notes, and what is wrong."""
+        yield from self.notes()
+        for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
             if state in ("lost", "suspect") and not record.stopped:
                 yield f"{record.name} is {state}: {reason}"
+        rule = self.rules.values.get(POLICY_KEY)
+        if isinstance(rule, PolicyRule) and rule.replaced:
+            yield f"the placement policy {rule.name} was replaced by the default: {rule.replaced}; `unios policy {rule.name}` tries it again"
         for part in self.parts():
             if part.state == "waiting":
                 yield f"{part.name} of {self.name} keeps dying: {part.reason}; see {self.folder.log}/{part.name}.log"
@@ -352,25 +392,29 @@ class Node:
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._beat(beat))]
+            tasks = [group.create_task(self._beat(beat), context=context_of(BEAT))]
             self.addresses.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
-            door = Door(self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
-            work = (
-                self.links,
-                self.trees,
-                self.nodes,
-                self.alive,
-                self.processes,
-                self.port_records,
-                self.leasing,
-                self.reconciling,
-                self.part_events,
-                self.addresses,
-            )
-            tasks += [group.create_task(part.run()) for part in work]
-            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]
+            door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
+            work: dict[Any, int] = {
+                self.links: LINK,
+                self.trees: EXIT,
+                self.nodes: sequences.STORE,
+                self.alive: sequences.STORE,
+                self.processes: sequences.STORE,
+                self.port_records: sequences.STORE,
+                self.rules: sequences.STORE,
+                self.leasing: LEASE,
+                self.reconciling: FENCE,
+                self.part_events: HOUSEKEEPING,
+                self.devices: HOUSEKEEPING,
+                self.addresses: HOUSEKEEPING,
+                self.carrying: HOUSEKEEPING,
+                TimeLimits(self): HOUSEKEEPING,
+            }
+            tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
+            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
             await stop.wait()
             door.close()
             for task in tasks:
@@ -378,6 +422,7 @@ class Node:
         self.port_operations.close()
         self.broker.close()
         self.trees.close()
+        self.carrying.close()
         await self.store.close()
 
     async def _beat(self, beat: Callable[[], None]) -> None:
@@ -438,7 +483,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         await Node(folder).run(beat, stop)
 
     try:
-        asyncio.run(work())
+        sequencer.run(work())
     except* UniosError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):

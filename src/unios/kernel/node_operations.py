@@ -46,6 +46,7 @@ class NodeOperations:
     async def info(self, caller: Caller, call: Call) -> object:
         """What this node is and how it stands."""
         node = self._node
+        disk = os.statvfs(node.home.path)
         return NodeInfo(
             name=node.name,
             system=node.system.id,
@@ -54,7 +55,7 @@ class NodeOperations:
             version=__version__,
             kernel_pid=os.getpid(),
             pids=tuple(linux_pids.of_node(node.folder)),
-            cores=os.cpu_count() or 1,
+            cores=node.cores,
             user=user_of(os.geteuid()),
             privileged=os.geteuid() == 0,
             address=node.address,
@@ -64,6 +65,9 @@ class NodeOperations:
             namespaces=node.trees.namespaces,
             freezer=node.trees.freezer,
             services=tuple(node.parts()),
+            bounded=tuple(sorted(node.trees.bounded)),
+            disk_bytes=disk.f_blocks * disk.f_frsize,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
         )
 
     async def list(self, caller: Caller, call: Call) -> object:
@@ -129,6 +133,7 @@ class NodeOperations:
             nodes=tuple(self._views()),
             processes=counts,
             warnings=tuple(node.warnings()),
+            notes=tuple(node.notes()),
         )
 
     async def events(self, caller: Caller, call: Call) -> object:

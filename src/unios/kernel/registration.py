@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +12,7 @@ from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
+from unios.kernel.node_usage import machine
 from unios.kernel.ports import port_key
 from unios.limits import LEASE_TTL_MS
 from unios.store.model import Compare, Delete, Put, Transaction
@@ -81,9 +81,11 @@ class Registration:
                 incarnation,
                 addresses=node.addresses.all,
                 users=node.identity.users,
-                cores=os.cpu_count() or 1,
+                cores=node.cores,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
+                memory_bytes=machine().memory_bytes,
+                devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
                 certificate=node.certificate,
             )

@@ -15,6 +15,7 @@ from unios.core.nodes import alive_key, may_speak_for
 from unios.core.processes import LIVE, ProcessRecord
 from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel import runfiles
+from unios.kernel.carrying import NOTHING
 from unios.kernel.node_records import change_node
 from unios.kernel.records import decode
 from unios.store.model import Delete
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 TERM_S = 2.0
 """How long programs have after SIGTERM."""
 KILL_S = 5.0
+COLLECT_S = 10.0
+"""So long the results of what this node ends may take; then they stay in the working folder, and the record says so."""
 STORE_S = 3.0
 """How long the store is waited for; one that is away is waited for once, and must not keep a forced stop from stopping."""
 
@@ -153,13 +156,18 @@ class Stopping:
         moves = self._can_move(record, elsewhere)
         await self._end_tree(record, term=not moves)  # first: what it does after it was handed over must not count
         why = f"{node.name} {how}"
+        found = NOTHING if moves else await node.carrying.collect(record.pid, record.incarnation, timeout_s=COLLECT_S)
 
         def change(seen: ProcessRecord) -> ProcessRecord:
             if moves:
                 return claims.claimed(seen, "", why)
-            return claims.ended(claims.stopped(seen), 143, 15, f"it was ended since {why}", node.wall_ms())
+            reason = "; ".join(filter(None, (f"it was ended since {why}", found.note)))
+            over = claims.ended(claims.stopped(seen), 143, 15, reason, node.wall_ms())
+            return msgspec.structs.replace(over, results=found.results)
 
         await self._at_store(node.records.change_own(node.name, record.pid, record.incarnation, change))
+        if not moves:
+            await node.carrying.done(record.pid, record.incarnation, found)
 
     async def _end_tree(self, record: ProcessRecord, *, term: bool) -> None:
         """Ask the program to end, then kill the tree; with `term` false another incarnation has the name already."""

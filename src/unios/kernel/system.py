@@ -37,6 +37,8 @@ class NodeFile(msgspec.Struct, omit_defaults=True):
     advertise: str = ""
     address: str = ""
     addresses: tuple[str, ...] = ()
+    cores: int = 0
+    """How many it offers; 0: all of the machine's."""
 
 
 def read(path: Path, type_: type[T]) -> T:

@@ -104,6 +104,7 @@ def up(session: Session, given: Given) -> int:
         listen=given.text("listen"),
         advertise=given.text("advertise"),
         store_address=given.text("store_address"),
+        cores=given.number("cores", -1),
         progress=_progress(session),
     )
     return _tell_ready(session, ready, [])
@@ -193,6 +194,7 @@ WORDS = {
     "up": Word(
         up,
         Option("nodes", "--nodes", metavar="N", number=True, text="How many nodes this machine shall have at least."),
+        Option("cores", "--cores", metavar="N", number=True, text="How many cores each node offers from its next start on; 0: all of the machine's."),
         _LISTEN,
         _ADVERTISE,
         _NAME,
