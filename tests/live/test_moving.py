@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.e2e.system import wait_for
+from tests.e2e.system import UNIOS, wait_for
 from tests.live.machines import Lab, Machine, cmdline
 from tests.live.test_machines import nodes, start, wait_process, witness
 from tests.live.witness import SEND, Witness
@@ -52,6 +52,9 @@ def test_a_node_that_is_gone_for_good_is_removed(three: Lab) -> None:
     kept = start(first, "sleep", "4242", options=("--on", "n2", "--on-partition", "keep"))
     wait_process(first, kept, "runs", state="running")
 
+    stolen = "mkdir -p /var/stolen/nodes/n2 && cd /var/unios && cp -r system.json ca /var/stolen && cp nodes/n2/node.* /var/stolen/nodes/n2"
+    second.run("sh", "-c", stolen)
+
     # It sleeps for longer than its lease, is taken for dead, and wakes up.
     own = second.pids()
     second.signal_all(signal.SIGSTOP, own)
@@ -72,6 +75,11 @@ def test_a_node_that_is_gone_for_good_is_removed(three: Lab) -> None:
     second.unios("join", token, "--name", "n2")
     assert first.unios("run", "--on", "n2", "--", "hostname").stdout == b"m2\n"
     wait_process(first, kept, "runs again", state="running", node="n2")
+
+    # Who has the old certificate has nothing, though its name is a member's again.
+    thief = second.run("env", "UNIOS_HOME=/var/stolen", UNIOS, "up", check=False)
+    assert thief.returncode == 75 and b"the certificate is of an earlier node called n2" in thief.stderr, thief.stderr.decode()
+    assert first.unios("run", "--on", "n2", "--", "true").returncode == 0
 
     # One that was off while it was removed is told when it comes.
     third.die()

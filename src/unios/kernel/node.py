@@ -159,7 +159,7 @@ class Node:
     def _on_refused(self, who: Identity, why: str, left: bool) -> None:
         if left and covers(who.users, self.identity.users):
             self.start(self.stopping.removed(why))
-        elif self.why_not != why:
+        elif not self.why_not:  # the first stands: how long it has stood is what boot looks at
             self.why_not = why
             with contextlib.suppress(OSError):
                 (self.folder.run / "why").write_text(why)
