@@ -247,6 +247,10 @@ CLOCK_OFFSET_MS_MAX = 2_000
 """Wall clocks of two machines that differ by more are worth a warning: people compare times."""
 CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
 """By more, nobody joins: certificates are valid from one day before they are made."""
+FLAP_LOSSES = 3
+"""A node that was lost so often within FLAP_WINDOW_MS gets nothing new until it was not lost for FLAP_CALM_MS."""
+FLAP_WINDOW_MS = 60_000
+FLAP_CALM_MS = 30_000
 
 # what a person sees
 TOP_PERIOD_MS = 1_000
