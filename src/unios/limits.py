@@ -207,3 +207,7 @@ STORY_GROUPS_MAX = 500
 """Lines of a story of events to which more may be added; over it the oldest is told as it stands."""
 STORY_QUIET_MS = 2_000
 """A line of a story that is followed is told when nothing was added to it for so long."""
+COMPLETE_MS = 250
+"""So long completion looks for pids and nodes; then it offers none."""
+COMPLETE_PIDS_MAX = 500
+"""Offered at a time; the newest."""

@@ -24,7 +24,7 @@ class _Command(click.Command):
             nargs = 1 if word.one else -1
             params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=word.least > 0, type=str))
         settings: dict[str, Any] = {"allow_interspersed_args": not word.rest}
-        super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1], context_settings=settings)
+        super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1] if name in INDEX else "", context_settings=settings)
         self._word = word
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

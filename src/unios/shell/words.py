@@ -129,14 +129,18 @@ INDEX: dict[str, tuple[str, str]] = {
     "events": ("events", "Show what happened in the system."),
     "devices": ("devices", "List the devices of all nodes."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
+    "completion": ("completion", "Print the script that makes a shell complete what is typed."),
 }
+HIDDEN: dict[str, str] = {"__complete": "completion"}
+"""Words that programs type and no list shows, and their modules."""
 
 
 def find(name: str) -> Word | None:
     """Return the word of that name, importing its module; None if there is none."""
-    if name not in INDEX:
+    module = INDEX[name][0] if name in INDEX else HIDDEN.get(name)
+    if module is None:
         return None
     from importlib import import_module
 
-    words: dict[str, Word] = import_module(f"unios.shell.{INDEX[name][0]}").WORDS
+    words: dict[str, Word] = import_module(f"unios.shell.{module}").WORDS
     return words[name]
