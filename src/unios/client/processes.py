@@ -12,7 +12,7 @@ from unios.client.channel import Channel
 from unios.client.connection import Connection
 from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
 from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
-from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted
+from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
 
 ENDED = frozenset({"exited", "failed", "lost"})
 _GLANCE_MS = 1
@@ -43,14 +43,15 @@ def submit(connection: Connection, program: Program) -> Submitted:
     request = Submit(program, os.urandom(16).hex())
 
     def attempt() -> Submitted:
-        placement = connection.service("placement", lambda: _placement(connection))
+        placement = connection.service("placement", lambda: placement_of(connection))
         submitted: Submitted = placement.call("submit", request, Submitted, timeout_s=SUBMIT_TIMEOUT_MS / 1000)
         return submitted
 
     return connection.persist(attempt)
 
 
-def _placement(connection: Connection) -> Channel:
+def placement_of(connection: Connection) -> Channel:
+    """Return a channel to the placement service. Raises Unavailable."""
     try:
         return ports.connect(connection, "placement", wait_ms=SUBMIT_WAIT_MS)
     except NotFound as error:
@@ -76,6 +77,12 @@ def wait(connection: Connection, pid: int, *, timeout_s: float | None = None) ->
 def list_processes(connection: Connection, *, ended: bool = False) -> tuple[ProcessView, ...]:
     """Return the processes of the system sorted by pid; with `ended` those that have ended too."""
     views: tuple[ProcessView, ...] = connection.ask("processes.list", ListProcesses(ended), tuple[ProcessView, ...])
+    return views
+
+
+def usage(connection: Connection) -> tuple[UserUsage, ...]:
+    """Return what each user's processes have used that have ended, sorted by user."""
+    views: tuple[UserUsage, ...] = connection.ask("processes.usage", Empty(), tuple[UserUsage, ...])
     return views
 
 

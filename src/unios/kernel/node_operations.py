@@ -14,6 +14,7 @@ from unios.core.processes import LIVE
 from unios.errors import Denied
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.callers import Caller, user_of
+from unios.kernel.node_records import remove_node
 from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
 from unios.wire.home import Home
 from unios.wire.operations import (
@@ -24,6 +25,7 @@ from unios.wire.operations import (
     MakeToken,
     NodeInfo,
     NodeView,
+    RemoveNode,
     ServiceView,
     SystemView,
     Token,
@@ -53,10 +55,11 @@ class NodeOperations:
             version=__version__,
             kernel_pid=os.getpid(),
             pids=tuple(linux_pids.of_node(node.folder)),
-            cores=os.cpu_count() or 1,
+            cores=node.cores,
             user=user_of(os.geteuid()),
             privileged=os.geteuid() == 0,
             address=node.address,
+            addresses=node.addresses.all,
             store="here" if runfiles.read(node.folder.run / "store.json") else node.system.engine,
             lease_ms=node.leasing.left_ms(),
             namespaces=node.trees.namespaces,
@@ -109,13 +112,12 @@ class NodeOperations:
             reason,
             record.memory_bytes,
             record.devices,
+            record.addresses,
         )
 
     async def links(self, caller: Caller, call: Call) -> object:
         """The links of this node."""
-        return tuple(
-            LinkView(link.peer, link.up, link.via, link.rtt_ms, link.reason) for link in sorted(self._node.links.statistics(), key=lambda s: s.peer)
-        )
+        return tuple(LinkView(*link) for link in sorted(self._node.links.statistics(), key=lambda s: s.peer))
 
     async def status(self, caller: Caller, call: Call) -> object:
         """The system at a glance, with warnings that say what to type."""
@@ -161,6 +163,13 @@ class NodeOperations:
     async def leave(self, caller: Caller, call: Call) -> object:
         """Leave the system for good."""
         return await self._stop(caller, call, self._node.stopping.leave)
+
+    async def remove(self, caller: Caller, call: Call) -> object:
+        """Take a node that is lost out of the system for good."""
+        if not caller.privileged:
+            raise Denied("only the system's owner may remove nodes")
+        await remove_node(self._node, call.decode(RemoveNode).name)
+        return Empty()
 
     async def _stop(self, caller: Caller, call: Call, how: Callable[[Leave], Awaitable[None]]) -> object:
         if not caller.privileged:

@@ -1,24 +1,35 @@
-"""The kernel's operation `node.usage`: what the machine and its processes use now, for the price of one request (decision 0017)."""
+"""The kernel's operations `node.usage`, what the machine and its processes use now for the price of one request, and `processes.usage`, what users have used.
+
+Decisions 0017 and 0018.
+"""
 
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from unios.core import sums
 from unios.core.processes import process_key
+from unios.errors import Unavailable
 from unios.kernel import node_usage
 from unios.kernel.callers import Caller
 from unios.kernel.clocks import boot_ms
-from unios.wire.operations import NodeUsage, ProcessUsage
+from unios.kernel.records import decode
+from unios.store.pages import every
+from unios.wire.operations import NodeUsage, ProcessUsage, UserUsage
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+ATTEMPTS_MAX = 10
+"""Old records are counted every few seconds, and reading takes far less."""
 SAMPLE_MS = 500
 """A percentage is of at least so long."""
 
 
 class UsageOperations:
-    """Serves `node.usage`."""
+    """Serves `node.usage` and `processes.usage`."""
 
     def __init__(self, node: "Node") -> None:
         self._node = node
@@ -40,6 +51,19 @@ class UsageOperations:
             load=now.load,
             processes=self._processes(),
         )
+
+    async def by_user(self, caller: Caller, call: Call) -> object:
+        """What each user's processes have used that have ended, those whose records are gone too."""
+        store = self._node.store
+        for _attempt in range(ATTEMPTS_MAX):
+            before, _revision = await every(store, sums.PREFIX)
+            records, _revision = await every(store, "/processes/")
+            after, _revision = await every(store, sums.PREFIX)
+            if before == after:  # else a record may have been counted and read, or neither
+                kept = {one.user: one for one in (msgspec.msgpack.decode(record.value, type=sums.UserSum) for record in after)}
+                found = sums.totals(kept, [decode(record) for record in records])
+                return tuple(UserUsage(one.user, one.processes, one.cpu_ms, one.memory_peak_bytes) for one in found)
+        raise Unavailable("old records are being counted; try again")
 
     def _percent(self, now: node_usage.Machine) -> float:
         if self._last is None or boot_ms() - self._last[0] >= SAMPLE_MS:
