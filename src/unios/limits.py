@@ -338,3 +338,7 @@ POLICY_DEADLINE_MS = 200
 """A foreign placement policy that has not answered by then is replaced by the default."""
 POLICY_START_MS = 5_000
 """The same for being loaded."""
+COMPLETE_MS = 250
+"""So long completion looks for pids and nodes; then it offers none."""
+COMPLETE_PIDS_MAX = 500
+"""Offered at a time; the newest."""
