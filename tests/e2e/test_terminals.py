@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.keyboard import Keyboard
-from tests.e2e.system import System, wait_for
+from tests.e2e.system import UNIOS, System, wait_for
+from tests.kernel.test_guard import NOBODY, runs_as
 
 BASH = ("bash", "--norc", "--noediting")
 
@@ -218,6 +220,23 @@ def test_a_session_is_frozen_with_its_process_and_hung_up_with_its_connection(wh
         wait_for(lambda: count.stat().st_size, lambda now: now > size, "it counts again")
         person.command.kill()
     wait_for(lambda: whole.unios("exec", "-T", str(pid), "ps", "-eo", "args").stdout, lambda said: b"while :" not in said, "the session is gone")
+    whole.unios("kill", "-9", str(pid))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not runs_as(NOBODY), reason="needs root, and a Python that others can run")
+def test_another_user_may_neither_watch_nor_type_nor_enter_nor_reach(whole: System) -> None:
+    pid = whole.run_detached("cat", options=("-t", "--on", "n2"))
+    other = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    for words in (("attach", str(pid)), ("exec", "-T", str(pid), "true"), ("logs", "--since", "1h", str(pid))):
+        done = subprocess.run([*other, UNIOS, *words], env=whole.env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        assert done.returncode == 77 and b"belongs to root" in done.stderr, (words, done)
+    with subprocess.Popen([*other, UNIOS, "forward", str(pid), "80:0"], env=whole.env, stdout=-1, stderr=-1) as command:
+        assert command.stdout is not None and command.stderr is not None
+        url = command.stdout.readline().split()[0].decode()
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
+            pytest.fail("it was answered")
+        assert b"belongs to root" in command.stderr.readline()
+        command.kill()
     whole.unios("kill", "-9", str(pid))
 
 

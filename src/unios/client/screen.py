@@ -24,6 +24,11 @@ class Screen:
     def __init__(self) -> None:
         self._modes = Modes()
 
+    @property
+    def other(self) -> bool:
+        """Whether the terminal's alternate screen is shown."""
+        return self._modes.other_screen
+
     def show(self, data: bytes) -> bytes:
         """Take notice of what is shown; return it."""
         self._modes.see(data)

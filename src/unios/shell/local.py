@@ -114,7 +114,8 @@ class LocalTerminal:
         self.raw_wanted = False
         if not self.gone and os.isatty(1):
             with contextlib.suppress(OSError, CallerError):
-                write(1, self.screen.undo())
+                below = b"\r\n" if self.left and not self.screen.other else b""  # not behind a prompt
+                write(1, self.screen.undo() + below)
         if self._saved is not None:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
