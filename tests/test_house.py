@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "unios"
 EVERYONE = {"errors", "ids", "limits", ""}
 MAY = {
     "core": {"core"},
-    "wire": {"wire"},
+    "wire": {"wire", "core"},
     "store": {"store", "wire", "core"},
     "kernel": {"kernel", "store", "core", "wire"},
     "client": {"client", "wire"},

@@ -28,6 +28,10 @@ FDS_MAX = 16
 REQUESTS_PER_PEER_MAX = 1_024
 STREAM_WINDOW_BYTES = 1024 * 1024
 SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+SEND_AHEAD_BYTES = 128 * 1024
+"""So much of a connection's queue is handed on ahead: to the transport, and by it to Linux. What is handed on cannot be overtaken by a signal."""
+SEQUENCE_TURNS_MAX = 32
+"""Each so many turns one goes to the sequence that has waited longest, however unimportant."""
 HELLO_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 LINK_RETRY_MS_MAX = 2_000
@@ -171,6 +175,27 @@ CLIENT_OUTPUT_RETRY_MS = 5_000
 CLIENT_EVENTS_AGAIN = 200
 """So many past events are asked for again after a break, to miss none; those seen are left out."""
 
+# machines
+USER_UNKNOWN_S = 10
+"""So long a node that does not know a user is not asked again for a process that waits; one that registers anew is asked at once."""
+STRANGERS_KEPT_MAX = 1_024
+"""Pairs of node and user that a service remembers for that; the oldest goes."""
+# resources
+DEVICES_REQUESTED_MAX = 16
+"""Requests of one process."""
+DEVICES_PER_PROCESS_MAX = 64
+"""Of one kind for one request."""
+
+# what a person sees
+TOP_PERIOD_MS = 1_000
+TOP_HISTORY = 60
+"""Samples that `unios top` keeps of each node: a minute; the oldest goes."""
+TOP_PATIENCE_MS = 800
+"""A node that has not said what it uses by then is shown without."""
+TOP_ORDERS_MAX = 16
+"""Keys that `unios top` has not carried out yet; over it the person is told to wait."""
+TOP_DETAILS_BYTES = 16 * 1024
+"""Of the end of each of a process's streams that its details show."""
 # terminals and sessions
 WINDOW_MAX = 10_000
 """Rows and columns of a terminal; larger ones are taken as that."""
@@ -194,4 +219,17 @@ FORWARD_BUFFER_BYTES = 256 * 1024
 TIME_INDEX_MS = 250
 """When output came is known to so much: one entry at most for each such time in which there was any."""
 TIME_INDEX_ENTRIES_MAX = 32_768
+"""At the bound every second entry goes."""
+TASKS_PER_TREE_MAX = 8_192
+"""Linux processes and threads of one tree unless more is asked for; over it fork fails in there with EAGAIN, and nowhere else."""
+TASKS_PER_NODE_SHARE = 0.75
+"""Of all pids of a machine, what the trees of a node may have together."""
+MEMORY_BYTES_MIN = 16 * 1024 * 1024
+"""Less is not set as a bound: the launcher alone takes some."""
+CPU_PERIOD_US = 100_000
+"""In which a cap of processor time is counted."""
 """At the bound entries that are near each other are joined: it becomes coarser."""
+DEVICES_LOOK_S = 5.0
+"""How often a node looks whether a device has come or gone."""
+DEVICES_LOCK_S = 5.0
+"""So long a start waits for another one that chooses devices on the same machine; then it is tried again later."""

@@ -355,3 +355,11 @@ def test_what_a_request_names() -> None:
     assert gate.names_process("/requests/a", b"400") == PROCESS
     assert gate.names_process("/requests/a", b"x") == ""
     assert gate.names_process("/nodes/a", b"400") == ""
+
+
+def test_nobody_who_passes_here_writes_what_users_have_used() -> None:
+    for member in (BOB, ANYBODY):
+        denied("/usage/bob", packed({"user": "bob"}), member=member)
+        with pytest.raises(Denied):
+            gate.check_delete(member, "/usage/bob", {}, prefix=False)
+    assert gate.may_read(BOB, "/usage/eve", packed({"user": "eve"}))

@@ -134,6 +134,10 @@ class Machine:
     def json(self, *words: str) -> Any:
         return json.loads(self.unios(*words, "--json").stdout)
 
+    def add_user(self, name: str, uid: int) -> None:
+        """Give the machine a user with a number of its own choice, a group of the same name, and a home."""
+        self.run("useradd", "--create-home", "--user-group", "--uid", str(uid), name)
+
     def pids(self) -> list[int]:
         """Return every process of the machine but its init, as the host numbers them."""
         inside = os.readlink(f"/proc/{self.pid}/ns/pid")

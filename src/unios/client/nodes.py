@@ -2,7 +2,7 @@
 
 from unios.client.connection import Connection
 from unios.limits import LEAVE_TIMEOUT_MS
-from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeView, SystemView, Token
+from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeUsage, NodeView, SystemView, Token
 
 
 def list_nodes(connection: Connection) -> tuple[NodeView, ...]:
@@ -14,6 +14,14 @@ def list_nodes(connection: Connection) -> tuple[NodeView, ...]:
 def info(connection: Connection) -> NodeInfo:
     """Return what the node at the other end is."""
     view: NodeInfo = connection.ask("node.info", Empty(), NodeInfo)
+    return view
+
+
+def usage(connection: Connection, node: str = "") -> NodeUsage:
+    """Return what a node's machine and its processes use now, at the cost of one request; without `node` that at the other end."""
+    if not node:
+        return connection.ask("node.usage", Empty(), NodeUsage)  # type: ignore[no-any-return]
+    view: NodeUsage = connection.persist(lambda: connection.channel().call("node.usage", Empty(), NodeUsage, node=node))
     return view
 
 

@@ -94,6 +94,22 @@ def follow(
             time.sleep(CLIENT_RETRY_MS / 1000)
 
 
+def abandon(connection: Connection, pid: int, *, timeout_s: float) -> None:
+    """Let go of output that nobody will read any more, so that a program that is ending is not held up by it. Waits for the end, at most so long.
+
+    Whoever reads with `hold` and vanishes is waited for; this takes the hold over, at the present end.
+    """
+    deadline = time.monotonic() + timeout_s
+    asked = connection.begin("processes.follow", Follow(pid, 0, -1, -1, True, True))
+    try:
+        while (left := deadline - time.monotonic()) > 0 and asked.next(Chunk, timeout_s=left) is not None:
+            pass
+    except UniosError:
+        pass  # it has ended, or cannot be reached: then the hold lapses by itself
+    finally:
+        asked.close()
+
+
 def settled(connection: Connection, pid: int) -> ProcessView:
     """Return the record once it is not pending: where the process runs now, or how it ended."""
     while True:

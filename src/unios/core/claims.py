@@ -88,6 +88,11 @@ def stopped(record: ProcessRecord) -> ProcessRecord:
     return msgspec.structs.replace(record, wanted="stopped")
 
 
+def reniced(record: ProcessRecord, nice: int) -> ProcessRecord:
+    """Its user gave it a nice value."""
+    return msgspec.structs.replace(record, nice=nice)
+
+
 def not_started(record: ProcessRecord, exit_code: int, reason: str, now_ms: int) -> ProcessRecord:
     """It cannot be started anywhere: 126 and 127 as a shell says it."""
     return _becomes(record, "failed", exit_code=exit_code, reason=reason, ended_ms=now_ms)

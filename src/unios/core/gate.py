@@ -10,6 +10,7 @@ rules:
   record there now, are such that it speaks for; a new one comes with its specification), /specs/<pid> (the same of its own user and of its process's),
   /requests/<id> (a new one only, that names a process of the same transaction), /next/pid (a pid). Each value has to be what its key promises: others
   decode it, and a record under a wrong key would stand for another process.
+- /usage/<user> is written by nobody who has to pass here: it is what users are judged by, and its tidying speaks for root.
 - **Deleting**: /alive, /ports, /events, /processes and /specs alike; one key at a time, never by prefix.
 - **Leases**: /alive and /ports are attached to a lease, and only to one that the member was granted over the gate; nothing else is.
 - A transaction writes in its `then` only: what its `otherwise` writes could not be tied to the records that were judged.

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, Placing, Queueing, Resources
+from unios.demands import PLACING, QUEUEING, RESOURCES, USAGE, Placing, Queueing, Resources, Usage
 
 State = Literal["pending", "running", "frozen", "migrating", "exited", "failed", "lost"]
 Restart = Literal["never", "on-loss", "on-failure", "always"]
@@ -82,6 +82,9 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    usage: Usage = USAGE
+    nice: int = 0
+    """The nice value that its user gave it last; a new incarnation begins with it."""
 
 
 def process_key(pid: int) -> str:

@@ -4,11 +4,11 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 
 | request | fields | answer |
 |---|---|---|
-| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition | init_pid, namespaces, freezer |
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |
-| info | | pid, namespaces, why_not, freezer, trees |
+| info | | pid, namespaces, why_not, freezer, place, groups, trees |
 
 Spawn answers when the program has been executed, or why it cannot be, and answers the same when it is asked the same again. Errors: program-not-found,
 program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. It may die at any moment: trees have inits of their own, and the next
@@ -25,7 +25,21 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from unios.kernel import cgroups, clone, descriptors, freezer, guarded, init_door, poller, program, runfiles, spares, trees_protocol
+from unios.kernel import (
+    cgroups,
+    clone,
+    descriptors,
+    freezer,
+    guarded,
+    hierarchies,
+    init_door,
+    poller,
+    program,
+    runfiles,
+    spares,
+    trees_protocol,
+    zygote,
+)
 from unios.kernel.guarded import Tree
 from unios.kernel.poller import Client
 from unios.kernel.watchman import Watchman
@@ -53,9 +67,10 @@ class Guard:
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
+        self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
         if not namespaces:
             clone.become_subreaper()
-        self._spares = spares.Spares(self.loop, folder, self._place, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
+        self._spares = spares.Spares(self.loop, folder, self._groups, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
         self._watch_signals()
         self._adopt_all()
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -133,6 +148,8 @@ class Guard:
             "namespaces": self._spares.namespaces,
             "why_not": self._spares.why_not,
             "freezer": self._place.version if self._place else "signals",
+            "groups": [list(one) for one in self._groups.hierarchies],
+            "place": list(self._place) if self._place else [],
             "trees": living,
         }
 
@@ -168,6 +185,9 @@ class Guard:
         if sum(tree.state in ("starting", "running") for tree in self._trees.values()) >= TREES_PER_NODE_MAX:
             raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
         tree = Tree(f"{self.folder}/trees/{pid}.{incarnation}", pid, incarnation)
+        tree.devices = [str(path) for path in fields.get("devices", ())]
+        if any(set(one.devices) & set(tree.devices) for one in self._trees.values() if one.pid != pid and one.state in ("starting", "running")):
+            raise program.Refused("unavailable", f"another process has {' or '.join(tree.devices)}")
         self._trees[pid, incarnation] = tree
         self._seen[pid] = incarnation
         older = [one for one in self._trees.values() if one.pid == pid and one.state == "running"]

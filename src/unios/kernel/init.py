@@ -11,7 +11,6 @@ process of the tree lives and its record, exit.json, is on disk or was at least 
 import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -20,7 +19,8 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from unios.core.fencing import DeadlineMoved, Freeze, Kill, Leash, LeashEvent, LeashOrder, Thaw, Tick, WakeAt
-from unios.kernel import clone, exit_notes, guarded, init_door, launcher, poller, program, trees_protocol
+from unios.kernel import bounds, clone, exit_notes, guarded, init_door, launcher, poller, program, trees_protocol
+from unios.kernel.accounting import Accounting
 from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
 from unios.kernel.lease_page import LeasePage
@@ -52,6 +52,7 @@ class Init:
         self._lay_file("tree.json", guarded.TREE_BYTES)
         self._notes = exit_notes.Sender(node_folder)
         freezer.prepare()
+        self.accounting = Accounting(freezer.bounds)
         self.poller = poller.Poller(self.look)
         self.followers = Followers(self.poller)
         self.sessions = Sessions(self)
@@ -110,6 +111,7 @@ class Init:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
         if job.lease and self._seen[1] != job.lease:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
+        self.freezer.bounds.apply(bounds.parse(job.bounds))
         if job.terminal[0]:
             job = self.job = self._make_terminal(job)
         elif job.stdin:
@@ -138,6 +140,8 @@ class Init:
         leash.on(DeadlineMoved(*self._lease.read()))
         leash.on(Tick(0))
         self.freezer.holds_only(self._launched.pid)
+        self.accounting.close(killed=False)
+        self.freezer.bounds.rest()
         trees_protocol.encode({"event": "exit", "at_ms": time.time_ns() // 1_000_000, **self.ends()})
         self.followers.tell_growth(self.ends())
         self.poller.after(0, lambda: None)
@@ -376,13 +380,16 @@ class Init:
         """Return what exit.json says; the program must have ended."""
         assert self.leash is not None and self.status is not None
         number = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+        told = self.leash.killed or self.told_to_end
+        used = self.accounting.close(killed=number == signal.SIGKILL and not told)
         return {
             "code": 128 + number if number else os.WEXITSTATUS(self.status),
             "signal": number or None,
             "core": bool(number) and os.WCOREDUMP(self.status),
             "at_ms": time.time_ns() // 1_000_000,
-            "reason": self.leash.killed or self.told_to_end or (f"output was cut: {self._disk_full()}" if self._disk_full() else ""),
+            "reason": told or used["exhausted"] or (f"output was cut: {self._disk_full()}" if self._disk_full() else ""),
             "fenced": bool(self.leash.killed),
+            **used,
             **self.ends(),
         }
 
@@ -430,15 +437,20 @@ class Init:
         from unios.kernel import freezer
 
         members = [one for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
-        tick, reaped = os.sysconf("SC_CLK_TCK"), resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
-            "cpu_ms": int(1000 * (sum(one.ticks for one in members) / tick + reaped.ru_utime + reaped.ru_stime)),
-            "rss_bytes": sum(one.pages for one in members) * resource.getpagesize(),
+            "cpu_ms": self.accounting.cpu_ms(sum(one.ticks for one in members)),
+            "rss_bytes": self.accounting.memory_bytes(sum(one.pages for one in members)),
             "processes": len(members),
             "state": self.state(),
             "disk": self._disk_full(),
             **self.ends(),
         }
+
+    def processes(self) -> list[int]:
+        """Return the living processes of the tree, without its launcher, as this namespace numbers them."""
+        from unios.kernel import freezer
+
+        return [one.pid for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
 
     def state(self) -> str:
         assert self.leash is not None

@@ -5,6 +5,7 @@
 | started | | ok once the program has been executed |
 | signal | number, all | ok; to the program, or with `all` to every process of the tree |
 | freeze, thaw | | settled: whether every process stands still now |
+| renice | nice, favour | changed; every thread of the tree; `favour`: whoever asks may lower nice values |
 | kill | reason | ok; the exit is told when the tree is dead |
 | confirm | incarnation, lease | state; counts only under the lease of that number |
 | supersede | incarnation | state |
@@ -49,6 +50,7 @@ class Door:
             "signal": self._signal,
             "freeze": self._freeze,
             "thaw": self._thaw,
+            "renice": self._renice,
             "kill": self._kill,
             "confirm": self._confirm,
             "supersede": self._supersede,
@@ -138,6 +140,7 @@ class Door:
         if self._init.status is not None:
             raise ProcessLookupError("the program has ended")
         if number == signal.SIGKILL:
+            self._init.accounting.killed_on_request = True
             self._init.freezer.kill()  # the program's end is the tree's; and a frozen group of version 1 does not die of the signal alone
         elif fields.get("all"):
             self._init.freezer.signal(number)
@@ -152,6 +155,16 @@ class Door:
     def _thaw(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
         self._init.tell_leash(UserThawed())
         return {"settled": self._init.freezer.settled(), "state": self._init.state()}
+
+    def _renice(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+        from unios.kernel import renicing
+
+        nice = int(fields["nice"])
+        if not renicing.NICE_MIN <= nice <= renicing.NICE_MAX:
+            raise ValueError(f"there is no nice value {nice}")
+        if self._init.status is not None:
+            raise ProcessLookupError("the program has ended")
+        return {"changed": renicing.renice(self._init.processes, nice, may_favour=bool(fields.get("favour")))}
 
     def _kill(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
         self._init.kill(str(fields.get("reason", "killed")))

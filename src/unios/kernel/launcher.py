@@ -42,7 +42,7 @@ def prepare(freezer: Freezer, stdio: Sequence[int], *, namespaces: bool) -> Laun
             mine.close()
             raise
         if pid == 0:
-            _be(theirs, stdio, None if joined else freezer, namespaces=namespaces)
+            _be(theirs, stdio, freezer, joined=joined, namespaces=namespaces)
     return Launched(pid, mine)
 
 
@@ -60,14 +60,13 @@ def _fork(freezer: Freezer) -> tuple[int, bool]:
     return os.fork(), False
 
 
-def _be(control: socket.socket, stdio: Sequence[int], freezer: Freezer | None, *, namespaces: bool) -> NoReturn:
+def _be(control: socket.socket, stdio: Sequence[int], freezer: Freezer, *, joined: bool, namespaces: bool) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not namespaces:
             clone.die_with_parent()  # where there is a namespace it dies with that
-        if freezer is not None:
-            freezer.join()
+        freezer.join(begun=joined)
         _arrange([control.fileno(), *stdio, _open_next_pid() if namespaces else control.fileno()])
         clone.name_process("unios-launcher")
         _Launcher(socket.socket(fileno=_CONTROL), namespaces=namespaces).run()

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from unios.core.nodes import may_speak_for
 from unios.core.routing import Attempt, Route, keeps_new
+from unios.core.sequences import ARRIVAL, PING
 from unios.errors import CallerError, Denied, ProtocolError, Unavailable, UniosError
 from unios.kernel.callers import Caller, account_of, user_of
 from unios.kernel.certificates import Identity, identity_of
@@ -24,6 +25,7 @@ from unios.wire.acceptor import Acceptor
 from unios.wire.operations import Empty, RelayTo
 from unios.wire.peer import Call, Peer, Stream
 from unios.wire.pipes import CallTransport, StreamTransport
+from unios.wire.running import become, in_sequence
 from unios.wire.ticks import delay, tick
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
@@ -110,7 +112,7 @@ class Links:
             sock.close()
             raise
         self.port = int(sock.getsockname()[1])
-        self._acceptor = Acceptor(sock, lambda taken: self._start(self._take_in(SocketTransport(taken), via="")))
+        self._acceptor = in_sequence(ARRIVAL, Acceptor, sock, lambda taken: self._start(self._take_in(SocketTransport(taken), via="")))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -348,6 +350,7 @@ class Links:
 
     async def _ping(self, name: str, link: Link) -> None:
         """Ask again and again; a peer that does not answer in time is let go."""
+        become(PING)
         while not link.peer.is_closed:
             started = asyncio.get_running_loop().time()
             try:
@@ -414,9 +417,9 @@ class Links:
         """Have `node` do it in the name of `user`; raises what it raised."""
         return await (await self._link(node)).peer.call(op, body, type_, user=user, timeout_ms=timeout_ms, hops=hops)
 
-    async def stream(self, node: str, op: str, body: object, *, user: str, hops: int = 0) -> Stream:
+    async def stream(self, node: str, op: str, body: object, *, user: str, hops: int = 0, sequence: int | None = None) -> Stream:
         """Like `call`, with many answers."""
-        return (await self._link(node)).peer.stream(op, body, user=user, hops=hops)
+        return (await self._link(node)).peer.stream(op, body, user=user, hops=hops, sequence=sequence)
 
     def statistics(self) -> list[LinkStatistics]:
         """Return one entry for each known node and each link."""

@@ -15,14 +15,17 @@ from typing import Any
 
 from unios import errors
 from unios.core import membership as members
+from unios.core import sequences
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
+from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import Unavailable, UniosError
-from unios.kernel import parts, system
+from unios.kernel import parts, sequencer, system
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.kernel.clocks import wall_ms
+from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
@@ -44,6 +47,7 @@ from unios.kernel.system import NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
+from unios.kernel.usage_operations import UsageOperations
 from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
@@ -52,6 +56,7 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
+from unios.wire.running import context_of, in_sequence
 from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
@@ -74,6 +79,7 @@ class Node:
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
+        self.devices = DeviceKeeping(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
         self.broker = Broker(self.name, self._port_closed)
@@ -121,6 +127,7 @@ class Node:
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
+        usages = UsageOperations(self)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -134,6 +141,7 @@ class Node:
             processes_freeze=processes.freeze,
             processes_thaw=processes.thaw,
             processes_stats=processes.stats,
+            processes_renice=processes.renice,
             processes_list=processes.list,
             processes_follow=processes.follow,
             processes_feed=processes.feed,
@@ -145,6 +153,8 @@ class Node:
             node_token=nodes.token,
             node_stop=nodes.stop,
             node_leave=nodes.leave,
+            node_usage=usages.usage,
+            processes_usage=usages.by_user,
         )
         terminals = TerminalOperations(self)
         self.dispatch.offer(
@@ -176,7 +186,7 @@ class Node:
         why = "no node of its machine is known"
         for name in self._store_nodes():
             try:
-                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user)
+                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user, sequence=sequences.STORE)
                 if not self._keeps_store(name):
                     stream.close()
                     why = f"{name} is no node that this one may take the store from"
@@ -351,24 +361,25 @@ class Node:
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._beat(beat))]
+            tasks = [group.create_task(self._beat(beat), context=context_of(BEAT))]
             self.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
-            door = Door(self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
-            work = (
-                self.links,
-                self.trees,
-                self.nodes,
-                self.alive,
-                self.processes,
-                self.port_records,
-                self.leasing,
-                self.reconciling,
-                self.part_events,
-            )
-            tasks += [group.create_task(part.run()) for part in work]
-            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]
+            door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
+            work: dict[Any, int] = {
+                self.links: LINK,
+                self.trees: EXIT,
+                self.nodes: sequences.STORE,
+                self.alive: sequences.STORE,
+                self.processes: sequences.STORE,
+                self.port_records: sequences.STORE,
+                self.leasing: LEASE,
+                self.reconciling: FENCE,
+                self.part_events: HOUSEKEEPING,
+                self.devices: HOUSEKEEPING,
+            }
+            tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
+            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
             await stop.wait()
             door.close()
             for task in tasks:
@@ -445,7 +456,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         await Node(folder).run(beat, stop)
 
     try:
-        asyncio.run(work())
+        sequencer.run(work())
     except* UniosError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):

@@ -61,6 +61,7 @@ class NodeOperations:
             namespaces=node.trees.namespaces,
             freezer=node.trees.freezer,
             services=tuple(node.parts()),
+            bounded=tuple(sorted(node.trees.bounded)),
         )
 
     async def list(self, caller: Caller, call: Call) -> object:

@@ -39,6 +39,8 @@ class Job(NamedTuple):
     """Rows and columns of the terminal it gets; 0 for none."""
     tty: str = ""
     """That terminal's path: the init has made it."""
+    bounds: dict[str, int] = {}
+    """What it may use other than the default, as kernel/bounds.py names it."""
 
 
 class Refused(Exception):
@@ -72,6 +74,7 @@ def parse(fields: dict[str, Any]) -> Job:
             lease=int(fields.get("lease", 0)),
             terminal=_window(fields.get("terminal", (0, 0))),
             tty=str(fields.get("tty", "")),
+            bounds={str(name): int(value) for name, value in fields.get("bounds", {}).items()},
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
@@ -102,6 +105,8 @@ def _check(job: Job) -> None:
     for name in job.limits:
         if not hasattr(resource, f"RLIMIT_{name.upper()}"):
             raise Refused("limits", f"there is no limit called {name!r}")
+    if any(not 0 <= value < 1 << 60 for value in job.bounds.values()):
+        raise Refused("caller", "a bound of memory, processor time or processes is negative or absurd")
     mine = os.geteuid()
     if mine not in (0, job.uid):
         raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")

@@ -11,6 +11,7 @@ from unios import __version__
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
+from unios.kernel.node_usage import machine
 from unios.kernel.ports import port_key
 from unios.limits import LEASE_TTL_MS
 from unios.store.model import Compare, Delete, Put, Transaction
@@ -79,6 +80,8 @@ class Registration:
                 cores=os.cpu_count() or 1,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
+                memory_bytes=machine().memory_bytes,
+                devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"

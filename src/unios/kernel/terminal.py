@@ -127,17 +127,17 @@ class TerminalOutput(OutputPump):
         if not self._resting:
             super().update()
 
-    def take(self, bytes_max: int) -> bytes:
+    def take(self, into: memoryview) -> int:
         """Read from the master; while nobody has the slave open Linux says EIO, which is no end: somebody may open it again."""
         try:
-            data = super().take(bytes_max)
+            count = super().take(into)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
             self._rest()
             raise BlockingIOError from None
-        self._modes.see(data)
-        return data
+        self._modes.see(bytes(into[:count]))
+        return count
 
     def _rest(self) -> None:
         if not self._resting:

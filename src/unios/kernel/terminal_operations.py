@@ -18,7 +18,8 @@ from unios.core.processes import ENDED, LIVE, ProcessRecord
 from unios.errors import CallerError, NotFound, Unavailable, UniosError
 from unios.kernel import spawning, terminal, time_index
 from unios.kernel.callers import Caller
-from unios.kernel.process_operations import CHUNK_BYTES, OutputStream, ProcessOperations
+from unios.kernel.output_stream import CHUNK_BYTES, OutputStream
+from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.session_peer import SessionPeer
 from unios.kernel.streams import StreamReader
 from unios.kernel.tree_peer import TreePeer

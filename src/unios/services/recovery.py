@@ -19,9 +19,10 @@ from unios.core.nodes import node_key
 from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key, spec_key
 from unios.errors import UniosError
 from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
+from unios.services import counting
 from unios.services.starter import Starter
 from unios.services.view import View
-from unios.store.model import Delete, Put, Transaction
+from unios.store.model import Put
 from unios.store.pages import every
 from unios.wire.home import NodeFolder
 from unios.wire.operations import EventView
@@ -161,7 +162,7 @@ class Recovery:
         await self._again(claims.claimed(record, self._best(record), why), modified, why, lost=node)
 
     def _best(self, record: ProcessRecord) -> str:
-        names = self._starter.order(record.user, record.pinned, {})
+        names = self._starter.order(record.user, record.pinned, self._starter.strangers.of(record.user))
         if not names:
             return ""
         self._starter.chose(names[0])
@@ -214,8 +215,7 @@ class Recovery:
         gone = {b"%d" % int(key.rpartition("/")[2]) for key in surplus if key.startswith("/processes/")}
         requests, _revision = await every(store, "/requests/")
         surplus += [record.key for record in requests if record.value in gone]
-        for start in range(0, len(surplus), 256):
-            await store.transact(Transaction(then=tuple(Delete(key) for key in surplus[start : start + 256])))
+        await counting.delete(store, surplus, self._view.processes.values)
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

@@ -27,6 +27,7 @@ from unios.errors import (
     UniosError,
 )
 from unios.limits import SPAWN_TIMEOUT_MS
+from unios.services.strangers import Strangers, may_be_elsewhere
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.operations import Spawn, Spawned
@@ -56,6 +57,7 @@ class Starter:
         self._view = view
         self._wall_ms = wall_ms
         self._recent: deque[tuple[float, str]] = deque()
+        self.strangers = Strangers(view.lease_of)
 
     def chose(self, node: str) -> None:
         """Remember a choice until the mirror shows it: of several processes placed at once not all go to the same node."""
@@ -118,7 +120,12 @@ class Starter:
             self.chose(names[0])
 
     async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:
-        """No node can run it: say why, with the exit code that a shell would give."""
+        """No node can run it: say why, with the exit code that a shell would give. One whose user may be on a machine that is away waits for that."""
+        self.strangers.told(record.user, tried)
+        if may_be_elsewhere(record.incarnation, tried, list(self._view.nodes.values.values()), {each.name for each in self._view.candidates()}):
+            waits = claims.placed(record, "", _summary(tried))
+            await self.replace(waits, modified)
+            return Tried(waits, False)
         runnable = [error for error in tried.values() if isinstance(error, ProgramNotRunnable)]
         worst = runnable[0] if runnable else next(iter(tried.values()))
         text = _summary(tried)

@@ -26,6 +26,7 @@ _CLONE_NEWPID = 0x20000000
 _FREE_BYTES_MIN = 1 << 30
 _FSYNC_MS_MAX = 20.0
 _FSYNCS = 15
+_BOUNDED = ("memory", "pids", "cpu")
 _FILES_MIN = 1_024
 _REMOTE = {"nfs", "nfs4", "cifs", "9p", "fuse.sshfs", "ceph"}
 
@@ -112,6 +113,31 @@ def freezer(_home: Path) -> Finding:
     )
 
 
+def bounds(_home: Path) -> Finding:
+    """Say which of memory, pids and cpu can be bounded here: what a node that starts now would find."""
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    found = set()
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _source, top, kind, options, *_rest = line.split()
+        if kind == "cgroup":
+            mine = top if os.geteuid() == 0 else next((top + own[name] for name in own if set(name.split(",")) & set(options.split(","))), top)
+            found |= {f"{one} (v1)" for one in _BOUNDED if one in options.split(",") and os.access(mine, os.W_OK)}
+        elif kind == "cgroup2":
+            mine = top if os.geteuid() == 0 else top + own.get("", "")
+            control = Path(mine, "cgroup.controllers")
+            found |= {f"{one} (v2)" for one in _BOUNDED if os.access(mine, os.W_OK) and control.exists() and one in control.read_text().split()}
+    lacking = [kind for kind in _BOUNDED if not any(one.startswith(kind) for one in found)]
+    text = ", ".join(sorted(found)) or "nothing"
+    if not lacking:
+        return Finding("bounds", text)
+    return Finding(
+        "bounds",
+        text,
+        f"no bound of {', '.join(lacking)}: what a process asks for is set aside but not enforced, and one that forks on and on can fill the machine",
+        "run as root, or give this user a cgroup with these controllers: systemd-run --user --scope -p Delegate=yes unios up",
+    )
+
+
 def pids(_home: Path) -> Finding:
     limit = int(Path("/proc/sys/kernel/pid_max").read_text())
     if limit > PID_MAX:
@@ -176,7 +202,7 @@ def clock(_home: Path) -> Finding:
     return Finding("clock", time.strftime("%Y-%m-%d %H:%M:%S %Z"))
 
 
-CHECKS: tuple[Callable[[Path], Finding], ...] = (python, proc, namespaces, freezer, pids, files, disk, file_system, fsync, clock)
+CHECKS: tuple[Callable[[Path], Finding], ...] = (python, proc, namespaces, freezer, bounds, pids, files, disk, file_system, fsync, clock)
 
 
 def _there(folder: Path) -> Path:
@@ -195,7 +221,7 @@ def _of_nodes(session: Session) -> Iterator[Finding]:
             except UniosError as error:
                 yield Finding(f"node {name}", str(error), "it does nothing", "unios up, and look into its log folder", bool(session.node))
                 continue
-        parts = f"freezer {view.freezer}, namespaces {'work' if view.namespaces else 'refused'}, store {view.store}"
+        parts = f"freezer {view.freezer}, bounds {', '.join(view.bounded) or 'nothing'}, namespaces {'work' if view.namespaces else 'refused'}, store {view.store}"
         ill = [f"{part.name} is {part.state}: {part.reason}" for part in view.services if part.state != "running"]
         if view.lease_ms < 0:
             ill.append("it is cut off from the store: its processes are frozen")

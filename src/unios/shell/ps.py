@@ -6,15 +6,33 @@ from unios.shell.table import age, table
 from unios.shell.words import Given, Option, Word
 from unios.wire.operations import ProcessView
 
+HEAD = ("PID", "STATE", "NODE", "USER", "AGE", "COMMAND")
+
 
 def ps(session: Session, given: Given) -> int:
     views = processes.list_processes(session.connection, ended=given.flag("every"))
     if session.json:
         session.print_json([describe(view) for view in views])
+    elif given.flag("usage"):
+        session.print_table(table((*HEAD[:-1], "CPU", "MEMORY", "ASKED", HEAD[-1]), _with_usage(session, views)))
     else:
-        head = ("PID", "STATE", "NODE", "USER", "AGE", "COMMAND")
-        session.print_table(table(head, [_row(view) for view in views]))
+        session.print_table(table(HEAD, [_row(view) for view in views]))
     return 0
+
+
+def _with_usage(session: Session, views: tuple[ProcessView, ...]) -> list[tuple[object, ...]]:
+    """Return the rows with what each has used; memory is what it uses now, of one that has ended the most that it did."""
+    from unios.shell.usage import of_nodes, seconds, size
+
+    live = {process.pid: process for seen in of_nodes(session) for process in seen.processes}
+    rows = []
+    for view in views:
+        now = live.get(view.pid)
+        cpu = view.usage.cpu_ms + (now.cpu_ms if now is not None and now.incarnation == view.incarnation and view.state not in processes.ENDED else 0)
+        memory = now.memory_bytes if now is not None else view.usage.memory_peak_bytes
+        *first, last = _row(view)
+        rows.append((*first, seconds(cpu), size(memory), size(view.resources.memory_bytes), last))
+    return rows
 
 
 def describe(view: ProcessView) -> dict[str, object]:
@@ -47,6 +65,7 @@ WORDS = {
     "ps": Word(
         ps,
         Option("every", "-a", "--all", text="Those that have ended too."),
+        Option("usage", "--usage", text="With processor time and memory: used now, at most if it has ended, and asked for."),
         text="List the processes of the system: from any node, the same.",
     )
 }

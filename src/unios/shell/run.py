@@ -4,22 +4,26 @@ Exit codes: the program's; 128 + n if signal n ended it; 127 not found, 126 not 
 """
 
 import os
+import pwd
 import signal
 import stat
 
 from unios.client import processes
 from unios.client.feed import Feeder
-from unios.client.output import Anew, follow
+from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell.forward import Forwarder
 from unios.shell.ps import describe
+from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
 
 FAILED = 125
 BROKEN_PIPE = 141
+ABANDON_S = 2.0
+"""So long a `run` whose reader is gone waits for the program to end of SIGPIPE."""
 
 
 def run(session: Session, given: Given) -> int:
@@ -81,6 +85,7 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
             _stream(session, submitted, quiet=quiet)
         except BrokenPipeError:
             forwarder.pass_on(signal.SIGPIPE, tree=True)
+            abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
             return BROKEN_PIPE
         except Unavailable as error:
             session.note(str(error))
@@ -110,7 +115,7 @@ def _ending(session: Session, view: ProcessView, feeder: Feeder | None) -> int:
         import msgspec
 
         write(2, msgspec.json.encode(describe(view)) + b"\n")
-    elif view.state != "exited" and view.reason:
+    elif view.reason:
         session.note(view.reason)
     if view.exit_code is None:
         return FAILED
@@ -144,11 +149,12 @@ def program(given: Given, *, stdin: bool) -> Program:
         restarts_max=given.number("restarts_max", 10),
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
+        resources=resources(given),
     )
 
 
 def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
-    environment = {} if given.flag("clear_env") else dict(os.environb)
+    environment = {} if given.flag("clear_env") else _without_account(dict(os.environb))
     for text in given.many("env"):
         name, equals, value = os.fsencode(text).partition(b"=")
         if not name:
@@ -158,6 +164,16 @@ def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
         elif name in os.environb:
             environment[name] = os.environb[name]
     return tuple(environment.items())
+
+
+def _without_account(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what merely says who the caller is here: the node says who the program's user is there. What was set otherwise goes along."""
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return environment
+    own = {b"HOME": account.pw_dir, b"USER": account.pw_name, b"LOGNAME": account.pw_name}
+    return {name: value for name, value in environment.items() if name not in own or os.fsdecode(value) != own[name]}
 
 
 def _cwd(text: str) -> bytes:
@@ -233,6 +249,7 @@ WORDS = {
             text="What happens to it on a node that is cut off [default: replace].",
         ),
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
+        *OPTIONS,
         argument="PROGRAM [ARGUMENT]...",
         least=1,
         rest=True,

@@ -120,14 +120,18 @@ INDEX: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a program somewhere in the system."),
     "ps": ("ps", "List the processes."),
     "kill": ("signals", "Send a signal to processes."),
+    "top": ("top", "Show nodes and processes live, and act on them with keys."),
     "wait": ("signals", "Wait until processes have ended."),
     "freeze": ("signals", "Stop processes where they stand."),
     "thaw": ("signals", "Let frozen processes go on."),
+    "renice": ("renice", "Give processes more or less of the processor."),
     "logs": ("logs", "Show what a process has written."),
     "attach": ("attach", "Be at the terminal of a process, from any node."),
     "exec": ("exec", "Open a program, or a shell, inside a process."),
     "forward": ("forwarding", "Make a TCP port of a process reachable here."),
     "events": ("events", "Show what happened in the system."),
+    "usage": ("usage", "Show what each user's processes have used."),
+    "devices": ("devices", "List the devices of all nodes."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
 }
 

@@ -13,9 +13,11 @@ from typing import Final
 import msgspec
 
 from unios.errors import ProtocolError
+from unios.wire.frames import frame
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
+LARGE_BODY_BYTES: Final = 4 * 1024
 ITEM_COST: Final = 64
 """What each item counts against the window beside its own bytes: an empty one takes room too."""
 
@@ -90,7 +92,26 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(payload: bytes) -> Message:
+def framed(message: Message) -> bytes:
+    """Return a message as a frame; a large body is copied once."""
+    if isinstance(message, Reply | Item):
+        body = memoryview(message.body)
+        if len(body) > LARGE_BODY_BYTES:
+            return frame(*_around(message, body))
+    return frame(_encoder.encode(message))
+
+
+def _around(message: Reply | Item, body: memoryview) -> tuple[bytes, memoryview, bytes]:
+    """Return the message in three pieces, of which the body is one: as the encoder would write it."""
+    kind, more = (b"\xa5reply", message.more) if isinstance(message, Reply) else (b"\xa4item", False)
+    descriptors = message.descriptors if isinstance(message, Reply) else 0
+    end = message.end if isinstance(message, Item) else False
+    fields = 3 + bool(more) + bool(descriptors) + bool(end)
+    tail = (b"\xa4more\xc3" if more else b"") + (b"\xabdescriptors" + _encoder.encode(descriptors) if descriptors else b"")
+    return b"%c\xa4type%b\xa2id%b\xa4body" % (0x80 | fields, kind, _encoder.encode(message.id)), body, tail + (b"\xa3end\xc3" if end else b"")
+
+
+def decode(payload: bytes | bytearray) -> Message:
     """Return the message in a frame; ProtocolError if it is none."""
     try:
         return _decoder.decode(payload)
@@ -99,7 +120,9 @@ def decode(payload: bytes) -> Message:
 
 
 def pack(body: object) -> msgspec.Raw:
-    """Return a body for a message."""
+    """Return a body for a message; one that is packed already as it is."""
+    if isinstance(body, msgspec.Raw):
+        return body
     return msgspec.Raw(_encoder.encode(body))
 
 

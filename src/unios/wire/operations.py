@@ -6,7 +6,7 @@ another node through this one; the answer is the same. argv, env and paths are b
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, Device, Placing, Queueing, Resources
+from unios.demands import PLACING, QUEUEING, RESOURCES, USAGE, Device, Placing, Queueing, Resources, Usage
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -140,6 +140,13 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     tree: bool = False
 
 
+class Renice(msgspec.Struct, frozen=True):
+    """processes.renice -> Empty. The nice value of every Linux process of the tree, -20 (favoured) to 19."""
+
+    pid: int
+    nice: int
+
+
 class OfProcess(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.wait -> ProcessView, processes.freeze, .thaw -> Empty, .stats -> ProcessStats.
 
@@ -178,12 +185,24 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    usage: Usage = USAGE
+    nice: int = 0
 
 
 class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.list -> tuple[ProcessView, ...] sorted by pid; linearizable. `ended`: those that have ended too."""
 
     ended: bool = False
+
+
+class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.usage -> tuple[UserUsage, ...]: what all processes of a user have used that have ended, sorted by user; all that ever ran."""
+
+    user: str
+    processes: int = 0
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+    """Of the largest one."""
 
 
 class Follow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -333,6 +352,8 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     namespaces: bool
     freezer: str
     services: tuple["ServiceView", ...] = ()
+    bounded: tuple[str, ...] = ()
+    """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -361,6 +382,38 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     memory_bytes: int = 0
     devices: tuple[Device, ...] = ()
+
+
+class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process that lives uses now. Counts begin with its incarnation."""
+
+    pid: int
+    incarnation: int
+    user: str
+    state: str
+    cpu_ms: int = 0
+    memory_bytes: int = 0
+    """Without what Linux only keeps because there is room, such as files that were read."""
+    linux_processes: int = 0
+
+
+class NodeUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.usage -> NodeUsage, of the node asked: what its machine and its processes use now. Counts only rise: two answers show what came between."""
+
+    node: str
+    at_ms: int
+    """CLOCK_BOOTTIME of its machine: to be compared with another answer of the same node only."""
+    cores: int
+    cpu_busy_ms: int
+    """Of all cores of the machine together, whoever used them."""
+    cpu_percent: float
+    """Of all cores, since an earlier answer to whomever, or since the machine's start: a first figure for who has asked only once."""
+    memory_bytes: int
+    memory_used_bytes: int
+    """What nobody could get without taking it from a process."""
+    load: tuple[float, float, float]
+    processes: tuple[ProcessUsage, ...] = ()
+    """Those whose trees live here, by pid."""
 
 
 class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
