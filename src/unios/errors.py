@@ -62,6 +62,12 @@ class Unavailable(UniosError):
     exit_code = 75
 
 
+class NoRoom(Unavailable):
+    """The node has set aside all that it has: the process waits in the queue again."""
+
+    code = "no-room"
+
+
 class OutcomeUnknown(UniosError):
     """It may or may not have been done: retry only what is idempotent."""
 
@@ -112,6 +118,7 @@ _CLASSES: tuple[type[UniosError], ...] = (
     ProgramNotFound,
     ProgramNotRunnable,
     Unavailable,
+    NoRoom,
     OutcomeUnknown,
     PeerRestarted,
     Compacted,

@@ -43,14 +43,15 @@ def submit(connection: Connection, program: Program) -> Submitted:
     request = Submit(program, os.urandom(16).hex())
 
     def attempt() -> Submitted:
-        placement = connection.service("placement", lambda: _placement(connection))
+        placement = connection.service("placement", lambda: placement_of(connection))
         submitted: Submitted = placement.call("submit", request, Submitted, timeout_s=SUBMIT_TIMEOUT_MS / 1000)
         return submitted
 
     return connection.persist(attempt)
 
 
-def _placement(connection: Connection) -> Channel:
+def placement_of(connection: Connection) -> Channel:
+    """Return a channel to the placement service. Raises Unavailable."""
     try:
         return ports.connect(connection, "placement", wait_ms=SUBMIT_WAIT_MS)
     except NotFound as error:

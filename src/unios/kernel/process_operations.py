@@ -16,13 +16,27 @@ from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key
 from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.kernel import spawning
 from unios.kernel.callers import Caller
+from unios.kernel.carrying import hand_out
 from unios.kernel.output_stream import OutputStream
 from unios.kernel.records import decode
 from unios.kernel.renicing import NICE_MAX, NICE_MIN
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.store.pages import every
-from unios.wire.operations import Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Renice, Signal, Spawn, Spawned
+from unios.wire.carries import OfResults, Results
+from unios.wire.operations import (
+    Empty,
+    Feed,
+    Follow,
+    ListProcesses,
+    OfProcess,
+    ProcessStats,
+    ProcessView,
+    Renice,
+    Signal,
+    Spawn,
+    Spawned,
+)
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
@@ -58,6 +72,8 @@ def view(record: ProcessRecord) -> ProcessView:
         record.placing,
         record.usage,
         nice=record.nice,
+        carried=bool(record.carried),
+        why=record.why,
     )
 
 
@@ -100,6 +116,11 @@ class ProcessOperations:
             return view(values[key])
         except TimeoutError:
             return view((await self._node.records.read(body.pid))[0])
+
+    async def results(self, caller: Caller, call: Call) -> object:
+        """What a process took along and what was collected of it; linearizable."""
+        record, carry = await hand_out(self._node, call.decode(OfResults).pid, lambda record: self._check(caller, record))
+        return Results(carry, record.user, record.state, record.results, record.reason)
 
     # at the process's node
 

@@ -132,8 +132,8 @@ def rehearse() -> None:
         find(parse(frame.fields or {}))
 
 
-def become(job: Job, stdio: Sequence[int], ignored: list[int], report: int, *, die_with_parent: bool) -> NoReturn:
-    """Turn this child into the program, or write code and sentence as two lines to `report` and exit. `ignored`: signals that its parent ignores."""
+def become(job: Job, stdio: Sequence[int], report: int, *, die_with_parent: bool) -> NoReturn:
+    """Turn this child into the program, or write code and sentence as two lines to `report` and exit."""
     try:
         os.setsid()
         for descriptor, source in enumerate(stdio if not job.tty else [os.open(job.tty, os.O_RDWR)] * 3):  # so opened it becomes the session's
@@ -143,8 +143,9 @@ def become(job: Job, stdio: Sequence[int], ignored: list[int], report: int, *, d
         if die_with_parent:
             clone.die_with_parent()
         path = find(job)
-        for number in ignored:  # what is handled becomes the default by itself
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals():  # what is handled becomes the default by itself
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _execute(path, job)
     except Refused as refused:

@@ -77,9 +77,8 @@ class Sessions:
         try:
             signal.set_wakeup_fd(-1)
             self._init.freezer.join(begun=False)
-            ignored = [int(number) for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
             tty = os.ttyname(stdio[0]) if job.terminal[0] else ""
-            program.become(job._replace(tty=tty), stdio, ignored, report, die_with_parent=not self._init.namespaces)
+            program.become(job._replace(tty=tty), stdio, report, die_with_parent=not self._init.namespaces)
         except OSError as error:
             os.write(report, f"unavailable\nit could not join the tree: {error.strerror}".encode())
         finally:

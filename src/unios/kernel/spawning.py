@@ -73,6 +73,7 @@ def _started(node: "Node", key: tuple[int, int], done: asyncio.Task[None]) -> No
     node.starts.tasks.pop(key, None)
     if done.cancelled() or done.exception() is not None:  # which is told to whoever waits; nobody need wait
         node.recorder.forget(*key)
+        node.admission.give_back(*key)
 
 
 async def settled(node: "Node", pid: int, incarnation: int) -> None:
@@ -101,8 +102,15 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
         raise Unavailable(f"process {pid} was ended before it began")
     if node.leasing.left_ms() <= 0:
         raise Unavailable(f"the lease of {node.name} has ended: it starts nothing until it is renewed")
+    if spec.user != record.user:
+        raise Denied(f"process {pid} of {record.user} may not run what {spec.user} has specified")
+    await node.admission.admit(record)
     async with node.devices.given(record) as devices:
-        tree = await node.trees.spawn({**job_of(node, record, spec, devices), "lease": lease}, SPAWN_TIMEOUT_MS)
+        job = job_of(node, record, spec, devices)
+        if spec.carry.manifest:
+            await node.carrying.lay_out(record, spec, job)
+        tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)
+    node.carrying.begun(record, spec)
     if record.wanted == "frozen":
         with contextlib.suppress(Unavailable):
             await node.trees.init(pid, incarnation).ask("freeze")
@@ -136,6 +144,8 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
             **node.devices.environment(devices),
         }
     )
+    if record.queueing.array:
+        env.update({b"UNIOS_ARRAY": b"%d" % record.queueing.array, b"UNIOS_ARRAY_INDEX": b"%d" % record.queueing.index})
     return {
         "pid": record.pid,
         "incarnation": record.incarnation,
@@ -258,6 +268,7 @@ class Recorder:
         if fields.get("lost"):
             await node.reconciling.gone(pid, incarnation, str(fields.get("reason", "")))
             return
+        found = await node.carrying.collect(pid, incarnation)  # before the end is told: who hears of it finds the results
 
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state not in LIVE:
@@ -266,8 +277,10 @@ class Recorder:
                 error = to_error(str(fields.get("error", "")), str(fields.get("text", "")))
                 code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
                 return claims.not_started(record, code, str(error), node.wall_ms())
-            over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
-            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields))
+            told = str(fields.get("reason", "")) or claims.why_stopped(record)
+            reason = "; ".join(filter(None, (told, found.note)))
+            over = claims.ended(record, int(fields["code"]), fields.get("signal"), reason, node.wall_ms())
+            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields), results=found.results)
 
         how = (
             f"ended of signal {fields['signal']}"
@@ -281,6 +294,7 @@ class Recorder:
         else:
             event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
         await self._change(pid, incarnation, change, event)
+        await node.carrying.done(pid, incarnation, found)
 
     async def drain(self) -> None:
         """Wait until everything that is known has been written."""

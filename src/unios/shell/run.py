@@ -7,18 +7,21 @@ import os
 import pwd
 import signal
 import stat
+from typing import TYPE_CHECKING
 
 from unios.client import processes
-from unios.client.feed import Feeder
 from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
+from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
-from unios.shell.ps import describe
 from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
+
+if TYPE_CHECKING:
+    from unios.client.feed import Feeder
 
 FAILED = 125
 BROKEN_PIPE = 141
@@ -29,18 +32,28 @@ ABANDON_S = 2.0
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
     if given.flag("terminal"):
+        if given.text("array") or given.text("batch"):
+            raise Misused("-t gives one program a terminal: leave out --array and --batch")
         return _in_terminal(session, given, detached=detached)
     stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
+    if not given.arguments and not given.text("batch"):
+        raise Misused("no program was named")
     wanted = program(given, stdin=stdin)
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
+        if given.text("array") or given.text("batch"):
+            from unios.shell import batches
+
+            return batches.run(session, given, wanted)
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
-        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
+        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused) else FAILED
 
 
 def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
@@ -49,12 +62,16 @@ def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
 
     attach.detach_keys(given)  # a mistake in them is told before anything runs
     wanted = terminals.described(program(given, stdin=True))
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
         submitted = processes.submit(session.connection, wanted)
         if detached:
             return _detached(session, submitted)
         _explain(session, submitted)
-        return attach.stay(session, submitted, given)
+        code = attach.stay(session, submitted, given)
+        carry.give_if_ended(session, wanted, submitted.pid)
+        return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
@@ -71,7 +88,7 @@ def _detached(session: Session, submitted: Submitted) -> int:
 
 def _explain(session: Session, submitted: Submitted) -> None:
     if submitted.state == "pending" and submitted.reason and not session.json:
-        session.note(f"{submitted.pid} waits: {submitted.reason}")
+        session.note(f"{submitted.pid} is pending: {submitted.reason}")
 
 
 def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
@@ -80,7 +97,7 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
         forwarder.begin(submitted.pid)
         if not quiet:
             _explain(session, submitted)
-        feeder = Feeder(session.connection.again(), submitted.pid, 0) if wanted.stdin else None
+        feeder = _feed(session, submitted) if wanted.stdin else None
         try:
             _stream(session, submitted, quiet=quiet)
         except BrokenPipeError:
@@ -90,7 +107,15 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
         except Unavailable as error:
             session.note(str(error))
         view = processes.wait(session.connection, submitted.pid)
-    return _ending(session, view, feeder)
+    code = _ending(session, view, feeder)
+    carry.give(session, wanted, submitted.pid)
+    return code
+
+
+def _feed(session: Session, submitted: Submitted) -> "Feeder":
+    from unios.client.feed import Feeder  # with threads, that most commands do without
+
+    return Feeder(session.connection.again(), submitted.pid, 0)
 
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
@@ -110,9 +135,11 @@ def show(session: Session, chunk: Chunk) -> None:
     write(1 if chunk.stream == "out" else 2, chunk.data)
 
 
-def _ending(session: Session, view: ProcessView, feeder: Feeder | None) -> int:
+def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int:
     if session.json:
         import msgspec
+
+        from unios.shell.ps import describe
 
         write(2, msgspec.json.encode(describe(view)) + b"\n")
     elif view.reason:
@@ -150,6 +177,8 @@ def program(given: Given, *, stdin: bool) -> Program:
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
         resources=resources(given),
+        queueing=demands.queueing(given),
+        placing=demands.placing(given),
     )
 
 
@@ -248,10 +277,17 @@ WORDS = {
             choices=("replace", "stop", "keep"),
             text="What happens to it on a node that is cut off [default: replace].",
         ),
+        *carry.OPTIONS,
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
         *OPTIONS,
+        *demands.OPTIONS,
+        Option(
+            "array", "--array", metavar="FIRST-LAST[%N]", text="Queue it once for each index, N at a time; it finds its own in UNIOS_ARRAY_INDEX."
+        ),
+        Option(
+            "batch", "--batch", metavar="FILE", text="Queue each line of FILE (- for stdin) as a command line, after PROGRAM [ARGUMENT]... if given."
+        ),
         argument="PROGRAM [ARGUMENT]...",
-        least=1,
         rest=True,
         text="Run a program somewhere in the system, as if it ran here: its output, signals and exit code are passed on.",
     )

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from unios import __version__
 from unios.errors import ProtocolError
 from unios.wire.frames import frame
 
@@ -126,12 +127,17 @@ def pack(body: object) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(body))
 
 
+class VersionsApart(ProtocolError):
+    """The two sides have no version of the protocol in common: only a person can mend it."""
+
+
 def agree(theirs: Hello) -> int:
-    """Return the newest protocol version that both sides speak; ProtocolError if there is none."""
+    """Return the newest protocol version that both sides speak; VersionsApart if there is none."""
     version = min(PROTOCOL_MAX, theirs.protocol_max)
     if version < max(PROTOCOL_MIN, theirs.protocol_min):
-        raise ProtocolError(
-            f"the peer speaks protocol {theirs.protocol_min} to {theirs.protocol_max}, this side {PROTOCOL_MIN} to "
-            f"{PROTOCOL_MAX}: upgrade the older of the two"
+        who, release = theirs.facts.get("node", "the peer")[:80], theirs.facts.get("version", "")[:40]
+        raise VersionsApart(
+            f"{who} speaks protocol {theirs.protocol_min} to {theirs.protocol_max}{f' (unios {release})' if release else ''}, this side {PROTOCOL_MIN} to "
+            f"{PROTOCOL_MAX} (unios {__version__}): upgrade the older of the two, which is {who if theirs.protocol_max < PROTOCOL_MIN else 'this side'}"
         )
     return version

@@ -6,7 +6,7 @@ another node through this one; the answer is the same. argv, env and paths are b
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, USAGE, Device, Placing, Queueing, Resources, Usage
+from unios.demands import CARRY, PLACING, QUEUEING, RESOURCES, USAGE, Carry, Device, Placing, Queueing, Resources, Usage
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -72,6 +72,12 @@ class RelayTo(msgspec.Struct, frozen=True):
     to: str
 
 
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """links.ping -> Pong. `wall_ms`: the wall clock of who was asked; 0 from one who does not say."""
+
+    wall_ms: int = 0
+
+
 # joining: the only thing that a stranger may ask
 
 
@@ -79,10 +85,29 @@ class JoinHello(msgspec.Struct, frozen=True):
     """join.hello -> JoinGreeting."""
 
 
-class JoinGreeting(msgspec.Struct, frozen=True):
-    """The authority's certificate, PEM: the joiner compares it with its token before it says more."""
+class JoinGreeting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The authority's certificate, PEM: the joiner compares it with its token before it says more. And what it may compare itself with."""
 
     authority: bytes
+    version: str = ""
+    wall_ms: int = 0
+    probes: bool = False
+    """join.probe is served."""
+
+
+class JoinProbe(msgspec.Struct, frozen=True):
+    """join.probe -> JoinProbed: can the joiner be reached at these addresses? Whoever answers there says `nonce`. `secret` is the token's."""
+
+    secret: str
+    addresses: tuple[str, ...]
+    nonce: bytes
+
+
+class JoinProbed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`problems`: (address, why it is not reached) of those that were not. `node`: who tried."""
+
+    problems: tuple[tuple[str, str], ...] = ()
+    node: str = ""
 
 
 class JoinAsk(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -187,6 +212,10 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     placing: Placing = PLACING
     usage: Usage = USAGE
     nice: int = 0
+    carried: bool = False
+    """It runs in a folder that it took along."""
+    why: str = ""
+    """Why it was given its node."""
 
 
 class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -354,6 +383,10 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     services: tuple["ServiceView", ...] = ()
     bounded: tuple[str, ...] = ()
     """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
+    addresses: tuple[str, ...] = ()
+    disk_bytes: int = 0
+    disk_free_bytes: int = 0
+    """Of the file system with the node's UNIOS_HOME, as far as its user may use it."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -382,6 +415,8 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     memory_bytes: int = 0
     devices: tuple[Device, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """Where it takes links, the best first."""
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -424,6 +459,11 @@ class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
     via: str = ""
     rtt_ms: float = 0.0
     reason: str = ""
+    version: str = ""
+    """Of unios, at the other end."""
+    clock_ms: float = 0.0
+    """How far its wall clock is ahead of the asked node's; below 0 behind."""
+    clock_doubt_ms: float = 0.0
 
 
 class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -436,6 +476,8 @@ class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
     nodes: tuple[NodeView, ...]
     processes: dict[str, int]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Those of the warnings that merely are so and need nobody now."""
 
 
 class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -477,6 +519,12 @@ class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
     """Nodes that stop at the same time, so that nothing is moved to them."""
 
 
+class RemoveNode(msgspec.Struct, frozen=True):
+    """node.remove -> Empty: a node that is lost, and shall not come back, leaves the system."""
+
+    name: str
+
+
 # service `placement`
 
 
@@ -498,6 +546,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
     terminal: tuple[int, int] = (0, 0)
+    carry: Carry = CARRY
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -518,3 +567,70 @@ class Submitted(msgspec.Struct, frozen=True):
     state: str
     incarnation: int
     reason: str = ""
+
+
+class Element(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of many. `argv`: its own, empty: the program's. `index`: its place in the array."""
+
+    argv: tuple[bytes, ...] = ()
+    index: int = 0
+
+
+class SubmitMany(msgspec.Struct, frozen=True, omit_defaults=True):
+    """placement: submit_many -> SubmittedMany. All of them or none, at most SUBMIT_BATCH_MAX; they queue. Idempotent by `request` like submit.
+
+    `array`: -1 makes the first element the first of a new array, a pid adds to that one's, 0: they are no array.
+    """
+
+    program: Program
+    elements: tuple[Element, ...]
+    request: str
+    array: int = 0
+
+
+class SubmittedMany(msgspec.Struct, frozen=True):
+    """The records are durable. `pids` in the order of the elements; `reason`: why the last one waits."""
+
+    pids: tuple[int, ...]
+    reason: str = ""
+
+
+class Alter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """placement: hold, release -> Empty. Of a process that waits, or with the pid of an array's first element of all that wait of it."""
+
+    pid: int
+
+
+class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """placement: queue -> tuple[Waiting, ...] in the order in which they go. `begins_ms`: about when, as wall clock; 0: nobody can tell."""
+
+    pid: int
+    user: str
+    argv: tuple[bytes, ...]
+    priority: int
+    created_ms: int
+    reason: str
+    begins_ms: int = 0
+    array: int = 0
+    index: int = 0
+
+
+class PolicyView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """placement: policy -> PolicyView, set_policy (name) -> PolicyView (privileged)."""
+
+    name: str
+    known: tuple[str, ...] = ()
+    replaced: str = ""
+    """Why the default stands in for it."""
+
+
+class QuotaView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """placement: quotas -> tuple[QuotaView, ...], set_quota (QuotaView) -> Empty (privileged). Bounds of 0 are none; all 0 removes it."""
+
+    user: str
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    processes: int = 0
+    cpu_milli_used: int = 0
+    memory_bytes_used: int = 0
+    processes_used: int = 0
