@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -228,9 +229,9 @@ def test_another_user_may_neither_watch_nor_type_nor_enter_nor_reach(whole: Syst
     pid = whole.run_detached("cat", options=("-t", "--on", "n2"))
     other = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     for words in (("attach", str(pid)), ("exec", "-T", str(pid), "true"), ("logs", "--since", "1h", str(pid))):
-        done = subprocess.run([*other, UNIOS, *words], env=whole.env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run([*other, UNIOS, "--node", "n1", *words], env=whole.env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
         assert done.returncode == 77 and b"belongs to root" in done.stderr, (words, done)
-    with subprocess.Popen([*other, UNIOS, "forward", str(pid), "80:0"], env=whole.env, stdout=-1, stderr=-1) as command:
+    with subprocess.Popen([*other, UNIOS, "--node", "n1", "forward", str(pid), "80:0"], env=whole.env, stdout=-1, stderr=-1) as command:
         assert command.stdout is not None and command.stderr is not None
         url = command.stdout.readline().split()[0].decode()
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
@@ -278,7 +279,7 @@ def test_logs_since_a_time_leave_out_what_came_before(whole: System, tmp_path: P
     wait_for(time.time, lambda now: now > began + 1.3, "time passes")  # the index is coarse
     go.touch()
     wait_for(lambda: whole.unios("logs", str(pid)).stdout, lambda said: b"new" in said, "it speaks again")
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(began + 1))
+    since = datetime.fromtimestamp(began + 1).isoformat()
     done = whole.unios("--node", "n3", "logs", "--since", since, str(pid))
     assert (done.stdout, done.stderr) == (b"new\n", b"")
     assert whole.unios("logs", "--since", "1h30m", str(pid)).stdout == b"old\nnew\n"
