@@ -226,6 +226,7 @@ def test_a_session_is_frozen_with_its_process_and_hung_up_with_its_connection(wh
 
 @pytest.mark.skipif(os.geteuid() != 0 or not runs_as(NOBODY), reason="needs root, and a Python that others can run")
 def test_another_user_may_neither_watch_nor_type_nor_enter_nor_reach(whole: System) -> None:
+    whole.home.chmod(0o711)  # others reach it, as they do a home in a usual place
     pid = whole.run_detached("cat", options=("-t", "--on", "n2"))
     other = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     for words in (("attach", str(pid)), ("exec", "-T", str(pid), "true"), ("logs", "--since", "1h", str(pid))):
