@@ -174,6 +174,32 @@ def test_a_command_that_is_ended_gives_the_terminal_back(whole: System) -> None:
     whole.unios("kill", str(pid))
 
 
+def test_a_suspended_command_gives_the_terminal_back_and_takes_it_again(whole: System) -> None:
+    script = (
+        "import os,signal,sys\n"
+        "def draw(*_):\n"
+        " os.write(1, b'drawn;')\n"
+        "signal.signal(signal.SIGWINCH, draw)\n"
+        "os.write(1, b'\\x1b[?1049hready')\n"
+        "while 1: signal.pause()\n"
+    )
+    pid = int(whole.unios("run", "-d", "-t", "--on", "n2", "--", sys.executable, "-c", script).stdout)
+    with Keyboard(whole, "attach", str(pid)) as person:
+        person.wait_for("ready.*drawn;")
+        raw = person.modes()
+        person.command.send_signal(signal.SIGTSTP)
+        person.wait_for(r"\x1b\[\?1049l")
+        wait_for(lambda: Path(f"/proc/{person.command.pid}/stat").read_text().rsplit(")", 1)[1].split()[0], lambda state: state == "T", "it stands")
+        assert person.modes() == person.before
+        person.command.send_signal(signal.SIGCONT)
+        person.wait_for(r"\x1b\[\?1049h.*drawn;")
+        assert person.modes() == raw
+        person.type("\x1c\x1c")
+        person.wait_for("detached")
+        assert person.ends() == 0
+    whole.unios("kill", "-9", str(pid))
+
+
 def test_a_process_without_a_terminal_shows_what_it_said_and_takes_what_is_typed(whole: System) -> None:
     with whole.start("run", "-i", "--on", "n2", "--", "sh", "-c", "echo pid=$UNIOS_PID; cat", stdout=-1) as starter:
         assert starter.stdout is not None

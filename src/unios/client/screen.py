@@ -29,6 +29,10 @@ class Screen:
         """Whether the terminal's alternate screen is shown."""
         return self._modes.other_screen
 
+    def modes(self) -> bytes:
+        """Return what brings a fresh terminal to where this one is, but for what stands on it."""
+        return self._modes.text()
+
     def show(self, data: bytes) -> bytes:
         """Take notice of what is shown; return it."""
         self._modes.see(data)

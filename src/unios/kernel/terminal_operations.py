@@ -23,7 +23,7 @@ from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.session_peer import SessionPeer
 from unios.kernel.streams import StreamReader
 from unios.kernel.tree_peer import TreePeer
-from unios.limits import FORWARDS_PER_USER_MAX, STREAM_WINDOW_BYTES
+from unios.limits import FORWARDS_PER_USER_MAX, STREAM_WINDOW_BYTES, TERMINAL_NUDGE_S
 from unios.wire.operations import AskOffsets, AskTerminal, Attach, Empty, Execute, Follow, Offsets, Reach, Said, TerminalView, Typed
 from unios.wire.peer import Call
 
@@ -236,7 +236,7 @@ class _Typist:
     async def pass_on(self, typed: Typed) -> None:
         """Do what was done at the terminal; waits while the program takes nothing in."""
         if typed.rows > 0:
-            await self._init.ask("terminal", rows=typed.rows, columns=typed.columns)
+            await self._init.ask("terminal", rows=typed.rows, columns=typed.columns, nudge=typed.nudge)
         if typed.data and not self._closed:
             await self._init.send_data(typed.data)
             self._sent += len(typed.data)
@@ -302,6 +302,9 @@ class _Conversation:
     async def _typing(self) -> None:
         with contextlib.suppress(UniosError, OSError):
             while (typed := await self._call.receive(Typed)) is not None:
+                if typed.nudge and typed.rows > 0 and self._is_terminal:
+                    terminal.set_size(self._stdin, typed.rows + 1, typed.columns)
+                    await asyncio.sleep(TERMINAL_NUDGE_S)
                 if typed.rows > 0 and self._is_terminal:
                     terminal.set_size(self._stdin, typed.rows, typed.columns)
                 if typed.signal:

@@ -304,13 +304,17 @@ class Attach(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Typed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a person does at a terminal: bytes, a new size of the window, a signal, or the end of what is typed (sessions without a terminal only)."""
+    """What a person does at a terminal: bytes, a new size of the window, a signal, or the end of what is typed (sessions without a terminal only).
+
+    `nudge`: the window of that size is to be drawn again.
+    """
 
     data: bytes = b""
     rows: int = 0
     columns: int = 0
     signal: int = 0
     end: bool = False
+    nudge: bool = False
 
 
 class Execute(msgspec.Struct, frozen=True, omit_defaults=True):
