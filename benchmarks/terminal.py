@@ -11,7 +11,8 @@ from benchmarks.samples import Call, interleaved, percentile
 from benchmarks.system import System
 from unios.client import processes
 from unios.client.connection import Connection
-from unios.wire.operations import Attach, Chunk, Program, Typed
+from unios.wire.operations import Chunk, Program
+from unios.wire.terminals import Attach, Typed
 
 COUNT = 500
 REST_S = 0.01

@@ -15,7 +15,8 @@ from unios.client.output import Anew
 from unios.client.processes import ENDED
 from unios.errors import NotFound, Unavailable, UniosError
 from unios.limits import CLIENT_LOOK_MS, CLIENT_OUTPUT_RETRY_MS, CLIENT_RETRY_MS, TERMINAL_REPLAY_BYTES
-from unios.wire.operations import AskTerminal, Attach, Chunk, Follow, ProcessView, TerminalView, Typed
+from unios.wire.operations import Chunk, Follow, ProcessView
+from unios.wire.terminals import AskTerminal, Attach, TerminalView, Typed
 
 _TURN_S = 0.2
 _WAITING_MAX = 256

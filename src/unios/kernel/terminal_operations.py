@@ -24,8 +24,9 @@ from unios.kernel.session_peer import SessionPeer
 from unios.kernel.streams import StreamReader
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import FORWARDS_PER_USER_MAX, STREAM_WINDOW_BYTES, TERMINAL_NUDGE_S
-from unios.wire.operations import AskOffsets, AskTerminal, Attach, Empty, Execute, Follow, Offsets, Reach, Said, TerminalView, Typed
+from unios.wire.operations import Empty, Follow
 from unios.wire.peer import Call
+from unios.wire.terminals import AskOffsets, AskTerminal, Attach, Execute, Offsets, Reach, Said, TerminalView, Typed
 
 
 class TerminalOperations(ProcessOperations):

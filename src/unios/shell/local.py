@@ -21,7 +21,8 @@ from unios.errors import CallerError
 from unios.limits import DETACH_KEY_S
 from unios.shell.keys import DetachKeys
 from unios.shell.session import Session, write
-from unios.wire.operations import Chunk, Typed
+from unios.wire.operations import Chunk
+from unios.wire.terminals import Typed
 
 _READ_BYTES: Final = 16 * 1024
 _END: Final = b"\x04"
