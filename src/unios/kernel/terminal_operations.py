@@ -108,6 +108,8 @@ class TerminalOperations(ProcessOperations):
             yield typist
             await typist.leave()
         except Unavailable:
+            if not typist.is_over:
+                raise  # its init does not answer: the asker tries again
             await asyncio.get_running_loop().create_future()  # it has ended: the output says when
         finally:
             typist.close()
@@ -244,6 +246,11 @@ class _Typist:
             while self._sent - max(0, self._written) > STREAM_WINDOW_BYTES and not self._closed and not self._init.closed.is_set():
                 self._moved.clear()
                 await self._moved.wait()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the tree has ended, and the connection with it."""
+        return self._init.closed.is_set()
 
     async def leave(self) -> None:
         """Go for good: nothing shall be hung up."""
