@@ -23,6 +23,7 @@ from unios.kernel import bounds, clone, exit_notes, guarded, init_door, launcher
 from unios.kernel.accounting import Accounting
 from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
+from unios.kernel.freezer import members as living
 from unios.kernel.lease_page import LeasePage
 from unios.kernel.pumps import InputPump, OutputPump
 from unios.kernel.sessions import Sessions
@@ -107,7 +108,10 @@ class Init:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
         self.freezer.bounds.apply(bounds.parse(job.bounds))
         if job.terminal[0]:
-            job = self.job = self._make_terminal(job)
+            self.terminal = made = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
+            self.stdin, self.pumps["out"] = TerminalInput(made, self.poller, self._stdin_moved), TerminalOutput(made, self.poller, self.pumps["out"])
+            os.close(self._stdin_pipe)
+            job = self.job = job._replace(tty=made.path)
         elif job.stdin:
             self.stdin = InputPump(self.poller, self._stdin_pipe, self._stdin_moved)
         else:
@@ -117,15 +121,6 @@ class Init:
         )
         client.send_bytes(launcher.encode(job))
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
-
-    def _make_terminal(self, job: program.Job) -> program.Job:
-        """Give the program a terminal instead of pipes; return the job that says so. Raises OSError."""
-        made = self.terminal = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
-        os.close(self._stdin_pipe)
-        self.stdin = TerminalInput(made, self.poller, self._stdin_moved)
-        self.pumps["out"].close()
-        self.pumps["out"] = TerminalOutput(made, self.poller, StreamWriter(self.folder, "out"), self._may_pump, self._limit("out"))
-        return job._replace(tty=made.path)
 
     def rehearse(self) -> None:
         """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
@@ -186,17 +181,10 @@ class Init:
         """It has told how the program ended, or it was killed, most likely with everything else."""
         self._without_launcher = True
         if not self.started:
-            if not (self.namespaces and self._lives(self.job.pid)):
+            if not (self.namespaces and clone.lives(self.job.pid)):
                 self._fail("unavailable", "the process was killed before its program began")
             self._executed(self.job.pid)  # the launcher was killed between the start and its word
         self._reap()
-
-    @staticmethod
-    def _lives(pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            os.kill(pid, 0)
-            return True
-        return False
 
     def _watch_program(self) -> None:
         """See the program's end also where its launcher does not: a program may stop its parent."""
@@ -436,9 +424,7 @@ class Init:
 
     def stats(self) -> dict[str, Any]:
         """Return what the tree uses now."""
-        from unios.kernel import freezer
-
-        members = [one for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
+        members = [one for one in living(namespaces=self.namespaces) if one.pid != self._launched.pid]
         return {
             "cpu_ms": self.accounting.cpu_ms(sum(one.ticks for one in members)),
             "rss_bytes": self.accounting.memory_bytes(sum(one.pages for one in members)),
@@ -450,9 +436,7 @@ class Init:
 
     def processes(self) -> list[int]:
         """Return the living processes of the tree, without its launcher, as this namespace numbers them."""
-        from unios.kernel import freezer
-
-        return [one.pid for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
+        return [one.pid for one in living(namespaces=self.namespaces) if one.pid != self._launched.pid]
 
     def state(self) -> str:
         assert self.leash is not None
