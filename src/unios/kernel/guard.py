@@ -4,7 +4,7 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 
 | request | fields | answer |
 |---|---|---|
-| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, hold, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |

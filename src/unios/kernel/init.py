@@ -106,6 +106,8 @@ class Init:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
         if job.lease and self._seen[1] != job.lease:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
+        if job.hold:
+            self.followers.expect()
         self.freezer.bounds.apply(bounds.parse(job.bounds))
         if job.terminal[0]:
             self.terminal = made = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)

@@ -158,6 +158,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
         "umask": spec.umask,
         "limits": {name: list(pair) for name, pair in spec.limits.items()},
         "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
+        "hold": spec.hold,
         "on_partition": spec.on_partition,
         "terminal": list(spec.terminal),
         **({"devices": [device.path for device in devices]} if devices else {}),

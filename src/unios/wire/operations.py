@@ -447,6 +447,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     umask: int = 0o022
     limits: dict[str, tuple[int, int]] = {}
     stdin: bool = False
+    hold: bool = False
     restart: str = "on-loss"
     restarts_max: int = 10
     on_partition: str = "replace"
