@@ -15,6 +15,7 @@ from benchmarks.samples import percentile
 from benchmarks.system import System
 from unios.client import nodes, processes
 from unios.client.connection import PASSING, Connection
+from unios.demands import Resources
 from unios.errors import UniosError
 from unios.wire.operations import NodeView, OfProcess, ProcessView, Program
 
@@ -31,7 +32,7 @@ CALM_S = 11.0
 NOTICED_LIMIT_S = 1.5
 ELSEWHERE_LIMIT_S = 3.0
 SERVICE_LIMIT_S = 1.0
-PROGRAM = Program((b"sleep", b"1000"), ((b"PATH", b"/usr/bin:/bin"),))
+PROGRAM = Program((b"sleep", b"1000"), ((b"PATH", b"/usr/bin:/bin"),), resources=Resources(cpu_milli=0))
 PEERS = ("dask", "ray")
 
 

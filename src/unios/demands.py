@@ -51,6 +51,8 @@ class Queueing(msgspec.Struct, frozen=True, omit_defaults=True):
     """The pid of the first element of its array; 0: it belongs to none."""
     index: int = 0
     """Which element it is."""
+    array_limit: int = 0
+    """So many elements of its array at a time; 0: as many as fit."""
 
 
 class Placing(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -93,7 +95,25 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The most at one time, of one incarnation; 0: not known."""
 
 
+class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it takes along (decision 0019). `manifest`, `folders`: of what was carried; without them nothing was, and only `named` counts."""
+
+    manifest: bytes = b""
+    """The names of the blocks that the manifest consists of, 32 bytes each."""
+    cwd: bytes = b""
+    """Where in the working folder it starts, relative."""
+    results: tuple[bytes, ...] = ()
+    """Patterns of what is brought back."""
+    every: bool = False
+    """Whatever has changed or is new is brought back."""
+    folders: tuple[tuple[bytes, bytes], ...] = ()
+    """(name in the working folder, where it came from); the name is empty for the working folder itself."""
+    named: tuple[bytes, ...] = ()
+    """Files outside of those folders that its arguments name and that were there where it was submitted."""
+
+
 RESOURCES: Final = Resources()
 QUEUEING: Final = Queueing()
 PLACING: Final = Placing()
 USAGE: Final = Usage()
+CARRY: Final = Carry()

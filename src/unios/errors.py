@@ -27,6 +27,13 @@ class NotFound(CallerError):
     code = "not-found"
 
 
+class UserUnknown(NotFound):
+    """The machine has no user of that name; another may have."""
+
+    code = "user-unknown"
+    exit_code = 1
+
+
 class Denied(CallerError):
     """The caller has no right to it."""
 
@@ -53,6 +60,12 @@ class Unavailable(UniosError):
 
     code = "unavailable"
     exit_code = 75
+
+
+class NoRoom(Unavailable):
+    """The node has set aside all that it has: the process waits in the queue again."""
+
+    code = "no-room"
 
 
 class OutcomeUnknown(UniosError):
@@ -100,10 +113,12 @@ class InternalError(UniosError):
 _CLASSES: tuple[type[UniosError], ...] = (
     CallerError,
     NotFound,
+    UserUnknown,
     Denied,
     ProgramNotFound,
     ProgramNotRunnable,
     Unavailable,
+    NoRoom,
     OutcomeUnknown,
     PeerRestarted,
     Compacted,

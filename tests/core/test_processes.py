@@ -102,8 +102,6 @@ def test_recovery_every_survivor_has_another_rank_and_only_the_lost_nodes_proces
     others = [record(), record(pid=301, node="n2"), record(pid=302, state="exited")]
     assert [claim.pid for claim in recovery.plan("n1", others, "n2", nodes)] == [300]
     assert [claim.pid for claim in recovery.restarts([record(state="exited", exit_code=1, restart="always")], "n2", nodes)] == [300]
-    assert [claim.pid for claim in recovery.unplaced([record(state="pending", node="")], "n2", nodes)] == [300]
-    assert recovery.unplaced([record(state="pending", node="", wanted="stopped")], "n2", nodes) == []
 
 
 def test_placement_least_loaded_and_only_where_it_may() -> None:

@@ -126,7 +126,7 @@ def test_its_user_controls_his_processes_wherever_they_run(pair: Pair) -> None:
 
 
 def test_roots_processes_are_never_placed_there(pair: Pair) -> None:
-    pids = [pair.root.run_detached("sleep", "1000") for _ in range(6)]
+    pids = [pair.root.run_detached("sleep", "1000", options=("--cpus", "0")) for _ in range(6)]
     try:
         for pid in pids:
             assert pair.root.wait_process(pid, lambda p: p["state"] == "running", "runs")["node"] == "roots"

@@ -79,7 +79,7 @@ def test_the_common_command_lines_do_not_need_click(line: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [["--help"], ["ps", "--help"], ["ps", "x"], ["ps", "--al"], ["nonsense"], [], ["up", "--nodes", "many"], ["run"], ["logs"]],
+    [["--help"], ["ps", "--help"], ["ps", "x"], ["ps", "--al"], ["nonsense"], [], ["up", "--nodes", "many"], ["logs"]],
 )
 def test_what_is_in_doubt_is_left_to_click(line: list[str]) -> None:
     assert main._plainly(line) is None

@@ -7,7 +7,7 @@ from unittest import mock
 
 import msgspec
 
-from unios.core import claims, fencing, holding, leases
+from unios.core import admission, claims, fencing, holding, leases
 from unios.core.processes import ProcessRecord
 from unios.store.sqlite import Job, Outcome, SqliteEngine
 
@@ -20,8 +20,8 @@ def no_fencing() -> Any:
 def no_epochs() -> Any:
     """A claim after a loss does not begin a new incarnation."""
 
-    def claimed(record: ProcessRecord, node: str, why: str) -> ProcessRecord:
-        return msgspec.structs.replace(original(record, node, why), incarnation=record.incarnation)
+    def claimed(record: ProcessRecord, node: str, why: str, chosen: str = "") -> ProcessRecord:
+        return msgspec.structs.replace(original(record, node, why, chosen), incarnation=record.incarnation)
 
     original = claims.claimed
     return mock.patch.object(claims, "claimed", claimed)
@@ -69,6 +69,11 @@ def blind_writes() -> Any:
     return mock.patch.object(SqliteEngine, "_holds", return_value=True)
 
 
+def no_admission() -> Any:
+    """A node takes whatever is assigned to it, by mirrors that may be behind."""
+    return mock.patch.object(admission.Room, "take", return_value="")
+
+
 MUTANTS: dict[str, Callable[[], Any]] = {
     "no-fencing": no_fencing,
     "no-epochs": no_epochs,
@@ -77,6 +82,7 @@ MUTANTS: dict[str, Callable[[], Any]] = {
     "hasty-judge": hasty_judge,
     "early-answer": early_answer,
     "blind-writes": blind_writes,
+    "no-admission": no_admission,
 }
 
 

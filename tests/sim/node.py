@@ -5,10 +5,11 @@ from typing import Any
 
 import msgspec
 
+from tests.sim.queueing import CORES, QueueSim
 from tests.sim.store import StoreSim
 from tests.sim.tree import TreeSim
 from tests.sim.world import Clock, World
-from unios.core import claims, holding, membership, placement, reconcile, recovery, supervision
+from unios.core import claims, holding, membership, reconcile, recovery, supervision
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.core.processes import LIVE, ProcessRecord, process_key
 from unios.errors import NotFound
@@ -131,6 +132,7 @@ class KernelSim:
         self._first = True
         self._pending: dict[tuple[int, int], int] = {}
         self._claiming: set[tuple[int, int]] = set()
+        self.queueing = QueueSim(self)
         self._tick()
         self._poll()
         self.later(RECONCILE_MS, self._reconcile)
@@ -218,7 +220,7 @@ class KernelSim:
         assert isinstance(found, RangeResult)
         old = found.records[0] if found.records else None
         incarnation = (msgspec.msgpack.decode(old.value, type=NodeRecord).incarnation if old else 0) + 1
-        record = NodeRecord(self.name, self.name, incarnation, users=("*", "root"))
+        record = NodeRecord(self.name, self.name, incarnation, users=("*", "root"), cores=CORES)
         transaction = Transaction(
             (Compare(node_key(self.name), "modified", "==", old.modified if old else 0),),
             (Put(node_key(self.name), msgspec.msgpack.encode(record)), Put(alive_key(self.name), msgspec.msgpack.encode(Alive(incarnation)), lease)),
@@ -344,11 +346,18 @@ class KernelSim:
                     return
                 tree.supersede(incarnation)
             ends = self.world.rng.choice((1e9, 1e9, self.world.rng.uniform(500, 6_000)))
+            full = self.queueing.admit(found[0])
+            if full:
+                self.world.say(f"{self.name}: refuses {pid}.{incarnation}: {full}")
+                self._change(pid, incarnation, lambda record: claims.placed(record, "", full) if record.state == "pending" else None)
+                return
             tree = TreeSim(self.node, pid, incarnation, found[0].on_partition, ends)
             if tree.leash.frozen or tree.leash.killed:
                 tree.state = "ended"
                 return
             self.node.trees[pid, incarnation] = tree
+            if sum(each.state == "running" for each in self.node.trees.values()) > CORES:
+                self.world.fail(f"{self.name} is overcommitted: it runs more than {CORES} processes of one core each")
             self.world.say(f"{self.name}: starts {pid}.{incarnation}")
             self._change(pid, incarnation, lambda record: claims.started(record, 0) if record.state == "pending" else None)
 
@@ -370,13 +379,16 @@ class KernelSim:
         for raw in nodes.records:
             record = msgspec.msgpack.decode(raw.value, type=NodeRecord)
             self.nodes[record.name] = record
+            self.queueing.books.offer(record)
             self.members.on(membership.NodeChanged(record.name, record.incarnation, record.state == "left"))
             self.members.on(membership.AliveChanged(record.name, living.get(record.name, 0)))
         for raw in processes.records:
             process = msgspec.msgpack.decode(raw.value, type=ProcessRecord)
             if self.records.get(process.pid, (None, 0))[1] < raw.modified:
                 self.records[process.pid] = (process, raw.modified)
+                self.queueing.take_in(process)
         self._recover()
+        self.queueing.run()
 
     def _recover(self) -> None:
         survivors = self.members.names("ready")
@@ -388,7 +400,6 @@ class KernelSim:
             if self.members.view(node)[0] in ("lost", "left"):
                 orders += [(node, order) for order in recovery.plan(node, records, self.name, survivors)]
         orders += [("restart", order) for order in recovery.restarts(records, self.name, survivors)]
-        orders += [("place", order) for order in recovery.unplaced(records, self.name, survivors)]
         for kind, order in orders:
             key = (order.pid, order.incarnation)
             if key not in self._claiming:
@@ -397,7 +408,7 @@ class KernelSim:
                 self.later(order.delay_ms + 700, lambda key=key: self._claiming.discard(key))  # type: ignore[misc]
 
     def _claim(self, kind: str, order: recovery.Claim) -> None:
-        """`kind`: the lost node, or "restart" or "place": what must still be so when it is done."""
+        """`kind`: the lost node, or "restart": what must still be so when it is done."""
 
         def read(result: Any) -> None:
             found = _record(result)
@@ -406,16 +417,14 @@ class KernelSim:
             wanted = self._wanted(kind, found[0])
             if wanted is not None:
                 lost = kind if kind in self.node.peers else ""
-                self.replace(wanted, found[1], lambda result: self._won(result, wanted), lost=lost)
+                self.replace(wanted, found[1], lambda result: self.won(result, wanted), lost=lost)
 
         self.ask(Transaction(then=(Range(process_key(order.pid)),)), read)
 
     def _wanted(self, kind: str, record: ProcessRecord) -> ProcessRecord | None:
-        best = self.best(record.user)
+        best = self.queueing.best(record)
         if kind == "restart":
             return claims.restarted(record, best) if claims.wants_restart(record) else None
-        if kind == "place":
-            return claims.placed(record, best, record.reason) if record.state == "pending" and not record.node and best else None
         if record.node != kind or record.state not in LIVE:
             return None
         outcome = claims.on_loss(record)
@@ -425,17 +434,11 @@ class KernelSim:
             return claims.lost(record, f"{record.node} was lost", 0)
         return None if record.reason else claims.kept(record, f"{record.node} was lost")
 
-    def best(self, user: str) -> str:
-        ready = set(self.members.names("ready"))
-        load: dict[str, int] = {}
-        for record, _modified in self.records.values():
-            if record.state in LIVE:
-                load[record.node] = load.get(record.node, 0) + 1
-        found = [placement.Candidate(node.name, load.get(node.name, 0), 2, node.users) for node in self.nodes.values() if node.name in ready]
-        names, _wrong = placement.order(placement.least_loaded, placement.eligible(found, user, ""))
-        return names[0] if names else ""
+    def best(self, record: ProcessRecord) -> str:
+        """Return a node with room for it now, "" for none: then it waits in the queue."""
+        return self.queueing.best(record)
 
-    def _won(self, result: Any, record: ProcessRecord) -> None:
+    def won(self, result: Any, record: ProcessRecord) -> None:
         if isinstance(result, TransactionResult) and result.succeeded and record.node and record.state == "pending":
             self.ask_spawn(record)
 

@@ -5,10 +5,12 @@ from typing import Any, Final
 import msgspec
 
 from tests.sim.node import NodeSim
+from tests.sim.queueing import CORES
 from tests.sim.store import StoreSim
 from tests.sim.world import World
 from unios.core import claims
 from unios.core.processes import ENDED, ProcessRecord, ProcessSpec, process_key
+from unios.core.queue import waits
 from unios.store.model import Compare, Put, TransactionResult
 from unios.store.model import Transaction as StoreTransaction
 
@@ -49,8 +51,9 @@ class Run:
             restart=rng.choice(("on-loss", "on-loss", "never", "always", "on-failure")),
             on_partition=rng.choice(("replace", "replace", "replace", "stop", "keep")),
         )
-        node = kernel.best("root")
-        record = claims.submitted(pid, spec, "root", node, "" if node else "no node is ready", 0)
+        record = claims.submitted(pid, spec, "root", "", "it waits", 0)
+        node = kernel.best(record)
+        record = claims.placed(record, node, "" if node else "it waits")
         put = Put(process_key(pid), msgspec.msgpack.encode(record))
 
         def answered(result: Any) -> None:
@@ -116,11 +119,17 @@ class Run:
         self.world.run_until(TROUBLE_MS + CALM_MS)
         self._check_end()
 
+    def _is_full(self) -> bool:
+        """Return whether every node runs as much as it offers: then what waits in the queue waits rightly."""
+        return all(sum(tree.state == "running" for tree in node.trees.values()) >= CORES for node in self.nodes.values())
+
     def _check_end(self) -> None:
         for pid in self.store.ledger.pids:
             record = self.record(pid)
             if record is None or record.state in ENDED:
                 continue  # there and explained: the ledger has looked after every event
+            if waits(record) and self._is_full():
+                continue
             tree = self.nodes[record.node].trees.get((pid, record.incarnation)) if record.node else None
             if tree is None or tree.state != "running" or tree.frozen or record.state != "running":
                 what = "no tree" if tree is None else f"{tree.state}{', frozen' if tree.frozen else ''}"

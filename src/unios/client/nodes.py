@@ -2,7 +2,7 @@
 
 from unios.client.connection import Connection
 from unios.limits import LEAVE_TIMEOUT_MS
-from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeUsage, NodeView, SystemView, Token
+from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeUsage, NodeView, RemoveNode, SystemView, Token
 
 
 def list_nodes(connection: Connection) -> tuple[NodeView, ...]:
@@ -54,3 +54,8 @@ def leave(connection: Connection, *, force: bool = False) -> None:
 def stop(connection: Connection, *, force: bool = False) -> None:
     """Make the node stop; it stays a member and comes back with the next `up`. Idempotent."""
     connection.call("node.stop", Leave(force), Empty, timeout_s=LEAVE_TIMEOUT_MS / 1000)
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Take a lost node out of the system for good. Idempotent. CallerError if it is there."""
+    connection.call("node.remove", RemoveNode(name), Empty)

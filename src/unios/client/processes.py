@@ -12,7 +12,7 @@ from unios.client.channel import Channel
 from unios.client.connection import Connection
 from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
 from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
-from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Signal, Submit, Submitted, UserUsage
+from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
 
 ENDED = frozenset({"exited", "failed", "lost"})
 _GLANCE_MS = 1
@@ -43,14 +43,15 @@ def submit(connection: Connection, program: Program) -> Submitted:
     request = Submit(program, os.urandom(16).hex())
 
     def attempt() -> Submitted:
-        placement = connection.service("placement", lambda: _placement(connection))
+        placement = connection.service("placement", lambda: placement_of(connection))
         submitted: Submitted = placement.call("submit", request, Submitted, timeout_s=SUBMIT_TIMEOUT_MS / 1000)
         return submitted
 
     return connection.persist(attempt)
 
 
-def _placement(connection: Connection) -> Channel:
+def placement_of(connection: Connection) -> Channel:
+    """Return a channel to the placement service. Raises Unavailable."""
     try:
         return ports.connect(connection, "placement", wait_ms=SUBMIT_WAIT_MS)
     except NotFound as error:
@@ -98,6 +99,11 @@ def freeze(connection: Connection, pid: int) -> None:
 def thaw(connection: Connection, pid: int) -> None:
     """Let a frozen tree go on. Idempotent."""
     connection.ask("processes.thaw", OfProcess(pid), Empty)
+
+
+def renice(connection: Connection, pid: int, nice: int) -> None:
+    """Give every Linux process of the tree a nice value, -20 to 19. Denied if that favours it and one is not privileged. Idempotent."""
+    connection.ask("processes.renice", Renice(pid, nice), Empty)
 
 
 def stats(connection: Connection, pid: int) -> ProcessStats:

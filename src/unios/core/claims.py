@@ -41,6 +41,7 @@ def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, no
         resources=spec.resources,
         queueing=spec.queueing,
         placing=spec.placing,
+        carried=spec.carry.manifest,
     )
 
 
@@ -61,9 +62,27 @@ def _becomes(record: ProcessRecord, state: State, **fields: object) -> ProcessRe
     return msgspec.structs.replace(record, state=state, **fields)
 
 
-def placed(record: ProcessRecord, node: str, reason: str) -> ProcessRecord:
-    """Assign a pending process to another node, which has not started it."""
-    return _becomes(record, "pending", node=node, reason=reason)
+def placed(record: ProcessRecord, node: str, reason: str, why: str = "") -> ProcessRecord:
+    """Assign a pending process to another node, which has not started it; "" for none: it waits in the queue."""
+    return _becomes(record, "pending", node=node, reason=reason, why=why)
+
+
+def timed_out(record: ProcessRecord) -> ProcessRecord:
+    """Its time limit is over: it is ended, and not started again."""
+    return msgspec.structs.replace(record, wanted="stopped", reason=f"its time limit of {duration(record.queueing.time_limit_ms)} was over")
+
+
+def why_stopped(record: ProcessRecord) -> str:
+    """Return why it was ended, if its record says so while it still runs."""
+    return record.reason if record.wanted == "stopped" and record.state != "pending" else ""
+
+
+def duration(ms: int) -> str:
+    """Return a length of time for a person."""
+    for unit, size in (("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if ms >= size and (ms % size == 0 or ms >= 10 * size):
+            return f"{ms / size:.3g} {unit}"
+    return f"{ms / 1_000:.3g} s"
 
 
 def started(record: ProcessRecord, now_ms: int) -> ProcessRecord:
@@ -88,6 +107,11 @@ def stopped(record: ProcessRecord) -> ProcessRecord:
     return msgspec.structs.replace(record, wanted="stopped")
 
 
+def reniced(record: ProcessRecord, nice: int) -> ProcessRecord:
+    """Its user gave it a nice value."""
+    return msgspec.structs.replace(record, nice=nice)
+
+
 def not_started(record: ProcessRecord, exit_code: int, reason: str, now_ms: int) -> ProcessRecord:
     """It cannot be started anywhere: 126 and 127 as a shell says it."""
     return _becomes(record, "failed", exit_code=exit_code, reason=reason, ended_ms=now_ms)
@@ -105,7 +129,7 @@ def wants_restart(record: ProcessRecord) -> bool:
     return record.restart == "always" or (record.restart == "on-failure" and record.exit_code != 0)
 
 
-def restarted(record: ProcessRecord, node: str) -> ProcessRecord:
+def restarted(record: ProcessRecord, node: str, chosen: str = "") -> ProcessRecord:
     """Again, under the next incarnation, since its policy says so."""
     why = f"it ended with {record.exit_code} and its policy is {record.restart}; start {record.restarts + 2}"
     return _becomes(
@@ -115,6 +139,7 @@ def restarted(record: ProcessRecord, node: str) -> ProcessRecord:
         node=node,
         restarts=record.restarts + 1,
         reason=why,
+        why=chosen,
         exit_code=None,
         signal=None,
         ended_ms=0,
@@ -135,10 +160,15 @@ def on_gone(record: ProcessRecord) -> Loss:
     return "lost" if record.wanted == "stopped" or record.restart == "never" else "again"
 
 
-def claimed(record: ProcessRecord, node: str, why: str) -> ProcessRecord:
-    """After a loss: again elsewhere, under the next incarnation."""
+def claimed(record: ProcessRecord, node: str, why: str, chosen: str = "") -> ProcessRecord:
+    """After a loss: again elsewhere, under the next incarnation; without a node it waits in the queue. `chosen`: why that node."""
     return _becomes(
-        record, "pending", incarnation=record.incarnation + 1, node=node, reason=f"{why}; what it had written to that machine's own files is there"
+        record,
+        "pending",
+        incarnation=record.incarnation + 1,
+        node=node,
+        reason=f"{why}; what it had written to that machine's own files is there",
+        why=chosen,
     )
 
 

@@ -5,9 +5,10 @@ rules:
 
 - **Reading** (range, watch): everything but join tokens, and the specifications and requests of users that it does not speak for. Those are left out.
 - **Comparing**: never a token, and never the value of a specification or a request: comparing would be reading it bit by bit.
-- **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, not once it has left), /alive/<its name>,
+- **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, its certificate as it is, not once it has left), /alive/<its name>,
   /ports/<any>/<its name> (the owner one that it speaks for), /events/<time>-<its name>-<n>, /processes/<pid> (the user that is written, and the one in the
-  record there now, are such that it speaks for; a new one comes with its specification), /specs/<pid> (the same of its own user and of its process's),
+  record there now, are such that it speaks for; a new one comes with its specification, its own or that of another new one; no priority over the default
+  that it does not have already), /specs/<pid> (the same of its own user and of its process's),
   /requests/<id> (a new one only, that names a process of the same transaction), /next/pid (a pid). Each value has to be what its key promises: others
   decode it, and a record under a wrong key would stand for another process.
 - /usage/<user> is written by nobody who has to pass here: it is what users are judged by, and its tidying speaks for root.
@@ -25,7 +26,8 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
-from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
+from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key_of
+from unios.demands import PRIORITY_DEFAULT
 from unios.errors import Denied
 from unios.limits import GATE_VALUE_BYTES_MAX, PID_MAX, PID_MIN
 
@@ -186,6 +188,8 @@ def _put_node(member: Member, put: _Put) -> None:
         raise Denied(f"{member.node} has left the system: join again with a new token")
     if old is not None and old.machine != member.machine:
         raise Denied(f"another machine has a node {member.node}: join again under another name")
+    if old is not None and old.certificate and record.certificate != old.certificate:
+        raise Denied(f"the record of {member.node} names its certificate: that was written when it was let in, and stays")
 
 
 def _put_alive(member: Member, put: _Put) -> None:
@@ -214,9 +218,14 @@ def _put_process(member: Member, put: _Put) -> None:
         raise Denied(f"{put.key} describes process {record.pid}")
     if not member.speaks_for(record.user):
         raise Denied(f"{member.node} speaks for {_listed(member)}, not for {record.user[:80]}: it may not write {put.key}")
+    old = _try(put.now.get(put.key, b""), ProcessRecord)
+    if record.queueing.priority > max(PRIORITY_DEFAULT, old.queueing.priority if old is not None else 0):
+        raise Denied(f"a priority over {PRIORITY_DEFAULT} is for the privileged, which {member.node} is not")
     if put.key in put.now:
         _of_its_users(member, put.key, put.now)
-    elif spec_key(pid) not in put.together:
+        if old is not None and old.spec_pid != record.spec_pid:
+            raise Denied(f"{put.key} may not come to run what another specification says")
+    elif spec_key_of(record) not in put.together:
         # Else it would run what another's left-over specification says, and show its environment.
         raise Denied(f"a new process is written together with its specification; {put.key} comes alone")
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, USAGE, Placing, Queueing, Resources, Usage
+from unios.demands import CARRY, PLACING, QUEUEING, RESOURCES, USAGE, Carry, Placing, Queueing, Resources, Usage
 
 State = Literal["pending", "running", "frozen", "migrating", "exited", "failed", "lost"]
 Restart = Literal["never", "on-loss", "on-failure", "always"]
@@ -48,6 +48,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    terminal: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal that it runs in; 0 for none."""
+    carry: Carry = CARRY
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,14 +80,29 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ms: int = 0
     ended_ms: int = 0
     """Wall clock, ms since 1970, of the node that wrote it; for people only."""
+    why: str = ""
+    """Why it was given that node: a sentence for a person."""
+    spec_pid: int = 0
+    """The pid under which its specification is kept, if it shares that of another; 0: its own."""
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
     usage: Usage = USAGE
+    nice: int = 0
+    """The nice value that its user gave it last; a new incarnation begins with it."""
+    carried: bytes = b""
+    """Names of the blocks of the manifest of what it took along, as in `carry`: a node keeps what a live process may need again."""
+    results: bytes = b""
+    """The same of what was collected when it ended."""
 
 
 def process_key(pid: int) -> str:
     return f"/processes/{pid:010d}"
+
+
+def spec_key_of(record: ProcessRecord) -> str:
+    """Return where its specification is."""
+    return spec_key(record.spec_pid or record.pid)
 
 
 def spec_key(pid: int) -> str:

@@ -48,13 +48,3 @@ def restarts(records: Iterable[ProcessRecord], me: str, survivors: Iterable[str]
         for record in records
         if claims.wants_restart(record)
     ]
-
-
-def unplaced(records: Iterable[ProcessRecord], me: str, survivors: Iterable[str]) -> list[Claim]:
-    """Return the pending processes that have no node yet."""
-    others = list(survivors)
-    return [
-        Claim(record.pid, record.incarnation, "again", RANK_DELAY_MS * rank(record.pid, me, others))
-        for record in records
-        if record.state == "pending" and not record.node and record.wanted != "stopped"
-    ]

@@ -19,7 +19,7 @@ from unios.core.devices import matches, missing, mistake
 from unios.core.nodes import NodeRecord, node_key
 from unios.core.processes import ProcessRecord
 from unios.demands import Device
-from unios.errors import CallerError, NotFound, Unavailable, UniosError
+from unios.errors import CallerError, NoRoom, NotFound, Unavailable, UniosError
 from unios.kernel.devices import Roots
 from unios.kernel.runfiles import start_of
 from unios.limits import DEVICES_LOCK_S, DEVICES_LOOK_S
@@ -69,7 +69,7 @@ class DeviceKeeping:
 
     @contextlib.asynccontextmanager
     async def given(self, record: ProcessRecord) -> AsyncIterator[tuple[Device, ...]]:
-        """Choose free devices for a process; they are its own once its tree is written down within. Raises NotFound, Unavailable, CallerError."""
+        """Choose free devices for a process; they are its own once its tree is written down within. Raises NotFound, NoRoom, Unavailable, CallerError."""
         requests = record.resources.devices
         if not requests:
             yield ()
@@ -81,7 +81,7 @@ class DeviceKeeping:
             found = matches(requests, self.present, taken)
             if found is None:
                 text = missing(requests, self.present, taken)
-                raise (NotFound if matches(requests, self.present) is None else Unavailable)(text)
+                raise (NotFound if matches(requests, self.present) is None else NoRoom)(text)
             yield found
 
     def environment(self, given: tuple[Device, ...]) -> dict[bytes, bytes]:

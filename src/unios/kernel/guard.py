@@ -15,7 +15,6 @@ program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavaila
 guard knows them from their folders. It never decides about leases.
 """
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -382,17 +381,25 @@ def _own_beat(folder: str) -> Callable[[], None]:
     return lambda: beats.beat("guard")
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m unios.kernel.guard", description="Make the process trees of one node.")
-    parser.add_argument("--folder", required=True)
-    parser.add_argument("--await-word", action="store_true", help="begin when a byte comes on stdin, end if none can come any more")
-    parser.add_argument("--no-namespaces", action="store_true")
-    parser.add_argument("--freezer", default="", choices=("", "v2", "v1", "signals"))
-    return parser.parse_args(argv)
+USAGE: Final = """python -m unios.kernel.guard --folder FOLDER [--await-word] [--no-namespaces] [--freezer v1|v2|signals]
+Make the process trees of one node. --await-word: begin when a byte comes on stdin, end if none can come any more."""
+
+
+def _options(typed: list[str]) -> dict[str, str]:
+    """Return what was typed, "" for a flag. By hand: each init would be a fork of argparse too."""
+    found: dict[str, str] = {}
+    rest = iter(typed)
+    for word in rest:
+        found[word] = next(rest, "") if word in ("--folder", "--freezer") else ""
+    known = {"--folder", "--await-word", "--no-namespaces", "--freezer"}
+    if not found.get("--folder") or set(found) - known or found.get("--freezer", "") not in ("", "v2", "v1", "signals"):
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
+    return found
 
 
 if __name__ == "__main__":
-    chosen = _options(None)
-    if chosen.await_word and not os.read(0, 1):
+    chosen = _options(sys.argv[1:])
+    if "--await-word" in chosen and not os.read(0, 1):
         sys.exit(0)
-    sys.exit(main(chosen.folder, namespaces=not chosen.no_namespaces, freezer_kind=chosen.freezer))
+    sys.exit(main(chosen["--folder"], namespaces="--no-namespaces" not in chosen, freezer_kind=chosen.get("--freezer", "")))

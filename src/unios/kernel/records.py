@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from unios.core import claims
-from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
+from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key, spec_key_of
 from unios.errors import DataLost, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import RECORD_RETRY_MS_MAX
 from unios.store.model import Compare, Put, Range, Record, Store, Transaction
@@ -38,9 +38,12 @@ class Records:
         found, spec = result.results
         if isinstance(found, int) or isinstance(spec, int) or not found.records:
             raise NotFound(f"there is no process {pid}")
+        record = decode(found.records[0])
+        if record.spec_pid:
+            spec, _revision = await self._store.range(spec_key_of(record))
         if not spec.records:
             raise DataLost(f"the specification of process {pid} is gone")
-        return decode(found.records[0]), msgspec.msgpack.decode(spec.records[0].value, type=ProcessSpec)
+        return record, msgspec.msgpack.decode(spec.records[0].value, type=ProcessSpec)
 
     async def spec(self, pid: int) -> ProcessSpec:
         """Return what was asked to run."""

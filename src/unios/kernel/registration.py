@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,14 +74,15 @@ class Registration:
                 node.name,
                 node.system.machine,
                 incarnation,
-                addresses=(node.address,),
+                addresses=node.addresses.all,
                 users=node.identity.users,
-                cores=os.cpu_count() or 1,
+                cores=node.cores,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
                 memory_bytes=machine().memory_bytes,
                 devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
+                certificate=node.certificate,
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
             done = await node.store.transact(

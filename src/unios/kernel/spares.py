@@ -81,7 +81,7 @@ class Spares:
     def take(self) -> Spare | None:
         """Return a spare if one is ready."""
         while self._ready:
-            spare = self._ready.pop()
+            spare = self._ready.pop(0)  # the oldest: its launcher has surely joined its group by now
             self._loop.remove(spare.control.fileno())
             if runfiles.start_of(spare.pid) == spare.start != 0:
                 return spare

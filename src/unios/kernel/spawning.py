@@ -16,7 +16,7 @@ from unios.core.exhaustion import size
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
 from unios.demands import RESOURCES, Device, Resources, Usage
-from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable
+from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UserUnknown
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
@@ -73,6 +73,7 @@ def _started(node: "Node", key: tuple[int, int], done: asyncio.Task[None]) -> No
     node.starts.tasks.pop(key, None)
     if done.cancelled() or done.exception() is not None:  # which is told to whoever waits; nobody need wait
         node.recorder.forget(*key)
+        node.admission.give_back(*key)
 
 
 async def settled(node: "Node", pid: int, incarnation: int) -> None:
@@ -101,26 +102,36 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
         raise Unavailable(f"process {pid} was ended before it began")
     if node.leasing.left_ms() <= 0:
         raise Unavailable(f"the lease of {node.name} has ended: it starts nothing until it is renewed")
+    if spec.user != record.user:
+        raise Denied(f"process {pid} of {record.user} may not run what {spec.user} has specified")
+    await node.admission.admit(record)
     async with node.devices.given(record) as devices:
-        tree = await node.trees.spawn({**job_of(node, record, spec, devices), "lease": lease}, SPAWN_TIMEOUT_MS)
+        job = job_of(node, record, spec, devices)
+        if spec.carry.manifest:
+            await node.carrying.lay_out(record, spec, job)
+        tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)
+    node.carrying.begun(record, spec)
     if record.wanted == "frozen":
         with contextlib.suppress(Unavailable):
             await node.trees.init(pid, incarnation).ask("freeze")
+    if record.nice:
+        with contextlib.suppress(Unavailable, NotFound, Denied):  # a node without the right to favour: it runs as others do
+            await node.trees.init(pid, incarnation).ask("renice", nice=record.nice, favour=True)
     node.recorder.running(pid, incarnation)
     if tree.state == "ended":
         node.recorder.ended(pid, incarnation, tree.exit)
 
 
 def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tuple[Device, ...] = ()) -> dict[str, Any]:
-    """Return the spawn request for the guard. Raises NotFound or Denied if this node cannot be that user."""
+    """Return the spawn request for the guard. Raises UserUnknown or Denied if this node cannot be that user."""
     account = account_of(record.user)
     if account is None:
-        raise NotFound(f"{node.name} has no user {record.user}")
+        raise UserUnknown(f"there is no user {record.user}: add it there (useradd {record.user}), or run it as another user")
     if not may_speak_for(node.identity.users, record.user):
-        raise Denied(f"{node.name} runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
+        raise Denied(f"it runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
     uid, gid, groups, home = account
     if os.geteuid() not in (0, uid):
-        raise Denied(f"{node.name} belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
+        raise Denied(f"it belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
     env = dict(spec.env)
     for name, value in ((b"PATH", PATH_DEFAULT), (b"HOME", home.encode()), (b"USER", record.user.encode()), (b"LOGNAME", record.user.encode())):
         env.setdefault(name, value)
@@ -133,6 +144,8 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
             **node.devices.environment(devices),
         }
     )
+    if record.queueing.array:
+        env.update({b"UNIOS_ARRAY": b"%d" % record.queueing.array, b"UNIOS_ARRAY_INDEX": b"%d" % record.queueing.index})
     return {
         "pid": record.pid,
         "incarnation": record.incarnation,
@@ -146,6 +159,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
         "limits": {name: list(pair) for name, pair in spec.limits.items()},
         "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
         "on_partition": spec.on_partition,
+        "terminal": list(spec.terminal),
         **({"devices": [device.path for device in devices]} if devices else {}),
         **({"bounds": asked} if (asked := bounds_of(spec.resources)) else {}),
     }
@@ -254,6 +268,7 @@ class Recorder:
         if fields.get("lost"):
             await node.reconciling.gone(pid, incarnation, str(fields.get("reason", "")))
             return
+        found = await node.carrying.collect(pid, incarnation)  # before the end is told: who hears of it finds the results
 
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state not in LIVE:
@@ -262,8 +277,10 @@ class Recorder:
                 error = to_error(str(fields.get("error", "")), str(fields.get("text", "")))
                 code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
                 return claims.not_started(record, code, str(error), node.wall_ms())
-            over = claims.ended(record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")), node.wall_ms())
-            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields))
+            told = str(fields.get("reason", "")) or claims.why_stopped(record)
+            reason = "; ".join(filter(None, (told, found.note)))
+            over = claims.ended(record, int(fields["code"]), fields.get("signal"), reason, node.wall_ms())
+            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields), results=found.results)
 
         how = (
             f"ended of signal {fields['signal']}"
@@ -277,6 +294,7 @@ class Recorder:
         else:
             event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
         await self._change(pid, incarnation, change, event)
+        await node.carrying.done(pid, incarnation, found)
 
     async def drain(self) -> None:
         """Wait until everything that is known has been written."""

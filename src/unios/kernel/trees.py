@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from unios.core.sequences import SIGNAL
 from unios.errors import NotFound, Unavailable
 from unios.kernel import linux_pids
 from unios.kernel.bounds import Bounds
@@ -18,6 +19,7 @@ from unios.kernel.hierarchies import Hierarchy
 from unios.kernel.runfiles import start_of
 from unios.kernel.tree_peer import TreePeer
 from unios.wire.home import NodeFolder
+from unios.wire.running import in_sequence
 
 OnExit = Callable[[int, int, dict[str, Any]], None]
 """(pid, incarnation, the fields of exit.json)"""
@@ -81,7 +83,7 @@ class Trees:
                 self.namespaces, self.freezer = bool(info["namespaces"]), str(info["freezer"])
                 self.hierarchies = tuple(Hierarchy(*fields) for fields in info.get("groups", ()))
                 self.bounded = frozenset(kind for one in self.hierarchies for kind in one.kinds)
-                self.counted = str(info["place"][1]) if self.freezer == "v2" else ""
+                self.counted = str(info["place"][1]) if self.freezer == "v2" and info.get("place") else ""
                 listed = await guard.ask("list")
                 self.trees = {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, listed["trees"])}
                 self._guard = guard
@@ -166,7 +168,7 @@ class Trees:
         key = (pid, incarnation)
         peer = self._inits.get(key)
         if peer is None or peer.closed.is_set():
-            peer = self._inits[key] = self.open_init(pid, incarnation, lambda _event: None)
+            peer = self._inits[key] = in_sequence(SIGNAL, self.open_init, pid, incarnation, lambda _event: None)
         return peer
 
     def open_init(self, pid: int, incarnation: int, on_event: Callable[[dict[str, Any]], None]) -> TreePeer:

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
-from unios.kernel import cgroups, clone, init, launcher, mounts, trees_protocol
+from unios.kernel import cgroups, clone, init, launcher, mounts, rehearsal, trees_protocol
 from unios.kernel.freezer import Freezer
 from unios.kernel.hierarchies import Hierarchy
 
@@ -65,6 +65,7 @@ def _become(control: socket.socket, name: str, work: Callable[[socket.socket], N
 
 def _serve(control: socket.socket, guard: int, node_folder: str, groups: Groups) -> None:
     clone.die_with_parent()
+    rehearsal.run(node_folder, _CONTROL + 1)
     decoder = trees_protocol.Decoder()
     while os.getppid() == guard and (data := control.recv(4096)):
         for frame in decoder.feed(data):

@@ -1,7 +1,8 @@
 """The placement service: takes what shall run, gives it a global pid, chooses a node and has it started there. One per node; any may be asked.
 
 A submission is durable before it is answered: pid, record and specification are one transaction, together with the request's id, so that the same
-request asked again finds what the first came to. Where it runs is decided by core/placement.py.
+request asked again finds what the first came to. Where it runs is decided by core/placement.py, when by core/queue.py. What finds room, and nobody waiting,
+is started at once; all else is written down without a node, and the queue (services/queueing.py) does the rest.
 """
 
 import asyncio
@@ -14,24 +15,30 @@ import msgspec
 from unios.client.aio import Kernel, serve
 from unios.core import claims
 from unios.core.nodes import Alive, alive_key
+from unios.core.outlook import Wait
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
-from unios.errors import CallerError, Denied, OutcomeUnknown, ProgramNotRunnable, Unavailable
-from unios.limits import ARGUMENT_BYTES_MAX, BEAT_MS, PID_MAX, PID_MIN, RESTARTS_MAX, SPEC_BYTES_MAX
+from unios.core.rules import POLICY_KEY, PolicyRule, Rule
+from unios.errors import CallerError, OutcomeUnknown, Unavailable, UniosError
+from unios.limits import BEAT_MS, PID_MAX, PID_MIN
+from unios.services.batches import Batches, Pids, check_request
+from unios.services.policies import Policies
+from unios.services.queueing import Queueing
+from unios.services.rules import Rules
+from unios.services.specifications import spec_of, user_of
 from unios.services.starter import Starter, Tried
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.home import NodeFolder
-from unios.wire.operations import Accepted, Program, Submit, Submitted
+from unios.wire.operations import Accepted, Alter, PolicyView, QuotaView, Submit, SubmitMany, Submitted, Waiting
 from unios.wire.peer import Call
 
 PORT: Final = "placement"
-NEXT: Final = "/next/pid"
 ATTEMPTS_MAX: Final = 40
 COLLISIONS_MAX: Final = PID_MAX - PID_MIN
 """Numbers that may be found in use before a submission gives up."""
-BATCH: Final = 64
-"""Pids taken from the counter at a time."""
 READY_S: Final = 3.0
+CALM_MS: Final = 20
+"""The queue is in more of a hurry to hear of ends than other services are: a core stands still until then."""
 
 
 def wall_ms() -> int:
@@ -43,60 +50,90 @@ class Placement:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._view = View(kernel)
-        self._starter = Starter(kernel, self._view, wall_ms)
-        self._pids: list[int] = []
-        self._taking = asyncio.Lock()
+        self._queueing = Queueing(kernel.folder.name)
+        self._view = View(kernel, on_process=self._queueing.put, on_rule=self._on_rule, calm_ms=CALM_MS)
+        self._rules = Rules(self._view, kernel.folder.name)
+        self._policies = Policies(self._view.books, self._rules.policy_failed)
+        self._starter = Starter(kernel, self._view, self._policies, wall_ms)
+        self._queueing.open(self._view, self._starter)
+        self._pids = Pids(self._view)
+        self._batches = Batches(self._view, self._queueing, self._pids)
+
+    def _on_rule(self, key: str, _before: Rule | None, now: Rule | None) -> None:
+        if key == POLICY_KEY:
+            self._policies.set(now if isinstance(now, PolicyRule) else None)
+        else:
+            self._queueing.put_rule(key, now)
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._view.run())
-            await self._kernel.listen(PORT, 0o666, self._serve)
-            await asyncio.Event().wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._view.run())
+                await self._kernel.listen(PORT, 0o666, self._serve)
+                await self._view.wait_complete()
+                await self._queueing.run()
+        finally:
+            self._policies.close()
 
     async def _serve(self, stamp: Accepted, call: Call) -> object:
-        if call.op != "submit":
-            raise CallerError(f"the placement service has no operation {call.op[:80]}")
-        return await self._submit(stamp, call.decode(Submit))
-
-    async def _submit(self, stamp: Accepted, body: Submit) -> Submitted:
-        program = body.program
-        user = program.user or stamp.user
-        if user != stamp.user and not stamp.privileged:
-            raise Denied(f"{stamp.user} may not run programs as {user}")
-        if not body.request or len(body.request) > 64 or not body.request.isalnum():
-            raise CallerError("a request id is 1 to 64 letters and digits")
-        spec = spec_of(program, user)
         try:
             async with asyncio.timeout(READY_S):
                 await self._view.wait_complete()
         except TimeoutError:
             raise Unavailable("the store cannot be reached; `unios status` says why") from None
+        match call.op:
+            case "submit":
+                return await self._submit(stamp, call.decode(Submit))
+            case "submit_many":
+                return await self._batches.submit(stamp, call.decode(SubmitMany))
+            case "hold" | "release":
+                return await self._batches.alter(stamp, call.decode(Alter).pid, held=call.op == "hold")
+            case "queue":
+                return tuple(_waiting(wait) for wait in self._queueing.outlook())
+            case "policy":
+                return self._rules.policy()
+            case "set_policy":
+                return await self._rules.set_policy(stamp, call.decode(PolicyView))
+            case "quotas":
+                return self._rules.quotas()
+            case "set_quota":
+                return await self._rules.set_quota(stamp, call.decode(QuotaView))
+        raise CallerError(f"the placement service has no operation {call.op[:80]}")
+
+    async def _submit(self, stamp: Accepted, body: Submit) -> Submitted:
+        user = user_of(body.program, stamp)
+        check_request(body.request)
+        spec = spec_of(body.program, user)
+        self._batches.check(spec, 1)
         tried = await self._place(spec, user, body.request)
         return Submitted(tried.record.pid, tried.record.node, _state(tried), tried.record.incarnation, _reason(tried))
 
     async def _place(self, spec: ProcessSpec, user: str, request: str) -> Tried:
-        """Write the record, unless an earlier attempt of the same request did; then start it."""
-        if spec.node and not any(record.name == spec.node for record in self._view.nodes.values.values()):
-            raise CallerError(f"there is no node {spec.node}; `unios nodes` lists them")
+        """Write the record, unless an earlier attempt of the same request did; then start it, or let it queue."""
         attempt = collisions = 0
         while attempt < ATTEMPTS_MAX and collisions < COLLISIONS_MAX:
-            names = self._starter.order(user, spec.node, {})
-            node = names[0] if names else ""
-            why = "" if names else self._starter.nowhere(user, spec.node, {})
-            record = claims.submitted(await self._next_pid(), spec, user, node, why, wall_ms())
-            lease = self._view.lease_of(node)
-            result = await self._view.store.transact(_first_write(record, spec, request, lease))
+            record = self._first_record(await self._pids.next(), spec, user)
+            lease = self._view.lease_of(record.node)
+            self._view.books.put(record)  # of several that are placed at once not all take the same room
+            try:
+                result = await self._view.store.transact(_first_write(record, spec, request, lease))
+            except UniosError:
+                self._view.books.drop(record.pid)
+                raise
             if result.succeeded:
-                if not node:
+                if not record.node:
+                    self._queueing.waits_now(record)
                     return Tried(record, False)
-                self._starter.chose(node)
-                return await self._starter.start(record, result.revision.number, spec, lease)
-            raced, taken = result.results
+                tried = await self._starter.start(record, result.revision.number, spec, lease)
+                if not tried.record.node and tried.record.state == "pending":
+                    self._queueing.waits_now(tried.record)
+                return tried
+            self._forget(record.pid)
+            raced, taken, _spec = result.results
             if isinstance(raced, RangeResult) and raced.records:
                 return await self._known(int(raced.records[0].value))
-            if isinstance(taken, RangeResult) and taken.records:
+            if any(isinstance(found, RangeResult) and found.records for found in (taken, _spec)):
                 collisions += 1  # the numbers have come round, and this one is still in use
                 continue
             await asyncio.sleep(0.005 * attempt)  # the node's lease is another by now
@@ -105,6 +142,23 @@ class Placement:
             raise Unavailable(f"no number is free for the process: {COLLISIONS_MAX} in a row are in use")
         raise Unavailable("nodes come and go too fast to place the process: try again")
 
+    def _first_record(self, pid: int, spec: ProcessSpec, user: str) -> ProcessRecord:
+        record = claims.submitted(pid, spec, user, "", "", wall_ms())
+        node, why = self._queueing.queue.place_now(record, self._starter.ready(), self._starter.choose)
+        if node:
+            return claims.placed(record, node, "", why)
+        able = self._queueing.queue.able(self._view.ready(), record)
+        waits = record.queueing.held or record.queueing.after
+        return claims.placed(record, "", self._queueing.reason(record) if able or waits else self._starter.nowhere(record))
+
+    def _forget(self, pid: int) -> None:
+        """The record of that pid is not what was to be written: what the mirror knows of it counts."""
+        now = self._view.processes.values.get(process_key(pid))
+        if now is None:
+            self._view.books.drop(pid)
+        else:
+            self._view.books.put(now)
+
     async def _known(self, pid: int) -> Tried:
         """Return what an earlier attempt of the same request has come to."""
         found = await self._starter.read(pid)
@@ -112,29 +166,12 @@ class Placement:
             raise OutcomeUnknown("the same request was made before and its process is gone")
         return Tried(found[0], found[0].state != "pending")
 
-    async def _next_pid(self) -> int:
-        async with self._taking:
-            while not self._pids:
-                await self._take_pids()
-            return self._pids.pop(0)
-
-    async def _take_pids(self) -> None:
-        """Take a few numbers from the counter; those that are in use are passed over by the transaction that uses them."""
-        result, _revision = await self._view.store.range(NEXT)
-        old = result.records[0] if result.records else None
-        first = int(old.value) if old else PID_MIN
-        after = first + BATCH if first + BATCH <= PID_MAX else PID_MIN
-        done = await self._view.store.transact(
-            Transaction((Compare(NEXT, "modified", "==", old.modified if old else 0),), (Put(NEXT, b"%d" % after),))
-        )
-        if done.succeeded:
-            self._pids = [pid for pid in range(first, first + BATCH) if pid <= PID_MAX]
-
 
 def _first_write(record: ProcessRecord, spec: ProcessSpec, request: str, lease: int) -> Transaction:
     """Return the transaction that makes a process: only with a free pid, a new request, and while the node holds the lease that was seen."""
     request_key = f"/requests/{request}"
-    compares = [Compare(process_key(record.pid), "version", "==", 0), Compare(request_key, "version", "==", 0)]
+    keys = (process_key(record.pid), spec_key(record.pid), request_key)
+    compares = [Compare(key, "version", "==", 0) for key in keys]
     if record.node:
         compares.append(Compare(alive_key(record.node), "value", "==", msgspec.msgpack.encode(Alive(lease))))
     puts = (
@@ -142,7 +179,7 @@ def _first_write(record: ProcessRecord, spec: ProcessSpec, request: str, lease: 
         Put(spec_key(record.pid), msgspec.msgpack.encode(spec)),
         Put(request_key, b"%d" % record.pid),
     )
-    return Transaction(tuple(compares), puts, (Range(request_key), Range(process_key(record.pid))))
+    return Transaction(tuple(compares), puts, (Range(request_key), Range(process_key(record.pid)), Range(spec_key(record.pid))))
 
 
 def _state(tried: Tried) -> str:
@@ -153,27 +190,12 @@ def _reason(tried: Tried) -> str:
     return str(tried.failure) if tried.failure is not None else tried.record.reason
 
 
-def spec_of(program: Program, user: str) -> ProcessSpec:
-    """Return the specification of a program. Raises CallerError or ProgramNotRunnable for what no node could run."""
-    if not program.argv or not program.argv[0]:
-        raise CallerError("no program was named")
-    total = 0
-    for text in (*program.argv, *(name + b"=" + value for name, value in program.env), program.cwd):
-        if b"\0" in text:
-            raise CallerError("an argument or environment string holds a zero byte; Linux cannot pass it on")
-        if len(text) > ARGUMENT_BYTES_MAX:
-            raise ProgramNotRunnable(f"argument list too long: one string has {len(text)} bytes, the limit is {ARGUMENT_BYTES_MAX}")
-        total += len(text) + 1
-    if total > SPEC_BYTES_MAX:
-        raise ProgramNotRunnable(f"argument list too long: {total} bytes together, the limit is {SPEC_BYTES_MAX}")
-    if program.restarts_max < 0 or program.restarts_max > RESTARTS_MAX:
-        raise CallerError(f"restarts are limited to 0 to {RESTARTS_MAX}")
-    if not 0 <= program.umask <= 0o777:
-        raise CallerError("the umask is out of range")
-    try:
-        return msgspec.convert({**msgspec.structs.asdict(program), "user": user}, ProcessSpec, strict=False)
-    except msgspec.ValidationError as error:
-        raise CallerError(f"the program is described wrongly: {error}") from error
+def _waiting(wait: Wait) -> Waiting:
+    record = wait.record
+    queueing = record.queueing
+    return Waiting(
+        record.pid, record.user, record.argv, queueing.priority, record.created_ms, wait.reason, wait.begins_ms, queueing.array, queueing.index
+    )
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

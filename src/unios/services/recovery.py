@@ -1,7 +1,7 @@
 """The recovery service: what happens to processes after a loss. One per node; each may act, the store lets one win.
 
 When a node's lease has ended, its processes are claimed for the next incarnation and started elsewhere, or marked lost, as their policies say (core/recovery.py).
-It also starts again what has ended and is to be restarted, places what waits for a node, and keeps records and events within their bounds.
+It also starts again what has ended and is to be restarted, and keeps records and events within their bounds.
 """
 
 import asyncio
@@ -13,13 +13,15 @@ from typing import Final
 import msgspec
 
 from unios.client.aio import Kernel, serve
-from unios.core import claims, recovery
+from unios.core import claims, recovery, tidying
 from unios.core.membership import BecameLeft, BecameLost, BecameReady, Change
 from unios.core.nodes import node_key
-from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key, spec_key
+from unios.core.processes import LIVE, ProcessRecord
+from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.errors import UniosError
 from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
 from unios.services import counting
+from unios.services.policies import Policies
 from unios.services.starter import Starter
 from unios.services.view import View
 from unios.store.model import Put
@@ -42,14 +44,19 @@ class Recovery:
 
     def __init__(self, kernel: Kernel) -> None:
         self._me = kernel.folder.name
-        self._view = View(kernel, self._on_change)
-        self._starter = Starter(kernel, self._view, wall_ms)
+        self._view = View(kernel, self._on_change, on_rule=self._on_rule)
+        self._policies = Policies(self._view.books)
+        self._starter = Starter(kernel, self._view, self._policies, wall_ms)
         self._wake = asyncio.Event()
         self._claiming: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._events = 0
         self._ready: set[str] = set()
         """Nodes whose loss would be news."""
         self._telling: set[asyncio.Task[None]] = set()
+
+    def _on_rule(self, key: str, _before: Rule | None, now: Rule | None) -> None:
+        if key == POLICY_KEY:
+            self._policies.set(now if isinstance(now, PolicyRule) else None)
 
     def _on_change(self, change: Change) -> None:
         if isinstance(change, BecameLost | BecameLeft):
@@ -88,8 +95,9 @@ class Recovery:
             await asyncio.sleep(0.02)
 
     def _is_news(self, record: ProcessRecord) -> bool:
-        waits = claims.wants_restart(record) or (record.state == "pending" and not record.node)
-        return waits and self._view.speaks_for(self._me, record.user) and (record.pid, record.incarnation) not in self._claiming
+        return (
+            claims.wants_restart(record) and self._view.speaks_for(self._me, record.user) and (record.pid, record.incarnation) not in self._claiming
+        )
 
     async def _look_again(self) -> None:
         rounds = 0
@@ -123,8 +131,6 @@ class Recovery:
                     self._start(claim, self._after_loss(claim, node, state))
         for claim in recovery.restarts(records, self._me, survivors):
             self._start(claim, self._restart(claim))
-        for claim in recovery.unplaced(records, self._me, survivors):
-            self._start(claim, self._place(claim))
 
     def _start(self, claim: recovery.Claim, work: Coroutine[None, None, None]) -> None:
         key = (claim.pid, claim.incarnation)
@@ -151,7 +157,7 @@ class Recovery:
             return
         record, modified = found
         why = f"{node} has left" if state == "left" else f"{node} was lost"
-        outcome = claims.on_loss(record)
+        outcome = claims.on_gone(record) if state == "left" else claims.on_loss(record)  # from there nothing comes back
         if outcome == "kept":
             if not record.reason:
                 await self._starter.replace(claims.kept(record, why), modified, lost=node)
@@ -159,17 +165,11 @@ class Recovery:
         if outcome == "lost":
             await self._starter.replace(claims.lost(record, why, wall_ms()), modified, self._event("loss", record, why), lost=node)
             return
-        await self._again(claims.claimed(record, self._best(record), why), modified, why, lost=node)
-
-    def _best(self, record: ProcessRecord) -> str:
-        names = self._starter.order(record.user, record.pinned, {})
-        if not names:
-            return ""
-        self._starter.chose(names[0])
-        return names[0]
+        best, chosen = self._starter.best(record)
+        await self._again(claims.claimed(record, best, why, chosen), modified, why, lost=node)
 
     async def _again(self, record: ProcessRecord, modified: int, why: str, *, lost: str = "") -> None:
-        where = f"runs again on {record.node}" if record.node else "waits for a node"
+        where = f"runs again on {record.node}" if record.node else "waits in the queue"
         event = self._event("recovery", record, f"{why}: incarnation {record.incarnation} {where}")
         number = await self._starter.replace(record, modified, event, lost=lost)
         if number and record.node:
@@ -180,19 +180,8 @@ class Recovery:
         if found is None or found[0].incarnation != claim.incarnation or not claims.wants_restart(found[0]):
             return
         await asyncio.sleep(min(0.1 * 2 ** min(found[0].restarts, 7), 10.0) if found[0].restarts else 0)
-        again = claims.restarted(found[0], self._best(found[0]))
+        again = claims.restarted(found[0], *self._starter.best(found[0]))
         await self._again(again, found[1], again.reason)
-
-    async def _place(self, claim: recovery.Claim) -> None:
-        found = await self._starter.read(claim.pid)
-        if found is None or found[0].incarnation != claim.incarnation or found[0].state != "pending" or found[0].node:
-            return
-        best = self._best(found[0])
-        if best:
-            placed = claims.placed(found[0], best, found[0].reason)
-            number = await self._starter.replace(placed, found[1])
-            if number:
-                await self._starter.start(placed, number)
 
     def _event(self, kind: str, record: ProcessRecord, text: str) -> Put:
         return self._put(kind, f"process {record.pid}: {text}", record.pid)
@@ -208,10 +197,7 @@ class Recovery:
         store = self._view.store
         events, _revision = await every(store, "/events/")
         surplus = [record.key for record in events[: max(0, len(events) - EVENTS_KEPT)]]
-        ended = [r for r in self._view.processes.values.values() if r.state in ENDED and not claims.wants_restart(r)]
-        ended.sort(key=lambda record: record.ended_ms)
-        for record in ended[: max(0, len(ended) - RECORDS_ENDED_KEPT)]:
-            surplus += [process_key(record.pid), spec_key(record.pid)]
+        surplus += tidying.surplus(self._view.processes.values.values(), RECORDS_ENDED_KEPT)
         gone = {b"%d" % int(key.rpartition("/")[2]) for key in surplus if key.startswith("/processes/")}
         requests, _revision = await every(store, "/requests/")
         surplus += [record.key for record in requests if record.value in gone]

@@ -4,19 +4,20 @@ Each step is safe to be cut off: the record says where the process is assigned, 
 """
 
 import time
-from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from unios.client.aio import Kernel
-from unios.core import claims, placement
+from unios.core import claims
 from unios.core.nodes import alive_key
+from unios.core.outlook import needs
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key
 from unios.errors import (
     CallerError,
     Denied,
+    NoRoom,
     NotFound,
     OutcomeUnknown,
     PeerRestarted,
@@ -26,7 +27,9 @@ from unios.errors import (
     Unavailable,
     UniosError,
 )
-from unios.limits import SPAWN_TIMEOUT_MS
+from unios.limits import QUEUE_REST_MS, REFUSALS_KEPT, SPAWN_TIMEOUT_MS
+from unios.services.policies import Policies
+from unios.services.strangers import Strangers, may_be_elsewhere
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.operations import Spawn, Spawned
@@ -36,12 +39,8 @@ REFUSED = (ProgramNotFound, ProgramNotRunnable, NotFound, Denied, CallerError)
 AWAY = (Unavailable, OutcomeUnknown, ProtocolError)
 
 
-CHOICE_S: Final = 0.25
-"""So long the mirror may take to show where a process was placed."""
-
-
 class Tried(NamedTuple):
-    """How the attempts ended. `record` is the latest that this side wrote or knows."""
+    """How the attempts ended. `record` is the latest that this side wrote or knows; pending without a node, it waits in the queue."""
 
     record: ProcessRecord
     running: bool
@@ -51,74 +50,127 @@ class Tried(NamedTuple):
 class Starter:
     """That of one service."""
 
-    def __init__(self, kernel: Kernel, view: View, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, kernel: Kernel, view: View, policies: Policies, wall_ms: Callable[[], int]) -> None:
         self._kernel = kernel
         self._view = view
+        self._policies = policies
         self._wall_ms = wall_ms
-        self._recent: deque[tuple[float, str]] = deque()
+        self.strangers = Strangers(view.lease_of)
+        self._estranged: dict[tuple[int, int], None] = {}
+        """Those that wait for a machine that is away and may know their user; the oldest go."""
+        self._resting: dict[str, float] = {}
+        """Nodes that refused for lack of room, and until when they are left alone."""
+        self.refused: dict[tuple[int, int], dict[str, UniosError]] = {}
+        """What nodes said of processes that they cannot run, while those wait for another; the oldest go."""
 
-    def chose(self, node: str) -> None:
-        """Remember a choice until the mirror shows it: of several processes placed at once not all go to the same node."""
-        self._recent.append((time.monotonic(), node))
+    def ready(self) -> list[str]:
+        """Return the nodes that take processes now."""
+        now = time.monotonic()
+        self._resting = {name: until for name, until in self._resting.items() if until > now}
+        return [name for name in self._view.ready() if name not in self._resting]
 
-    def _candidates(self) -> list[placement.Candidate]:
-        while self._recent and time.monotonic() - self._recent[0][0] > CHOICE_S:
-            self._recent.popleft()
-        extra = Counter(node for _at, node in self._recent)
-        return [node._replace(running=node.running + extra[node.name]) for node in self._view.candidates()]
+    def _refusals(self, record: ProcessRecord) -> dict[str, UniosError]:
+        """Return what nodes have said that cannot run it; of one that waits for its user's machine also those that do not know him."""
+        key = (record.pid, record.incarnation)
+        told = self.refused.get(key, {})
+        return {**self.strangers.of(record.user), **told} if key in self._estranged else told
 
-    def order(self, user: str, pinned: str, tried: dict[str, UniosError]) -> list[str]:
-        """Return the nodes to try, the best first."""
-        eligible = placement.eligible(self._candidates(), user, pinned, tried)
-        names, _wrong = placement.order(placement.POLICIES[placement.DEFAULT], eligible)
-        return names
+    def able(self, record: ProcessRecord) -> list[str]:
+        """Return the ready nodes that could run it, were they empty, and that have not said that they cannot."""
+        books, refused = self._view.books, self._refusals(record)
+        return [
+            name for name in self._view.ready() if name not in refused and books.may_run(name, record) and books.could_hold(name, record.resources)
+        ]
 
-    def nowhere(self, user: str, pinned: str, tried: dict[str, UniosError]) -> str:
-        """Return why there is no node to try."""
+    def choose(self, record: ProcessRecord, names: list[str]) -> tuple[str, str]:
+        """Return the node of `names` that it gets, and why; ("", "") if all have said that they cannot run it."""
+        refused = self._refusals(record)
+        return self._policies.choose(record, [name for name in names if name not in refused] if refused else names)
+
+    def best(self, record: ProcessRecord) -> tuple[str, str]:
+        """Return the node that has room for it now, and why that one; ("", "") for none: then it waits in the queue."""
+        resting = set(self._view.ready()) - set(self.ready())
+        books = self._view.books
+        return self.choose(record, [name for name in self.able(record) if name not in resting and books.has_room(name, record.resources)])
+
+    def nowhere(self, record: ProcessRecord) -> str:
+        """Return why there is no node that could run it."""
+        tried = self._refusals(record)
         if tried:
-            return "; ".join(f"{name}: {error}" for name, error in tried.items())
+            return _summary(tried)
+        user, pinned = record.user, record.pinned
         if pinned:
             state, reason = self._view.membership.view(pinned)
-            known = any(record.name == pinned for record in self._view.nodes.values.values())
-            return f"{pinned} is {state}: {reason}" if known and state != "ready" else f"{pinned} runs nothing as {user}"
-        return f"no node that is ready runs programs as {user}"
+            known = any(node.name == pinned for node in self._view.nodes.values.values())
+            if known and state != "ready":
+                return f"{pinned} is {state}: {reason}"
+        ready = [name for name in self._view.ready() if self._view.books.may_run(name, record)]
+        if ready:
+            return f"no node that is ready has {needs(record)}"
+        return f"{pinned} runs nothing as {user}" if pinned else f"no node that is ready runs programs as {user}"
 
     async def start(self, record: ProcessRecord, modified: int, spec: ProcessSpec | None = None, lease: int = 0) -> Tried:
         """Start a pending record on its node, then on others until one takes it. The record is moved before each attempt.
 
-        `spec` and `lease`: sent along, if the record was written while the node held that lease.
+        `spec` and `lease`: sent along, if the record was written while the node held that lease. If a node that could run it has no room, it waits
+        in the queue again.
         """
-        tried: dict[str, UniosError] = {}
         body = Spawn(record.pid, record.incarnation)
         if spec is not None and lease:
             body = Spawn(record.pid, record.incarnation, lease, modified, msgspec.msgpack.encode(record), msgspec.msgpack.encode(spec))
+        key = (record.pid, record.incarnation)
         while True:
             try:
                 await self._kernel.call("processes.spawn", body, Spawned, node=record.node, timeout_ms=SPAWN_TIMEOUT_MS + 1_000)
+                self.refused.pop(key, None)
                 return Tried(record, True)
             except PeerRestarted as error:
                 return Tried(record, False, error)  # somebody else has it
+            except NoRoom as error:
+                self._resting[record.node] = time.monotonic() + QUEUE_REST_MS / 1_000
+                why = f"waits: {error}"
             except AWAY as error:
                 # It may have started there, or may yet: only the end of that node's lease can move it (the recovery service sees to that).
                 return Tried(
                     record, False, Unavailable(f"{record.node} does not answer ({error}): it starts there, or elsewhere if {record.node} is lost")
                 )
             except REFUSED as error:
-                tried[record.node] = error
-            names = self.order(record.user, record.pinned, tried)
-            if not names:
-                return await self._give_up(record, modified, tried)
-            why = self.nowhere(record.user, record.pinned, tried)
-            moved = claims.placed(record, names[0], why)
+                self._remember(key, record.node, error)
+                if not self.able(record):
+                    return await self._give_up(record, modified, self.refused.pop(key))
+                why = _summary(self.refused[key])
+            node, chosen = self.best(record)
+            moved = claims.placed(record, node, why, chosen)
             number = await self.replace(moved, modified)
-            if not number:
-                return Tried(record, False)
+            if not number or not node:
+                return Tried(moved if number else record, False)
             record, modified = moved, number
             body = Spawn(record.pid, record.incarnation)
-            self.chose(names[0])
+
+    def _remember(self, key: tuple[int, int], node: str, error: UniosError) -> None:
+        self.refused.setdefault(key, {})[node] = error
+        if len(self.refused) > REFUSALS_KEPT:
+            del self.refused[next(iter(self.refused))]
+
+    async def give_up_refused(self, record: ProcessRecord, modified: int) -> bool:
+        """End a process that waits in the queue if every node that could run it has said that it cannot."""
+        tried = self.refused.get((record.pid, record.incarnation))
+        if not tried or self.able(record):
+            return False
+        await self._give_up(record, modified, tried)
+        self.refused.pop((record.pid, record.incarnation), None)
+        return True
 
     async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:
-        """No node can run it: say why, with the exit code that a shell would give."""
+        """No node can run it: say why, with the exit code that a shell would give. One whose user may be on a machine that is away waits for that."""
+        self.strangers.told(record.user, tried)
+        if may_be_elsewhere(record.incarnation, tried, list(self._view.nodes.values.values()), set(self._view.ready())):
+            self._estranged[record.pid, record.incarnation] = None
+            if len(self._estranged) > REFUSALS_KEPT:
+                del self._estranged[next(iter(self._estranged))]
+            waits = claims.placed(record, "", _summary(tried))
+            await self.replace(waits, modified)
+            return Tried(waits, False)
         runnable = [error for error in tried.values() if isinstance(error, ProgramNotRunnable)]
         worst = runnable[0] if runnable else next(iter(tried.values()))
         text = _summary(tried)
@@ -136,6 +188,8 @@ class Starter:
         compare = Compare(put.key, "modified", "==", modified)
         compares = (compare, Compare(alive_key(lost), "version", "==", 0)) if lost else (compare,)
         result = await self._view.store.transact(Transaction(compares, (put, *((event,) if event else ()))))
+        if result.succeeded:
+            self._view.books.put(record)
         return result.revision.number if result.succeeded else 0
 
     async def read(self, pid: int) -> tuple[ProcessRecord, int] | None:

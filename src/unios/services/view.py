@@ -6,10 +6,11 @@ from typing import Final
 
 from unios.client.aio import Kernel
 from unios.core import membership as members
+from unios.core.capacity import Books
 from unios.core.membership import Change, Membership
 from unios.core.nodes import Alive, NodeRecord, alive_key, may_speak_for, node_key
-from unios.core.placement import Candidate
-from unios.core.processes import LIVE, ProcessRecord
+from unios.core.processes import ProcessRecord
+from unios.core.rules import PREFIX, Rule
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
 
@@ -17,18 +18,32 @@ CALM_MS: Final = 50
 """Services are in no hurry to hear of processes: on a busy system each of them would be woken by each start and end."""
 
 
+OnProcess = Callable[[int, ProcessRecord | None, ProcessRecord | None], None]
+OnRule = Callable[[str, Rule | None, Rule | None], None]
+
+
 class View:
     """That of one service. `run` keeps it."""
 
-    def __init__(self, kernel: Kernel, on_change: Callable[[Change], None] = lambda _change: None) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        on_change: Callable[[Change], None] = lambda _change: None,
+        *,
+        on_process: OnProcess = lambda _pid, _before, _now: None,
+        on_rule: OnRule = lambda _key, _before, _now: None,
+        calm_ms: int = CALM_MS,
+    ) -> None:
         self.store = StoreClient(lambda: kernel.connect("store"))
         self.membership = Membership(kernel.folder.name)
         self._on_change = on_change
         self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
-        self.running: dict[str, int] = {}
-        """Live processes by the node that they are assigned to."""
-        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process, calm_ms=CALM_MS)
+        self.books = Books()
+        """What the nodes offer and what is set aside there."""
+        self._on_process_too = on_process
+        self.rules: Mirror[Rule] = Mirror(self.store, PREFIX, Rule, on_rule)  # type: ignore[arg-type]
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord, self._on_process, calm_ms=calm_ms)
 
     def _tell(self, event: members.Event) -> None:
         for change in self.membership.on(event):
@@ -37,24 +52,25 @@ class View:
     def _on_node(self, _key: str, before: NodeRecord | None, now: NodeRecord | None) -> None:
         record = now or before
         assert record is not None
+        self.books.offer(record)
         self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, now is None or now.state == "left"))
 
     def _on_alive(self, key: str, _before: Alive | None, now: Alive | None) -> None:
         self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0))
 
     def _on_process(self, _key: str, before: ProcessRecord | None, now: ProcessRecord | None) -> None:
-        for record, step in ((before, -1), (now, 1)):
-            if record is not None and record.node and record.state in LIVE:
-                self.running[record.node] = self.running.get(record.node, 0) + step
+        record = now or before
+        assert record is not None
+        pid = record.pid
+        if now is not None:
+            self.books.put(now)
+        else:
+            self.books.drop(pid)
+        self._on_process_too(pid, before, now)
 
-    def candidates(self) -> list[Candidate]:
-        """Return the nodes that are ready."""
-        ready = set(self.membership.names("ready"))
-        return [
-            Candidate(record.name, self.running.get(record.name, 0), record.cores, record.users)
-            for record in self.nodes.values.values()
-            if record.name in ready and not record.stopped
-        ]
+    def ready(self) -> list[str]:
+        """Return the nodes that take processes."""
+        return [name for name in self.membership.names("ready") if (record := self.nodes.values.get(node_key(name))) and not record.stopped]
 
     def lease_of(self, node: str) -> int:
         """Return the number of the node's lease as last seen, 0 if it has none."""
@@ -74,13 +90,18 @@ class View:
         """Return the node that keeps the records within their bounds: one that speaks for root, if any does, since it may delete what is everybody's."""
         return next(iter(self.survivors("root") or self.survivors()), "")
 
+    def runner(self, user: str) -> str:
+        """Return the node whose placement service runs the queue for that user: the first that may act for him, one that speaks for root if any does."""
+        able = self.survivors(user)
+        return next((name for name in able if self.speaks_for(name, "root")), able[0] if able else "")
+
     async def run(self) -> None:
         """Keep the mirrors; ends only by cancellation."""
         async with asyncio.TaskGroup() as group:
-            for mirror in (self.nodes, self.alive, self.processes):
+            for mirror in (self.nodes, self.alive, self.rules, self.processes):
                 group.create_task(mirror.run())
 
     async def wait_complete(self) -> None:
         """Wait until everything has been seen once."""
-        for mirror in (self.nodes, self.alive, self.processes):
+        for mirror in (self.nodes, self.alive, self.rules, self.processes):
             await mirror.wait_complete()

@@ -7,6 +7,8 @@ from unios.shell.words import Given, Option, Word
 from unios.wire.operations import ProcessView
 
 HEAD = ("PID", "STATE", "NODE", "USER", "AGE", "COMMAND")
+ARRAY_ROWS_MAX = 10
+"""So many waiting elements of an array have rows of their own; of more, one row speaks for all. --json shows each."""
 
 
 def ps(session: Session, given: Given) -> int:
@@ -16,8 +18,32 @@ def ps(session: Session, given: Given) -> int:
     elif given.flag("usage"):
         session.print_table(table((*HEAD[:-1], "CPU", "MEMORY", "ASKED", HEAD[-1]), _with_usage(session, views)))
     else:
-        session.print_table(table(HEAD, [_row(view) for view in views]))
+        why = given.flag("why")
+        head = (*HEAD, *(("WHY THERE",) if why else ()))
+        session.print_table(table(head, [(*_row(view), *((view.why or "-",) if why else ())) for view in compact(views)]))
     return 0
+
+
+def compact(views: tuple[ProcessView, ...]) -> list[ProcessView]:
+    """Return the views with the waiting elements of a long array as one: the first, which says how many there are."""
+    waiting: dict[int, list[ProcessView]] = {}
+    for view in views:
+        if view.queueing.array and view.state == "pending" and not view.node:
+            waiting.setdefault(view.queueing.array, []).append(view)
+    long = {array: those for array, those in waiting.items() if len(those) > ARRAY_ROWS_MAX}
+    if not long:
+        return list(views)
+    hidden = {view.pid for those in long.values() for view in those[1:]}
+    firsts = {those[0].pid: those for those in long.values()}
+    return [_joined(firsts[view.pid]) if view.pid in firsts else view for view in views if view.pid not in hidden]
+
+
+def _joined(those: list[ProcessView]) -> ProcessView:
+    import msgspec
+
+    first, last = those[0], those[-1]
+    what = f"and {len(those) - 1} more of array {first.queueing.array}, up to {last.pid}; {first.reason}"
+    return msgspec.structs.replace(first, reason=what)
 
 
 def _with_usage(session: Session, views: tuple[ProcessView, ...]) -> list[tuple[object, ...]]:
@@ -39,6 +65,10 @@ def describe(view: ProcessView) -> dict[str, object]:
     """Return a process as JSON shows it; every field is always there."""
     fields: dict[str, object] = {name: getattr(view, name) for name in view.__struct_fields__}
     fields["argv"] = [shown(argument) for argument in view.argv]
+    for name in ("resources", "queueing", "placing"):
+        part = getattr(view, name)
+        fields[name] = {each: getattr(part, each) for each in part.__struct_fields__}
+    fields["queueing"]["after"] = [{"pid": after.pid, "condition": after.condition} for after in view.queueing.after]  # type: ignore[index]
     return fields
 
 
@@ -66,6 +96,7 @@ WORDS = {
         ps,
         Option("every", "-a", "--all", text="Those that have ended too."),
         Option("usage", "--usage", text="With processor time and memory: used now, at most if it has ended, and asked for."),
+        Option("why", "--why", text="Say why each was given its node."),
         text="List the processes of the system: from any node, the same.",
     )
 }

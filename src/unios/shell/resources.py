@@ -11,7 +11,7 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _CORES: Final = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 
 OPTIONS: Final = (
-    Option("cpus", "--cpus", metavar="N", text="Cores set aside for it, as in 2 or 0.5; 0: what is left over [default: 1]."),
+    Option("cpus", "--cpus", metavar="N", text="Cores set aside for it, as in 2 or 0.5; 0: what is left over [default: 1, with -t 0]."),
     Option("cpus_max", "--cpus-max", metavar="N", text="The most cores that it gets even if nobody else wants them [default: no such bound]."),
     Option("memory", "--memory", metavar="SIZE", text="Memory set aside for it, as in 512M or 2G; also the most that it may use."),
     Option("tasks", "--tasks", metavar="N", number=True, text="The most Linux processes and threads in it [default: 8192]."),
@@ -20,9 +20,10 @@ OPTIONS: Final = (
 
 
 def resources(given: Given) -> Resources:
-    """Return what was asked for; Misused if it makes no sense."""
+    """Return what was asked for; Misused if it makes no sense. A person at a terminal waits for no core unless one is asked for."""
+    default = 0 if given.flag("terminal") else CPU_MILLI_DEFAULT
     return Resources(
-        cpu_milli=cores("--cpus", given.text("cpus")) if given.text("cpus") else CPU_MILLI_DEFAULT,
+        cpu_milli=cores("--cpus", given.text("cpus")) if given.text("cpus") else default,
         memory_bytes=_memory(given.text("memory")) if given.text("memory") else 0,
         devices=tuple(_device(text) for text in given.many("device")),
         cpu_milli_max=_cap(given.text("cpus_max")) if given.text("cpus_max") else 0,

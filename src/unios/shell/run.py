@@ -4,35 +4,74 @@ Exit codes: the program's; 128 + n if signal n ended it; 127 not found, 126 not 
 """
 
 import os
+import pwd
 import signal
 import stat
+from typing import TYPE_CHECKING
 
 from unios.client import processes
-from unios.client.feed import Feeder
-from unios.client.output import Anew, follow
+from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
+from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
-from unios.shell.ps import describe
 from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
 
+if TYPE_CHECKING:
+    from unios.client.feed import Feeder
+
 FAILED = 125
 BROKEN_PIPE = 141
+ABANDON_S = 2.0
+"""So long a `run` whose reader is gone waits for the program to end of SIGPIPE."""
 
 
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
+    if given.flag("terminal"):
+        if given.text("array") or given.text("batch"):
+            raise Misused("-t gives one program a terminal: leave out --array and --batch")
+        return _in_terminal(session, given, detached=detached)
     stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
+    if not given.arguments and not given.text("batch"):
+        raise Misused("no program was named")
     wanted = program(given, stdin=stdin)
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
+        if given.text("array") or given.text("batch"):
+            from unios.shell import batches
+
+            return batches.run(session, given, wanted)
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
+    except UniosError as error:
+        tell(*to_wire(error), as_json=session.json)
+        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused) else FAILED
+
+
+def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
+    """Run it in a terminal of its own, with this one at it unless it is `detached`."""
+    from unios.shell import attach, terminals
+
+    attach.detach_keys(given)  # a mistake in them is told before anything runs
+    wanted = terminals.described(program(given, stdin=True))
+    carry.check(given)
+    try:
+        wanted = carry.take(session, given, wanted)
+        submitted = processes.submit(session.connection, wanted)
+        if detached:
+            return _detached(session, submitted)
+        _explain(session, submitted)
+        code = attach.stay(session, submitted, given)
+        carry.give_if_ended(session, wanted, submitted.pid)
+        return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
@@ -49,7 +88,7 @@ def _detached(session: Session, submitted: Submitted) -> int:
 
 def _explain(session: Session, submitted: Submitted) -> None:
     if submitted.state == "pending" and submitted.reason and not session.json:
-        session.note(f"{submitted.pid} waits: {submitted.reason}")
+        session.note(f"{submitted.pid} is pending: {submitted.reason}")
 
 
 def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
@@ -58,16 +97,25 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
         forwarder.begin(submitted.pid)
         if not quiet:
             _explain(session, submitted)
-        feeder = Feeder(session.connection.again(), submitted.pid, 0) if wanted.stdin else None
+        feeder = _feed(session, submitted) if wanted.stdin else None
         try:
             _stream(session, submitted, quiet=quiet)
         except BrokenPipeError:
             forwarder.pass_on(signal.SIGPIPE, tree=True)
+            abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
             return BROKEN_PIPE
         except Unavailable as error:
             session.note(str(error))
         view = processes.wait(session.connection, submitted.pid)
-    return _ending(session, view, feeder)
+    code = _ending(session, view, feeder)
+    carry.give(session, wanted, submitted.pid)
+    return code
+
+
+def _feed(session: Session, submitted: Submitted) -> "Feeder":
+    from unios.client.feed import Feeder  # with threads, that most commands do without
+
+    return Feeder(session.connection.again(), submitted.pid, 0)
 
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
@@ -87,9 +135,11 @@ def show(session: Session, chunk: Chunk) -> None:
     write(1 if chunk.stream == "out" else 2, chunk.data)
 
 
-def _ending(session: Session, view: ProcessView, feeder: Feeder | None) -> int:
+def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int:
     if session.json:
         import msgspec
+
+        from unios.shell.ps import describe
 
         write(2, msgspec.json.encode(describe(view)) + b"\n")
     elif view.reason:
@@ -127,11 +177,13 @@ def program(given: Given, *, stdin: bool) -> Program:
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
         resources=resources(given),
+        queueing=demands.queueing(given),
+        placing=demands.placing(given),
     )
 
 
 def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
-    environment = {} if given.flag("clear_env") else dict(os.environb)
+    environment = {} if given.flag("clear_env") else _without_account(dict(os.environb))
     for text in given.many("env"):
         name, equals, value = os.fsencode(text).partition(b"=")
         if not name:
@@ -141,6 +193,16 @@ def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
         elif name in os.environb:
             environment[name] = os.environb[name]
     return tuple(environment.items())
+
+
+def _without_account(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what merely says who the caller is here: the node says who the program's user is there. What was set otherwise goes along."""
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return environment
+    own = {b"HOME": account.pw_dir, b"USER": account.pw_name, b"LOGNAME": account.pw_name}
+    return {name: value for name, value in environment.items() if name not in own or os.fsdecode(value) != own[name]}
 
 
 def _cwd(text: str) -> bytes:
@@ -185,6 +247,14 @@ WORDS = {
     "run": Word(
         run,
         Option("detach", "-d", "--detach", text="Print its pid and return; see it with `ps`, `logs`, `wait`."),
+        Option("terminal", "-t", "--terminal", text="Give it a terminal: for shells, editors, top. Ctrl-\\ twice detaches, with -d it starts so."),
+        Option(
+            "on_hangup",
+            "--on-hangup",
+            choices=("end", "detach"),
+            text="With -t: what the closing of this terminal does to it [default: end].",
+        ),
+        Option("detach_keys", "--detach-keys", metavar="KEYS", text="With -t: keys that detach, as in ctrl-p,ctrl-q [default: Ctrl-\\ twice]."),
         Option("stdin", "-i", "--stdin", text="Pass stdin on even if it is a terminal; otherwise it is passed on when it is not."),
         Option("no_stdin", "-n", "--no-stdin", text="Do not read stdin, as in a loop that reads it."),
         Option("quiet", "-q", "--quiet", text="Do not say on stderr that it waits or was started again."),
@@ -207,10 +277,17 @@ WORDS = {
             choices=("replace", "stop", "keep"),
             text="What happens to it on a node that is cut off [default: replace].",
         ),
+        *carry.OPTIONS,
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
         *OPTIONS,
+        *demands.OPTIONS,
+        Option(
+            "array", "--array", metavar="FIRST-LAST[%N]", text="Queue it once for each index, N at a time; it finds its own in UNIOS_ARRAY_INDEX."
+        ),
+        Option(
+            "batch", "--batch", metavar="FILE", text="Queue each line of FILE (- for stdin) as a command line, after PROGRAM [ARGUMENT]... if given."
+        ),
         argument="PROGRAM [ARGUMENT]...",
-        least=1,
         rest=True,
         text="Run a program somewhere in the system, as if it ran here: its output, signals and exit code are passed on.",
     )

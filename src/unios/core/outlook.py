@@ -1,0 +1,103 @@
+"""Outlook: for each that waits, why, and about when it begins. Decides only; asked for by people, so it may cost more than a look over the queue.
+
+A reason is a sentence: "held", "waits for 301 to end well", "over quota: ...", "no node that is ready has a gpu", "waits for a core: 8 of 8 are set
+aside; 12 before it". The order is the one of now: the shares of users change while it is worked off.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from unios.core import forecast
+from unios.core.capacity import Books, devices_of
+from unios.core.forecast import Lengths
+from unios.core.processes import ProcessRecord
+from unios.core.queue import Queue, Rank, mib
+
+
+class Wait(NamedTuple):
+    """Of one process. `begins_ms` as wall clock, 0: nobody can tell."""
+
+    record: ProcessRecord
+    reason: str
+    begins_ms: int = 0
+
+
+def outlook(queue: Queue, books: Books, lengths: Lengths, ready: list[str], now_ms: int) -> list[Wait]:
+    """Return all that wait: first those that wait for room, in the order in which they go, then the others by pid."""
+    use: dict[str, float] = {}
+    ranked: list[tuple[Rank, ProcessRecord]] = []
+    others: list[Wait] = []
+    for record in queue.records():
+        why = blocked(queue, books, ready, record)
+        if why:
+            others.append(Wait(record, why))
+            continue
+        if record.user not in use:
+            use[record.user] = queue.use_of(record.user, now_ms)
+        ranked.append((queue.rank(record, now_ms, use[record.user]), record))
+    ranked.sort(key=lambda pair: pair[0])
+    begins = _begins(books, lengths, ready, [record for _rank, record in ranked], now_ms)
+    found = [
+        Wait(record, f"{shortage(books, queue.able(ready, record), record)}; {place} before it", begins.get(record.pid, 0))
+        for place, (_rank, record) in enumerate(ranked)
+    ]
+    return found + sorted(others, key=lambda wait: wait.record.pid)
+
+
+def blocked(queue: Queue, books: Books, ready: list[str], record: ProcessRecord) -> str:
+    """Return why it would wait even if there were room; "" if it would not."""
+    fate = queue.dependencies.all_of(record.queueing.after)
+    if record.queueing.held:
+        return "held by its user; `unios release` lets it go on"
+    if not fate.met:
+        return fate.reason
+    over = queue.over_quota(record)
+    if over:
+        return over
+    if queue.over_array_limit(record):
+        return f"{record.queueing.array_limit} elements of its array run, its limit"
+    if not queue.able(ready, record):
+        return nowhere(books, ready, record)
+    return ""
+
+
+def nowhere(books: Books, ready: list[str], record: ProcessRecord) -> str:
+    """Return why no node that is ready could ever run it."""
+    if record.pinned and record.pinned not in ready:
+        return f"waits for node {record.pinned}, which is not ready"
+    if not any(books.may_run(name, record) for name in ready):
+        return f"no node that is ready runs programs as {record.user}"
+    return f"no node that is ready has {needs(record)}"
+
+
+def shortage(books: Books, able: list[str], record: ProcessRecord) -> str:
+    """Return what it waits for, of the nodes that could run it."""
+    resources = record.resources
+    if resources.cpu_milli:
+        used = sum(books.set_aside(name).cpu_milli for name in able)
+        total = sum(node.cores for name in able if (node := books.node(name)))
+        what = "a core" if resources.cpu_milli == 1_000 else f"{resources.cpu_milli / 1_000:g} cores on one node"
+        return f"waits for {what}: {used / 1_000:g} of {total} are set aside"
+    return f"waits for {needs(record)}"
+
+
+def needs(record: ProcessRecord) -> str:
+    """Return what a process asks for, as a phrase."""
+    resources = record.resources
+    parts = [f"{resources.cpu_milli / 1_000:g} {'core' if resources.cpu_milli == 1_000 else 'cores'}"] if resources.cpu_milli else []
+    if resources.memory_bytes:
+        parts.append(f"{mib(resources.memory_bytes)} of memory")
+    parts += [f"a {name}" if count == 1 else f"{count} {name}s" for name, count in devices_of(resources)]
+    return " and ".join(parts) or "room"
+
+
+def _begins(books: Books, lengths: Lengths, ready: list[str], order: Iterable[ProcessRecord], now_ms: int) -> dict[int, int]:
+    cores = sum(node.cores for name in ready if (node := books.node(name)))
+    running = [
+        (-(-held.resources.cpu_milli // 1_000), lengths.end_of(held, now_ms))
+        for name in ready
+        for _pid, held in books.held_on(name)
+        if held.resources.cpu_milli
+    ]
+    waiting = ((record.pid, -(-record.resources.cpu_milli // 1_000), lengths.guess_ms(record)) for record in order)
+    return forecast.begins(cores, running, waiting, now_ms)

@@ -1,0 +1,334 @@
+"""Queue: which of the waiting processes is placed next, where, and why the others wait. Decides only; services/queueing.py carries it out.
+
+A process waits while it is pending and has no node. Told each record as it changes, the queue keeps those that wait in lines: one line for all of one
+user, priority and kind, first come first served, so that a look costs by the lines and not by the processes.
+
+Order: who was lost with a node first; then by priority, which rises by one for each QUEUE_AGING_MS of waiting; then the user with the least recent use
+(core/share.py); then the oldest. No starvation: a process that has waited until its priority is over PRIORITY_MAX is overdue, and the overdue go by age
+alone. Hence nothing that is submitted more than (PRIORITY_MAX + 1) * QUEUE_AGING_MS later is placed before it, unless that cannot delay it.
+
+Back-fill (EASY: D. Lifka, The ANL/IBM SP scheduling system, 1995): the first that finds no room gets a reservation, on the node where it can begin
+earliest by the time limits of what runs there. Another may go before it elsewhere, or there if by its own time limit it ends before, or takes only what
+will be left. What has no time limit counts as running for ever. Only the first has a reservation: later ones may be delayed.
+
+Never more is placed on a node than it offers (core/capacity.py). What asks for nothing waits for nothing.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from unios.core import claims
+from unios.core.capacity import Books, Use
+from unios.core.dependencies import Dependencies
+from unios.core.processes import ProcessRecord
+from unios.core.reservation import Reservation, reserve
+from unios.core.rules import Quota
+from unios.core.share import Shares
+from unios.demands import PRIORITY_MAX, Placing, Resources
+from unios.limits import QUEUE_AGING_MS, QUEUE_LOOK_MAX
+
+OVERDUE: Final = PRIORITY_MAX + 1
+LINES_LOOKED_AT: Final = 32
+Choose = Callable[[ProcessRecord, list[str]], tuple[str, str]]
+"""From a process and the nodes that have room for it to the one that it gets, and why. Never raises."""
+Rank = tuple[int, int, float, int, int]
+
+
+class Placement(NamedTuple):
+    """Order: assign it to that node and start it there."""
+
+    pid: int
+    incarnation: int
+    node: str
+    why: str
+
+
+class Failing(NamedTuple):
+    """Order: it can never begin; say so."""
+
+    pid: int
+    incarnation: int
+    reason: str
+
+
+class Kind(NamedTuple):
+    """What those in one line have in common."""
+
+    user: str
+    priority: int
+    lost: bool
+    resources: Resources
+    pinned: str
+    wishes: Placing
+    time_limit_ms: int
+    array: int
+
+
+class Line:
+    """Those of one kind, the oldest first."""
+
+    __slots__ = ("_heap", "members")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int]] = []
+        self.members: dict[int, ProcessRecord] = {}
+
+    def add(self, record: ProcessRecord) -> None:
+        if record.pid not in self.members:
+            heapq.heappush(self._heap, (since(record), record.pid))
+        self.members[record.pid] = record
+
+    def head(self) -> ProcessRecord | None:
+        while self._heap:
+            at, pid = self._heap[0]
+            record = self.members.get(pid)
+            if record is not None and since(record) == at:
+                return record
+            heapq.heappop(self._heap)
+        return None
+
+
+def since(record: ProcessRecord) -> int:
+    """Return since when it waits, as wall clock: its submission, or its last start if it waits to be started again."""
+    return max(record.created_ms, record.started_ms)
+
+
+def waits(record: ProcessRecord) -> bool:
+    return record.state == "pending" and not record.node and record.wanted != "stopped"
+
+
+def asks_for_nothing(resources: Resources) -> bool:
+    return not resources.cpu_milli and not resources.memory_bytes and not resources.devices
+
+
+def was_lost(record: ProcessRecord) -> bool:
+    """Return whether it waits because of a loss: its incarnation says more than its restarts."""
+    return record.incarnation - 1 > record.restarts
+
+
+def kind_of(record: ProcessRecord) -> Kind:
+    placing = record.placing
+    wishes = Placing(placing.policy, placing.forbidden, placing.near, placing.apart)
+    queueing = record.queueing
+    array = queueing.array if queueing.array_limit else 0
+    return Kind(record.user, queueing.priority, was_lost(record), record.resources, record.pinned, wishes, queueing.time_limit_ms, array)
+
+
+class Queue:
+    """That of a system, as one observer sees it. `books` and `shares` are told of the same records by whoever tells the queue."""
+
+    def __init__(self, books: Books, shares: Shares) -> None:
+        self._books = books
+        self._shares = shares
+        self.dependencies = Dependencies()
+        self.quotas: dict[str, Quota] = {}
+        self._kinds: dict[int, Kind] = {}
+        self._lines: dict[Kind, Line] = {}
+        self._held: dict[int, ProcessRecord] = {}
+        self._depending: dict[int, ProcessRecord] = {}
+        self._dependents: dict[int, set[int]] = {}
+        """By what they wait for: a pid, or the first of an array."""
+        self._failing: dict[int, str] = {}
+
+    # what is told
+
+    def put(self, pid: int, record: ProcessRecord | None) -> None:
+        """That is the record now; None: it is gone. Idempotent."""
+        array = self.dependencies.put(pid, record)
+        self._take_out(pid)
+        if record is not None and waits(record):
+            self._put_in(record)
+        for key in (pid, array):
+            for other in tuple(self._dependents.get(key, ())):
+                dependent = self._depending.get(other)
+                if dependent is not None:
+                    self._take_out(other)
+                    self._put_in(dependent)
+
+    def _put_in(self, record: ProcessRecord) -> None:
+        fate = self.dependencies.all_of(record.queueing.after)
+        if fate.impossible:
+            self._failing[record.pid] = fate.reason
+        elif record.queueing.held:
+            self._held[record.pid] = record
+        if fate.impossible or not fate.met:
+            self._depending[record.pid] = record
+            for after in record.queueing.after:
+                self._dependents.setdefault(after.pid, set()).add(record.pid)
+        elif not record.queueing.held:
+            kind = self._kinds[record.pid] = kind_of(record)
+            self._lines.setdefault(kind, Line()).add(record)
+
+    def _take_out(self, pid: int) -> None:
+        self._failing.pop(pid, None)
+        self._held.pop(pid, None)
+        depending = self._depending.pop(pid, None)
+        for after in depending.queueing.after if depending else ():
+            others = self._dependents.get(after.pid, set())
+            others.discard(pid)
+            if not others:
+                self._dependents.pop(after.pid, None)
+        kind = self._kinds.pop(pid, None)
+        if kind is not None:
+            line = self._lines[kind]
+            del line.members[pid]
+            if not line.members:
+                del self._lines[kind]
+
+    # questions
+
+    def __len__(self) -> int:
+        return len(self._kinds) + len(self._held.keys() | self._depending.keys())
+
+    def has_ready(self) -> bool:
+        """Return whether anything waits for room: not held, with nothing to wait for."""
+        return bool(self._kinds)
+
+    def records(self) -> Iterator[ProcessRecord]:
+        """Return all that wait, in no order."""
+        for line in self._lines.values():
+            yield from line.members.values()
+        yield from (self._held | self._depending).values()
+
+    def named(self) -> set[int]:
+        """Return the pids and arrays that somebody waits for."""
+        return set(self._dependents)
+
+    def rank(self, record: ProcessRecord, now_ms: int, use: float) -> Rank:
+        """Return where it stands: the least goes first."""
+        at = since(record)
+        risen = record.queueing.priority + max(0, now_ms - at) // QUEUE_AGING_MS
+        if risen >= OVERDUE:
+            risen, use = OVERDUE, 0.0
+        return (0 if was_lost(record) else 1, -risen, use, at, record.pid)
+
+    def use_of(self, user: str, now_ms: int) -> float:
+        return self._shares.use(user, now_ms, self._books.users.get(user, Use()).cpu_milli)
+
+    def over_quota(self, record: ProcessRecord) -> str:
+        """Return which quota it would exceed beside what its user has, "" for none."""
+        quota = self.quotas.get(record.user)
+        if quota is None:
+            return ""
+        use = self._books.users.get(record.user, Use())
+        if quota.processes and use.processes + 1 > quota.processes:
+            return f"over quota: {record.user} may have {quota.processes} processes at a time"
+        if quota.cpu_milli and record.resources.cpu_milli and use.cpu_milli + record.resources.cpu_milli > quota.cpu_milli:
+            return f"over quota: {record.user} may have {_cores(quota.cpu_milli)} at a time and has {use.cpu_milli / 1_000:g}"
+        if quota.memory_bytes and record.resources.memory_bytes and use.memory_bytes + record.resources.memory_bytes > quota.memory_bytes:
+            return f"over quota: {record.user} may have {mib(quota.memory_bytes)} of memory at a time and has {mib(use.memory_bytes)}"
+        return ""
+
+    def over_array_limit(self, record: ProcessRecord) -> bool:
+        queueing = record.queueing
+        return bool(queueing.array_limit) and self._books.arrays[queueing.array] >= queueing.array_limit
+
+    def able(self, ready: Iterable[str], record: ProcessRecord) -> list[str]:
+        """Return the ready nodes that could run it if they were empty."""
+        return [name for name in ready if self._books.may_run(name, record) and self._books.could_hold(name, record.resources)]
+
+    # orders
+
+    def failing(self, may_act_for: Callable[[str], bool]) -> list[Failing]:
+        """Return those that can never begin. They are told again until their records say so."""
+        found = []
+        for pid, reason in self._failing.items():
+            record = self._depending[pid]
+            if may_act_for(record.user):
+                found.append(Failing(pid, record.incarnation, reason))
+        return found
+
+    def place_now(self, record: ProcessRecord, ready: list[str], choose: Choose) -> tuple[str, str]:
+        """Return the node that a process gets that has only just come, and why; ("", "") if it has to queue.
+
+        It may not overtake: only if nobody waits for room, or if it asks for nothing. If by these books there is no room and nobody waits, it is
+        tried all the same, once: they may be behind, and the node knows.
+        """
+        if not asks_for_nothing(record.resources) and self._somebody_waits_for_room(ready):
+            return "", ""
+        if record.queueing.held or not self.dependencies.all_of(record.queueing.after).met:
+            return "", ""
+        if self.over_quota(record) or self.over_array_limit(record):
+            return "", ""
+        able = self.able(ready, record)
+        room = [name for name in able if self._books.has_room(name, record.resources)]
+        return choose(record, room or able)
+
+    def _somebody_waits_for_room(self, ready: list[str]) -> bool:
+        """Return whether the first of any line could begin if there were room. With very many lines it is taken for granted."""
+        if len(self._lines) > LINES_LOOKED_AT:
+            return True
+        heads = (line.head() for line in self._lines.values())
+        return any(self.able(ready, head) and not self.over_quota(head) and not self.over_array_limit(head) for head in heads if head is not None)
+
+    def plan(self, ready: list[str], now_ms: int, may_act_for: Callable[[str], bool], choose: Choose, most: int) -> list[Placement]:
+        """Return at most `most` placements in order. What is placed counts as assigned from now on: tell it again (`put`) what became of it."""
+        heads: list[tuple[Rank, Kind]] = []
+        for kind, line in self._lines.items():
+            head = line.head()
+            if head is not None and may_act_for(kind.user):
+                heads.append((self.rank(head, now_ms, self.use_of(kind.user, now_ms)), kind))
+        heapq.heapify(heads)
+        placements: list[Placement] = []
+        reservation: Reservation | None = None
+        looks = 0
+        while heads and len(placements) < most and looks < QUEUE_LOOK_MAX:
+            rank, kind = heads[0]
+            record = self._lines[kind].head()
+            assert record is not None
+            now = self.rank(record, now_ms, self.use_of(kind.user, now_ms))
+            if now > rank:  # its user has got something meanwhile
+                heapq.heapreplace(heads, (now, kind))
+                continue
+            placement, able = self._try(record, ready, reservation, choose, now_ms)
+            if placement is None:
+                heapq.heappop(heads)
+                looks += 1
+                if able and reservation is None:
+                    reservation = reserve(self._books, able, record, now_ms)
+                continue
+            placements.append(placement)
+            self._assign(record, placement, reservation, now_ms)
+            head = self._lines[kind].head() if kind in self._lines else None
+            if head is None:
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (self.rank(head, now_ms, self.use_of(kind.user, now_ms)), kind))
+        return placements
+
+    def _try(
+        self, record: ProcessRecord, ready: list[str], reservation: Reservation | None, choose: Choose, now_ms: int
+    ) -> tuple[Placement | None, list[str]]:
+        """Return where it goes now; or None, and the nodes on which room would help."""
+        if self.over_quota(record) or self.over_array_limit(record):
+            return None, []
+        able = self.able(ready, record)
+        room = [name for name in able if self._books.has_room(name, record.resources)]
+        if reservation is not None and not asks_for_nothing(record.resources):
+            room = [name for name in room if reservation.allows(name, record, now_ms)]
+        if not room:
+            return None, able
+        node, why = choose(record, room)
+        if not node:
+            return None, []
+        return Placement(record.pid, record.incarnation, node, why), able
+
+    def _assign(self, record: ProcessRecord, placement: Placement, reservation: Reservation | None, now_ms: int) -> None:
+        if reservation is not None:
+            reservation.took(placement.node, record, now_ms)
+        placed = claims.placed(record, placement.node, record.reason, placement.why)
+        self._books.put(placed)
+        self.put(record.pid, placed)
+
+
+def _cores(milli: int) -> str:
+    return "1 core" if milli == 1_000 else f"{milli / 1_000:g} cores"
+
+
+def mib(size: int) -> str:
+    """Return a number of bytes for a person."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):.3g} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,97 @@
+"""Rules as the placement service shows and changes them: quotas and the placement policy. Only for the privileged; kept in the store, seen by all services."""
+
+import asyncio
+
+import msgspec
+
+from unios.core import placement
+from unios.core.capacity import Use
+from unios.core.rules import POLICY_KEY, PolicyRule, Quota, quota_key
+from unios.errors import CallerError, Denied
+from unios.services.foreign import installed
+from unios.services.queueing import wall_ms
+from unios.services.view import View
+from unios.store.model import Compare, Delete, Put, Transaction
+from unios.wire.operations import Accepted, Empty, EventView, PolicyView, QuotaView
+
+BOUND_MAX = 1 << 53
+USER_BYTES_MAX = 100
+
+
+class Rules:
+    """Those of one placement service."""
+
+    def __init__(self, view: View, me: str) -> None:
+        self._view = view
+        self._me = me
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._events = 0
+
+    def policy(self) -> PolicyView:
+        """Return the system's placement policy and those that there are."""
+        rule = self._view.rules.values.get(POLICY_KEY)
+        known = (*placement.POLICIES, *installed())
+        return PolicyView(rule.name, known, rule.replaced) if isinstance(rule, PolicyRule) else PolicyView(placement.DEFAULT, known)
+
+    async def set_policy(self, stamp: Accepted, body: PolicyView) -> PolicyView:
+        """Make that the system's policy, at once and everywhere. Idempotent."""
+        _privileged(stamp, "the placement policy")
+        known = (*placement.POLICIES, *installed())
+        if body.name not in known:
+            raise CallerError(f"there is no placement policy {body.name[:80]}; there are {', '.join(known)}")
+        rule = PolicyRule(body.name, wall_ms())
+        event = self._event("policy", f"{stamp.user} set the placement policy to {body.name}")
+        await self._view.store.transact(Transaction(then=(Put(POLICY_KEY, msgspec.msgpack.encode(rule)), event)))
+        return PolicyView(body.name, known)
+
+    def policy_failed(self, name: str, why: str) -> None:
+        """A foreign policy has failed here: say so to everybody, once."""
+        task = asyncio.get_running_loop().create_task(self._tell_failed(name, why))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_failed(self, name: str, why: str) -> None:
+        rule = self._view.rules.values.get(POLICY_KEY)
+        event = self._event("policy", f"the placement policy {name} was replaced by {placement.DEFAULT}: {why}")
+        if not isinstance(rule, PolicyRule) or rule.name != name:  # only a process named it
+            await self._view.store.put(event.key, event.value)
+        elif not rule.replaced:
+            put = Put(POLICY_KEY, msgspec.msgpack.encode(msgspec.structs.replace(rule, replaced=why)))
+            compare = Compare(POLICY_KEY, "modified", "==", self._view.rules.modified[POLICY_KEY])
+            await self._view.store.transact(Transaction((compare,), (put, event)))
+
+    def quotas(self) -> tuple[QuotaView, ...]:
+        """Return every user's bounds and what is set aside for him, by name."""
+        rules = {rule.user: rule for rule in self._view.rules.values.values() if isinstance(rule, Quota)}
+        used = self._view.books.users
+        found = []
+        for user in sorted(rules.keys() | used.keys()):
+            rule, use = rules.get(user, Quota(user)), used.get(user, Use())
+            found.append(QuotaView(user, rule.cpu_milli, rule.memory_bytes, rule.processes, use.cpu_milli, use.memory_bytes, use.processes))
+        return tuple(found)
+
+    async def set_quota(self, stamp: Accepted, body: QuotaView) -> Empty:
+        """Bound what a user may have set aside at a time; what runs already goes on. Idempotent."""
+        _privileged(stamp, "quotas")
+        bounds = (body.cpu_milli, body.memory_bytes, body.processes)
+        if not body.user.isprintable() or not 0 < len(body.user.encode("utf-8", "replace")) <= USER_BYTES_MAX or "/" in body.user:
+            raise CallerError("that is no user's name")
+        if any(not 0 <= bound <= BOUND_MAX for bound in bounds):
+            raise CallerError("bounds are numbers from 0 on; 0 is none")
+        key = quota_key(body.user)
+        what = ", ".join(f"{name} {bound}" for name, bound in zip(("cpu_milli", "memory_bytes", "processes"), bounds, strict=True) if bound)
+        event = self._event("quota", f"{stamp.user} set the quota of {body.user} to {what or 'none'}")
+        operation = Put(key, msgspec.msgpack.encode(Quota(body.user, *bounds))) if any(bounds) else Delete(key)
+        await self._view.store.transact(Transaction(then=(operation, event)))
+        return Empty()
+
+    def _event(self, kind: str, text: str) -> Put:
+        self._events += 1
+        now = wall_ms()
+        view = EventView(now, self._me, kind, text)
+        return Put(f"/events/{now:015d}-{self._me}-r{500_000 + self._events % 500_000:06d}", msgspec.msgpack.encode(view))
+
+
+def _privileged(stamp: Accepted, what: str) -> None:
+    if not stamp.privileged:
+        raise Denied(f"{what} may be changed by the privileged only")
