@@ -1,15 +1,15 @@
-"""python -m benchmarks boot|spawn|failover [--peers] [--json]: measure, print every figure as a row, write the section of RESULTS.md."""
+"""python -m benchmarks boot|spawn|failover|queue [--peers] [--json]: measure, print every figure as a row, write the section of RESULTS.md."""
 
 import argparse
 import json
 import signal
 import sys
 
-from benchmarks import boot, failover, machine, results, spawn
+from benchmarks import boot, failover, machine, queue, results, spawn
 from benchmarks.peers import Peers
 from benchmarks.row import text_table
 
-BENCHMARKS = {"boot": boot.run, "spawn": spawn.run, "failover": failover.run}
+BENCHMARKS = {"boot": boot.run, "spawn": spawn.run, "failover": failover.run, "queue": queue.run}
 
 
 def main() -> int:

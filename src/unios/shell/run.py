@@ -39,6 +39,8 @@ def run(session: Session, given: Given) -> int:
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
+    except Misused:
+        raise
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
