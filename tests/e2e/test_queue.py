@@ -88,6 +88,15 @@ def test_dependencies_holds_and_priorities(two_each: System) -> None:
     assert two_each.unios("release", str(goes), check=False).returncode == 1
 
 
+def test_an_array_that_waits_is_cancelled_as_one(two_each: System) -> None:
+    done = queued(two_each, "--hold", "--array", "1-120", "--", "true")
+    two_each.unios("cancel", str(done["array"]))
+    ended = by_state(two_each, done["pids"])
+    assert {state: len(those) for state, those in ended.items()} == {"exited": 120}
+    assert ended["exited"][0]["exit_code"] == 143 and "cancelled by" in ended["exited"][0]["reason"]
+    assert two_each.unios("cancel", str(done["array"]), check=False).returncode == 1
+
+
 def test_a_time_limit_ends_the_process_and_is_not_forgotten_by_a_restarted_kernel(two_each: System) -> None:
     pid = two_each.run_detached(
         "sh", "-c", "trap 'echo term; exit 7' TERM; while :; do sleep 0.1; done", options=("--time", "3", "--restart", "always")
