@@ -25,14 +25,15 @@ BROKEN_PIPE = 141
 
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
-    stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
+    many = bool(given.text("array") or given.text("batch"))
+    stdin = not detached and not many and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     if not given.arguments and not given.text("batch"):
         raise Misused("no program was named")
     wanted = program(given, stdin=stdin)
     try:
-        if given.text("array") or given.text("batch"):
+        if many:
             from unios.shell import batches
 
             return batches.run(session, given, wanted)
