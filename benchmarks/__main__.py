@@ -1,28 +1,27 @@
-"""python -m benchmarks boot|spawn|failover|queue [--peers] [--json]: measure, print every figure as a row, write the section of RESULTS.md."""
+"""python -m benchmarks NAME [--peers] [--json]: measure, print every figure as a row, write the section of RESULTS.md. `--help` lists the names."""
 
 import argparse
+import importlib
 import json
 import signal
 import sys
 
-from benchmarks import boot, failover, machine, queue, results, spawn
+from benchmarks import machine, results
 from benchmarks.peers import Peers
 from benchmarks.row import text_table
-
-BENCHMARKS = {"boot": boot.run, "spawn": spawn.run, "failover": failover.run, "queue": queue.run}
 
 
 def main() -> int:
     """Return 0 if everything was measured, whatever the figures; 130 if it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("benchmark", choices=results.ORDER)
     parser.add_argument("--peers", action="store_true", help="run the peers side by side (root; see the README of shared/peers for PEERS_VENV)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a row")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped run cleans up too
     where = f"{machine.describe()}; before the run {100 * machine.busy():.0f} % of the processors were busy with other things"
     try:
-        report = BENCHMARKS[options.benchmark](Peers(options.peers))
+        report = importlib.import_module(f"benchmarks.{options.benchmark}").run(Peers(options.peers))
     except KeyboardInterrupt:
         print("interrupted; RESULTS.md is as it was", file=sys.stderr)
         return 130

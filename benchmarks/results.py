@@ -5,10 +5,10 @@ from pathlib import Path
 from benchmarks.row import Report, markdown_table
 
 FILE = Path(__file__).resolve().parent / "RESULTS.md"
-ORDER = ("boot", "spawn", "failover")
+ORDER = ("boot", "spawn", "failover", "streams", "terminal", "queue")
 HEAD = """# Results
 
-Written by `python -m benchmarks boot|spawn|failover [--peers]`; each run replaces its section. Do not edit.
+Written by `python -m benchmarks NAME [--peers]`; each run replaces its section. Do not edit.
 
 *ratio* is the figure divided by the limit or by the peer's figure. **MISSED**: over its limit. *ahead*, *behind*: of a peer, no limit. *same run*: the
 peer was measured beside ours on the same machine in the same run; *baseline*: it was measured earlier (see `shared/peers`), and says less.

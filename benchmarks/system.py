@@ -48,9 +48,13 @@ class System:
     def _left(self) -> list[int]:
         """Return the processes that still name this home, after up to 3 s of grace."""
         deadline = time.monotonic() + 3
-        while (found := [pid for pid in _pids() if self._is_ours(pid)]) and time.monotonic() < deadline:
+        while (found := self.pids()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
+
+    def pids(self) -> list[int]:
+        """Return the processes of this system that live, those of programs too."""
+        return [pid for pid in _pids() if self._is_ours(pid)]
 
     def _is_ours(self, pid: int) -> bool:
         try:

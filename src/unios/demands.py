@@ -1,4 +1,4 @@
-"""Demands: what a process asks of the machines, and what a node offers. Data only, no behaviour; every layer may import it (decision 0010).
+"""Demands: what a process asks of the machines and has had of them, and what a node offers. Data only; every layer may import it (decision 0010).
 
 `Resources` is what it needs while it runs, `Queueing` when its turn comes, `Placing` where it would rather be. They are part of the program that is
 submitted, of its specification and of its record, so that whoever sees the record can decide without reading more.
@@ -24,6 +24,10 @@ class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
     """Set aside, and the most that it may use; 0: nothing is set aside and nothing is enforced."""
     devices: tuple[str, ...] = ()
     """Each "kind" or "kind:count" (gpu:2), or the path of one device (/dev/ttyUSB0)."""
+    cpu_milli_max: int = 0
+    """The most that it gets even if nobody else wants it, thousandths of a core; 0: no such cap. `cpu_milli` is its weight where cores are short."""
+    tasks: int = 0
+    """The most Linux processes and threads that it may have at a time; 0: the system's bound for a tree."""
 
 
 class After(msgspec.Struct, frozen=True):
@@ -77,8 +81,39 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     """What it calls itself."""
     more: tuple[str, ...] = ()
     """Further files that it needs."""
+    aliases: tuple[str, ...] = ()
+    """Other paths that lead to it, such as those by its serial number, which stay the same wherever it is plugged in."""
+    id: str = ""
+    """What libraries call it, if that is not its path: the UUID of a GPU."""
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it has used, all its ended incarnations together: the whole tree, daemons that it left behind included."""
+
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+    """The most at one time, of one incarnation; 0: not known."""
+
+
+class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it takes along (decision 0019). `manifest`, `folders`: of what was carried; without them nothing was, and only `named` counts."""
+
+    manifest: bytes = b""
+    """The names of the blocks that the manifest consists of, 32 bytes each."""
+    cwd: bytes = b""
+    """Where in the working folder it starts, relative."""
+    results: tuple[bytes, ...] = ()
+    """Patterns of what is brought back."""
+    every: bool = False
+    """Whatever has changed or is new is brought back."""
+    folders: tuple[tuple[bytes, bytes], ...] = ()
+    """(name in the working folder, where it came from); the name is empty for the working folder itself."""
+    named: tuple[bytes, ...] = ()
+    """Files outside of those folders that its arguments name and that were there where it was submitted."""
 
 
 RESOURCES: Final = Resources()
 QUEUEING: Final = Queueing()
 PLACING: Final = Placing()
+USAGE: Final = Usage()
+CARRY: Final = Carry()

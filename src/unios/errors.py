@@ -27,6 +27,13 @@ class NotFound(CallerError):
     code = "not-found"
 
 
+class UserUnknown(NotFound):
+    """The machine has no user of that name; another may have."""
+
+    code = "user-unknown"
+    exit_code = 1
+
+
 class Denied(CallerError):
     """The caller has no right to it."""
 
@@ -106,6 +113,7 @@ class InternalError(UniosError):
 _CLASSES: tuple[type[UniosError], ...] = (
     CallerError,
     NotFound,
+    UserUnknown,
     Denied,
     ProgramNotFound,
     ProgramNotRunnable,

@@ -28,6 +28,10 @@ FDS_MAX = 16
 REQUESTS_PER_PEER_MAX = 1_024
 STREAM_WINDOW_BYTES = 1024 * 1024
 SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+SEND_AHEAD_BYTES = 128 * 1024
+"""So much of a connection's queue is handed on ahead: to the transport, and by it to Linux. What is handed on cannot be overtaken by a signal."""
+SEQUENCE_TURNS_MAX = 32
+"""Each so many turns one goes to the sequence that has waited longest, however unimportant."""
 HELLO_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 3_000
 LINK_RETRY_MS_MAX = 2_000
@@ -171,6 +175,132 @@ CLIENT_OUTPUT_RETRY_MS = 5_000
 CLIENT_EVENTS_AGAIN = 200
 """So many past events are asked for again after a break, to miss none; those seen are left out."""
 
+# machines
+USER_UNKNOWN_S = 10
+"""So long a node that does not know a user is not asked again for a process that waits; one that registers anew is asked at once."""
+STRANGERS_KEPT_MAX = 1_024
+"""Pairs of node and user that a service remembers for that; the oldest goes."""
+# resources
+DEVICES_REQUESTED_MAX = 16
+"""Requests of one process."""
+DEVICES_PER_PROCESS_MAX = 64
+"""Of one kind for one request."""
+
+# what a person sees
+TOP_PERIOD_MS = 1_000
+TOP_HISTORY = 60
+"""Samples that `unios top` keeps of each node: a minute; the oldest goes."""
+TOP_PATIENCE_MS = 800
+"""A node that has not said what it uses by then is shown without."""
+TOP_ORDERS_MAX = 16
+"""Keys that `unios top` has not carried out yet; over it the person is told to wait."""
+TOP_DETAILS_BYTES = 16 * 1024
+"""Of the end of each of a process's streams that its details show."""
+# terminals and sessions
+WINDOW_MAX = 10_000
+"""Rows and columns of a terminal; larger ones are taken as that."""
+TERMINAL_NUDGE_S = 0.05
+"""So long the window is one row off, to make a full-screen program draw again."""
+TERMINAL_AGAIN_S = 0.05
+"""So long nothing is read from a terminal that no process has open."""
+TERMINAL_REPLAY_BYTES = 64 * 1024
+"""Of the past output, shown to who attaches."""
+DETACH_KEY_S = 1.0
+"""A key that may begin the keys for detaching is held back for so long; then it goes to the program."""
+SESSIONS_MAX = 32
+"""Programs that `exec` has opened in one process at a time."""
+SESSION_KILL_S = 5
+"""What a session's end leaves of it after SIGHUP is killed after so long."""
+FORWARDS_PER_USER_MAX = 256
+"""TCP connections to processes of a node that are open for one user who is not privileged."""
+FORWARD_CONNECTIONS_MAX = 128
+"""Of one `unios forward` at a time; more are not taken in until one has ended."""
+FORWARD_BUFFER_BYTES = 256 * 1024
+TIME_INDEX_MS = 250
+"""When output came is known to so much: one entry at most for each such time in which there was any."""
+TIME_INDEX_ENTRIES_MAX = 32_768
+"""At the bound every second entry goes."""
+TASKS_PER_TREE_MAX = 8_192
+"""Linux processes and threads of one tree unless more is asked for; over it fork fails in there with EAGAIN, and nowhere else."""
+TASKS_PER_NODE_SHARE = 0.75
+"""Of all pids of a machine, what the trees of a node may have together."""
+MEMORY_BYTES_MIN = 16 * 1024 * 1024
+"""Less is not set as a bound: the launcher alone takes some."""
+CPU_PERIOD_US = 100_000
+"""In which a cap of processor time is counted."""
+"""At the bound entries that are near each other are joined: it becomes coarser."""
+DEVICES_LOOK_S = 5.0
+"""How often a node looks whether a device has come or gone."""
+DEVICES_LOCK_S = 5.0
+"""So long a start waits for another one that chooses devices on the same machine; then it is tried again later."""
+LINK_PORT = 7117
+"""Where a node takes links that other machines reach, unless --listen says otherwise: one TCP port to open in a firewall."""
+LINK_PORTS = 16
+"""So many from LINK_PORT on are tried, for several nodes of one machine."""
+ADDRESSES_MAX = 8
+"""Of one node, told to the others; the best are kept."""
+ADDRESS_SETTLE_MS = 500
+"""After a change of an interface's addresses so long is waited for the next: an address that goes and comes with a lease of DHCP is no news."""
+PROBE_TIMEOUT_MS = 2_000
+"""So long a node of the system tries to reach one that joins."""
+CLOCK_OFFSET_MS_MAX = 2_000
+"""Wall clocks of two machines that differ by more are worth a warning: people compare times."""
+CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
+"""By more, nobody joins: certificates are valid from one day before they are made."""
+
+# what a person sees
+TOP_PERIOD_MS = 1_000
+TOP_HISTORY = 60
+"""Samples that `unios top` keeps of each node: a minute; the oldest goes."""
+TOP_PATIENCE_MS = 800
+"""A node that has not said what it uses by then is shown without."""
+TOP_ORDERS_MAX = 16
+"""Keys that `unios top` has not carried out yet; over it the person is told to wait."""
+TOP_DETAILS_BYTES = 16 * 1024
+"""Of the end of each of a process's streams that its details show."""
+STATUS_LOOK_MS = 1_500
+"""So long `unios status` waits for all its answers together; who has not answered by then is said."""
+STATUS_EVENTS = 300
+"""So many past events it looks at, to say since when."""
+STORY_GROUPS_MAX = 500
+"""Lines of a story of events to which more may be added; over it the oldest is told as it stands."""
+STORY_QUIET_MS = 2_000
+"""A line of a story that is followed is told when nothing was added to it for so long."""
+# carried folders and blocks
+BLOCK_BYTES = 1024 * 1024
+"""A file is cut into blocks of this size; the last is shorter."""
+BLOCK_NAMES_MAX = 65_536
+"""Named in one request; more are asked for in turn."""
+BLOCKS_COMMIT_MAX = 4_096
+"""So many blocks are brought to the disk at a time: what was sent before an upload broke off is not sent again."""
+BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024
+BLOCKS_BYTES_MAX = 32 * 1024**3
+"""Kept by one node; over it the longest unused go that no live process needs, and if that is not enough nothing more is taken."""
+BLOCKS_YOUNG_S = 3_600
+"""What was used since is not dropped: its process may not have been submitted yet."""
+BLOCKS_COPIES = 2
+"""An upload is acknowledged when so many nodes have it on disk, of different machines where there are several; fewer where there are fewer."""
+COPY_TIMEOUT_MS = 20_000
+"""So long the second node may take for one batch; then one copy has to do."""
+MANIFEST_BYTES_MAX = 64 * 1024 * 1024
+CARRY_FILES_MAX = 200_000
+"""Of one carried folder, whatever is asked for."""
+CARRY_BYTES_DEFAULT = 2 * 1024**3
+"""More than that has to be asked for (`--carry-max`)."""
+CARRY_DEPTH_MAX = 256
+"""Folders in folders; deeper ones are refused."""
+RESULTS_BYTES_MAX = 16 * 1024**3
+"""What is collected of one process; a program that left more has the rest left out, and is told."""
+RESULTS_FILES_MAX = 100_000
+RESULTS_MANIFEST_BYTES_MAX = 8 * 1024 * 1024
+PORTER_TIMEOUT_S = 900
+"""Laying out a folder, or collecting results, takes at most so long; then it is given up and said."""
+PORTERS_MAX = 4
+"""Working at the same time on one node; the others wait."""
+WORK_KEPT = 8
+"""Working folders of a node whose process was started again elsewhere, or whose results could not be collected; the oldest go."""
+NAMED_PATHS_MAX = 16
+"""Local files named by a program's arguments and cwd that are looked for again where it is started anew."""
 # the queue
 QUEUE_AGING_MS = 300_000
 """Waiting so long counts as one priority more; at PRIORITY_MAX + 1 it is overdue and goes before all that came later, so after at most

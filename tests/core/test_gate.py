@@ -388,3 +388,11 @@ def test_quotas_and_policies_are_read_by_everybody_and_written_by_no_member(key:
     with pytest.raises(Denied):
         gate.check_delete(BOB, key, {}, prefix=False)
     assert gate.may_read(BOB, key, value)
+
+
+def test_nobody_who_passes_here_writes_what_users_have_used() -> None:
+    for member in (BOB, ANYBODY):
+        denied("/usage/bob", packed({"user": "bob"}), member=member)
+        with pytest.raises(Denied):
+            gate.check_delete(member, "/usage/bob", {}, prefix=False)
+    assert gate.may_read(BOB, "/usage/eve", packed({"user": "eve"}))

@@ -76,7 +76,7 @@ def test_losses_and_replacements_are_told(fresh: System) -> None:
     victim = "n3"
 
     def told() -> str:
-        return fresh.unios("events").stdout.decode()
+        return fresh.unios("events", "--each").stdout.decode()
 
     assert "lost" not in told()
     fresh.power_cut(victim)

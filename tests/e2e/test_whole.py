@@ -123,7 +123,7 @@ def test_logs_follow_until_the_end(whole: System) -> None:
 def test_events_tell_the_story(whole: System) -> None:
     pid = whole.run_detached("true")
     whole.unios("wait", str(pid))
-    text = whole.unios("events").stdout.decode()
+    text = whole.unios("events", "--pid", str(pid)).stdout.decode()
     assert str(pid) in text
 
 

@@ -19,7 +19,7 @@ def test_a_zygote_that_cannot_be_forked_is_waited_for_and_leaves_no_nameless_spa
         asked.append("again")
         raise OSError(11, "still")
 
-    made = spares.Spares(poller.Poller(), str(tmp_path), None, namespaces=False, ready=lambda: None, failed=lambda _text: None)
+    made = spares.Spares(poller.Poller(), str(tmp_path), zygote.Groups(None), namespaces=False, ready=lambda: None, failed=lambda _text: None)
     monkeypatch.setattr(zygote, "start", fails)
     made.want(0)
     monkeypatch.setattr(zygote, "start", works)

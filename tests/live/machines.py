@@ -66,6 +66,36 @@ def missing() -> str:
     return f"needs {', '.join(absent)}" if absent else ""
 
 
+_CLOCK = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+    int done = syscall(SYS_clock_gettime, id, now);
+    const char *ahead = getenv("CLOCK_AHEAD_S");
+    if (done == 0 && ahead && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += atol(ahead);
+    return done;
+}
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+int gettimeofday(struct timeval *out, void *zone) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    out->tv_sec = now.tv_sec;
+    out->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+"""
+"""Linux has no wall clock per namespace. libfaketime would do, but it breaks clock_nanosleep, which Python's sleep uses."""
+
+
 def _hidden() -> str:
     """Return the folders that the machines need and that their own /tmp and /run would hide: checkout and interpreter, where they are there."""
     needed = {str(Path(__file__).resolve().parent.parent.parent), sys.prefix, sys.base_prefix}
@@ -113,13 +143,25 @@ class Machine:
 
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """Return the command line that runs `words` inside the machine."""
-        env = [f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        env = [*self.clock, f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
         return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "env", "-C", "/", "-i", *env, *words]
 
     home = "/var/unios"
+    clock: tuple[str, ...] = ()
+    """What everything that is started in the machine from now on gets in its environment so that its wall clock is another."""
+
+    def set_clock(self, ahead_s: int) -> None:
+        """Put the machine's wall clock ahead (below 0: back) for what is started from now on, its time since boot as it is."""
+        library = self.lab.folder / "clock.so"
+        if not library.exists():
+            sh("cc", "-shared", "-fPIC", "-o", library, "-x", "c", "-", input=_CLOCK)
+        self.run("sh", "-c", "cat > /var/clock.so", input=library.read_bytes())
+        self.clock = ("LD_PRELOAD=/var/clock.so", f"CLOCK_AHEAD_S={ahead_s}")
 
     def run(self, *words: str | bytes, timeout: float = 60, check: bool = True, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(self.command(*words), capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
+        done = subprocess.run(
+            self.command(*words), capture_output=True, timeout=timeout, **{"stdin": subprocess.DEVNULL} if "input" not in options else {}, **options
+        )
         assert b"Traceback" not in done.stderr + done.stdout, done.stderr.decode()
         if check:
             assert done.returncode == 0, f"{self.name}: {words}: {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"
@@ -133,6 +175,10 @@ class Machine:
 
     def json(self, *words: str) -> Any:
         return json.loads(self.unios(*words, "--json").stdout)
+
+    def add_user(self, name: str, uid: int) -> None:
+        """Give the machine a user with a number of its own choice, a group of the same name, and a home."""
+        self.run("useradd", "--create-home", "--user-group", "--uid", str(uid), name)
 
     def pids(self) -> list[int]:
         """Return every process of the machine but its init, as the host numbers them."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from unios.demands import After, Queueing, Resources
 from unios.shell import demands
+from unios.shell import resources as asked
 from unios.shell.batches import elements
 from unios.shell.ps import compact
 from unios.shell.words import Given, Misused
@@ -20,7 +21,7 @@ def given_(*arguments: str, **values: object) -> Given:
 
 @pytest.mark.parametrize(("text", "size"), [("0", 0), ("500M", 500 << 20), ("2G", 2 << 30), ("1.5k", 1536), ("2GiB", 2 << 30), ("7b", 7)])
 def test_sizes(text: str, size: int) -> None:
-    assert demands.size(text, "--memory") == size
+    assert asked.size("--memory", text) == size
 
 
 @pytest.mark.parametrize(
@@ -42,17 +43,18 @@ def read(what: Callable[[], object]) -> str:
 
 @given(st.text(max_size=12))
 def test_whatever_is_typed_is_read_or_refused_with_a_sentence(text: str) -> None:
-    for reader in (demands.size, demands.duration_ms, demands.cores_milli):
-        assert read(lambda reader=reader: reader(text, "--x"))[:4] in ("", "--x ")  # type: ignore[misc]
+    assert read(lambda: demands.duration_ms(text, "--x"))[:4] in ("", "--x ")
+    assert read(lambda: asked.size("--x", text))[:4] in ("", "--x ")
+    assert read(lambda: asked.cores("--x", text))[:4] in ("", "--x ")
     assert read(lambda: demands.queueing(given_(after=(text,))))[:8] in ("", "--after ")
     assert read(lambda: demands.queueing(given_(array=text)))[:8] in ("", "--array ")
 
 
 def test_what_is_typed_becomes_the_demands_of_the_program() -> None:
     typed = given_(cpus="0.5", memory="1G", device=("gpu:2",), priority=20, time="1m", after=("301", "302:failed"), hold=True)
-    assert demands.resources(typed) == Resources(500, 1 << 30, ("gpu:2",))
+    assert asked.resources(typed) == Resources(500, 1 << 30, ("gpu:2",))
     assert demands.queueing(typed) == Queueing(20, 60_000, (After(301, "ok"), After(302, "failed")), True)
-    assert demands.resources(given_()) == Resources() and demands.queueing(given_()) == Queueing()
+    assert asked.resources(given_()) == Resources() and demands.queueing(given_()) == Queueing()
 
 
 def test_arrays_and_batches() -> None:

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wire.pairs import bounded, descriptors, raw_and_peer, settled, until
+from unios.core.addresses import split_address
 from unios.errors import CallerError, ProtocolError
 from unios.kernel import certificates, poller, tokens, trees_protocol
 from unios.kernel.certificates import Identity, parse_uri
-from unios.kernel.links import split_address
 from unios.limits import FRAME_BYTES_MAX, TREE_FRAME_BYTES_MAX
 from unios.store.model import Put, Transaction
 from unios.wire import messages

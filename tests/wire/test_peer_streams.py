@@ -16,11 +16,10 @@ from unios.errors import (
     Unavailable,
 )
 from unios.limits import SEND_QUEUE_BYTES_MAX, STREAM_WINDOW_BYTES
-from unios.wire import peer as peer_module
+from unios.wire import flow
 from unios.wire.frames import frame
 from unios.wire.messages import Cancel, Credit, Item, Reply, Request, encode, pack
 from unios.wire.peer import Answer, Call, Stream
-from unios.wire.transport import SocketTransport
 
 
 async def echo(call: Call) -> object:
@@ -99,7 +98,7 @@ def test_without_credit_a_slow_reader_bounds_nothing(monkeypatch: pytest.MonkeyP
     async def work() -> None:
         assert await unread(0) > 3 * STREAM_WINDOW_BYTES // len(ITEM)
 
-    monkeypatch.setattr(peer_module._Window, "take", always)
+    monkeypatch.setattr(flow.Window, "take", always)
     bounded(work)
 
 
@@ -195,11 +194,9 @@ def test_one_who_asks_and_does_not_read_bounds_what_is_queued_for_it() -> None:
         async with raw_and_peer(large) as (raw, peer):
             await raw.send(*(Request(n, "f") for n in range(1, 65)), greet=True)
             await peer.start()
-            transport = peer.transport
-            assert isinstance(transport, SocketTransport)
-            await until(lambda: transport._queued > SEND_QUEUE_BYTES_MAX)
+            await until(lambda: peer.outbox.queued() > SEND_QUEUE_BYTES_MAX)
             await asyncio.sleep(0.05)
-            assert transport._queued <= SEND_QUEUE_BYTES_MAX + 2 * 1024 * 1024
+            assert peer.outbox.queued() <= SEND_QUEUE_BYTES_MAX + 2 * 1024 * 1024
             answered = set[int]()
             while len(answered) < 64:
                 message = await raw.receive()

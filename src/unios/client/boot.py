@@ -25,6 +25,8 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Leave
 
 Progress = Callable[[str], None]
+Warn = Callable[[str, int], None]
+"""(sentence, the TCP port that it is about or 0)"""
 _LINE_BYTES_MAX = 64 * 1024
 _STOP_HELLO_S = 1.0
 
@@ -33,20 +35,36 @@ def _silent(_text: str) -> None:
     pass
 
 
+def _unwarned(_text: str, _port: int) -> None:
+    pass
+
+
 def up(
-    home: Home, *, nodes: int = 0, name: str = "", listen: str = "", advertise: str = "", cores: int = -1, progress: Progress = _silent
+    home: Home,
+    *,
+    nodes: int = 0,
+    name: str = "",
+    listen: str = "",
+    advertise: str = "",
+    store_address: str = "",
+    cores: int = -1,
+    progress: Progress = _silent,
 ) -> list[str]:
     """Make this machine have at least `nodes` nodes, all ready; return the names of those that are. Idempotent.
 
     `cores`: how many each offers from its next start on, 0 for all of the machine's. `progress` gets a phrase now and then. Raises what boot says went wrong.
     """
-    arguments = [*(["--nodes", str(nodes)] if nodes else []), *([f"--cores={cores}"] if cores >= 0 else [])]
+    arguments = ["--nodes", str(nodes)] if nodes else []
+    arguments += [f"--store-address={store_address}"] if store_address else []
+    arguments += [f"--cores={cores}"] if cores >= 0 else []
     return _boot(home, [*arguments, *_options(name, listen, advertise)], progress=progress)
 
 
-def join(home: Home, token: str, *, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent) -> list[str]:
+def join(
+    home: Home, token: str, *, name: str = "", listen: str = "", advertise: str = "", progress: Progress = _silent, warn: Warn = _unwarned
+) -> list[str]:
     """Make this machine a member of the token's system. The token goes by stdin: a command line is everybody's to read."""
-    return _boot(home, ["--join", *_options(name, listen, advertise)], stdin=token.encode() + b"\n", progress=progress)
+    return _boot(home, ["--join", *_options(name, listen, advertise)], stdin=token.encode() + b"\n", progress=progress, warn=warn)
 
 
 def _options(name: str, listen: str, advertise: str) -> list[str]:
@@ -84,7 +102,7 @@ def _stop_politely(folders: list[NodeFolder], *, force: bool, progress: Progress
                 progress(f"{folder.name} stopped")
 
 
-def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress: Progress) -> list[str]:
+def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress: Progress, warn: Warn = _unwarned) -> list[str]:
     command = [sys.executable, "-m", "unios.kernel.boot", "--home", str(home.path), *arguments]
     with tempfile.TemporaryFile() as complaints:
         try:
@@ -92,7 +110,7 @@ def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress:
         except OSError as error:
             raise Unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
         try:
-            ready = _listen(child, stdin, progress)
+            ready = _listen(child, stdin, progress, warn)
         except BaseException:
             child.kill()
             raise
@@ -107,7 +125,7 @@ def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress:
     return ready
 
 
-def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress) -> list[str]:
+def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, warn: Warn) -> list[str]:
     if child.stdin is None or child.stdout is None:
         raise InternalError("boot was started without pipes")
     try:
@@ -124,6 +142,8 @@ def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress) 
             progress(f"{said['ready']} ready")
         elif "error" in said:
             failure = failure or from_wire(str(said["error"]), str(said.get("text", "")))
+        elif "warning" in said:
+            warn(str(said["warning"]), int(str(said.get("port") or 0)))
         elif "progress" in said:
             progress(str(said["progress"]))
     if failure is not None:

@@ -20,7 +20,7 @@ import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire
 from unios.limits import FDS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, STREAM_WINDOW_BYTES
-from unios.wire.frames import FrameReader, frame
+from unios.wire.frames import FrameReader
 from unios.wire.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -35,7 +35,7 @@ from unios.wire.messages import (
     agree,
     cost,
     decode,
-    encode,
+    framed,
     pack,
 )
 
@@ -157,6 +157,7 @@ class Channel:
         """Exchange greetings. Unavailable if the peer does not greet in time, ProtocolError if no version fits."""
         self.sock = sock
         self._reader = FrameReader()
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._descriptors: deque[int] = deque()
         self._asked: dict[int, Asked] = {}
         self._next_id = 1
@@ -211,7 +212,7 @@ class Channel:
         """Send one message; a connection that breaks ends every request under way and raises nothing."""
         if self.why_closed:
             return
-        data = memoryview(frame(encode(message)))
+        data = memoryview(framed(message))
         try:
             self.sock.settimeout(HELLO_TIMEOUT_MS / 1000)
             sent = 0
@@ -255,14 +256,14 @@ class Channel:
             self.close(str(error))
             raise
 
-    def _receive(self) -> tuple[bytes, list[int]]:
+    def _receive(self) -> tuple[memoryview, list[int]]:
         space = socket.CMSG_SPACE(FDS_MAX * 4)
-        data, ancillary, _flags, _address = self.sock.recvmsg(_READ_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        count, ancillary, _flags, _address = self.sock.recvmsg_into([self._buffer], space, socket.MSG_CMSG_CLOEXEC)
         descriptors = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % 4])
-        return data, list(descriptors)
+        return self._buffer[:count], list(descriptors)
 
     def _claim(self, count: int) -> list[int]:
         if not 0 <= count <= len(self._descriptors):

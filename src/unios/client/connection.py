@@ -7,14 +7,16 @@ which relays. Nothing is asked twice unless the caller says that it is idempoten
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unios.client.channel import Asked, Channel
 from unios.errors import OutcomeUnknown, PeerRestarted, Unavailable
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
 from unios.wire.doors import connect_unix
-from unios.wire.home import Home, NodeFolder
+from unios.wire.home import Home, NodeFolder, default_home, door_of, node_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 PASSING = (Unavailable, OutcomeUnknown, PeerRestarted)
@@ -26,14 +28,21 @@ _IMPATIENT_S = 0.7
 class Connection:
     """Opens at the first request. Belongs to one thread; a forked child needs its own."""
 
-    def __init__(self, home: Path | str | None = None, node: str = "", *, role: str = "client") -> None:
+    def __init__(self, home: "Path | str | None" = None, node: str = "", *, role: str = "client") -> None:
         """`home`: the UNIOS_HOME, by default the environment's. `node`: the node to talk through."""
-        self.home = Home.default() if home is None else Home(Path(home).absolute())
+        self._home = default_home() if home is None else os.path.join(os.getcwd(), os.fspath(home))
         self.node = node
         self.role = role
         self._channel: Channel | None = None
         self._relayed = ""
         self._services: dict[str, Channel] = {}
+
+    @property
+    def home(self) -> Home:
+        """The UNIOS_HOME."""
+        from pathlib import Path
+
+        return Home(Path(self._home))
 
     def __enter__(self) -> "Connection":
         return self
@@ -59,7 +68,7 @@ class Connection:
 
     def again(self) -> "Connection":
         """Return another connection to the same system and node."""
-        return Connection(self.home.path, self.node, role=self.role)
+        return Connection(self._home, self.node, role=self.role)
 
     def channel(self) -> Channel:
         """Return an open channel to a kernel; Unavailable if none answers."""
@@ -97,34 +106,36 @@ class Connection:
         """Say whether a part of a node of this machine is alive, so that its kernel answers now or will soon."""
         return any(_alive(folder) for folder in self.home.nodes())
 
-    def _doors(self) -> list[NodeFolder]:
+    def _doors(self) -> list[str]:
+        """Return the names of the nodes to try, the wanted one first."""
         first = self.node or os.environ.get("UNIOS_NODE", "")
         try:
-            return sorted(self.home.nodes(), key=lambda folder: folder.name != first)
+            return sorted(node_names(self._home), key=lambda name: name != first)
         except PermissionError:
-            return [self.home.node(first)] if first else []
+            return [first] if first else []
 
     def _open(self) -> Channel:
         doors = self._doors()
         failure: Exception | None = None
         for patience_s in (_IMPATIENT_S, HELLO_TIMEOUT_MS / 1000):
-            for folder in doors:
+            for name in doors:
+                door = door_of(self._home, name)
                 try:
-                    channel = Channel(connect_unix(folder.door, timeout_s=patience_s), role=self.role, timeout_s=patience_s)
+                    channel = Channel(connect_unix(door, timeout_s=patience_s), role=self.role, timeout_s=patience_s)
                 except (FileNotFoundError, ConnectionRefusedError):
                     continue
                 except PermissionError as error:
-                    failure = Unavailable(f"no right to talk to the node {folder.name}: {folder.door} is another user's")
+                    failure = Unavailable(f"no right to talk to the node {name}: {door} is another user's")
                     failure.__cause__ = error
                 except (OSError, Unavailable) as error:
-                    failure = Unavailable(f"the node {folder.name} does not answer: {error}")
+                    failure = Unavailable(f"the node {name} does not answer: {error}")
                     failure.__cause__ = error
                 else:
-                    self._relayed = "" if folder.name == self.node else self.node
+                    self._relayed = "" if name == self.node else self.node
                     return channel
             if failure is None:
                 break
-        raise failure or Unavailable(f"no unios node runs here (UNIOS_HOME={self.home.path}): start one with `unios up`")
+        raise failure or Unavailable(f"no unios node runs here (UNIOS_HOME={self._home}): start one with `unios up`")
 
 
 def _alive(folder: NodeFolder) -> bool:
@@ -133,7 +144,8 @@ def _alive(folder: NodeFolder) -> bool:
     for part in ("kernel", "supervisor", "guard"):
         try:
             fields = json.loads((folder.run / f"{part}.json").read_bytes())
-            stat = Path(f"/proc/{int(fields['pid'])}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+            with open(f"/proc/{int(fields['pid'])}/stat", errors="replace") as file:
+                stat = file.read().rsplit(")", 1)[1].split()
             if stat[0] not in "ZX" and int(stat[19]) == int(fields["start"]):
                 return True
         except (OSError, ValueError, KeyError, TypeError, IndexError):

@@ -2,7 +2,7 @@
 
 from unios.client.connection import Connection
 from unios.limits import LEAVE_TIMEOUT_MS
-from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeView, SystemView, Token
+from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeUsage, NodeView, RemoveNode, SystemView, Token
 
 
 def list_nodes(connection: Connection) -> tuple[NodeView, ...]:
@@ -14,6 +14,14 @@ def list_nodes(connection: Connection) -> tuple[NodeView, ...]:
 def info(connection: Connection) -> NodeInfo:
     """Return what the node at the other end is."""
     view: NodeInfo = connection.ask("node.info", Empty(), NodeInfo)
+    return view
+
+
+def usage(connection: Connection, node: str = "") -> NodeUsage:
+    """Return what a node's machine and its processes use now, at the cost of one request; without `node` that at the other end."""
+    if not node:
+        return connection.ask("node.usage", Empty(), NodeUsage)  # type: ignore[no-any-return]
+    view: NodeUsage = connection.persist(lambda: connection.channel().call("node.usage", Empty(), NodeUsage, node=node))
     return view
 
 
@@ -46,3 +54,8 @@ def leave(connection: Connection, *, force: bool = False) -> None:
 def stop(connection: Connection, *, force: bool = False) -> None:
     """Make the node stop; it stays a member and comes back with the next `up`. Idempotent."""
     connection.call("node.stop", Leave(force), Empty, timeout_s=LEAVE_TIMEOUT_MS / 1000)
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Take a lost node out of the system for good. Idempotent. CallerError if it is there."""
+    connection.call("node.remove", RemoveNode(name), Empty)

@@ -14,7 +14,7 @@ from unios.client.connection import PASSING, Connection
 from unios.client.processes import ENDED
 from unios.errors import NotFound, Unavailable, UniosError
 from unios.limits import CLIENT_LOOK_MS, CLIENT_OUTPUT_RETRY_MS, CLIENT_RETRY_MS
-from unios.wire.operations import Chunk, Follow, ProcessView
+from unios.wire.operations import AskOffsets, Chunk, Follow, Offsets, ProcessView
 
 _TURN_S = 0.2
 
@@ -58,6 +58,12 @@ def read(connection: Connection, pid: int, *, out: int = 0, err: int = 0) -> Ite
     yield from _chunks(asked)
 
 
+def offsets_since(connection: Connection, pid: int, since_ms: int) -> dict[str, int]:
+    """Return where the output of `since_ms` (wall clock; negative: so long ago) and later begins in the streams of the present incarnation."""
+    found: Offsets = connection.ask("processes.offsets", AskOffsets(pid, since_ms), Offsets)
+    return {"out": found.out, "err": found.err}
+
+
 def follow(
     connection: Connection, pid: int, *, view: ProcessView | None = None, out: int = 0, err: int = 0, hold: bool = False
 ) -> Iterator[Chunk | Anew]:
@@ -86,6 +92,22 @@ def follow(
                 raise Unavailable(f"the rest of the output of {pid} cannot be reached: {failure}") from failure
         if failure is not None:
             time.sleep(CLIENT_RETRY_MS / 1000)
+
+
+def abandon(connection: Connection, pid: int, *, timeout_s: float) -> None:
+    """Let go of output that nobody will read any more, so that a program that is ending is not held up by it. Waits for the end, at most so long.
+
+    Whoever reads with `hold` and vanishes is waited for; this takes the hold over, at the present end.
+    """
+    deadline = time.monotonic() + timeout_s
+    asked = connection.begin("processes.follow", Follow(pid, 0, -1, -1, True, True))
+    try:
+        while (left := deadline - time.monotonic()) > 0 and asked.next(Chunk, timeout_s=left) is not None:
+            pass
+    except UniosError:
+        pass  # it has ended, or cannot be reached: then the hold lapses by itself
+    finally:
+        asked.close()
 
 
 def settled(connection: Connection, pid: int) -> ProcessView:

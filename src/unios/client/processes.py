@@ -12,7 +12,7 @@ from unios.client.channel import Channel
 from unios.client.connection import Connection
 from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
 from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
-from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Signal, Submit, Submitted
+from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
 
 ENDED = frozenset({"exited", "failed", "lost"})
 _GLANCE_MS = 1
@@ -80,6 +80,12 @@ def list_processes(connection: Connection, *, ended: bool = False) -> tuple[Proc
     return views
 
 
+def usage(connection: Connection) -> tuple[UserUsage, ...]:
+    """Return what each user's processes have used that have ended, sorted by user."""
+    views: tuple[UserUsage, ...] = connection.ask("processes.usage", Empty(), tuple[UserUsage, ...])
+    return views
+
+
 def signal(connection: Connection, pid: int, number: int, *, tree: bool = False, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> None:
     """Send a signal to the program, or with `tree` to every Linux process of its tree."""
     connection.call("processes.signal", Signal(pid, number, tree), Empty, timeout_s=timeout_s)
@@ -93,6 +99,11 @@ def freeze(connection: Connection, pid: int) -> None:
 def thaw(connection: Connection, pid: int) -> None:
     """Let a frozen tree go on. Idempotent."""
     connection.ask("processes.thaw", OfProcess(pid), Empty)
+
+
+def renice(connection: Connection, pid: int, nice: int) -> None:
+    """Give every Linux process of the tree a nice value, -20 to 19. Denied if that favours it and one is not privileged. Idempotent."""
+    connection.ask("processes.renice", Renice(pid, nice), Empty)
 
 
 def stats(connection: Connection, pid: int) -> ProcessStats:

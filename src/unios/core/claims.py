@@ -41,6 +41,7 @@ def submitted(pid: int, spec: ProcessSpec, user: str, node: str, reason: str, no
         resources=spec.resources,
         queueing=spec.queueing,
         placing=spec.placing,
+        carried=spec.carry.manifest,
     )
 
 
@@ -104,6 +105,11 @@ def frozen(record: ProcessRecord) -> ProcessRecord:
 def stopped(record: ProcessRecord) -> ProcessRecord:
     """Its user wants it to end: it is not started again."""
     return msgspec.structs.replace(record, wanted="stopped")
+
+
+def reniced(record: ProcessRecord, nice: int) -> ProcessRecord:
+    """Its user gave it a nice value."""
+    return msgspec.structs.replace(record, nice=nice)
 
 
 def not_started(record: ProcessRecord, exit_code: int, reason: str, now_ms: int) -> ProcessRecord:

@@ -5,12 +5,13 @@ rules:
 
 - **Reading** (range, watch): everything but join tokens, and the specifications and requests of users that it does not speak for. Those are left out.
 - **Comparing**: never a token, and never the value of a specification or a request: comparing would be reading it bit by bit.
-- **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, not once it has left), /alive/<its name>,
+- **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, its certificate as it is, not once it has left), /alive/<its name>,
   /ports/<any>/<its name> (the owner one that it speaks for), /events/<time>-<its name>-<n>, /processes/<pid> (the user that is written, and the one in the
   record there now, are such that it speaks for; a new one comes with its specification, its own or that of another new one; no priority over the default
   that it does not have already), /specs/<pid> (the same of its own user and of its process's),
   /requests/<id> (a new one only, that names a process of the same transaction), /next/pid (a pid). Each value has to be what its key promises: others
   decode it, and a record under a wrong key would stand for another process.
+- /usage/<user> is written by nobody who has to pass here: it is what users are judged by, and its tidying speaks for root.
 - **Deleting**: /alive, /ports, /events, /processes and /specs alike; one key at a time, never by prefix.
 - **Leases**: /alive and /ports are attached to a lease, and only to one that the member was granted over the gate; nothing else is.
 - A transaction writes in its `then` only: what its `otherwise` writes could not be tied to the records that were judged.
@@ -187,6 +188,8 @@ def _put_node(member: Member, put: _Put) -> None:
         raise Denied(f"{member.node} has left the system: join again with a new token")
     if old is not None and old.machine != member.machine:
         raise Denied(f"another machine has a node {member.node}: join again under another name")
+    if old is not None and old.certificate and record.certificate != old.certificate:
+        raise Denied(f"the record of {member.node} names its certificate: that was written when it was let in, and stays")
 
 
 def _put_alive(member: Member, put: _Put) -> None:

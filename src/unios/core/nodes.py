@@ -33,6 +33,8 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     memory_bytes: int = 0
     """Of its machine; 0: not known."""
     devices: tuple[Device, ...] = ()
+    certificate: str = ""
+    """SHA-256 of the node's certificate, hex: under its name no other is taken. Empty: of an older version, any is."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, Placing, Queueing, Resources
+from unios.demands import CARRY, PLACING, QUEUEING, RESOURCES, USAGE, Carry, Placing, Queueing, Resources, Usage
 
 State = Literal["pending", "running", "frozen", "migrating", "exited", "failed", "lost"]
 Restart = Literal["never", "on-loss", "on-failure", "always"]
@@ -48,6 +48,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    terminal: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal that it runs in; 0 for none."""
+    carry: Carry = CARRY
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +87,13 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    usage: Usage = USAGE
+    nice: int = 0
+    """The nice value that its user gave it last; a new incarnation begins with it."""
+    carried: bytes = b""
+    """Names of the blocks of the manifest of what it took along, as in `carry`: a node keeps what a live process may need again."""
+    results: bytes = b""
+    """The same of what was collected when it ended."""
 
 
 def process_key(pid: int) -> str:

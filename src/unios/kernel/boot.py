@@ -21,6 +21,7 @@ from unios.wire.home import Home, NodeFolder
 
 READY_S: Final = 30.0
 """A node that has not registered by then has failed to start."""
+REFUSED_S: Final = 3.0
 
 
 def say(**fields: Any) -> None:
@@ -54,6 +55,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default="", help="of the only new node")
     parser.add_argument("--listen", default="", help="ADDRESS[:PORT] where links are taken")
     parser.add_argument("--advertise", default="", help="ADDRESS[:PORT] that other machines use, if it is another")
+    parser.add_argument("--store-address", default="", help="HOST:PORT where a node of the store's machine is reached now")
     parser.add_argument("--cores", type=int, default=-1, help="how many each node offers from its next start on; 0: all of the machine's")
     parser.add_argument("--join", action="store_true", help="read a token from stdin and join its system")
     parser.add_argument("--supervise", default="", metavar="NODE", help="be that node's supervisor")
@@ -79,17 +81,19 @@ def _up(home: Home, options: argparse.Namespace) -> int:
         parts.warm()
         fresh = not home.system_file.exists()
         if options.join:
-            started = founding.join(home, sys.stdin.readline().strip(), options.name, options.listen, options.advertise)
+            started = founding.join(home, sys.stdin.readline().strip(), options.name, options.listen, options.advertise, say)
         elif fresh:
             started = founding.found(home, options.nodes or 1, options.name, options.listen, options.advertise)
         else:
             started = home.nodes()
+            founding.readdress(home, started, options.listen, options.advertise, options.store_address)
         _offer_cores(started, options.cores)
         _start_all(started)
         missing = options.nodes - len(started)
         if missing > 0:
             token = founding.token_of(started[0])
-            more = [founding.join(home, token if n == 0 else founding.token_of(started[0]), "", options.listen, "")[0] for n in range(missing)]
+            tokens = [token, *(founding.token_of(started[0]) for _ in range(missing - 1))]
+            more = [founding.join(home, each, "", options.listen, "", say)[0] for each in tokens]
             _offer_cores(more, options.cores)
             _start_all(more)
     return 0
@@ -116,7 +120,7 @@ def _lock(home: Home) -> Any:
 
 def _start_all(folders: list[NodeFolder]) -> None:
     if not folders:
-        raise CallerError("this machine has no node to start")
+        raise CallerError("this machine has no node (any more): join a system with a token, or choose another UNIOS_HOME")
     started = [folder for folder in folders if runfiles.read(folder.run / "supervisor.json") is None]
     for folder in folders:
         _start(folder)
@@ -140,10 +144,23 @@ def _raise_failure(started: list[NodeFolder], waiting: list[NodeFolder], deadlin
             for other in started:
                 sweep.stop_node(other)
             raise errors.from_wire(fields["error"], f"{folder.name} could not start: {fields['text']}")
+        refused = _refused(folder)
+        if refused:
+            sweep.stop_node(folder)
+            raise Unavailable(f"{folder.name} is kept out of its system: {refused}")
     if waiting and time.monotonic() > deadline:
         names = ", ".join(folder.name for folder in waiting)
         logs = waiting[0].log
         raise Unavailable(f"{names} did not get ready within {READY_S:.0f} s; what they said is in {logs}")
+
+
+def _refused(folder: NodeFolder) -> str:
+    """Return what keeps a node out that does not pass by itself, once that has stood for a while: another member might take it in."""
+    try:
+        file = folder.run / "why"
+        return file.read_text() if time.time() - file.stat().st_mtime > REFUSED_S else ""
+    except OSError:
+        return ""
 
 
 def _start(folder: NodeFolder) -> None:
@@ -151,7 +168,8 @@ def _start(folder: NodeFolder) -> None:
     folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not founding.is_ready(folder):
         (folder.run / "ready").unlink(missing_ok=True)
-    (folder.run / "failed").unlink(missing_ok=True)
+    for name in ("failed", "why"):
+        (folder.run / name).unlink(missing_ok=True)
     pid = os.fork()
     if pid:
         os.waitpid(pid, 0)

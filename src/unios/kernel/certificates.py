@@ -5,8 +5,10 @@ it is big: whoever runs long calls this module as a program (`python -m unios.ke
 """
 
 import datetime
+import hashlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,6 +69,15 @@ def write_secret(path: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     part.replace(path)
+
+
+def mark(pem: bytes) -> str:
+    """Return the SHA-256 of a node's certificate as records name it, hex."""
+    return mark_der(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
+
+
+def mark_der(der: bytes) -> str:
+    return hashlib.sha256(der).hexdigest()
 
 
 # What follows needs `cryptography` and imports it late.

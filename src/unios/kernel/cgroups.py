@@ -26,6 +26,22 @@ class Place(NamedTuple):
     path: str
 
 
+class Mount(NamedTuple):
+    """A hierarchy of version 1: what it controls, and where in it this node may make groups."""
+
+    options: tuple[str, ...]
+    own: str
+
+
+def v1_mounts() -> list[Mount]:
+    """Return the hierarchies of version 1."""
+    return [Mount(tuple(options), _own(top, _controller(options))) for kind, top, options in _mounts() if kind == "cgroup"]
+
+
+def _controller(options: list[str]) -> str:
+    return next((option for option in options if option in ("memory", "pids", "cpu", "devices", "freezer")), "")
+
+
 def candidates() -> list[Place]:
     """Return the hierarchies with a freezer, the better first: for root their tops, for a user the group it is in (which may be delegated)."""
     found = []
@@ -91,7 +107,7 @@ def _works(place: Place) -> bool:
     except OSError:
         return False
     finally:
-        _rmdir(probe, 1.0)
+        remove_empty(probe, 1.0)
 
 
 def recorded(node_folder: str) -> list[Place]:
@@ -101,6 +117,14 @@ def recorded(node_folder: str) -> list[Place]:
             return [Place("v1" if version == "v1" else "v2", str(path)) for version, path in json.load(file)]
     except (OSError, ValueError, TypeError):
         return []
+
+
+def remember(node_folder: str, places: list[Place]) -> None:
+    """Write further groups down, behind those that are; before they are made."""
+    old = recorded(node_folder)
+    new = [place for place in places if place not in old]
+    if new:
+        _record(node_folder, [*old, *new])
 
 
 def _record(node_folder: str, places: list[Place]) -> None:
@@ -161,10 +185,11 @@ def remove(version: Version, path: str, timeout_s: float = REMOVE_S) -> bool:
     if not os.path.isdir(path):
         return True
     kill(version, path)
-    return _rmdir(path, timeout_s)
+    return remove_empty(path, timeout_s)
 
 
-def _rmdir(path: str, timeout_s: float) -> bool:
+def remove_empty(path: str, timeout_s: float) -> bool:
+    """Remove a group in which nothing lives, waiting for the last processes to be gone; False if they are not. Idempotent."""
     until = time.monotonic() + timeout_s
     while True:
         try:

@@ -3,6 +3,7 @@
 Never called in a process with threads. The child of `clone3` is a whole Python, as after os.fork.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -22,6 +23,9 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _CLOCK_BOOTTIME: Final = 7
 _TFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME: Final = 1
+_Arguments: Final = ctypes.c_uint64 * 11
+_Tids: Final = ctypes.c_int * 1
+_Times: Final = ctypes.c_long * 4
 
 # PyDLL keeps the interpreter's lock during the call: a child that came to life without it would wait for it for ever.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -41,8 +45,8 @@ def clone3(flags: int = 0, pid: int = 0, cgroup: int = -1) -> tuple[int, int]:
     the kernel, often 10 ms. Raises OSError.
     """
     flags |= _INTO_CGROUP if cgroup >= 0 else 0
-    pidfd, tids = ctypes.c_int(-1), (ctypes.c_int * 1)(pid)
-    arguments = (ctypes.c_uint64 * 11)(
+    pidfd, tids = ctypes.c_int(-1), _Tids(pid)
+    arguments = _Arguments(
         *(flags | _PIDFD, ctypes.addressof(pidfd), 0, 0, 0 if flags & SIBLING else signal.SIGCHLD, 0, 0, 0),
         *((ctypes.addressof(tids), 1) if pid else (0, 0)),
         max(0, cgroup),
@@ -63,6 +67,16 @@ def clone3(flags: int = 0, pid: int = 0, cgroup: int = -1) -> tuple[int, int]:
 def mount(source: bytes, target: bytes, kind: bytes | None, flags: int) -> None:
     if _libc.mount(source, target, kind, ctypes.c_ulong(flags), None):
         raise _failed(f"mount {os.fsdecode(target)}")
+
+
+def enter(path: str, kind: int) -> None:
+    """Move this process into the namespace at `path` (a file of /proc/PID/ns); `kind` as for clone. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)):
+            raise _failed(f"enter {path}")
+    finally:
+        os.close(descriptor)
 
 
 def write_kernel_file(path: str, text: str) -> None:
@@ -86,13 +100,19 @@ def die_with_parent() -> None:
 
 def name_process(name: str) -> None:
     """Set the short name that ps and top show."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+    _prctl(_PR_SET_NAME, name.encode()[:15])
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+def _prctl(option: int, value: int | bytes) -> None:
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if _libc.prctl(ctypes.c_int(option), argument, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
         raise _failed("prctl")
+
+
+def give_memory_back() -> None:
+    """Return to Linux what malloc holds and nobody uses: a fork would have to share it too. Does nothing where malloc has no such call."""
+    with contextlib.suppress(AttributeError):
+        _libc.malloc_trim(ctypes.c_size_t(0))
 
 
 class BootTimer:
@@ -109,7 +129,7 @@ class BootTimer:
     def set(self, at_ns: int) -> None:
         """Fire at `at_ns` (the past: at once); 0 disarms."""
         at_ns = min(at_ns, 2**62)
-        value = (ctypes.c_long * 4)(0, 0, at_ns // 1_000_000_000, at_ns % 1_000_000_000)
+        value = _Times(0, 0, at_ns // 1_000_000_000, at_ns % 1_000_000_000)
         if _libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None):
             raise _failed("timerfd_settime")
 

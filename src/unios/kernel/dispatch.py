@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 
 Operation = Callable[[Caller, Call], Awaitable[object]]
 
-STREAMED: Final = frozenset({"processes.follow", "processes.feed", "node.events", "ports.relay"})
+STREAMED: Final = frozenset(
+    {
+        "processes.follow",
+        "processes.feed",
+        "processes.attach",
+        "processes.exec",
+        "processes.reach",
+        "node.events",
+        "ports.relay",
+        "blocks.put",
+        "blocks.get",
+    }
+)
 """Operations with items in either direction; forwarded as streams."""
 
 KERNELS_ONLY: Final = frozenset({"ports.relay"})

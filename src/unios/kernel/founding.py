@@ -6,8 +6,6 @@ What needs the big library for certificates happens in a forked child, so that t
 import asyncio
 import json
 import os
-import socket
-import ssl
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,22 +14,18 @@ from typing import Any
 
 import msgspec
 
-from unios import __version__, errors
-from unios.errors import CallerError, Denied, InternalError, OutcomeUnknown, ProtocolError, Unavailable, UniosError
-from unios.kernel import certificates, runfiles, system, tokens
+from unios import errors
+from unios.core.addresses import LOOPBACK, split_address
+from unios.errors import CallerError, Denied, InternalError, Unavailable, UniosError
+from unios.kernel import certificates, joining, runfiles, system, tokens
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
-from unios.kernel.links import split_address
 from unios.kernel.system import NodeFile, SystemFile
-from unios.limits import CONNECT_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
-from unios.wire.operations import JoinAsk, Joined, JoinGreeting, MakeToken, Token
+from unios.wire.operations import Joined, MakeToken, Token
 from unios.wire.peer import Peer
-from unios.wire.tls import TlsTransport, stranger_context
 from unios.wire.transport import SocketTransport
-
-LOOPBACK = "127.0.0.1"
 
 
 def prepare(home: Home) -> None:
@@ -66,29 +60,30 @@ def found(home: Home, count: int, name: str, listen: str, advertise: str) -> lis
     split_address(listen or LOOPBACK)
     if advertise:
         split_address(advertise)
-    file = SystemFile(os.urandom(8).hex(), os.urandom(16).hex(), "sqlite", "", "")
-    file.store_machine = file.founder = file.machine
+    made = SystemFile(os.urandom(8).hex(), os.urandom(16).hex(), "sqlite", "", "")
+    made.store_machine = made.founder = made.machine
 
     def make() -> None:
-        certificates.make_authority(home.ca, file.id)
+        certificates.make_authority(home.ca, made.id)
         for each in names:
             key, public = certificates.make_key()
-            identity = Identity(file.id, each, file.machine, users_of_owner())
-            _write_node(home, each, listen, advertise, key, certificates.sign(home.ca, public, identity), users_of_owner())
+            identity = Identity(made.id, each, made.machine, users_of_owner())
+            file = NodeFile(each, users_of_owner(), listen or LOOPBACK, advertise)
+            _write_node(home, file, key, certificates.sign(home.ca, public, identity))
 
     _in_child(make)
-    system.write(home.system_file, file)
+    system.write(home.system_file, made)
     return [home.node(each) for each in names]
 
 
-def _write_node(home: Home, name: str, listen: str, advertise: str, key: bytes, certificate: bytes, users: tuple[str, ...]) -> None:
-    folder = home.node(name)
+def _write_node(home: Home, file: NodeFile, key: bytes, certificate: bytes) -> None:
+    folder = home.node(file.name)
     mode = 0o711 if os.geteuid() == 0 else 0o700
     folder.path.mkdir(mode=mode, parents=True, exist_ok=True)
     folder.path.chmod(mode)
     certificates.write_secret(folder.path / "node.key", key)
     certificates.write_secret(folder.path / "node.crt", certificate)
-    system.write(folder.node_file, NodeFile(name, users, listen or LOOPBACK, advertise))
+    system.write(folder.node_file, file)
 
 
 def _in_child(work: Callable[[], Any]) -> Any:
@@ -121,74 +116,65 @@ def _in_child(work: Callable[[], Any]) -> Any:
     return answer["done"]
 
 
+def readdress(home: Home, folders: list[NodeFolder], listen: str, advertise: str, store_address: str) -> None:
+    """Write down other addresses for nodes that do not run: their own, if that is asked for, and the one of the store's machine. Raises CallerError."""
+    for address in filter(None, (listen, advertise, store_address)):
+        split_address(address)
+    for folder in folders if listen or advertise else []:
+        file = system.read(folder.node_file, NodeFile)
+        if (listen or file.listen, advertise or file.advertise) == (file.listen, file.advertise):
+            continue
+        if runfiles.read(folder.run / "supervisor.json") is not None:
+            raise CallerError(f"{folder.name} runs already, at {file.listen}: `unios down` first, then `unios up` with the new address")
+        file.listen, file.advertise = listen or file.listen, advertise or file.advertise
+        system.write(folder.node_file, file)
+    if store_address:
+        if not split_address(store_address)[1]:
+            raise CallerError(f"--store-address: {store_address} lacks the port; `unios status` on that machine shows it")
+        made = system.read(home.system_file, SystemFile)
+        hosts = [name for name, machine in made.machines.items() if machine == made.store_machine] or list(made.members)
+        made.members = {**made.members, **{name: (store_address, *made.members.get(name, ())) for name in hosts}}
+        system.write(home.system_file, made)
+
+
 # joining
 
 
-def join(home: Home, token: str, name: str, listen: str, advertise: str) -> list[NodeFolder]:
-    """Make this machine, or one more node of it, a member of the token's system; return the new node's folder."""
+def join(home: Home, token: str, name: str, listen: str, advertise: str, say: Callable[..., None]) -> list[NodeFolder]:
+    """Make this machine, or one more node of it, a member of the token's system; return the new node's folder. `say` gets warnings."""
     text = tokens.decode(token)
     if name:
         tokens.check_name(name)
-    if listen:
-        split_address(listen)
+    for address in filter(None, (listen, advertise)):
+        split_address(address)
     known = system.read(home.system_file, SystemFile) if home.system_file.exists() else None
     if known is not None and not (home.ca / "ca.crt").exists():
         raise CallerError(f"{home.path} belongs to a system but lacks its authority's certificate")
     machine = known.machine if known else os.urandom(16).hex()
-    made = _in_child(lambda: asyncio.run(_join(home, text, machine, name, listen, advertise)))
+    made = _in_child(lambda: _join(home, joining.Joining(text, machine, name, listen, advertise)))
     joined = msgspec.json.decode(made["joined"], type=Joined)
     if known is None:
         system.write(
             home.system_file,
             SystemFile(joined.system, machine, joined.engine, joined.store_machine, joined.store_machine, joined.generation, joined.members),
         )
+    for warning in made["warnings"]:
+        say(**warning)
     return [home.node(joined.name)]
 
 
-async def _join(home: Home, text: tokens.TokenText, machine: str, name: str, listen: str, advertise: str) -> dict[str, str]:
-    why: Exception | None = None
-    for address in text.addresses:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_MS / 1000):
-                host, port = split_address(address)
-                sock = await asyncio.get_running_loop().run_in_executor(None, socket.create_connection, (host, port), CONNECT_TIMEOUT_MS / 1000)
-        except (OSError, TimeoutError) as error:
-            why = error
-            continue
-        return await _ask(home, sock, text, machine, name, listen, advertise)
-    raise Unavailable(
-        f"no node of the system answers at {', '.join(text.addresses)} ({why or 'no answer in time'}). "
-        "If that is a loopback address, start the system with `unios up --listen ADDRESS`"
-    )
-
-
-async def _ask(home: Home, sock: socket.socket, text: tokens.TokenText, machine: str, name: str, listen: str, advertise: str) -> dict[str, str]:
-    mine = sock.getsockname()[0]
-    tls = TlsTransport(SocketTransport(sock), stranger_context(), server_side=False)
-    try:
-        async with asyncio.timeout(60):
-            await tls.handshake
-            peer = Peer(tls, role="joiner")
-            await peer.start()
-            greeting = await peer.call("join.hello", None, JoinGreeting)
-            if certificates.fingerprint(greeting.authority) != text.fingerprint:
-                raise Denied("who answers there is not the system that made the token")
-            if not certificates.issued_by(tls.peer_certificate_der(), greeting.authority):
-                raise Denied("who answers there has no certificate of the system that made the token")
-            key, public = certificates.make_key()
-            users = ("*", "root") if os.geteuid() == 0 else (user_of(os.geteuid()),)
-            joined = await peer.call("join.ask", JoinAsk(text.secret, public, machine, name, users, __version__), Joined)
-    except (ssl.SSLError, ProtocolError, OutcomeUnknown, TimeoutError) as error:
-        raise Unavailable(f"the system did not answer to the end: {error or 'no answer in time'}; make a new token before trying again") from error
-    finally:
-        tls.close("done")
+def _join(home: Home, attempt: joining.Joining) -> dict[str, Any]:
+    """Join, and write what came of it: the child's part, since it has the big library."""
+    made = asyncio.run(attempt.run())
+    joined = msgspec.json.decode(made["joined"], type=Joined)
     home.ca.mkdir(mode=0o700, exist_ok=True)
     if not (home.ca / "ca.crt").exists():
-        certificates.write_secret(home.ca / "ca.crt", greeting.authority)
+        certificates.write_secret(home.ca / "ca.crt", made["authority"].encode())
     granted = certificates.identity_of({"subjectAltName": (("URI", _uri(joined.certificate)),)})
     assert granted is not None
-    _write_node(home, joined.name, listen or mine, advertise, key, joined.certificate, granted.users)
-    return {"joined": msgspec.json.encode(joined).decode()}
+    file = NodeFile(joined.name, granted.users, made["listen"], attempt.advertise, made["address"])
+    _write_node(home, file, made["key"].encode(), joined.certificate)
+    return {"joined": made["joined"], "warnings": made["warnings"]}
 
 
 def _uri(certificate: bytes) -> str:

@@ -8,9 +8,11 @@ import contextlib
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from unios.kernel import cgroups
+from unios.kernel import bounds, cgroups
+from unios.kernel.hierarchies import Hierarchy
 
 Kind = Literal["v2", "v1", "signals"]
 ROUNDS_MAX: Final = 50
@@ -51,12 +53,13 @@ def _all() -> list[Member]:
 
 
 class Freezer:
-    """That of one tree. `place` is the node's group, None for signals."""
+    """That of one tree. `place` is the node's group, None for signals; `hierarchies`: where else the tree has groups, which come and go with this one."""
 
-    def __init__(self, place: cgroups.Place | None, tree: str, *, namespaces: bool) -> None:
+    def __init__(self, place: cgroups.Place | None, tree: str, *, namespaces: bool, hierarchies: Sequence[Hierarchy] = ()) -> None:
         self._place = place
         self._path = f"{place.path}/{tree}" if place else ""
         self._namespaces = namespaces
+        self.bounds = bounds.Bounds(hierarchies, tree, counted=self._path if place and place.version == "v2" else "")
         self.frozen = False
         """Whether the last order was to freeze; `settled` says whether it has been carried out."""
         self._stopped = False
@@ -67,9 +70,10 @@ class Freezer:
         return self._place.version if self._place else "signals"
 
     def prepare(self) -> None:
-        """Make the group. Raises OSError."""
+        """Make the groups. Raises OSError."""
         if self._place:
             os.makedirs(self._path, exist_ok=True)
+        self.bounds.prepare()
 
     def open_group(self) -> int:
         """Return a descriptor of the group for a program to begin in, -1 if it has to `join` by itself."""
@@ -80,10 +84,11 @@ class Freezer:
         except OSError:
             return -1
 
-    def join(self) -> None:
-        """Put the calling process, the program to be, into the group, before it gives up any right. Raises OSError."""
-        if self._place:
+    def join(self, *, begun: bool) -> None:
+        """Put the calling process into the groups, before it gives up any right. `begun`: it began in the freezer's. Raises OSError."""
+        if self._place and not begun:
             cgroups.join(self._path)
+        self.bounds.join()
 
     def freeze(self) -> None:
         """Stop the tree. Idempotent; a fork in the same moment is caught by the group, or by another round of signals."""
@@ -152,7 +157,8 @@ class Freezer:
                 return
 
     def remove(self) -> None:
-        """Remove the group, once the tree is dead."""
+        """Remove the groups, once the tree is dead."""
+        self.bounds.remove()
         if self._place:
             cgroups.remove(self._place.version, self._path, timeout_s=0.2)
 

@@ -4,18 +4,17 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 
 | request | fields | answer |
 |---|---|---|
-| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition | init_pid, namespaces, freezer |
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |
-| info | | pid, namespaces, why_not, freezer, trees |
+| info | | pid, namespaces, why_not, freezer, place, groups, trees |
 
 Spawn answers when the program has been executed, or why it cannot be, and answers the same when it is asked the same again. Errors: program-not-found,
 program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. It may die at any moment: trees have inits of their own, and the next
 guard knows them from their folders. It never decides about leases.
 """
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -25,7 +24,21 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from unios.kernel import cgroups, clone, descriptors, freezer, guarded, init_door, poller, program, runfiles, spares, trees_protocol
+from unios.kernel import (
+    cgroups,
+    clone,
+    descriptors,
+    freezer,
+    guarded,
+    hierarchies,
+    init_door,
+    poller,
+    program,
+    runfiles,
+    spares,
+    trees_protocol,
+    zygote,
+)
 from unios.kernel.guarded import Tree
 from unios.kernel.poller import Client
 from unios.kernel.watchman import Watchman
@@ -53,9 +66,10 @@ class Guard:
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
+        self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
         if not namespaces:
             clone.become_subreaper()
-        self._spares = spares.Spares(self.loop, folder, self._place, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
+        self._spares = spares.Spares(self.loop, folder, self._groups, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
         self._watch_signals()
         self._adopt_all()
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -133,6 +147,8 @@ class Guard:
             "namespaces": self._spares.namespaces,
             "why_not": self._spares.why_not,
             "freezer": self._place.version if self._place else "signals",
+            "groups": [list(one) for one in self._groups.hierarchies],
+            "place": list(self._place) if self._place else [],
             "trees": living,
         }
 
@@ -168,6 +184,9 @@ class Guard:
         if sum(tree.state in ("starting", "running") for tree in self._trees.values()) >= TREES_PER_NODE_MAX:
             raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
         tree = Tree(f"{self.folder}/trees/{pid}.{incarnation}", pid, incarnation)
+        tree.devices = [str(path) for path in fields.get("devices", ())]
+        if any(set(one.devices) & set(tree.devices) for one in self._trees.values() if one.pid != pid and one.state in ("starting", "running")):
+            raise program.Refused("unavailable", f"another process has {' or '.join(tree.devices)}")
         self._trees[pid, incarnation] = tree
         self._seen[pid] = incarnation
         older = [one for one in self._trees.values() if one.pid == pid and one.state == "running"]
@@ -362,17 +381,25 @@ def _own_beat(folder: str) -> Callable[[], None]:
     return lambda: beats.beat("guard")
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m unios.kernel.guard", description="Make the process trees of one node.")
-    parser.add_argument("--folder", required=True)
-    parser.add_argument("--await-word", action="store_true", help="begin when a byte comes on stdin, end if none can come any more")
-    parser.add_argument("--no-namespaces", action="store_true")
-    parser.add_argument("--freezer", default="", choices=("", "v2", "v1", "signals"))
-    return parser.parse_args(argv)
+USAGE: Final = """python -m unios.kernel.guard --folder FOLDER [--await-word] [--no-namespaces] [--freezer v1|v2|signals]
+Make the process trees of one node. --await-word: begin when a byte comes on stdin, end if none can come any more."""
+
+
+def _options(typed: list[str]) -> dict[str, str]:
+    """Return what was typed, "" for a flag. By hand: each init would be a fork of argparse too."""
+    found: dict[str, str] = {}
+    rest = iter(typed)
+    for word in rest:
+        found[word] = next(rest, "") if word in ("--folder", "--freezer") else ""
+    known = {"--folder", "--await-word", "--no-namespaces", "--freezer"}
+    if not found.get("--folder") or set(found) - known or found.get("--freezer", "") not in ("", "v2", "v1", "signals"):
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
+    return found
 
 
 if __name__ == "__main__":
-    chosen = _options(None)
-    if chosen.await_word and not os.read(0, 1):
+    chosen = _options(sys.argv[1:])
+    if "--await-word" in chosen and not os.read(0, 1):
         sys.exit(0)
-    sys.exit(main(chosen.folder, namespaces=not chosen.no_namespaces, freezer_kind=chosen.freezer))
+    sys.exit(main(chosen["--folder"], namespaces="--no-namespaces" not in chosen, freezer_kind=chosen.get("--freezer", "")))

@@ -27,6 +27,8 @@ class Tree:
         self.group = ""
         self.namespaces = True
         self.freezer = ""
+        self.devices: list[str] = []
+        """What its kernel gave to it alone."""
         self.failure: dict[str, Any] = {}
         self.exit: dict[str, Any] = {}
         self.answers: list[Answer] = []
@@ -46,6 +48,7 @@ class Tree:
             "group": self.group,
             "namespaces": self.namespaces,
             "freezer": self.freezer,
+            **({"devices": self.devices} if self.devices else {}),
             **({"failure": self.failure} if self.failure else {}),
             **({"exit": self.exit} if self.exit else {}),
         }
@@ -54,7 +57,7 @@ class Tree:
         """Return the answer to its spawn: the same each time that it is asked."""
         if self.failure:
             return dict(self.failure)
-        fields = ("init_pid", "namespaces", "freezer")
+        fields = ("init_pid", "namespaces", "freezer", "group")
         return {"ok": True, **{name: value for name, value in self.describe().items() if name in fields}}
 
     def tell(self) -> None:
@@ -129,6 +132,7 @@ def load(folder: str) -> Tree | None:
         tree.state = str(fields["state"])
         tree.init = runfiles.Running(int(fields["init_pid"]), int(fields["init_start"]))
         tree.group, tree.namespaces, tree.freezer = str(fields["group"]), bool(fields["namespaces"]), str(fields["freezer"])
+        tree.devices = [str(path) for path in fields.get("devices", ())]
         tree.failure, tree.exit = dict(fields.get("failure", {})), dict(fields.get("exit", {}))
     except (OSError, ValueError, KeyError, TypeError):
         return None

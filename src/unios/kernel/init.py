@@ -11,7 +11,6 @@ process of the tree lives and its record, exit.json, is on disk or was at least 
 import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -20,12 +19,16 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from unios.core.fencing import DeadlineMoved, Freeze, Kill, Leash, LeashEvent, LeashOrder, Thaw, Tick, WakeAt
-from unios.kernel import clone, exit_notes, guarded, init_door, launcher, poller, program, trees_protocol
+from unios.kernel import bounds, clone, exit_notes, guarded, init_door, launcher, poller, program, trees_protocol
+from unios.kernel.accounting import Accounting
 from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
 from unios.kernel.lease_page import LeasePage
 from unios.kernel.pumps import InputPump, OutputPump
+from unios.kernel.sessions import Sessions
 from unios.kernel.streams import NAMES, StreamWriter
+from unios.kernel.terminal import Terminal, TerminalInput, TerminalOutput
+from unios.kernel.time_index import TimeWriter
 from unios.limits import STREAM_HOLD_S
 
 KILL_AGAIN_S: Final = 0.05
@@ -40,17 +43,20 @@ _EXIT_BYTES: Final = 1024
 class Init:
     """One tree. Built before the job is known, so that only what depends on it is left to do. Raises OSError."""
 
-    def __init__(self, node_folder: str, group: str, freezer: Freezer, *, namespaces: bool) -> None:
-        self.freezer, self.namespaces = freezer, namespaces
+    def __init__(self, node_folder: str, group: str, freezer: Freezer, launched: launcher.Launched, *, namespaces: bool) -> None:
+        self.freezer, self.namespaces, self._launched = freezer, namespaces, launched
         self._path = f"{node_folder}/spares/{group}"
         os.mkdir(self._path, mode=0o700)
         self.folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lay_file(".exit", _EXIT_BYTES)
         self._lay_file("tree.json", guarded.TREE_BYTES)
         self._notes = exit_notes.Sender(node_folder)
-        freezer.prepare()
+        self.accounting = Accounting(freezer.bounds)
         self.poller = poller.Poller(self.look)
         self.followers = Followers(self.poller)
+        self.sessions = Sessions(self)
+        self.terminal: Terminal | None = None
+        self._times = TimeWriter(self.folder)
         self.leash: Leash | None = None
         self.stdin: InputPump | None = None
         self.status: int | None = None
@@ -71,25 +77,20 @@ class Init:
         self._without_launcher = False
         self._ended_at = 0.0
         self.started = False
-        self._launched = self._make_launcher()
+        self._make_pumps()
         self._watch_children()
         self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
         self.door = init_door.Door(self)
 
-    def _make_launcher(self) -> launcher.Launched:
-        """Make the program's parent to be, and the pipes whose other ends it has."""
-        stdin, out, err = pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-        launched = launcher.prepare(self.freezer, (stdin[0], out[1], err[1]), namespaces=self.namespaces)
-        for descriptor in (stdin[0], out[1], err[1]):
-            os.close(descriptor)
-        for descriptor in (stdin[1], out[0], err[0]):
+    def _make_pumps(self) -> None:
+        launched = self._launched
+        for descriptor in (launched.stdin, launched.out, launched.err):
             os.set_blocking(descriptor, False)
-        self._stdin_pipe = stdin[1]
+        self._stdin_pipe = launched.stdin
         self.pumps = {
-            name: OutputPump(self.poller, pipe[0], StreamWriter(self.folder, name), self._may_pump, self._limit(name))
-            for name, pipe in zip(NAMES, pipes[1:], strict=True)
+            name: OutputPump(self.poller, pipe, StreamWriter(self.folder, name), self._may_pump, self._limit(name))
+            for name, pipe in zip(NAMES, (launched.out, launched.err), strict=True)
         }
-        return launched
 
     # the job
 
@@ -104,15 +105,27 @@ class Init:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
         if job.lease and self._seen[1] != job.lease:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
-        if job.stdin:
+        self.freezer.bounds.apply(bounds.parse(job.bounds))
+        if job.terminal[0]:
+            job = self.job = self._make_terminal(job)
+        elif job.stdin:
             self.stdin = InputPump(self.poller, self._stdin_pipe, self._stdin_moved)
         else:
             os.close(self._stdin_pipe)
         client = poller.Client(
             self.poller, self._launched.control, lambda _client, frame: self._on_launcher(frame), lambda _client: self._launcher_gone()
         )
-        client.send(job._asdict() | {"env": list(job.env.items())})
+        client.send_bytes(launcher.encode(job))
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
+
+    def _make_terminal(self, job: program.Job) -> program.Job:
+        """Give the program a terminal instead of pipes; return the job that says so. Raises OSError."""
+        made = self.terminal = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
+        os.close(self._stdin_pipe)
+        self.stdin = TerminalInput(made, self.poller, self._stdin_moved)
+        self.pumps["out"].close()
+        self.pumps["out"] = TerminalOutput(made, self.poller, StreamWriter(self.folder, "out"), self._may_pump, self._limit("out"))
+        return job._replace(tty=made.path)
 
     def rehearse(self) -> None:
         """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
@@ -121,6 +134,8 @@ class Init:
         leash.on(DeadlineMoved(*self._lease.read()))
         leash.on(Tick(0))
         self.freezer.holds_only(self._launched.pid)
+        self.accounting.close(killed=False)
+        self.freezer.bounds.rest()
         trees_protocol.encode({"event": "exit", "at_ms": time.time_ns() // 1_000_000, **self.ends()})
         self.followers.tell_growth(self.ends())
         self.poller.after(0, lambda: None)
@@ -327,6 +342,8 @@ class Init:
                     break
                 if pid == self.program_pid:
                     self.status = status
+                else:
+                    self.sessions.reaped(pid, status)
         except ChildProcessError:
             self._childless = True
             self._ended_at = self._ended_at or time.monotonic()
@@ -335,7 +352,7 @@ class Init:
         if self.status is not None:
             self.end()  # the program's end is the tree's
 
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
         """Whether nothing lives, nothing is left to pump and the end may be told."""
         assert self.leash is not None
         if not (self.started and self._childless and self.status is not None):
@@ -357,13 +374,16 @@ class Init:
         """Return what exit.json says; the program must have ended."""
         assert self.leash is not None and self.status is not None
         number = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+        told = self.leash.killed or self.told_to_end
+        used = self.accounting.close(killed=number == signal.SIGKILL and not told)
         return {
             "code": 128 + number if number else os.WEXITSTATUS(self.status),
             "signal": number or None,
             "core": bool(number) and os.WCOREDUMP(self.status),
             "at_ms": time.time_ns() // 1_000_000,
-            "reason": self.leash.killed or self.told_to_end or (f"output was cut: {self._disk_full()}" if self._disk_full() else ""),
+            "reason": told or used["exhausted"] or (f"output was cut: {self._disk_full()}" if self._disk_full() else ""),
             "fenced": bool(self.leash.killed),
+            **used,
             **self.ends(),
         }
 
@@ -379,9 +399,20 @@ class Init:
 
     def run(self) -> NoReturn:
         """Serve the tree until it has ended."""
-        while not self._finished():
-            self.poller.turn()
-            self.followers.tell_growth(self.ends())
+        while not self.finished():
+            self.turn()
+        self.tell_end()
+        os._exit(0)
+
+    def turn(self) -> None:
+        """Wait for the next events and do what they ask for."""
+        self.poller.turn()
+        ends = self.ends()
+        self.followers.tell_growth(ends)
+        self._times.note(ends)
+
+    def tell_end(self) -> None:
+        """Record and tell how the program ended, and remove the tree's group."""
         fields = self.exit_fields()
         self._record_exit(fields)
         event = {"event": "exit", "pid": self.job.pid, "incarnation": self.job.incarnation, **fields}
@@ -392,7 +423,6 @@ class Init:
         self.followers.tell(event)
         self.freezer.remove()
         self._say_last_words()
-        os._exit(0)
 
     def _say_last_words(self) -> None:
         until = time.monotonic() + LAST_WORDS_S
@@ -409,15 +439,20 @@ class Init:
         from unios.kernel import freezer
 
         members = [one for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
-        tick, reaped = os.sysconf("SC_CLK_TCK"), resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
-            "cpu_ms": int(1000 * (sum(one.ticks for one in members) / tick + reaped.ru_utime + reaped.ru_stime)),
-            "rss_bytes": sum(one.pages for one in members) * resource.getpagesize(),
+            "cpu_ms": self.accounting.cpu_ms(sum(one.ticks for one in members)),
+            "rss_bytes": self.accounting.memory_bytes(sum(one.pages for one in members)),
             "processes": len(members),
             "state": self.state(),
             "disk": self._disk_full(),
             **self.ends(),
         }
+
+    def processes(self) -> list[int]:
+        """Return the living processes of the tree, without its launcher, as this namespace numbers them."""
+        from unios.kernel import freezer
+
+        return [one.pid for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
 
     def state(self) -> str:
         assert self.leash is not None
@@ -445,7 +480,8 @@ def serve(control: socket.socket, node_folder: str, group: str, freezer: Freezer
     """Be an init, spare first: say ready, wait for a job, serve it to its end. Never returns."""
     try:
         try:
-            init = Init(node_folder, group, freezer, namespaces=namespaces)
+            freezer.prepare()
+            init = Init(node_folder, group, freezer, launcher.prepare(freezer, namespaces=namespaces), namespaces=namespaces)
         except OSError as error:
             text = f"the folder of a process cannot be made: {error.strerror or error}"
             control.sendall(trees_protocol.encode({"ready": False, "text": text}))

@@ -5,6 +5,7 @@
 | started | | ok once the program has been executed |
 | signal | number, all | ok; to the program, or with `all` to every process of the tree |
 | freeze, thaw | | settled: whether every process stands still now |
+| renice | nice, favour | changed; every thread of the tree; `favour`: whoever asks may lower nice values |
 | kill | reason | ok; the exit is told when the tree is dead |
 | confirm | incarnation, lease | state; counts only under the lease of that number |
 | supersede | incarnation | state |
@@ -12,6 +13,11 @@
 | stats | | cpu_ms, rss_bytes, processes, state, disk, out, err |
 | follow | hold, out, err | out, err: where the streams end; then events `grew` and `exit` |
 | ack | out, err | ok |
+| terminal | rows, columns, nudge, hang_up | rows, columns, modes; rows 0: it has none |
+| type | hang_up | ok; from now on the asker types, and if he vanishes the terminal is hung up |
+| session | argv, env, cwd, uid ..., terminal | ok, session, with the master or three pipes; then an event `session` with its status |
+| session_signal | session, number | ok |
+| socket | family | ok, with a TCP socket of the program's network |
 
 Stdin arrives as data frames; `{"event": "stdin", "written", "closed"}` tells their senders how many bytes the program's pipe has taken in all.
 A request without `id` gets no answer.
@@ -22,7 +28,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unios.core.fencing import ClaimConfirmed, ClaimSuperseded, UserFroze, UserThawed
-from unios.kernel import poller
+from unios.kernel import poller, sessions
 from unios.kernel.poller import Client
 from unios.kernel.trees_protocol import Frame, Garbage
 from unios.limits import STREAM_HOLD_S
@@ -44,6 +50,7 @@ class Door:
             "signal": self._signal,
             "freeze": self._freeze,
             "thaw": self._thaw,
+            "renice": self._renice,
             "kill": self._kill,
             "confirm": self._confirm,
             "supersede": self._supersede,
@@ -51,6 +58,13 @@ class Door:
             "stats": lambda _client, _fields: init.stats(),
             "follow": self._follow,
             "ack": self._ack,
+            "terminal": self._terminal,
+            "type": self._type,
+            "session_signal": self._session_signal,
+        }
+        self._with_descriptors: dict[str, Callable[[Client, dict[str, Any]], None]] = {
+            "session": init.sessions.open,
+            "socket": lambda client, fields: sessions.send_socket(init, client, fields),
         }
 
     def _accept(self) -> None:
@@ -64,6 +78,9 @@ class Door:
             self._writers.discard(client)
             self._init.poller.after(STREAM_HOLD_S, self._end_unfed)
         self._init.followers.gone(client)
+        self._init.sessions.gone(client)
+        if self._init.terminal is not None:
+            self._init.terminal.gone(client)
         self._init.pumps_changed()
 
     def _end_unfed(self) -> None:
@@ -78,6 +95,8 @@ class Door:
             self._on_data(client, frame.data)
         elif frame.fields.get("op") == "started":
             self._on_started(client, frame.fields)
+        elif frame.fields.get("op") in self._with_descriptors:
+            self._with_descriptors[str(frame.fields["op"])](client, frame.fields)
         else:
             answer(client, frame.fields, self._operations)
 
@@ -121,6 +140,7 @@ class Door:
         if self._init.status is not None:
             raise ProcessLookupError("the program has ended")
         if number == signal.SIGKILL:
+            self._init.accounting.killed_on_request = True
             self._init.freezer.kill()  # the program's end is the tree's; and a frozen group of version 1 does not die of the signal alone
         elif fields.get("all"):
             self._init.freezer.signal(number)
@@ -135,6 +155,16 @@ class Door:
     def _thaw(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
         self._init.tell_leash(UserThawed())
         return {"settled": self._init.freezer.settled(), "state": self._init.state()}
+
+    def _renice(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+        from unios.kernel import renicing
+
+        nice = int(fields["nice"])
+        if not renicing.NICE_MIN <= nice <= renicing.NICE_MAX:
+            raise ValueError(f"there is no nice value {nice}")
+        if self._init.status is not None:
+            raise ProcessLookupError("the program has ended")
+        return {"changed": renicing.renice(self._init.processes, nice, may_favour=bool(fields.get("favour")))}
 
     def _kill(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
         self._init.kill(str(fields.get("reason", "killed")))
@@ -157,6 +187,18 @@ class Door:
         self._init.followers.follow(client, hold=bool(fields.get("hold")), offsets=fields)
         self._init.pumps_changed()
         return dict(self._init.ends())
+
+    def _terminal(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": 0, "columns": 0, "modes": ""} if self._init.terminal is None else self._init.terminal.ask(fields)
+
+    def _type(self, client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._init.terminal is not None:
+            self._init.terminal.types(client, hang_up=bool(fields.get("hang_up")))
+        return {}
+
+    def _session_signal(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
+        self._init.sessions.signal(int(fields["session"]), int(fields["number"]))
+        return {}
 
     def _ack(self, client: Client, fields: dict[str, Any]) -> dict[str, Any]:
         self._init.followers.acknowledge(client, fields)

@@ -4,14 +4,16 @@ It becomes the program's user, enters its folder and starts it by posix_spawn, w
 instead of copying it: 0.4 ms instead of 2.7. Then it waits, tells the init how the program ended, and ends. It is frozen and killed with the tree.
 It has no loop and decides nothing. When it is killed the init is the program's parent; when it is stopped the init lets it go on, or kills it.
 
-From the init: the job. To the init: `program` (its pid) or `error` and `text`; then `status`, as waitpid gave it.
+From the init: the job, as `parse` gave it. To the init: `program` (its pid) or `error` and `text`; then `status`, as waitpid gave it.
 """
 
 import contextlib
 import fcntl
+import marshal
 import os
 import signal
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -23,27 +25,52 @@ _CONTROL: Final = 3
 _STDIO: Final = (4, 5, 6)
 _NEXT_PID: Final = 7
 _ERROR_BYTES: Final = 2000
+_HEAD: Final = struct.Struct(">I")
+_SIGNALS: Final = [int(number) for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
+"""All that can be handled: each of them is the default again for the program, whatever this process or one above it ignores."""
 
 
 class Launched(NamedTuple):
-    """A launcher that waits for its job."""
+    """A launcher that waits for its job, and the init's ends of the pipes whose other ends it has."""
 
     pid: int
     control: socket.socket
+    stdin: int
+    out: int
+    err: int
 
 
-def prepare(freezer: Freezer, stdio: Sequence[int], *, namespaces: bool) -> Launched:
-    """Fork one into the tree's group; `stdio` are the three descriptors of the program to be. Raises OSError."""
+def prepare(freezer: Freezer, *, namespaces: bool) -> Launched:
+    """Fork one into the tree's group. Raises OSError.
+
+    To be called as the first thing in an init's life: of what either of them writes to after the fork Linux makes a second copy.
+    """
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    with theirs:
-        try:
-            pid, joined = _fork(freezer)
-        except OSError:
-            mine.close()
-            raise
-        if pid == 0:
-            _be(theirs, stdio, None if joined else freezer, namespaces=namespaces)
-    return Launched(pid, mine)
+    stdin, out, err = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    stdio = (stdin[0], out[1], err[1])
+    pid, joined = _fork(freezer)
+    if pid == 0:
+        _be(theirs, stdio, freezer, joined=joined, namespaces=namespaces)
+    theirs.close()
+    for descriptor in stdio:
+        os.close(descriptor)
+    return Launched(pid, mine, stdin[1], out[0], err[0])
+
+
+def encode(job: program.Job) -> bytes:
+    """Return what the launcher is sent: its init has checked the job, and nobody else can write to it."""
+    body = marshal.dumps(tuple(job))
+    return _HEAD.pack(len(body)) + body
+
+
+def receive(control: socket.socket) -> program.Job | None:
+    """Wait for the job; None if the init is gone."""
+    head = control.recv(_HEAD.size, socket.MSG_WAITALL)
+    if len(head) < _HEAD.size:
+        return None
+    (length,) = _HEAD.unpack(head)
+    body = control.recv(length, socket.MSG_WAITALL)
+    return program.Job(*marshal.loads(body)) if len(body) == length else None
 
 
 def _fork(freezer: Freezer) -> tuple[int, bool]:
@@ -60,14 +87,13 @@ def _fork(freezer: Freezer) -> tuple[int, bool]:
     return os.fork(), False
 
 
-def _be(control: socket.socket, stdio: Sequence[int], freezer: Freezer | None, *, namespaces: bool) -> NoReturn:
+def _be(control: socket.socket, stdio: Sequence[int], freezer: Freezer, *, joined: bool, namespaces: bool) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not namespaces:
             clone.die_with_parent()  # where there is a namespace it dies with that
-        if freezer is not None:
-            freezer.join()
+        freezer.join(begun=joined)
         _arrange([control.fileno(), *stdio, _open_next_pid() if namespaces else control.fileno()])
         clone.name_process("unios-launcher")
         _Launcher(socket.socket(fileno=_CONTROL), namespaces=namespaces).run()
@@ -94,14 +120,25 @@ def _status(ended: os.waitid_result) -> int:
     return int(ended.si_status) | (0x80 if ended.si_code == os.CLD_DUMPED else 0)
 
 
+def spawn(path: str, job: program.Job, stdio: Sequence[int]) -> int:
+    """Return the pid of the program, which has been executed. Raises Refused."""
+    moves: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(stdio)]
+    if job.tty:  # the first terminal that the leader of a new session opens controls it
+        moves = [(os.POSIX_SPAWN_OPEN, 0, job.tty, os.O_RDWR, 0), (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+    try:
+        return os.posix_spawn(path, job.argv, job.env, file_actions=moves, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
+    except OSError as error:
+        raise program.refusal(path, error) from error
+
+
 class _Launcher:
     def __init__(self, control: socket.socket, *, namespaces: bool) -> None:
         self._control, self._namespaces = control, namespaces
-        self._ignored = [int(number) for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
-        program.rehearse()
 
     def run(self) -> NoReturn:
-        job = self._job()
+        job = receive(self._control)
+        if job is None:
+            os._exit(0)
         try:
             pid = self._start(job)
         except program.Refused as refused:
@@ -113,13 +150,6 @@ class _Launcher:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the init reaps it: should this process be killed now, nothing is lost
         if ended is not None:
             self._tell({"status": _status(ended)})
-        os._exit(0)
-
-    def _job(self) -> program.Job:
-        decoder = trees_protocol.Decoder()
-        while data := self._control.recv(64 * 1024):
-            for frame in decoder.feed(data):
-                return program.parse(frame.fields or {})
         os._exit(0)
 
     def _tell(self, fields: dict[str, Any]) -> None:
@@ -146,19 +176,14 @@ class _Launcher:
 
     def _spawn(self, job: program.Job) -> int:
         program.prepare(job)
-        path = program.find(job)
-        moves = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(_STDIO)]
-        try:
-            return os.posix_spawn(path, job.argv, job.env, file_actions=moves, setsid=True, setsigmask=(), setsigdef=self._ignored)
-        except OSError as error:
-            raise program.refusal(path, error) from error
+        return spawn(program.find(job), job, _STDIO)
 
     def _fork(self, job: program.Job) -> int:
         """Start it the slow way: with limits that this process could not live in, or with a death signal, the only leash where there is no namespace."""
         read, write = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            program.become(job, _STDIO, self._ignored, write, die_with_parent=not self._namespaces)
+            program.become(job, _STDIO, write, die_with_parent=not self._namespaces)
         os.close(write)
         with os.fdopen(read, "rb") as report:
             told = report.read().decode("utf-8", "surrogateescape")

@@ -7,23 +7,27 @@ still end to end. A peer without a certificate may only ask to join. A link that
 import asyncio
 import contextlib
 import os
-import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from unios.core.addresses import split_address
 from unios.core.nodes import may_speak_for
 from unios.core.routing import Attempt, Route, keeps_new
+from unios.core.sequences import ARRIVAL, PING
 from unios.errors import CallerError, Denied, ProtocolError, Unavailable, UniosError
 from unios.kernel.callers import Caller, account_of, user_of
 from unios.kernel.certificates import Identity, identity_of
-from unios.kernel.clocks import boot_ms
+from unios.kernel.clocks import boot_ms, wall_ms
+from unios.kernel.link import Link, LinkStatistics, Refused
 from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS, RELAYS_MAX, STRANGERS_MAX
 from unios.wire.acceptor import Acceptor
-from unios.wire.operations import Empty, RelayTo
+from unios.wire.messages import VersionsApart
+from unios.wire.operations import Empty, Pong, RelayTo
 from unios.wire.peer import Call, Peer, Stream
 from unios.wire.pipes import CallTransport, StreamTransport
+from unios.wire.running import become, in_sequence
 from unios.wire.ticks import delay, tick
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
@@ -33,33 +37,14 @@ TICK_S: Final = 0.2
 CALM_S: Final = 1.0
 """The same while there is a link to every node."""
 """How often ways are looked for; a change is looked at once."""
-ADDRESS: Final = re.compile(
-    r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{0,5}))?|(?P<bare>[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,})"
-)
+
+
 LinkHandler = Callable[[Caller, Call], Awaitable[object]]
 Join = Callable[[Call], Awaitable[object]]
+Judge = Callable[[Identity, bytes], Refused | None]
+"""Whether the node that shows this certificate (and its bytes) may have a link."""
 OnLink = Callable[[str, bool, str], None]
 """(node, up, reason)"""
-
-
-class LinkStatistics(NamedTuple):
-    """What `node.links` shows of one."""
-
-    peer: str
-    up: bool
-    via: str
-    rtt_ms: float
-    reason: str
-
-
-class Link:
-    """One established connection."""
-
-    __slots__ = ("dialled", "identity", "peer", "rtt_ms", "via")
-
-    def __init__(self, peer: Peer, identity: Identity, *, via: str, dialled: bool) -> None:
-        self.peer, self.identity, self.via, self.dialled = peer, identity, via, dialled
-        self.rtt_ms = 0.0
 
 
 class Links:
@@ -73,10 +58,11 @@ class Links:
         handler: LinkHandler,
         join: Join,
         on_link: OnLink,
-        machine_of: Callable[[str], str],
+        judge: Judge,
+        on_refused: Callable[[Identity, str, bool], None],
     ) -> None:
-        """`contexts`: (server, client). `machine_of`: which machine has the node of that name, "" if that is not known."""
-        self._machine_of = machine_of
+        """`contexts`: (server, client). `on_refused`: a node of the system will have no link with this one: (who, why, for good)."""
+        self._judge, self._on_refused = judge, on_refused
         self._me = me
         self._facts = facts
         self._server, self._client = contexts
@@ -93,8 +79,6 @@ class Links:
         """Who came in and has shown no certificate so far, the oldest first."""
         self._relays = 0
         self.port = 0
-        self.banned: set[str] = set()
-        """Nodes that have left: their certificates are good for nothing."""
 
     # the door
 
@@ -110,7 +94,7 @@ class Links:
             sock.close()
             raise
         self.port = int(sock.getsockname()[1])
-        self._acceptor = Acceptor(sock, lambda taken: self._start(self._take_in(SocketTransport(taken), via="")))
+        self._acceptor = in_sequence(ARRIVAL, Acceptor, sock, lambda taken: self._start(self._take_in(SocketTransport(taken), via="")))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -129,6 +113,8 @@ class Links:
                 await self._serve_stranger(tls)
             else:
                 self._strangers.pop(tls, None)
+                if (refused := self._refusal(tls, identity)) is not None:
+                    await self._turn_away(tls, refused)
                 await self._established(tls, identity, via=via, dialled=False)
         except (UniosError, TimeoutError) as error:
             tls.close(str(error))
@@ -137,6 +123,21 @@ class Links:
             raise
         finally:
             self._strangers.pop(tls, None)
+
+    def _refusal(self, tls: TlsTransport, identity: Identity) -> Refused | None:
+        if identity.system != self._me.system:
+            return Refused(f"{identity.node} belongs to another system")
+        if identity.node == self._me.node:
+            return Refused("a node needs no link to itself")
+        return self._judge(identity, tls.peer_certificate_der())
+
+    async def _turn_away(self, tls: TlsTransport, refused: Refused) -> None:
+        """Tell one who may have no link why, in the greeting, since nothing else is served; always raises Denied."""
+        peer = Peer(tls, role="kernel", facts={**self._facts, "refused": refused.why, **({"left": "yes"} if refused.left else {})})
+        with contextlib.suppress(UniosError):
+            await peer.start()
+            await asyncio.wait_for(peer.closed(), FAREWELL_S)
+        raise Denied(refused.why)
 
     def _admit_stranger(self, tls: TlsTransport) -> None:
         """Of too many the oldest goes and not the newest: a kernel shows its certificate at once, those that only sit here do not keep it out."""
@@ -156,7 +157,7 @@ class Links:
             peer.close("strangers may not stay")
 
     async def _only_join(self, call: Call) -> object:
-        if call.op not in ("join.hello", "join.ask"):
+        if call.op not in ("join.hello", "join.probe", "join.ask"):
             raise Denied("who has no certificate of this system may only join it")
         return await self._join(call)
 
@@ -173,11 +174,9 @@ class Links:
             self._wanted.set()
         else:
             route.addresses = tuple(addresses)
-        self.banned.discard(name)
 
     def forget(self, name: str) -> None:
         """That node has left: no link to it is wanted or taken."""
-        self.banned.add(name)
         self._routes.pop(name, None)
         link = self._links.get(name)
         if link is not None:
@@ -280,19 +279,16 @@ class Links:
 
     async def _serve_link(self, tls: TlsTransport, identity: Identity, via: str, dialled: bool, settled: asyncio.Event) -> None:
         name = identity.node
-        if identity.system != self._me.system:
-            raise Denied(f"{name} belongs to another system")
-        if name in self.banned:
-            raise Denied(f"{name} has left the system")
-        if self._machine_of(name) not in ("", identity.machine):
-            raise Denied(f"{name} is another machine's node by now")
-        if name == self._me.node:
-            raise Denied("a node needs no link to itself")
+        if (refused := self._refusal(tls, identity)) is not None:
+            raise Denied(refused.why)
         peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts)
         link = Link(peer, identity, via=via, dialled=dialled)
         why = ""
         try:
-            await peer.start()
+            facts = (await peer.start()).facts
+            if "refused" in facts:
+                self._on_refused(identity, f"{name} refuses: {facts['refused'][:200]}", "left" in facts)
+                raise Denied(facts["refused"][:200])
             if not self._admit(name, link):
                 peer.close("there is a better link")
                 return
@@ -301,6 +297,10 @@ class Links:
             why = await peer.closed()
         except UniosError as error:
             why = str(error)
+            if isinstance(error, VersionsApart):
+                self._on_refused(identity, why, False)
+            if name not in self._links:
+                self._reasons[name] = why
             if dialled and name in self._routes and self._links.get(name) is None:
                 self._routes[name].failed(boot_ms())
         finally:
@@ -348,11 +348,14 @@ class Links:
 
     async def _ping(self, name: str, link: Link) -> None:
         """Ask again and again; a peer that does not answer in time is let go."""
+        become(PING)
         while not link.peer.is_closed:
             started = asyncio.get_running_loop().time()
             try:
-                await link.peer.call("links.ping", timeout_ms=LINK_PING_LATE_MS)
+                pong: Pong | None = await link.peer.call("links.ping", None, Pong | None, timeout_ms=LINK_PING_LATE_MS)
                 link.rtt_ms = 1000 * (asyncio.get_running_loop().time() - started)
+                if pong is not None and pong.wall_ms:
+                    link.clock.heard(theirs_ms=pong.wall_ms, ours_ms=wall_ms(), rtt_ms=link.rtt_ms)
             except UniosError as error:
                 if asyncio.get_running_loop().time() - started > 2 * LINK_PING_LATE_MS / 1000:
                     continue  # it was this side that did not run
@@ -362,7 +365,7 @@ class Links:
 
     async def _serve(self, identity: Identity, call: Call) -> object:
         if call.op == "links.ping":
-            return None
+            return Pong(wall_ms())
         user = call.user
         if not may_speak_for(identity.users, user):
             raise Denied(f"{identity.node} may not speak for {user or 'nobody'}")
@@ -414,9 +417,9 @@ class Links:
         """Have `node` do it in the name of `user`; raises what it raised."""
         return await (await self._link(node)).peer.call(op, body, type_, user=user, timeout_ms=timeout_ms, hops=hops)
 
-    async def stream(self, node: str, op: str, body: object, *, user: str, hops: int = 0) -> Stream:
+    async def stream(self, node: str, op: str, body: object, *, user: str, hops: int = 0, sequence: int | None = None) -> Stream:
         """Like `call`, with many answers."""
-        return (await self._link(node)).peer.stream(op, body, user=user, hops=hops)
+        return (await self._link(node)).peer.stream(op, body, user=user, hops=hops, sequence=sequence)
 
     def statistics(self) -> list[LinkStatistics]:
         """Return one entry for each known node and each link."""
@@ -426,7 +429,7 @@ class Links:
             if link is None:
                 found.append(LinkStatistics(name, False, "", 0.0, self._reasons.get(name, "no link yet")))
             else:
-                found.append(LinkStatistics(name, True, link.via, link.rtt_ms, ""))
+                found.append(link.statistics())
         return found
 
     def close(self) -> None:
@@ -460,13 +463,3 @@ async def _join_ends(call: Call, onward: Stream) -> None:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError, UniosError):
                 await task
-
-
-def split_address(address: str, default_port: int = 0) -> tuple[str, int]:
-    """Return host and port of HOST[:PORT] or [HOST6]:PORT. Raises CallerError."""
-    match = ADDRESS.fullmatch(address)
-    host = (match["six"] or match["host"] or match["bare"]) if match else ""
-    port = int(match["port"] or default_port) if match else -1
-    if not host or not 0 <= port <= 65_535:
-        raise CallerError(f"{address[:80]!r} is no address: write HOST or HOST:PORT")
-    return host, port

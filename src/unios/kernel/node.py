@@ -13,25 +13,33 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
-from unios import errors
+from unios import __version__, errors
 from unios.core import membership as members
+from unios.core import sequences
 from unios.core.membership import Membership
 from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
+from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import Unavailable, UniosError
-from unios.kernel import parts, system
+from unios.kernel import parts, sequencer, system
+from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
+from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
-from unios.kernel.certificates import Identity
+from unios.kernel.carrying import Carrying
+from unios.kernel.certificates import Identity, mark, mark_der
 from unios.kernel.clocks import wall_ms
+from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
 from unios.kernel.journals import open_journal
 from unios.kernel.leasing import DeadlinePage, Leasing
-from unios.kernel.links import Links, split_address
+from unios.kernel.link import Refused
+from unios.kernel.link_warnings import link_warnings
+from unios.kernel.links import Links
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
 from unios.kernel.port_operations import SERVICES, STORE, PortOperations
@@ -44,9 +52,11 @@ from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
 from unios.kernel.system import NodeFile, SystemFile
+from unios.kernel.terminal_operations import TerminalOperations
 from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
+from unios.kernel.usage_operations import UsageOperations
 from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
@@ -55,6 +65,7 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
+from unios.wire.running import context_of, in_sequence
 from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
@@ -70,6 +81,9 @@ class Node:
         self.system = system.read(self.home.system_file, SystemFile)
         self.file = system.read(folder.node_file, NodeFile)
         self.user = user_of(os.geteuid())
+        self.certificate = mark((folder.path / "node.crt").read_bytes())
+        self.why_not = ""
+        """What keeps this node from its system and does not pass by itself: another version, no right to be there any more."""
         self.identity = Identity(self.system.id, self.name, self.system.machine, self.file.users)
         self.journal = open_journal(folder, "kernel")
         self.membership = Membership(self.name)
@@ -77,6 +91,7 @@ class Node:
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
+        self.devices = DeviceKeeping(self)
         self.cores = self.file.cores or os.cpu_count() or 1
         self.admission = Admission(self)
         self.recorder = Recorder(self)
@@ -88,6 +103,7 @@ class Node:
         self.leasing = Leasing(self.store, DeadlinePage(folder.lease), self.registration.register, self.reconciling.check_claims, self.journal)
         self.stopping = Stopping(self)
         self.tokens = Tokens(self)
+        self.addresses = Addresses(self)
         self.dispatch = Dispatch(self.name)
         self.links = self._make_links()
         self.dispatch.links = self.links
@@ -99,6 +115,7 @@ class Node:
         self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
+        self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
         self.port_operations = PortOperations(
             self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate
@@ -111,22 +128,47 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Where other kernels reach this one."""
-        return self.file.advertise or self.file.address
+        """Where other kernels reach this one, the best if there are several."""
+        return self.addresses.best
 
     def _make_links(self) -> Links:
         folder = self.folder.path
         files = (self.home.ca / "ca.crt", folder / "node.crt", folder / "node.key")
         contexts = (server_context(*files), client_context(*files))
-        facts = {"node": self.name, "system": self.system.id}
-        return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link, self._machine_of)
+        facts = {"node": self.name, "system": self.system.id, "version": __version__}
+        return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link, self._judge, self._on_refused)
 
-    def _machine_of(self, name: str) -> str:
-        record = self.nodes.values.get(node_key(name)) if self.nodes.revision is not None else None
-        return record.machine if record is not None else self.system.machines.get(name, "")
+    def _judge(self, identity: Identity, certificate: bytes) -> Refused | None:
+        """Whether the node of that certificate may have a link: by the records, and while there are none by what is remembered of them."""
+        name, mark = identity.node, mark_der(certificate)
+        if self.nodes.revision is None:
+            if self.system.left.get(name) == mark:
+                return Refused(f"{name} has left the system", True)
+            return (
+                Refused(f"{name} is another machine's node by now") if self.system.machines.get(name, identity.machine) != identity.machine else None
+            )
+        record = self.nodes.values.get(node_key(name))
+        if record is None:
+            return None  # it has just been let in: its record is on the way
+        if record.certificate not in ("", mark):
+            return Refused(f"the certificate is of an earlier node called {name}")
+        if record.state == "left":
+            return Refused(f"{name} has left the system", bool(record.certificate))
+        return Refused(f"{name} is another machine's node by now") if record.machine != identity.machine else None
+
+    def _on_refused(self, who: Identity, why: str, left: bool) -> None:
+        if left and covers(who.users, self.identity.users):
+            self.start(self.stopping.removed(why))
+        elif self.why_not != why:
+            self.why_not = why
+            with contextlib.suppress(OSError):
+                (self.folder.run / "why").write_text(why)
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
+        usages = UsageOperations(self)
+        blocks = BlockOperations(self.carrying)
+        self.dispatch.offer(blocks_put=blocks.put, blocks_get=blocks.get, blocks_has=blocks.has, blocks_drop=blocks.drop, blocks_list=blocks.list)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -140,9 +182,11 @@ class Node:
             processes_freeze=processes.freeze,
             processes_thaw=processes.thaw,
             processes_stats=processes.stats,
+            processes_renice=processes.renice,
             processes_list=processes.list,
             processes_follow=processes.follow,
             processes_feed=processes.feed,
+            processes_results=processes.results,
             node_info=nodes.info,
             node_list=nodes.list,
             node_links=nodes.links,
@@ -151,6 +195,17 @@ class Node:
             node_token=nodes.token,
             node_stop=nodes.stop,
             node_leave=nodes.leave,
+            node_remove=nodes.remove,
+            node_usage=usages.usage,
+            processes_usage=usages.by_user,
+        )
+        terminals = TerminalOperations(self)
+        self.dispatch.offer(
+            processes_terminal=terminals.terminal,
+            processes_attach=terminals.attach,
+            processes_exec=terminals.exec,
+            processes_reach=terminals.reach,
+            processes_offsets=terminals.offsets,
         )
 
     # the store
@@ -174,7 +229,7 @@ class Node:
         why = "no node of its machine is known"
         for name in self._store_nodes():
             try:
-                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user)
+                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user, sequence=sequences.STORE)
                 if not self._keeps_store(name):
                     stream.close()
                     why = f"{name} is no node that this one may take the store from"
@@ -218,6 +273,8 @@ class Node:
         record = now or before
         assert record is not None
         gone = now is None or now.state == "left"
+        if now is not None and gone and (now.name, now.certificate) == (self.name, self.certificate):
+            self.start(self.stopping.removed("its record says so"))
         self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone))
         if gone:
             self.links.forget(record.name)
@@ -291,11 +348,12 @@ class Node:
         for fields in listed:
             yield service_view(fields)
 
-    def warnings(self) -> Iterator[str]:
-        """Return what a person should know, as sentences."""
-        joined = [record for record in self.nodes.values.values() if record.state == "joined"]
+    def notes(self) -> Iterator[str]:
+        """Return what merely is so, and what that means, as sentences."""
         machines: dict[str, list[str]] = {}
-        for record in joined:
+        for record in self.nodes.values.values():
+            if record.state != "joined":
+                continue
             machines.setdefault(record.machine, []).append(record.name)
         for names in machines.values():
             if len(names) > 1:
@@ -305,7 +363,11 @@ class Node:
                 f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
                 "and nothing can be started; if its disk is lost, so are the records"
             )
-        for record in joined:
+
+    def warnings(self) -> Iterator[str]:
+        """Return what a person should know, as sentences: the notes, and what is wrong."""
+        yield from self.notes()
+        for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
             if state in ("lost", "suspect") and not record.stopped:
                 yield f"{record.name} is {state}: {reason}"
@@ -317,6 +379,7 @@ class Node:
                 yield f"{part.name} of {self.name} keeps dying: {part.reason}; see {self.folder.log}/{part.name}.log"
         if not self.trees.namespaces:
             yield f"processes of {self.name} get no pid namespace of their own: getpid() differs from the global pid; see `unios doctor`"
+        yield from link_warnings(self)
 
     # life
 
@@ -326,52 +389,32 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def listen(self) -> None:
-        """Take links at the address that was asked for, else at the one of last time, else at any port. Raises UniosError."""
-        host, port = split_address(self.file.listen)
-        last = split_address(self.file.address)[1] if self.file.address else 0
-        for number in dict.fromkeys([port] if port else [last, 0]):
-            try:
-                self.links.listen(host, number)
-                break
-            except OSError as error:
-                if number or port:
-                    if port:
-                        raise Unavailable(f"links cannot be taken at {host}:{port}: {error.strerror}; choose another --listen") from error
-                    continue
-                raise Unavailable(f"links cannot be taken at {host}: {error.strerror}; choose another --listen") from error
-        bound = self.links.port
-        shown = _reachable(host)
-        address = f"[{shown}]:{bound}" if ":" in shown else f"{shown}:{bound}"
-        if self.file.advertise and not split_address(self.file.advertise)[1]:
-            self.file.advertise = f"{self.file.advertise}:{bound}"
-        if address != self.file.address:
-            self.file.address = address
-            system.write(self.folder.node_file, self.file)
-
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._beat(beat))]
-            self.listen()
+            tasks = [group.create_task(self._beat(beat), context=context_of(BEAT))]
+            self.addresses.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
-            door = Door(self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
-            work = (
-                self.links,
-                self.trees,
-                self.nodes,
-                self.alive,
-                self.processes,
-                self.port_records,
-                self.rules,
-                self.leasing,
-                self.reconciling,
-                self.part_events,
-                TimeLimits(self),
-            )
-            tasks += [group.create_task(part.run()) for part in work]
-            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members())]
+            door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
+            work: dict[Any, int] = {
+                self.links: LINK,
+                self.trees: EXIT,
+                self.nodes: sequences.STORE,
+                self.alive: sequences.STORE,
+                self.processes: sequences.STORE,
+                self.port_records: sequences.STORE,
+                self.rules: sequences.STORE,
+                self.leasing: LEASE,
+                self.reconciling: FENCE,
+                self.part_events: HOUSEKEEPING,
+                self.devices: HOUSEKEEPING,
+                self.addresses: HOUSEKEEPING,
+                self.carrying: HOUSEKEEPING,
+                TimeLimits(self): HOUSEKEEPING,
+            }
+            tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
+            tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
             await stop.wait()
             door.close()
             for task in tasks:
@@ -379,6 +422,7 @@ class Node:
         self.port_operations.close()
         self.broker.close()
         self.trees.close()
+        self.carrying.close()
         await self.store.close()
 
     async def _beat(self, beat: Callable[[], None]) -> None:
@@ -390,7 +434,8 @@ class Node:
         for mirror in (self.nodes, self.alive, self.processes, self.port_records):
             await mirror.wait_complete()
         await self.leasing.wait_held()
-        (self.folder.run / "failed").unlink(missing_ok=True)
+        for name in ("failed", "why"):
+            (self.folder.run / name).unlink(missing_ok=True)
         while not self._write_ready():
             await asyncio.sleep(DISK_RETRY_S)
 
@@ -413,23 +458,13 @@ class Node:
                 file = system.read(self.home.system_file, SystemFile)
                 file.members = {record.name: record.addresses for record in joined}
                 file.machines = {record.name: record.machine for record in joined}
+                file.left = {r.name: r.certificate for r in self.nodes.values.values() if r.state == "left" and r.certificate}
                 if self.nodes.revision is not None:
                     file.generation = self.nodes.revision.generation
                 with contextlib.suppress(OSError):  # a full disk: what it says is old until there is room
                     system.write(self.home.system_file, file)
                     self._members_dirty = False
                 self.system = file
-
-
-def _reachable(host: str) -> str:
-    """Return an address that stands for this machine when it listens everywhere."""
-    if host not in ("0.0.0.0", "::"):
-        return host
-    probe = socket.socket(socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6, socket.SOCK_DGRAM)
-    with probe, contextlib.suppress(OSError):
-        probe.connect(("192.0.2.1", 9) if host == "0.0.0.0" else ("2001:db8::1", 9))  # nothing is sent
-        return str(probe.getsockname()[0])
-    return "127.0.0.1" if host == "0.0.0.0" else "::1"
 
 
 def _splice(one: SocketTransport, other: StreamTransport) -> None:
@@ -448,7 +483,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         await Node(folder).run(beat, stop)
 
     try:
-        asyncio.run(work())
+        sequencer.run(work())
     except* UniosError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):

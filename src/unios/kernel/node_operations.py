@@ -14,6 +14,7 @@ from unios.core.processes import LIVE
 from unios.errors import Denied
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.callers import Caller, user_of
+from unios.kernel.node_records import remove_node
 from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
 from unios.wire.home import Home
 from unios.wire.operations import (
@@ -24,6 +25,7 @@ from unios.wire.operations import (
     MakeToken,
     NodeInfo,
     NodeView,
+    RemoveNode,
     ServiceView,
     SystemView,
     Token,
@@ -44,6 +46,7 @@ class NodeOperations:
     async def info(self, caller: Caller, call: Call) -> object:
         """What this node is and how it stands."""
         node = self._node
+        disk = os.statvfs(node.home.path)
         return NodeInfo(
             name=node.name,
             system=node.system.id,
@@ -56,11 +59,15 @@ class NodeOperations:
             user=user_of(os.geteuid()),
             privileged=os.geteuid() == 0,
             address=node.address,
+            addresses=node.addresses.all,
             store="here" if runfiles.read(node.folder.run / "store.json") else node.system.engine,
             lease_ms=node.leasing.left_ms(),
             namespaces=node.trees.namespaces,
             freezer=node.trees.freezer,
             services=tuple(node.parts()),
+            bounded=tuple(sorted(node.trees.bounded)),
+            disk_bytes=disk.f_blocks * disk.f_frsize,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
         )
 
     async def list(self, caller: Caller, call: Call) -> object:
@@ -105,13 +112,12 @@ class NodeOperations:
             reason,
             record.memory_bytes,
             record.devices,
+            record.addresses,
         )
 
     async def links(self, caller: Caller, call: Call) -> object:
         """The links of this node."""
-        return tuple(
-            LinkView(link.peer, link.up, link.via, link.rtt_ms, link.reason) for link in sorted(self._node.links.statistics(), key=lambda s: s.peer)
-        )
+        return tuple(LinkView(*link) for link in sorted(self._node.links.statistics(), key=lambda s: s.peer))
 
     async def status(self, caller: Caller, call: Call) -> object:
         """The system at a glance, with warnings that say what to type."""
@@ -127,6 +133,7 @@ class NodeOperations:
             nodes=tuple(self._views()),
             processes=counts,
             warnings=tuple(node.warnings()),
+            notes=tuple(node.notes()),
         )
 
     async def events(self, caller: Caller, call: Call) -> object:
@@ -156,6 +163,13 @@ class NodeOperations:
     async def leave(self, caller: Caller, call: Call) -> object:
         """Leave the system for good."""
         return await self._stop(caller, call, self._node.stopping.leave)
+
+    async def remove(self, caller: Caller, call: Call) -> object:
+        """Take a node that is lost out of the system for good."""
+        if not caller.privileged:
+            raise Denied("only the system's owner may remove nodes")
+        await remove_node(self._node, call.decode(RemoveNode).name)
+        return Empty()
 
     async def _stop(self, caller: Caller, call: Call, how: Callable[[Leave], Awaitable[None]]) -> object:
         if not caller.privileged:

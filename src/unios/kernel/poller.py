@@ -120,6 +120,18 @@ class Client:
         if self.open and len(self._waiting) > TREE_PEER_QUEUE_BYTES_MAX + len(frame):
             self.close()
 
+    def send_with(self, fields: dict[str, Any], descriptors: list[int]) -> None:
+        """Send a JSON frame with descriptors, which stay the caller's; a peer that has not taken yet what came before is closed."""
+        if self._waiting or not self.hand_over(fields, descriptors):
+            self.close()
+
+    def hand_over(self, fields: dict[str, Any], descriptors: list[int]) -> bool:
+        """Send so, without the loop: also for a fork of its process. Return whether it has gone out."""
+        frame = trees_protocol.encode(fields)
+        with contextlib.suppress(OSError):
+            return socket.send_fds(self._sock, [frame], descriptors) == len(frame)
+        return False
+
     def pause(self, *, reading: bool) -> None:
         """Stop or resume reading from it."""
         self._reading = reading

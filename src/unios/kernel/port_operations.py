@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from unios.core import sequences
 from unios.core.gate import is_trusted
 from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel.callers import Caller, user_of
@@ -21,6 +22,7 @@ from unios.kernel.store_gate import StoreGate
 from unios.limits import USER_RELAYS_MAX
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
+from unios.wire.running import become
 
 CHUNK_BYTES: Final = 128 * 1024
 STORE: Final = "store"
@@ -134,8 +136,10 @@ class PortOperations:
             if not caller.users:
                 raise Denied("only kernels reach the store over another kernel")
             if not (caller.privileged and is_trusted(caller.users, user_of(os.geteuid()))):
+                call.become(sequences.STORE)
                 await self._gate.serve(caller, call)
                 return Empty()
+            call.become(sequences.STORE)  # a node's lease comes this way
             near = await self._open_store()
         else:
             _id, near = self._broker.connect(body.name, caller)
@@ -163,6 +167,7 @@ class PortOperations:
 
 async def _pump_stream(sock: socket.socket, stream: Stream) -> None:
     """Between a local socket and a stream that this side asked for, until both directions have ended."""
+    become(sequences.PORT)
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
 

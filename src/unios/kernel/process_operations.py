@@ -5,7 +5,6 @@ is privileged here. Decides nothing about where or whether a process runs.
 """
 
 import asyncio
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
@@ -17,12 +16,27 @@ from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key
 from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.kernel import spawning
 from unios.kernel.callers import Caller
+from unios.kernel.carrying import hand_out
+from unios.kernel.output_stream import OutputStream
 from unios.kernel.records import decode
-from unios.kernel.streams import NAMES, Name, StreamReader
+from unios.kernel.renicing import NICE_MAX, NICE_MIN
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.store.pages import every
-from unios.wire.operations import Chunk, Empty, Feed, Follow, ListProcesses, OfProcess, ProcessStats, ProcessView, Signal, Spawn, Spawned
+from unios.wire.carries import OfResults, Results
+from unios.wire.operations import (
+    Empty,
+    Feed,
+    Follow,
+    ListProcesses,
+    OfProcess,
+    ProcessStats,
+    ProcessView,
+    Renice,
+    Signal,
+    Spawn,
+    Spawned,
+)
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
@@ -30,7 +44,6 @@ if TYPE_CHECKING:
 
 ENDING: Final = frozenset({signal.SIGKILL, signal.SIGTERM})
 """Who sends one of these wants the process to end for good."""
-CHUNK_BYTES: Final = 64 * 1024
 HOPS_MAX: Final = 3
 """How often a request is passed on after a process, and how often the last kernel looks whether it has come back."""
 
@@ -57,7 +70,10 @@ def view(record: ProcessRecord) -> ProcessView:
         record.resources,
         record.queueing,
         record.placing,
-        record.why,
+        record.usage,
+        nice=record.nice,
+        carried=bool(record.carried),
+        why=record.why,
     )
 
 
@@ -100,6 +116,11 @@ class ProcessOperations:
             return view(values[key])
         except TimeoutError:
             return view((await self._node.records.read(body.pid))[0])
+
+    async def results(self, caller: Caller, call: Call) -> object:
+        """What a process took along and what was collected of it; linearizable."""
+        record, carry = await hand_out(self._node, call.decode(OfResults).pid, lambda record: self._check(caller, record))
+        return Results(carry, record.user, record.state, record.results, record.reason)
 
     # at the process's node
 
@@ -194,6 +215,20 @@ class ProcessOperations:
         await init.ask("thaw")
         return Empty()
 
+    async def renice(self, caller: Caller, call: Call) -> object:
+        """Give every process of the tree a nice value. Idempotent; favouring takes a privileged caller."""
+        body = call.decode(Renice)
+        if not NICE_MIN <= body.nice <= NICE_MAX:
+            raise CallerError(f"there is no nice value {body.nice}: they go from {NICE_MIN} (favoured) to {NICE_MAX}")
+        return await self._at_home(caller, call, body.pid, lambda record: self._renice(record, body.nice, favour=caller.privileged))
+
+    async def _renice(self, record: ProcessRecord, nice: int, *, favour: bool) -> object:
+        if record.state in ENDED:
+            raise NotFound(f"process {record.pid} has ended")
+        await (await self._init(record)).ask("renice", nice=nice, favour=favour)
+        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, lambda seen: claims.reniced(seen, nice))
+        return Empty()
+
     async def stats(self, caller: Caller, call: Call) -> object:
         """What the tree uses."""
         return await self._at_home(caller, call, call.decode(OfProcess).pid, self._stats)
@@ -247,6 +282,10 @@ class ProcessOperations:
                     moved.clear()
                     await moved.wait()
             await init.ask("stdin_eof")
+        except Unavailable:
+            # The init has ended, since the process has: as with a pipe whose reader is gone, what it did not read is nobody's loss.
+            init.close()
+            return Empty()
         except asyncio.CancelledError:
             # The feeder is gone: for the program that is the end of its input, as when the writer of a pipe dies.
             self._node.start(_end_input(init))
@@ -271,64 +310,3 @@ async def _end_input(init: TreePeer) -> None:
 
 def _is_over(record: ProcessRecord) -> bool:
     return record.state in ENDED and not claims.wants_restart(record)
-
-
-class OutputStream:
-    """One reader of one incarnation's output, from the segment files; the init says when there is more."""
-
-    def __init__(self, node: "Node", pid: int, incarnation: int, body: Follow, call: Call) -> None:
-        self._node, self._pid, self._incarnation, self._body, self._call = node, pid, incarnation, body, call
-        folder = os.fspath(node.folder.trees / f"{pid}.{incarnation}")
-        self._readers = {name: StreamReader(folder, name) for name in NAMES}
-        self._offsets: dict[Name, int] = {}
-        self._grown = asyncio.Event()
-
-    async def run(self) -> None:
-        """Send chunks until the tree has ended and all is sent, or without `follow` until all that there is is sent."""
-        try:
-            for name, asked in (("out", self._body.out), ("err", self._body.err)):
-                end = self._readers[name].end() if asked < 0 else 0  # type: ignore[index]
-                self._offsets[name] = asked if asked >= 0 else max(0, end + asked)  # type: ignore[index]
-            if self._body.follow:
-                await self._follow()
-            await self._send_all()
-        finally:
-            for reader in self._readers.values():
-                reader.close()
-
-    async def _follow(self) -> None:
-        try:
-            init = self._node.trees.open_init(self._pid, self._incarnation, lambda _event: self._grown.set())
-        except Unavailable:
-            return  # it has ended
-        closing = asyncio.get_running_loop().create_task(init.closed.wait())
-        closing.add_done_callback(lambda _task: self._grown.set())
-        try:
-            await init.ask("follow", hold=self._body.hold, **self._offsets)
-            while not init.closed.is_set():
-                self._grown.clear()
-                if await self._send_all() and self._body.hold:
-                    await init.ask("ack", **self._offsets)
-                await self._grown.wait()
-        except Unavailable:
-            pass
-        finally:
-            closing.cancel()
-            init.close()
-
-    async def _send_all(self) -> bool:
-        """Send what there is; return whether it was anything."""
-        any_sent = False
-        for name, reader in self._readers.items():
-            while True:
-                wanted = self._offsets[name]
-                offset, data = await self._read(reader, wanted)
-                if not data:
-                    break
-                await self._call.send(Chunk(name, self._incarnation, offset, data, max(0, offset - wanted)))
-                self._offsets[name] = offset + len(data)
-                any_sent = True
-        return any_sent
-
-    async def _read(self, reader: StreamReader, offset: int) -> tuple[int, bytes]:
-        return reader.read(offset, CHUNK_BYTES)

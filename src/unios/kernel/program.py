@@ -35,6 +35,12 @@ class Job(NamedTuple):
     on_partition: str
     lease: int = 0
     """The number of the node's lease under which this start was decided; under another one it is refused. 0: whatever it is."""
+    terminal: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal it gets; 0 for none."""
+    tty: str = ""
+    """That terminal's path: the init has made it."""
+    bounds: dict[str, int] = {}
+    """What it may use other than the default, as kernel/bounds.py names it."""
 
 
 class Refused(Exception):
@@ -66,6 +72,9 @@ def parse(fields: dict[str, Any]) -> Job:
             stdin=bool(fields.get("stdin", False)),
             on_partition=str(fields.get("on_partition", "replace")),
             lease=int(fields.get("lease", 0)),
+            terminal=_window(fields.get("terminal", (0, 0))),
+            tty=str(fields.get("tty", "")),
+            bounds={str(name): int(value) for name, value in fields.get("bounds", {}).items()},
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error
@@ -96,9 +105,16 @@ def _check(job: Job) -> None:
     for name in job.limits:
         if not hasattr(resource, f"RLIMIT_{name.upper()}"):
             raise Refused("limits", f"there is no limit called {name!r}")
+    if any(not 0 <= value < 1 << 60 for value in job.bounds.values()):
+        raise Refused("caller", "a bound of memory, processor time or processes is negative or absurd")
     mine = os.geteuid()
     if mine not in (0, job.uid):
         raise Refused("denied", f"this node runs as uid {mine} and cannot start a program of uid {job.uid}")
+
+
+def _window(fields: Any) -> tuple[int, int]:
+    rows, columns = fields
+    return int(rows), int(columns)
 
 
 def _is_text(text: str) -> bool:
@@ -116,19 +132,20 @@ def rehearse() -> None:
         find(parse(frame.fields or {}))
 
 
-def become(job: Job, stdio: Sequence[int], ignored: list[int], report: int, *, die_with_parent: bool) -> NoReturn:
-    """Turn this child into the program, or write code and sentence as two lines to `report` and exit. `ignored`: signals that its parent ignores."""
+def become(job: Job, stdio: Sequence[int], report: int, *, die_with_parent: bool) -> NoReturn:
+    """Turn this child into the program, or write code and sentence as two lines to `report` and exit."""
     try:
         os.setsid()
-        for descriptor, source in enumerate(stdio):
+        for descriptor, source in enumerate(stdio if not job.tty else [os.open(job.tty, os.O_RDWR)] * 3):  # so opened it becomes the session's
             os.dup2(source, descriptor)
         prepare(job)
         _set_limits(job.limits)  # as its user: what he may not raise, nobody raises for him
         if die_with_parent:
             clone.die_with_parent()
         path = find(job)
-        for number in ignored:  # what is handled becomes the default by itself
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals():  # what is handled becomes the default by itself
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _execute(path, job)
     except Refused as refused:

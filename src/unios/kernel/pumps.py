@@ -6,6 +6,7 @@ fills and the program waits. What a pump has read and could not write yet it kee
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,11 @@ from unios.kernel.streams import StreamWriter
 from unios.limits import DISK_RETRY_S, STDIN_BUFFER_BYTES
 
 _CHUNK: Final = 64 * 1024
+_FLOOD_BYTES: Final = 256 * 1024
+"""A program that fills its pipe gets one of this size: fewer turns for the same bytes. Linux counts pipes' sizes per user, so others keep theirs."""
+_SET_PIPE_SIZE: Final = 1031
+_buffer: Final = memoryview(bytearray(_FLOOD_BYTES))
+"""What is read goes here; to allocate that much for each read would cost a mapping and its page faults."""
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -33,6 +39,7 @@ class OutputPump:
         self._allowed, self._limit = allowed, limit
         self._kept = memoryview(b"")
         self._watched = False
+        self._chunk = _CHUNK
         self.eof = False
         self.disk_full = ""
         """What the disk said last time; empty while it takes what comes."""
@@ -51,7 +58,7 @@ class OutputPump:
         self._watched = wanted
 
     def _room(self) -> int:
-        return min(_CHUNK, self._limit() - self._writer.end)
+        return min(self._chunk, self._limit() - self._writer.end)
 
     def _pump(self) -> None:
         self.step()
@@ -63,15 +70,30 @@ class OutputPump:
             return self._write()
         if self.eof or not self._allowed() or self._room() <= 0:
             return False
+        room = self._room()
         try:
-            data = os.read(self._pipe, self._room())
+            count = self.take(_buffer[:room])
         except BlockingIOError:
             return False
-        if not data:
+        if not count:
             self.eof = True
             return False
-        self._kept = memoryview(data)
-        return self._write()
+        if count == _CHUNK == self._chunk:
+            self._widen()
+        self._kept = _buffer[:count]
+        moved = self._write()
+        self._kept = memoryview(bytes(self._kept))  # what could not be written outlives the next read
+        return moved
+
+    def _widen(self) -> None:
+        """Let a program that floods write more between two looks of ours; what Linux refuses stays as it is."""
+        self._chunk = _FLOOD_BYTES
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._pipe, _SET_PIPE_SIZE, _FLOOD_BYTES)
+
+    def take(self, into: memoryview) -> int:
+        """Read what is there and return how many bytes that was; raises BlockingIOError if that is nothing now."""
+        return os.readv(self._pipe, [into])
 
     def _write(self) -> bool:
         moved = False
@@ -106,10 +128,13 @@ class OutputPump:
             return False
         return self.eof or self._room() > 0  # with room, the last step found the pipe empty
 
-    def close(self) -> None:
+    def unwatch(self) -> None:
         if self._watched:
             self._poller.remove(self._pipe)
             self._watched = False
+
+    def close(self) -> None:
+        self.unwatch()
         with contextlib.suppress(OSError):
             os.close(self._pipe)
         self._writer.close()

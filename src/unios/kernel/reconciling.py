@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unios.core import claims, reconcile
 from unios.core.processes import LIVE, ProcessRecord
-from unios.errors import CallerError, Denied, NoRoom, NotFound, ProgramNotFound, ProgramNotRunnable, UniosError
+from unios.errors import CallerError, Denied, NoRoom, NotFound, ProgramNotFound, ProgramNotRunnable, UniosError, UserUnknown
 from unios.kernel import spawning
 from unios.kernel.clocks import boot_ms
 from unios.kernel.records import decode
@@ -173,6 +173,10 @@ class Reconciling:
         async def start() -> None:
             try:
                 await spawning.start(self._node, pid, incarnation)
+            except UserUnknown as error:  # a service looks for a machine that knows him, or says that there is none
+                text = f"{self._node.name}: {error}"
+                with contextlib.suppress(NotFound):
+                    await self._node.records.change_own(self._node.name, pid, incarnation, lambda record: claims.placed(record, "", text))
             except NoRoom as error:
                 full = str(error)
                 with contextlib.suppress(NotFound):

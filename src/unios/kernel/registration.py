@@ -10,6 +10,7 @@ from unios import __version__
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
+from unios.kernel.node_usage import machine
 from unios.kernel.ports import port_key
 from unios.limits import LEASE_TTL_MS
 from unios.store.model import Compare, Delete, Put, Transaction
@@ -73,12 +74,15 @@ class Registration:
                 node.name,
                 node.system.machine,
                 incarnation,
-                addresses=(node.address,),
+                addresses=node.addresses.all,
                 users=node.identity.users,
                 cores=node.cores,
                 version=__version__,
                 protocol=PROTOCOL_MAX,
+                memory_bytes=machine().memory_bytes,
+                devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
+                certificate=node.certificate,
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
             done = await node.store.transact(

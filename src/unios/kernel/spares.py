@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
+from unios.kernel import clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
 from unios.kernel.poller import Client
 from unios.limits import SPARE_TIMEOUT_S, SPARES_MAX
 
@@ -41,13 +41,13 @@ class Spares:
         self,
         loop: poller.Poller,
         node_folder: str,
-        place: cgroups.Place | None,
+        groups: zygote.Groups,
         *,
         namespaces: bool,
         ready: Callable[[], None],
         failed: Callable[[str], None],
     ) -> None:
-        self._loop, self._folder, self._place = loop, node_folder, place
+        self._loop, self._folder, self._groups = loop, node_folder, groups
         self._ready_callback, self._failed_callback = ready, failed
         self.namespaces = namespaces
         self.why_not = "" if namespaces else "they are switched off"
@@ -81,7 +81,7 @@ class Spares:
     def take(self) -> Spare | None:
         """Return a spare if one is ready."""
         while self._ready:
-            spare = self._ready.pop()
+            spare = self._ready.pop(0)  # the oldest: its launcher has surely joined its group by now
             self._loop.remove(spare.control.fileno())
             if runfiles.start_of(spare.pid) == spare.start != 0:
                 return spare
@@ -99,7 +99,7 @@ class Spares:
     def _ask(self) -> None:
         if self._zygote is None:
             try:
-                self._zygote_pidfd, sock = zygote.start(self._folder, self._place)
+                self._zygote_pidfd, sock = zygote.start(self._folder, self._groups)
             except OSError as error:
                 runfiles.complain(f"no zygote can be forked: {error.strerror}")
                 self._resting = True

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from unios.core import claims
+from unios.core.exhaustion import size
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
-from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable
+from unios.demands import RESOURCES, Device, Resources, Usage
+from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UserUnknown
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
-from unios.limits import SPAWN_TIMEOUT_MS
+from unios.limits import MEMORY_BYTES_MIN, SPAWN_TIMEOUT_MS
 from unios.store.model import UNDECODABLE, Put
 from unios.wire.operations import Spawn
 
@@ -103,25 +105,33 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
     if spec.user != record.user:
         raise Denied(f"process {pid} of {record.user} may not run what {spec.user} has specified")
     await node.admission.admit(record)
-    tree = await node.trees.spawn({**job_of(node, record, spec), "lease": lease}, SPAWN_TIMEOUT_MS)
+    async with node.devices.given(record) as devices:
+        job = job_of(node, record, spec, devices)
+        if spec.carry.manifest:
+            await node.carrying.lay_out(record, spec, job)
+        tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)
+    node.carrying.begun(record, spec)
     if record.wanted == "frozen":
         with contextlib.suppress(Unavailable):
             await node.trees.init(pid, incarnation).ask("freeze")
+    if record.nice:
+        with contextlib.suppress(Unavailable, NotFound, Denied):  # a node without the right to favour: it runs as others do
+            await node.trees.init(pid, incarnation).ask("renice", nice=record.nice, favour=True)
     node.recorder.running(pid, incarnation)
     if tree.state == "ended":
         node.recorder.ended(pid, incarnation, tree.exit)
 
 
-def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, Any]:
-    """Return the spawn request for the guard. Raises NotFound or Denied if this node cannot be that user."""
+def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tuple[Device, ...] = ()) -> dict[str, Any]:
+    """Return the spawn request for the guard. Raises UserUnknown or Denied if this node cannot be that user."""
     account = account_of(record.user)
     if account is None:
-        raise NotFound(f"{node.name} has no user {record.user}")
+        raise UserUnknown(f"there is no user {record.user}: add it there (useradd {record.user}), or run it as another user")
     if not may_speak_for(node.identity.users, record.user):
-        raise Denied(f"{node.name} runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
+        raise Denied(f"it runs nothing as {record.user}: it was let in for {', '.join(node.identity.users)}")
     uid, gid, groups, home = account
     if os.geteuid() not in (0, uid):
-        raise Denied(f"{node.name} belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
+        raise Denied(f"it belongs to {user_of(os.geteuid())} and runs nothing as {record.user}")
     env = dict(spec.env)
     for name, value in ((b"PATH", PATH_DEFAULT), (b"HOME", home.encode()), (b"USER", record.user.encode()), (b"LOGNAME", record.user.encode())):
         env.setdefault(name, value)
@@ -131,6 +141,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, 
             b"UNIOS_PID": b"%d" % record.pid,
             b"UNIOS_INCARNATION": b"%d" % record.incarnation,
             b"UNIOS_NODE": node.name.encode(),
+            **node.devices.environment(devices),
         }
     )
     if record.queueing.array:
@@ -148,7 +159,32 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec) -> dict[str, 
         "limits": {name: list(pair) for name, pair in spec.limits.items()},
         "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
         "on_partition": spec.on_partition,
+        "terminal": list(spec.terminal),
+        **({"devices": [device.path for device in devices]} if devices else {}),
+        **({"bounds": asked} if (asked := bounds_of(spec.resources)) else {}),
     }
+
+
+def bounds_of(resources: Resources) -> dict[str, int]:
+    """Return what of a process's resources is other than what every tree gets by itself. Raises CallerError."""
+    if 0 < resources.memory_bytes < MEMORY_BYTES_MIN:
+        raise CallerError(f"{size(resources.memory_bytes)} of memory are asked for; the least that can be is {size(MEMORY_BYTES_MIN)}")
+    asked = {name: getattr(resources, name) for name in ("cpu_milli", "cpu_milli_max", "memory_bytes", "tasks")}
+    return {name: value for name, value in asked.items() if value != getattr(RESOURCES, name)}
+
+
+def unbounded(resources: Resources, bounded: frozenset[str], node: str) -> str:
+    """Return the note on a process that asked for what its node cannot enforce; "" if it can."""
+    wishes = (("memory", resources.memory_bytes), ("cpu", resources.cpu_milli_max), ("pids", resources.tasks))
+    lacking = [
+        {"memory": "memory", "cpu": "processor time", "pids": "number of processes"}[kind] for kind, asked in wishes if asked and kind not in bounded
+    ]
+    return f"{node} cannot enforce the bound of its {' and '.join(lacking)}; see `unios doctor`" if lacking else ""
+
+
+def used(before: Usage, fields: dict[str, Any]) -> Usage:
+    """Return what a process has used with the incarnation that has just ended."""
+    return Usage(before.cpu_ms + int(fields.get("cpu_ms", 0)), max(before.memory_peak_bytes, int(fields.get("memory_peak_bytes", 0))))
 
 
 class Recorder:
@@ -220,6 +256,7 @@ class Recorder:
             if record.state != "pending" or (pid, incarnation) in self._wanted:
                 return None  # it has even ended by now: that is written next
             now = claims.started(record, self._node.wall_ms())
+            now = msgspec.structs.replace(now, reason=unbounded(record.resources, self._node.trees.bounded, self._node.name))
             return claims.frozen(now) if record.wanted == "frozen" else now
 
         again = f" as incarnation {incarnation}" if incarnation > 1 else ""
@@ -231,6 +268,7 @@ class Recorder:
         if fields.get("lost"):
             await node.reconciling.gone(pid, incarnation, str(fields.get("reason", "")))
             return
+        found = await node.carrying.collect(pid, incarnation)  # before the end is told: who hears of it finds the results
 
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state not in LIVE:
@@ -239,10 +277,10 @@ class Recorder:
                 error = to_error(str(fields.get("error", "")), str(fields.get("text", "")))
                 code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
                 return claims.not_started(record, code, str(error), node.wall_ms())
-            over = claims.ended(
-                record, int(fields["code"]), fields.get("signal"), str(fields.get("reason", "")) or claims.why_stopped(record), node.wall_ms()
-            )
-            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms)
+            told = str(fields.get("reason", "")) or claims.why_stopped(record)
+            reason = "; ".join(filter(None, (told, found.note)))
+            over = claims.ended(record, int(fields["code"]), fields.get("signal"), reason, node.wall_ms())
+            return msgspec.structs.replace(over, started_ms=over.started_ms or over.ended_ms, usage=used(over.usage, fields), results=found.results)
 
         how = (
             f"ended of signal {fields['signal']}"
@@ -251,8 +289,12 @@ class Recorder:
             if "code" in fields
             else "was not started"
         )
-        event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
+        if fields.get("exhausted"):
+            event = node.events.put("oom", f"process {pid} {how} on {node.name}: {fields['exhausted']}", pid)
+        else:
+            event = node.events.put("exit", f"process {pid} {how} on {node.name}", pid)
         await self._change(pid, incarnation, change, event)
+        await node.carrying.done(pid, incarnation, found)
 
     async def drain(self) -> None:
         """Wait until everything that is known has been written."""

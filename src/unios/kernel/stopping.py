@@ -2,20 +2,23 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from unios.core import claims
-from unios.core.nodes import NodeRecord, alive_key, may_speak_for, node_key
+from unios.core.nodes import alive_key, may_speak_for
 from unios.core.processes import LIVE, ProcessRecord
-from unios.errors import CallerError, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel import runfiles
+from unios.kernel.carrying import NOTHING
+from unios.kernel.node_records import change_node
 from unios.kernel.records import decode
-from unios.store.model import Compare, Delete, Operation, Put, Transaction
+from unios.store.model import Delete
 from unios.store.pages import every
 from unios.wire.operations import Leave
 from unios.wire.peer import Peer
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 TERM_S = 2.0
 """How long programs have after SIGTERM."""
+KILL_S = 5.0
+COLLECT_S = 10.0
+"""So long the results of what this node ends may take; then they stay in the working folder, and the record says so."""
 STORE_S = 3.0
 """How long the store is waited for; one that is away is waited for once, and must not keep a forced stop from stopping."""
 
@@ -74,6 +80,21 @@ class Stopping:
             await self._sign_off("left")
         node.folder.node_file.rename(node.folder.path / "node.json.left")
 
+    async def removed(self, why: str) -> None:
+        """The system has removed this node: what it still runs counts for nothing. Kill that, say so, and end; the folder stays for a person to look at."""
+        if self.under_way:
+            return
+        self.under_way = True
+        node = self._node
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._kill_rest(), KILL_S)
+        text = f"{node.name} was taken out of the system ({why}): to come back it has to join anew, with a token (`unios join` on a member)"
+        runfiles.complain(text)
+        with contextlib.suppress(OSError):
+            (node.folder.run / "failed").write_text(json.dumps({"error": Denied.code, "text": text}))
+            node.folder.node_file.rename(node.folder.path / "node.json.left")
+        self._end()
+
     def _others_on_machine(self, body: Leave) -> bool:
         node = self._node
         return any(
@@ -111,19 +132,7 @@ class Stopping:
 
     async def _mark(self, *, stopped: bool) -> None:
         """Say that this node stops, so that nothing is placed on it any more; or that it does not after all."""
-        await self._change_node(lambda record: msgspec.structs.replace(record, stopped=stopped))
-
-    async def _change_node(self, change: Callable[[NodeRecord], NodeRecord], *more: Operation) -> None:
-        """Change this node's record, and do `more` with it, whoever else changes it at the same time."""
-        node = self._node
-        while True:
-            result, _revision = await node.store.range(node_key(node.name))
-            if not result.records:
-                return
-            old = result.records[0]
-            put = Put(old.key, msgspec.msgpack.encode(change(msgspec.msgpack.decode(old.value, type=NodeRecord))))
-            if (await node.store.transact(Transaction((Compare(old.key, "modified", "==", old.modified),), (put, *more)))).succeeded:
-                return
+        await change_node(self._node.store, self._node.name, lambda record: msgspec.structs.replace(record, stopped=stopped))
 
     async def _records(self, *, force: bool) -> list[ProcessRecord]:
         try:
@@ -147,13 +156,18 @@ class Stopping:
         moves = self._can_move(record, elsewhere)
         await self._end_tree(record, term=not moves)  # first: what it does after it was handed over must not count
         why = f"{node.name} {how}"
+        found = NOTHING if moves else await node.carrying.collect(record.pid, record.incarnation, timeout_s=COLLECT_S)
 
         def change(seen: ProcessRecord) -> ProcessRecord:
             if moves:
                 return claims.claimed(seen, "", why)
-            return claims.ended(claims.stopped(seen), 143, 15, f"it was ended since {why}", node.wall_ms())
+            reason = "; ".join(filter(None, (f"it was ended since {why}", found.note)))
+            over = claims.ended(claims.stopped(seen), 143, 15, reason, node.wall_ms())
+            return msgspec.structs.replace(over, results=found.results)
 
         await self._at_store(node.records.change_own(node.name, record.pid, record.incarnation, change))
+        if not moves:
+            await node.carrying.done(record.pid, record.incarnation, found)
 
     async def _end_tree(self, record: ProcessRecord, *, term: bool) -> None:
         """Ask the program to end, then kill the tree; with `term` false another incarnation has the name already."""
@@ -178,7 +192,9 @@ class Stopping:
     async def _sign_off(self, state: str) -> None:
         node = self._node
         word = "has left" if state == "left" else "has been stopped"
-        await self._change_node(
+        await change_node(
+            node.store,
+            node.name,
             lambda record: msgspec.structs.replace(record, state=state, stopped=True),
             Delete(alive_key(node.name)),
             node.events.put("node", f"{node.name} {word}"),
@@ -192,13 +208,16 @@ class Stopping:
         async def end() -> None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(_gone(peer), 5.0)
-            running = runfiles.read(self._node.folder.run / "supervisor.json")
-            if running is not None:
-                runfiles.kill(running, signal.SIGTERM)
-            else:
-                os.kill(os.getpid(), signal.SIGTERM)
+            self._end()
 
         self._task = asyncio.get_running_loop().create_task(end())
+
+    def _end(self) -> None:
+        running = runfiles.read(self._node.folder.run / "supervisor.json")
+        if running is not None:
+            runfiles.kill(running, signal.SIGTERM)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _gone(peer: Peer) -> Any:

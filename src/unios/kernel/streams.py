@@ -86,7 +86,7 @@ class StreamReader:
         for _attempt in range(8):  # the segment may be dropped between looking and opening
             if self._file >= 0 and self._start <= offset:
                 data = os.pread(self._file, bytes_max, offset - self._start)
-                if data or not self._later(offset):
+                if data or not self._ended(offset):
                     return offset, data
             starts = segments(self._folder, self._name)
             if not starts:
@@ -95,10 +95,15 @@ class StreamReader:
             offset = max(offset, self._start)
         return offset, b""
 
-    def _later(self, offset: int) -> bool:
-        """Whether another segment holds `offset`."""
-        starts = segments(self._folder, self._name)
-        return any(self._start < start for start in starts) and offset >= os.fstat(self._file).st_size + self._start
+    def _ended(self, offset: int) -> bool:
+        """Whether this segment ends at `offset` and another begins there or later: then what is to come is in that one."""
+        if os.fstat(self._file).st_size + self._start > offset:
+            return False  # it has just grown: the next read sees it
+        try:
+            os.stat(f"{self._folder}/{file_name(self._name, offset)}")  # the usual case costs no listing
+            return offset > self._start
+        except FileNotFoundError:
+            return any(self._start < start for start in segments(self._folder, self._name))
 
     def _open(self, start: int) -> None:
         self.close()

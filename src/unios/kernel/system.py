@@ -24,16 +24,19 @@ class SystemFile(msgspec.Struct, omit_defaults=True):
     members: dict[str, tuple[str, ...]] = {}
     machines: dict[str, str] = {}
     """node -> machine"""
+    left: dict[str, str] = {}
+    """node that has left -> its certificate's mark: refused even while the store is away"""
 
 
 class NodeFile(msgspec.Struct, omit_defaults=True):
-    """node.json. `listen` and `advertise` as they were asked for; `address` is what came of it."""
+    """node.json. `listen` and `advertise` as they were asked for; `address` is where links were taken last, `addresses` what others were told."""
 
     name: str
     users: tuple[str, ...]
     listen: str = "127.0.0.1"
     advertise: str = ""
     address: str = ""
+    addresses: tuple[str, ...] = ()
     cores: int = 0
     """How many it offers; 0: all of the machine's."""
 

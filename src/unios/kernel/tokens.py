@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from unios import __version__
 from unios.core.nodes import NodeRecord, TokenRecord, may_claim_machine, may_speak_for, node_key
 from unios.errors import CallerError, Denied, Unavailable
 from unios.kernel import certificates
+from unios.kernel.addresses import reach
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
-from unios.limits import LEASE_TTL_MS_MAX
+from unios.limits import ADDRESSES_MAX, LEASE_TTL_MS_MAX
 from unios.store.model import Compare, Put, Record, Transaction
 from unios.store.pages import every
-from unios.wire.operations import JoinAsk, Joined, JoinGreeting, MakeToken, Token
+from unios.wire.operations import JoinAsk, Joined, JoinGreeting, JoinProbe, JoinProbed, MakeToken, Token
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
@@ -86,8 +88,18 @@ class Tokens:
         expires_ms = node.wall_ms() + 1000 * ttl_s
         lease = await node.store.lease_grant(min(1000 * ttl_s, LEASE_TTL_MS_MAX))
         await node.store.put(key_of(secret), msgspec.msgpack.encode(TokenRecord(expires_ms, users)), lease=lease)
-        addresses = (node.address,)
+        addresses = self._addresses()
         return encode(TokenText(addresses, self._fingerprint, secret)), expires_ms, addresses
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Return where a joiner may try: this node, then others that can let it in, since they have the authority's key too."""
+        node = self._node
+        others = [
+            record.addresses
+            for record in node.nodes.values.values()
+            if record.machine == node.system.founder and record.name != node.name and node.membership.view(record.name)[0] == "ready"
+        ]
+        return tuple(dict.fromkeys([*node.addresses.all, *(each for addresses in others for each in addresses)]))[:ADDRESSES_MAX]
 
     async def _have_made(self, ttl_s: int, root: bool) -> tuple[str, int, tuple[str, ...]]:
         """Only the founding machine has the authority's key."""
@@ -102,10 +114,20 @@ class Tokens:
     # spending
 
     async def join(self, call: Call) -> object:
-        """Serve a stranger: join.hello, join.ask."""
+        """Serve a stranger: join.hello, join.probe, join.ask."""
         if call.op == "join.hello":
-            return JoinGreeting((self._node.home.ca / "ca.crt").read_bytes())
+            return JoinGreeting((self._node.home.ca / "ca.crt").read_bytes(), __version__, self._node.wall_ms(), True)
+        if call.op == "join.probe":
+            return await self._probe(call.decode(JoinProbe))
         return await self._admit(call.decode(JoinAsk))
+
+    async def _probe(self, ask: JoinProbe) -> JoinProbed:
+        """Try to reach who would join, at the addresses that he would tell; only for the holder of a token, and a few."""
+        await self._valid(ask.secret)
+        if len(ask.addresses) > ADDRESSES_MAX or not 8 <= len(ask.nonce) <= 64:
+            raise CallerError(f"a probe takes up to {ADDRESSES_MAX} addresses and 8 to 64 bytes that answer there")
+        found = await asyncio.gather(*(reach(address, ask.nonce) for address in ask.addresses))
+        return JoinProbed(tuple((address, why) for address, why in zip(ask.addresses, found, strict=True) if why), self._node.name)
 
     async def _admit(self, ask: JoinAsk) -> Joined:
         node = self._node
@@ -117,7 +139,10 @@ class Tokens:
             identity = Identity(node.system.id, name, ask.machine, users)
             request = {"sign": ask.public_key.decode("ascii", "replace"), "ca": os.fspath(node.home.ca), "identity": list(identity)}
             signed = await asyncio.to_thread(certificates.ask, request)
-            entry = NodeRecord(name, ask.machine, 0, users=users, version=ask.version, joined_ms=node.wall_ms())
+            certificate = signed["certificate"].encode()
+            entry = NodeRecord(
+                name, ask.machine, 0, users=users, version=ask.version, joined_ms=node.wall_ms(), certificate=certificates.mark(certificate)
+            )
             spent = msgspec.msgpack.encode(TokenRecord(record.expires_ms, record.users, name))
             result = await node.store.transact(
                 Transaction(
@@ -130,7 +155,7 @@ class Tokens:
                 )
             )
             if result.succeeded:
-                return self._joined(name, signed["certificate"].encode())
+                return self._joined(name, certificate)
             token, record = await self._valid(ask.secret)
         raise Unavailable("too many nodes join at the same time: try again")
 

@@ -92,6 +92,10 @@ class TreePeer:
             raise to_error(str(reply["error"]), str(reply.get("text", "")))
         return reply
 
+    async def tell(self, op: str, **fields: Any) -> None:
+        """Ask for something to which there is no answer."""
+        await self._send(encode({"op": op, **fields}))
+
     async def send_data(self, data: bytes) -> None:
         """Send bytes for the program's stdin; waits while the init does not read."""
         await self._send(encode_data(data))

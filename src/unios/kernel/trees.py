@@ -9,13 +9,17 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from unios.core.sequences import SIGNAL
 from unios.errors import NotFound, Unavailable
 from unios.kernel import linux_pids
+from unios.kernel.bounds import Bounds
 from unios.kernel.callers import pid_namespace_of
 from unios.kernel.exit_notes import Receiver
+from unios.kernel.hierarchies import Hierarchy
 from unios.kernel.runfiles import start_of
 from unios.kernel.tree_peer import TreePeer
 from unios.wire.home import NodeFolder
+from unios.wire.running import in_sequence
 
 OnExit = Callable[[int, int, dict[str, Any]], None]
 """(pid, incarnation, the fields of exit.json)"""
@@ -24,12 +28,13 @@ OnExit = Callable[[int, int, dict[str, Any]], None]
 class TreeInfo:
     """One tree."""
 
-    __slots__ = ("exit", "incarnation", "init_pid", "namespace", "pid", "state")
+    __slots__ = ("exit", "group", "incarnation", "init_pid", "namespace", "pid", "state")
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.pid, self.incarnation = int(fields["pid"]), int(fields["incarnation"])
         self.state = str(fields.get("state", "running"))
         self.init_pid = int(fields.get("init_pid", 0))
+        self.group = str(fields.get("group", ""))
         self.exit: dict[str, Any] = dict(fields.get("exit") or fields.get("failure") or {})
         self.namespace = pid_namespace_of(self.init_pid) if fields.get("namespaces") else 0
 
@@ -49,6 +54,12 @@ class Trees:
         self._ended_meanwhile: dict[tuple[int, int], dict[str, Any]] = {}
         self.namespaces = False
         self.freezer = ""
+        self.bounded: frozenset[str] = frozenset()
+        """What of memory, pids and cpu is bounded here, as the guard found."""
+        self.hierarchies: tuple[Hierarchy, ...] = ()
+        """Where."""
+        self.counted = ""
+        """The node's group for the freezer if that is of version 2."""
         self._own_namespace = pid_namespace_of(os.getpid())
 
     async def run(self) -> None:
@@ -70,6 +81,9 @@ class Trees:
                 await guard.ask("watch")
                 info = await guard.ask("info")
                 self.namespaces, self.freezer = bool(info["namespaces"]), str(info["freezer"])
+                self.hierarchies = tuple(Hierarchy(*fields) for fields in info.get("groups", ()))
+                self.bounded = frozenset(kind for one in self.hierarchies for kind in one.kinds)
+                self.counted = str(info["place"][1]) if self.freezer == "v2" else ""
                 listed = await guard.ask("list")
                 self.trees = {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, listed["trees"])}
                 self._guard = guard
@@ -154,7 +168,7 @@ class Trees:
         key = (pid, incarnation)
         peer = self._inits.get(key)
         if peer is None or peer.closed.is_set():
-            peer = self._inits[key] = self.open_init(pid, incarnation, lambda _event: None)
+            peer = self._inits[key] = in_sequence(SIGNAL, self.open_init, pid, incarnation, lambda _event: None)
         return peer
 
     def open_init(self, pid: int, incarnation: int, on_event: Callable[[dict[str, Any]], None]) -> TreePeer:
@@ -165,6 +179,10 @@ class Trees:
         peer = self._inits.pop(key, None)
         if peer is not None:
             peer.close()
+
+    def bounds(self, tree: TreeInfo) -> Bounds:
+        """Return the groups in which a tree is counted."""
+        return Bounds(self.hierarchies, tree.group, f"{self.counted}/{tree.group}" if self.counted else "")
 
     def tree_of(self, linux_pid: int, namespace: int) -> tuple[int, int]:
         """Return (pid, incarnation) of the tree that a Linux process belongs to; (0, 0) for a stranger."""

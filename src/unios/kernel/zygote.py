@@ -14,15 +14,23 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
-from unios.kernel import cgroups, clone, init, launcher, mounts, trees_protocol
+from unios.kernel import cgroups, clone, init, launcher, mounts, rehearsal, trees_protocol
 from unios.kernel.freezer import Freezer
+from unios.kernel.hierarchies import Hierarchy
 
 _CONTROL: Final = 3
 
 
-def start(node_folder: str, place: cgroups.Place | None) -> tuple[int, socket.socket]:
+class Groups(NamedTuple):
+    """Where the node makes the groups of its trees: to freeze them, and to bound and count what they use."""
+
+    place: cgroups.Place | None
+    hierarchies: tuple[Hierarchy, ...] = ()
+
+
+def start(node_folder: str, groups: Groups) -> tuple[int, socket.socket]:
     """Fork one; return its pidfd and the socket for requests. Raises OSError."""
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     guard = os.getpid()
@@ -33,7 +41,7 @@ def start(node_folder: str, place: cgroups.Place | None) -> tuple[int, socket.so
         theirs.close()
         raise
     if pid == 0:
-        _become(theirs, "unios-zygote", lambda control: _serve(control, guard, node_folder, place))
+        _become(theirs, "unios-zygote", lambda control: _serve(control, guard, node_folder, groups))
     theirs.close()
     return os.pidfd_open(pid), mine
 
@@ -55,17 +63,18 @@ def _become(control: socket.socket, name: str, work: Callable[[socket.socket], N
         os._exit(70)
 
 
-def _serve(control: socket.socket, guard: int, node_folder: str, place: cgroups.Place | None) -> None:
+def _serve(control: socket.socket, guard: int, node_folder: str, groups: Groups) -> None:
     clone.die_with_parent()
+    rehearsal.run(node_folder, _CONTROL + 1)
     decoder = trees_protocol.Decoder()
     while os.getppid() == guard and (data := control.recv(4096)):
         for frame in decoder.feed(data):
             fields = frame.fields or {}
-            _fork(control, node_folder, place, str(fields["group"]), namespaces=bool(fields["namespaces"]))
+            _fork(control, node_folder, groups, str(fields["group"]), namespaces=bool(fields["namespaces"]))
     os._exit(0)
 
 
-def _fork(control: socket.socket, node_folder: str, place: cgroups.Place | None, group: str, *, namespaces: bool) -> None:
+def _fork(control: socket.socket, node_folder: str, groups: Groups, group: str, *, namespaces: bool) -> None:
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     uid, gid = os.getuid(), os.getgid()
     with mine, theirs:
@@ -75,12 +84,12 @@ def _fork(control: socket.socket, node_folder: str, place: cgroups.Place | None,
             control.sendall(trees_protocol.encode({"error": error.strerror or str(error)}))
             return
         if pid == 0:
-            _become(theirs, "unios-init", lambda own: _be_spare(own, node_folder, place, group, (uid, gid), namespaces=namespaces))
+            _become(theirs, "unios-init", lambda own: _be_spare(own, node_folder, groups, group, (uid, gid), namespaces=namespaces))
         socket.send_fds(control, [trees_protocol.encode({"pid": pid})], [pidfd, mine.fileno()])
         os.close(pidfd)
 
 
-def _be_spare(control: socket.socket, node_folder: str, place: cgroups.Place | None, group: str, owner: tuple[int, int], *, namespaces: bool) -> None:
+def _be_spare(control: socket.socket, node_folder: str, groups: Groups, group: str, owner: tuple[int, int], *, namespaces: bool) -> None:
     try:
         if namespaces:
             mounts.settle(*owner)
@@ -92,4 +101,6 @@ def _be_spare(control: socket.socket, node_folder: str, place: cgroups.Place | N
         with contextlib.suppress(OSError):
             control.sendall(trees_protocol.encode({"ready": False, "namespaces": False, "text": str(error)}))
         os._exit(1)
-    init.serve(control, node_folder, group, Freezer(place, group, namespaces=namespaces), namespaces=namespaces)
+    init.serve(
+        control, node_folder, group, Freezer(groups.place, group, namespaces=namespaces, hierarchies=groups.hierarchies), namespaces=namespaces
+    )

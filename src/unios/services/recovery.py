@@ -20,10 +20,11 @@ from unios.core.processes import LIVE, ProcessRecord
 from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.errors import UniosError
 from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
+from unios.services import counting
 from unios.services.policies import Policies
 from unios.services.starter import Starter
 from unios.services.view import View
-from unios.store.model import Delete, Put, Transaction
+from unios.store.model import Put
 from unios.store.pages import every
 from unios.wire.home import NodeFolder
 from unios.wire.operations import EventView
@@ -156,7 +157,7 @@ class Recovery:
             return
         record, modified = found
         why = f"{node} has left" if state == "left" else f"{node} was lost"
-        outcome = claims.on_loss(record)
+        outcome = claims.on_gone(record) if state == "left" else claims.on_loss(record)  # from there nothing comes back
         if outcome == "kept":
             if not record.reason:
                 await self._starter.replace(claims.kept(record, why), modified, lost=node)
@@ -200,8 +201,7 @@ class Recovery:
         gone = {b"%d" % int(key.rpartition("/")[2]) for key in surplus if key.startswith("/processes/")}
         requests, _revision = await every(store, "/requests/")
         surplus += [record.key for record in requests if record.value in gone]
-        for start in range(0, len(surplus), 256):
-            await store.transact(Transaction(then=tuple(Delete(key) for key in surplus[start : start + 256])))
+        await counting.delete(store, surplus, self._view.processes.values)
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from unios.core import carries
 from unios.core.processes import ProcessSpec
 from unios.demands import PRIORITY_DEFAULT, PRIORITY_MAX, Placing, Queueing, Resources
 from unios.errors import CallerError, Denied, ProgramNotRunnable
@@ -32,6 +33,7 @@ def spec_of(program: Program, user: str) -> ProcessSpec:
         raise CallerError(f"restarts are limited to 0 to {RESTARTS_MAX}")
     if not 0 <= program.umask <= 0o777:
         raise CallerError("the umask is out of range")
+    carries.check(program.carry)
     check_resources(program.resources)
     check_queueing(program.queueing)
     check_placing(program.placing)
@@ -53,8 +55,9 @@ def user_of(program: Program, stamp: Accepted) -> str:
 
 def check_resources(resources: Resources) -> None:
     """Raise CallerError for what cannot be set aside."""
-    if not 0 <= resources.cpu_milli <= NUMBER_MAX or not 0 <= resources.memory_bytes <= NUMBER_MAX:
-        raise CallerError("cores and memory are numbers from 0 on")
+    numbers = (resources.cpu_milli, resources.memory_bytes, resources.cpu_milli_max, resources.tasks)
+    if any(not 0 <= number <= NUMBER_MAX for number in numbers):
+        raise CallerError("cores, memory and the bounds of both are numbers from 0 on")
     _check_names(resources.devices, "devices")
 
 

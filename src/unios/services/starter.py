@@ -29,6 +29,7 @@ from unios.errors import (
 )
 from unios.limits import QUEUE_REST_MS, REFUSALS_KEPT, SPAWN_TIMEOUT_MS
 from unios.services.policies import Policies
+from unios.services.strangers import Strangers, may_be_elsewhere
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.operations import Spawn, Spawned
@@ -54,6 +55,9 @@ class Starter:
         self._view = view
         self._policies = policies
         self._wall_ms = wall_ms
+        self.strangers = Strangers(view.lease_of)
+        self._estranged: dict[tuple[int, int], None] = {}
+        """Those that wait for a machine that is away and may know their user; the oldest go."""
         self._resting: dict[str, float] = {}
         """Nodes that refused for lack of room, and until when they are left alone."""
         self.refused: dict[tuple[int, int], dict[str, UniosError]] = {}
@@ -65,16 +69,22 @@ class Starter:
         self._resting = {name: until for name, until in self._resting.items() if until > now}
         return [name for name in self._view.ready() if name not in self._resting]
 
+    def _refusals(self, record: ProcessRecord) -> dict[str, UniosError]:
+        """Return what nodes have said that cannot run it; of one that waits for its user's machine also those that do not know him."""
+        key = (record.pid, record.incarnation)
+        told = self.refused.get(key, {})
+        return {**self.strangers.of(record.user), **told} if key in self._estranged else told
+
     def able(self, record: ProcessRecord) -> list[str]:
         """Return the ready nodes that could run it, were they empty, and that have not said that they cannot."""
-        books, refused = self._view.books, self.refused.get((record.pid, record.incarnation), {})
+        books, refused = self._view.books, self._refusals(record)
         return [
             name for name in self._view.ready() if name not in refused and books.may_run(name, record) and books.could_hold(name, record.resources)
         ]
 
     def choose(self, record: ProcessRecord, names: list[str]) -> tuple[str, str]:
         """Return the node of `names` that it gets, and why; ("", "") if all have said that they cannot run it."""
-        refused = self.refused.get((record.pid, record.incarnation))
+        refused = self._refusals(record)
         return self._policies.choose(record, [name for name in names if name not in refused] if refused else names)
 
     def best(self, record: ProcessRecord) -> tuple[str, str]:
@@ -85,7 +95,7 @@ class Starter:
 
     def nowhere(self, record: ProcessRecord) -> str:
         """Return why there is no node that could run it."""
-        tried = self.refused.get((record.pid, record.incarnation), {})
+        tried = self._refusals(record)
         if tried:
             return _summary(tried)
         user, pinned = record.user, record.pinned
@@ -152,7 +162,15 @@ class Starter:
         return True
 
     async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:
-        """No node can run it: say why, with the exit code that a shell would give."""
+        """No node can run it: say why, with the exit code that a shell would give. One whose user may be on a machine that is away waits for that."""
+        self.strangers.told(record.user, tried)
+        if may_be_elsewhere(record.incarnation, tried, list(self._view.nodes.values.values()), set(self._view.ready())):
+            self._estranged[record.pid, record.incarnation] = None
+            if len(self._estranged) > REFUSALS_KEPT:
+                del self._estranged[next(iter(self._estranged))]
+            waits = claims.placed(record, "", _summary(tried))
+            await self.replace(waits, modified)
+            return Tried(waits, False)
         runnable = [error for error in tried.values() if isinstance(error, ProgramNotRunnable)]
         worst = runnable[0] if runnable else next(iter(tried.values()))
         text = _summary(tried)

@@ -9,6 +9,9 @@ from typing import Final
 import msgspec
 
 from unios.client import boot, nodes
+from unios.client.connection import Connection
+from unios.client.firewall import opening
+from unios.errors import UniosError
 from unios.limits import TOKEN_TTL_S_MAX
 from unios.shell.session import Session
 from unios.shell.table import is_terminal, moment
@@ -18,6 +21,8 @@ _NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?\]|[A-Za-z0-9._-]{1,253})(:(?P<port>[0-9]{0,5}))?|[0-9A-Fa-f]*(:[0-9A-Fa-f]*){2,}")
 _TOKEN: Final = re.compile(r"unios1\.[A-Za-z0-9_-]+")
 """As kernel/tokens.py and kernel/links.py take them, which the shell may not import: a test holds the two together."""
+
+_LOOPBACKS: Final = ("127.", "[::1]", "localhost:")
 
 _LISTEN = Option("listen", "--listen", metavar="ADDRESS[:PORT]", text="Where this machine takes links from other machines.")
 _ADVERTISE = Option("advertise", "--advertise", metavar="ADDRESS[:PORT]", text="Where others reach it, if that is another address.")
@@ -29,12 +34,40 @@ def _progress(session: Session) -> boot.Progress:
     return session.note if is_terminal(2) and not session.json else lambda _text: None
 
 
-def _tell_ready(session: Session, ready: list[str]) -> int:
+def _tell_ready(session: Session, ready: list[str], warnings: list[tuple[str, int]]) -> int:
+    """Say which nodes are there, what is odd, and what a firewall has to let in if others may come."""
+    texts = [text + _opening(port) for text, port in warnings]
+    doors = {name: addresses for name in ready if (addresses := _outer(session, name))}
     if session.json:
-        session.print_json({"ready": ready})
-    else:
-        session.print(f"ready: {', '.join(ready)}")
+        session.print_json({"ready": ready, "addresses": doors, "warnings": texts})
+        return 0
+    session.print(f"ready: {', '.join(ready)}")
+    for text in texts:
+        session.note(text)
+    for name, addresses in doors.items():
+        session.note(
+            f"{name} takes links from other machines at {', '.join(addresses)}: a firewall has to let that one TCP port in{_opening_of(addresses)}"
+        )
     return 0
+
+
+def _outer(session: Session, name: str) -> tuple[str, ...]:
+    """Return where others reach a node of this machine; nothing if it only takes links of this machine, or does not say."""
+    try:
+        with Connection(session.home.path, name) as connection:
+            addresses = nodes.info(connection).addresses
+    except UniosError:
+        return ()
+    return tuple(each for each in addresses if not each.startswith(_LOOPBACKS))
+
+
+def _opening(port: int) -> str:
+    command = opening(port) if port else ""
+    return f" (here: {command})" if command else ""
+
+
+def _opening_of(addresses: tuple[str, ...]) -> str:
+    return _opening(int(addresses[0].rpartition(":")[2] or 0))
 
 
 def check_new_node(given: Given) -> None:
@@ -42,11 +75,11 @@ def check_new_node(given: Given) -> None:
     name = given.text("name")
     if "name" in given.values and not _NODE_NAME.fullmatch(name):
         raise Misused(f"{name[:80]!r} is no name for a node: use up to 32 letters, digits and . _ - with a letter or digit at both ends")
-    for key in ("listen", "advertise"):
+    for key in ("listen", "advertise", "store_address"):
         address = given.text(key)
         match = _ADDRESS.fullmatch(address)
         if key in given.values and (match is None or int(match["port"] or 0) > 65_535):
-            raise Misused(f"--{key}: {address[:80]!r} is no address: write HOST or HOST:PORT")
+            raise Misused(f"--{key.replace('_', '-')}: {address[:80]!r} is no address: write HOST or HOST:PORT")
 
 
 def check_token(token: str) -> None:
@@ -70,10 +103,11 @@ def up(session: Session, given: Given) -> int:
         name=given.text("name"),
         listen=given.text("listen"),
         advertise=given.text("advertise"),
+        store_address=given.text("store_address"),
         cores=given.number("cores", -1),
         progress=_progress(session),
     )
-    return _tell_ready(session, ready)
+    return _tell_ready(session, ready, [])
 
 
 def join(session: Session, given: Given) -> int:
@@ -84,6 +118,7 @@ def join(session: Session, given: Given) -> int:
         token = sys.stdin.readline().strip()
     check_token(token)
     check_new_node(given)
+    warnings: list[tuple[str, int]] = []
     ready = boot.join(
         session.home,
         token,
@@ -91,8 +126,9 @@ def join(session: Session, given: Given) -> int:
         listen=given.text("listen"),
         advertise=given.text("advertise"),
         progress=_progress(session),
+        warn=lambda text, port: warnings.append((text, port)),
     )
-    return _tell_ready(session, ready)
+    return _tell_ready(session, ready, warnings)
 
 
 def _invite(session: Session, given: Given) -> int:
@@ -108,6 +144,8 @@ def _invite(session: Session, given: Given) -> int:
 
 
 def leave(session: Session, given: Given) -> int:
+    if "dead" in given.values:
+        return _remove(session, given)
     name = session.node or _only_node(session)
     session.connection.node = name
     nodes.leave(session.connection, force=given.flag("force"))
@@ -115,6 +153,21 @@ def leave(session: Session, given: Given) -> int:
         session.print_json({"left": name})
     else:
         session.print(f"{name} has left")
+    return 0
+
+
+def _remove(session: Session, given: Given) -> int:
+    """Take a lost node out: asked of any node, since that one cannot be asked."""
+    dead = given.text("dead")
+    if session.node == dead or given.flag("force"):
+        raise Misused("--dead NAME is asked of another node, and takes no --force")
+    if not _NODE_NAME.fullmatch(dead):
+        raise Misused(f"{dead[:80]!r} is no name of a node")
+    nodes.remove(session.connection, dead)
+    if session.json:
+        session.print_json({"left": dead})
+    else:
+        session.print(f"{dead} has been removed: its certificate is refused from now on")
     return 0
 
 
@@ -145,6 +198,9 @@ WORDS = {
         _LISTEN,
         _ADVERTISE,
         _NAME,
+        Option(
+            "store_address", "--store-address", metavar="ADDRESS:PORT", text="Where the store's machine is reached now, if all addresses changed."
+        ),
         text="Start the nodes of this machine and wait until all are ready; the first time, make a system.",
     ),
     "join": Word(
@@ -159,7 +215,12 @@ WORDS = {
         text="Without TOKEN: print the line to type on another machine. With TOKEN: make this machine a member of its system. "
         "`-` reads the token from stdin.",
     ),
-    "leave": Word(leave, _FORCE, text="Take a node out of the system for good; what it runs is started again elsewhere."),
+    "leave": Word(
+        leave,
+        _FORCE,
+        Option("dead", "--dead", metavar="NAME", text="Remove a node that is lost and will not come back."),
+        text="Take a node out of the system for good; what it runs is started again elsewhere.",
+    ),
     "down": Word(
         down,
         Option("every", "--all", text="Leave nothing behind, whatever still runs on them or does not answer."),

@@ -1,14 +1,12 @@
-"""What a person types about when and where a program runs, read into the types of unios/demands.py: sizes, durations, dependencies, arrays."""
+"""What a person types about when and where a program runs, read into the types of unios/demands.py: durations, dependencies, arrays."""
 
 import re
 from typing import Final
 
-from unios.demands import CPU_MILLI_DEFAULT, PRIORITY_DEFAULT, PRIORITY_MAX, After, Condition, Placing, Queueing, Resources
+from unios.demands import PRIORITY_DEFAULT, PRIORITY_MAX, After, Condition, Placing, Queueing
 from unios.limits import PID_MAX, WAITING_MAX
 from unios.shell.words import Given, Misused, Option
 
-_SIZE: Final = r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([KMGT]?)(?:i?B)?"
-_SHIFT: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _CLOCK: Final = r"(?:([0-9]{1,6}):)?([0-9]{1,6}):([0-9]{2})"
 _SPAN: Final = r"([0-9]{1,9})(ms|s|m|min|h|d)?"
 _MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -16,9 +14,6 @@ _AFTER: Final = r"([0-9]{1,9})(?::(ok|failed|ended))?"
 _ARRAY: Final = r"([0-9]{1,9})-([0-9]{1,9})(?:%([0-9]{1,9}))?"
 
 OPTIONS: Final = (
-    Option("cpus", "--cpus", metavar="CORES", text="Cores set aside for it, as in 4 or 0.5; 0: it waits for nothing [default: 1]."),
-    Option("memory", "--memory", metavar="SIZE", text="Memory set aside for it, as in 500M or 2G."),
-    Option("device", "--device", metavar="KIND[:N]", many=True, text="A device, by its kind, as in gpu:2, or by its path in /dev."),
     Option("priority", "--priority", metavar="0-31", number=True, text="The higher goes first [default: 16]; over 16 for the privileged."),
     Option("time", "--time", metavar="TIME", text="End it when it has run for so long, as in 90, 10m, 2h, 1:30:00."),
     Option("after", "--after", metavar="PID[:ok|failed|ended]", many=True, text="Begin when that one has ended [default: ok, with exit code 0]."),
@@ -32,14 +27,6 @@ OPTIONS: Final = (
 """Of `run`."""
 
 
-def size(text: str, option: str) -> int:
-    """Return bytes; Misused if that is no size."""
-    found = re.fullmatch(_SIZE, text, re.IGNORECASE)
-    if found is None:
-        raise Misused(f"{option} {text}: write a number of bytes, or one with K, M, G or T")
-    return int(float(found[1]) * (1 << _SHIFT[found[2].upper()]))
-
-
 def duration_ms(text: str, option: str) -> int:
     """Return milliseconds; Misused if that is no length of time. A bare number is seconds."""
     clock = re.fullmatch(_CLOCK, text)
@@ -49,20 +36,6 @@ def duration_ms(text: str, option: str) -> int:
     if span is None or int(span[1]) == 0:
         raise Misused(f"{option} {text}: write it as 90 (seconds), 10m, 2h, 1d or 1:30:00")
     return int(span[1]) * _MS[span[2] or "s"]
-
-
-def cores_milli(text: str, option: str) -> int:
-    """Return thousandths of a core; Misused if that is no number."""
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text):
-        raise Misused(f"{option} {text}: write a number of cores, as in 4 or 0.5")
-    return round(float(text) * 1_000)
-
-
-def resources(given: Given) -> Resources:
-    """Return what the options ask for."""
-    cpu = cores_milli(given.text("cpus"), "--cpus") if given.text("cpus") else CPU_MILLI_DEFAULT
-    memory = size(given.text("memory"), "--memory") if given.text("memory") else 0
-    return Resources(cpu, memory, given.many("device"))
 
 
 def queueing(given: Given) -> Queueing:

@@ -1,24 +1,129 @@
-"""`unios events`: what happened in the system, oldest first."""
+"""`unios events`: what happened in the system, oldest first, as a story; with --json or --each the events as they are."""
+
+import contextlib
+import queue
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from unios.client.events import events as client
+from unios.errors import UniosError
+from unios.limits import EVENTS_KEPT, STORY_QUIET_MS
+from unios.shell.moments import moment_of
 from unios.shell.session import Session
+from unios.shell.signals import pid_of
+from unios.shell.story import Story, Told
 from unios.shell.table import moment, plain
-from unios.shell.words import Given, Option, Word
+from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import EventView
+
+_FOLLOWED_MAX: Final = 256
+"""Events that have come and are not told yet; over it the reading waits, and the kernel after it."""
+
+
+class Wanted:
+    """Which events were asked for."""
+
+    def __init__(self, given: Given, now_ms: int) -> None:
+        self._since_ms = moment_of(given.text("since"), now_ms) if given.text("since") else 0
+        self._pids = frozenset(pid_of(text) for text in given.many("pid"))
+        self._kinds = frozenset(given.many("kind"))
+        name = given.text("node_of")
+        self._name = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)") if name else None
+        self._node = name
+
+    @property
+    def everything(self) -> bool:
+        return not (self._since_ms or self._pids or self._kinds or self._name)
+
+    def takes(self, event: EventView) -> bool:
+        return (
+            event.at_ms >= self._since_ms
+            and (not self._pids or event.pid in self._pids)
+            and (not self._kinds or event.kind in self._kinds)
+            and (self._name is None or event.node == self._node or bool(self._name.search(event.text)))
+        )
 
 
 def events(session: Session, given: Given) -> int:
-    following = given.flag("follow")
-    happened = client(session.connection, follow=following, last=given.number("last"))
+    now_ms = time.time_ns() // 1_000_000
+    wanted, following, last = Wanted(given, now_ms), given.flag("follow"), given.number("last")
+    if "last" in given.values and not last:
+        raise Misused("-n takes a number from 1 on")
+    happened = _happened(session, wanted, following=following, last=last)
     if session.json and not following:
         session.print_json([describe(event) for event in happened])
-        return 0
-    for event in happened:
-        if session.json:
+    elif session.json:
+        for event in happened:
             session.print_json(describe(event))
-        else:
+    elif given.flag("each"):
+        for event in happened:
             session.print(f"{moment(event.at_ms)}  {plain(event.node):<4} {plain(event.kind):<18} {event.text}")
+    else:
+        _tell(session, _followed(happened) if following else _told(happened))
     return 0
+
+
+def _happened(session: Session, wanted: Wanted, *, following: bool, last: int) -> Iterator[EventView]:
+    """Yield what was asked for; `last` counts what is wanted of the past."""
+    if wanted.everything or not last:
+        yield from (event for event in client(session.connection, follow=following, last=last) if wanted.takes(event))
+        return
+    past = deque((event for event in client(session.connection) if wanted.takes(event)), maxlen=min(last, EVENTS_KEPT))
+    yield from past
+    if following:
+        newest = past[-1].at_ms if past else time.time_ns() // 1_000_000
+        yield from (event for event in client(session.connection, follow=True, last=1) if wanted.takes(event) and event.at_ms > newest)
+
+
+def _told(happened: Iterable[EventView]) -> Iterator[Told]:
+    story = Story()
+    for event in happened:
+        yield from story.add(event)
+    yield from story.rest()
+
+
+def _followed(happened: Iterator[EventView]) -> Iterator[Told]:
+    """Yield what has come to rest: nothing was added to it for STORY_QUIET_MS. Another thread reads, since reading waits."""
+    come: queue.Queue[EventView | UniosError | None] = queue.Queue(_FOLLOWED_MAX)
+
+    def read() -> None:
+        failure: UniosError | None = None
+        try:
+            for event in happened:
+                come.put(event)
+        except UniosError as error:
+            failure = error
+        come.put(failure)
+
+    threading.Thread(target=read, daemon=True).start()
+    story, heard_s = Story(), time.monotonic()
+    ahead_ms = 0
+    while True:
+        with contextlib.suppress(queue.Empty):
+            event = come.get(timeout=STORY_QUIET_MS / 4_000)
+            if not isinstance(event, EventView):
+                yield from story.rest()
+                if event is not None:
+                    raise event
+                return
+            yield from story.add(event)
+            heard_s, ahead_ms = time.monotonic(), max(ahead_ms, event.at_ms)
+        # By this side's clock, but from the newest event on: the clocks of the nodes may be apart from it.
+        yield from story.quiet(ahead_ms + int((time.monotonic() - heard_s) * 1000), STORY_QUIET_MS)
+
+
+def _tell(session: Session, told: Iterable[Told]) -> None:
+    day = time.strftime("%Y-%m-%d")
+    for line in told:
+        now = moment(line.at_ms)
+        if now[:10] != day:
+            day = now[:10]
+            session.print(f"-- {day}")
+        session.print(f"{now[11:19]} {line.text}")
 
 
 def describe(event: EventView) -> dict[str, object]:
@@ -31,6 +136,12 @@ WORDS = {
         events,
         Option("follow", "-f", "--follow", text="Go on with what happens from now on; in JSON, a line each."),
         Option("last", "-n", "--last", metavar="N", number=True, text="Only the last so many."),
-        text="Show what happened in the system: nodes lost, processes moved, services replaced.",
+        Option("since", "--since", metavar="TIME", text="Only from then on: 10m (ago), 14:30, '2026-11-24 14:30'."),
+        Option("pid", "--pid", metavar="PID", many=True, text="Only what concerns this process."),
+        Option("node_of", "--node-of", metavar="NAME", text="Only what happened on this node or mentions it."),
+        Option("kind", "--kind", metavar="KIND", many=True, text="Only events of this kind: node, join, loss, recovery, service, start, exit, ..."),
+        Option("each", "--each", text="Each event on a line of its own, with node and kind; nothing is put together."),
+        text="Tell what happened in the system: nodes lost and what became of their processes, parts replaced, starts and ends. "
+        "What belongs together is one line, and what repeats itself is told once with how often.",
     )
 }

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from unios.client import processes
-from unios.client.output import Anew, follow, read
+from unios.client.output import Anew, follow, offsets_since, read
+from unios.shell import since
 from unios.shell.run import show
 from unios.shell.session import Session, shown
 from unios.shell.signals import pid_of
@@ -16,16 +17,19 @@ def logs(session: Session, given: Given) -> int:
         raise Misused("--stdout and --stderr each mean only that one: leave both out for both")
     wanted = {"out"} if given.flag("out") else {"err"} if given.flag("err") else {"out", "err"}
     pid = pid_of(given.arguments[0])
+    since_ms = since.parse(given.text("since")) if given.text("since") else 0
     places = {"out": 0, "err": 0}
     view = processes.view(session.connection, pid)
+    if since_ms:
+        places = offsets_since(session.connection, pid, since_ms)
     if "tail" in given.values:
-        chunks = list(read(session.connection, pid))
+        chunks = list(read(session.connection, pid, **places))
         for chunk in chunks:
             places[chunk.stream] = chunk.offset + len(chunk.data)
         _show(session, tail([chunk for chunk in chunks if chunk.stream in wanted], given.number("tail")))
         if not given.flag("follow"):
             return 0
-    said: Iterable[Chunk | Anew] = read(session.connection, pid)
+    said: Iterable[Chunk | Anew] = read(session.connection, pid, **places)
     if given.flag("follow"):
         said = follow(session.connection, pid, view=view, out=places["out"], err=places["err"])
     _show(session, (part for part in said if isinstance(part, Anew) or part.stream in wanted))
@@ -78,6 +82,9 @@ WORDS = {
         Option("follow", "-f", "--follow", text="Go on until the process has ended."),
         Option("out", "--stdout", text="Only what it wrote to stdout."),
         Option("err", "--stderr", text="Only what it wrote to stderr."),
+        Option(
+            "since", "--since", metavar="TIME", text="Only what it wrote since then: an age such as 10m or 1h30m, or a time such as 2026-11-24T10:00."
+        ),
         Option("tail", "-n", "--tail", metavar="LINES", number=True, text="Only the last so many lines of each."),
         argument="PID",
         least=1,

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from unios.lean import import_msgspec
+
 if TYPE_CHECKING:
     from unios.shell.words import Given, Word
 
@@ -17,6 +19,7 @@ INTERNAL = 70
 def main() -> NoReturn:
     """Be the console command. Skips the interpreter's slow farewell: nothing here needs it."""
     gc.disable()
+    import_msgspec()
     code = INTERNAL
     try:
         code = execute(sys.argv[1:])

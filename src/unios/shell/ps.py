@@ -6,6 +6,7 @@ from unios.shell.table import age, table
 from unios.shell.words import Given, Option, Word
 from unios.wire.operations import ProcessView
 
+HEAD = ("PID", "STATE", "NODE", "USER", "AGE", "COMMAND")
 ARRAY_ROWS_MAX = 10
 """So many waiting elements of an array have rows of their own; of more, one row speaks for all. --json shows each."""
 
@@ -14,9 +15,11 @@ def ps(session: Session, given: Given) -> int:
     views = processes.list_processes(session.connection, ended=given.flag("every"))
     if session.json:
         session.print_json([describe(view) for view in views])
+    elif given.flag("usage"):
+        session.print_table(table((*HEAD[:-1], "CPU", "MEMORY", "ASKED", HEAD[-1]), _with_usage(session, views)))
     else:
         why = given.flag("why")
-        head = ("PID", "STATE", "NODE", "USER", "AGE", "COMMAND", *(("WHY THERE",) if why else ()))
+        head = (*HEAD, *(("WHY THERE",) if why else ()))
         session.print_table(table(head, [(*_row(view), *((view.why or "-",) if why else ())) for view in compact(views)]))
     return 0
 
@@ -41,6 +44,21 @@ def _joined(those: list[ProcessView]) -> ProcessView:
     first, last = those[0], those[-1]
     what = f"and {len(those) - 1} more of array {first.queueing.array}, up to {last.pid}; {first.reason}"
     return msgspec.structs.replace(first, reason=what)
+
+
+def _with_usage(session: Session, views: tuple[ProcessView, ...]) -> list[tuple[object, ...]]:
+    """Return the rows with what each has used; memory is what it uses now, of one that has ended the most that it did."""
+    from unios.shell.usage import of_nodes, seconds, size
+
+    live = {process.pid: process for seen in of_nodes(session) for process in seen.processes}
+    rows = []
+    for view in views:
+        now = live.get(view.pid)
+        cpu = view.usage.cpu_ms + (now.cpu_ms if now is not None and now.incarnation == view.incarnation and view.state not in processes.ENDED else 0)
+        memory = now.memory_bytes if now is not None else view.usage.memory_peak_bytes
+        *first, last = _row(view)
+        rows.append((*first, seconds(cpu), size(memory), size(view.resources.memory_bytes), last))
+    return rows
 
 
 def describe(view: ProcessView) -> dict[str, object]:
@@ -77,6 +95,7 @@ WORDS = {
     "ps": Word(
         ps,
         Option("every", "-a", "--all", text="Those that have ended too."),
+        Option("usage", "--usage", text="With processor time and memory: used now, at most if it has ended, and asked for."),
         Option("why", "--why", text="Say why each was given its node."),
         text="List the processes of the system: from any node, the same.",
     )

@@ -3,8 +3,8 @@
 import time
 
 from unios.client import queue as client
-from unios.shell.demands import cores_milli, size
 from unios.shell.ps import command_line
+from unios.shell.resources import cores, size
 from unios.shell.session import Session, shown
 from unios.shell.signals import each, pid_of
 from unios.shell.table import age, table
@@ -63,15 +63,15 @@ def about(at_ms: int) -> str:
 
 
 def hold(session: Session, given: Given) -> int:
-    return each(session, given, client.hold, "held")
+    return each(session, given.arguments, client.hold, "held")
 
 
 def release(session: Session, given: Given) -> int:
-    return each(session, given, client.release, "released")
+    return each(session, given.arguments, client.release, "released")
 
 
 def cancel(session: Session, given: Given) -> int:
-    return each(session, given, client.cancel, "cancelled")
+    return each(session, given.arguments, client.cancel, "cancelled")
 
 
 def policy(session: Session, given: Given) -> int:
@@ -99,8 +99,8 @@ def quota(session: Session, given: Given) -> int:
     old = known.get(user, QuotaView(user))
     if not changes and not given.flag("none"):
         return _show(session, (old,))
-    cpu = cores_milli(given.text("cpus"), "--cpus") if given.text("cpus") else old.cpu_milli
-    memory = size(given.text("memory"), "--memory") if given.text("memory") else old.memory_bytes
+    cpu = cores("--cpus", given.text("cpus")) if given.text("cpus") else old.cpu_milli
+    memory = size("--memory", given.text("memory")) if given.text("memory") else old.memory_bytes
     new = QuotaView(user) if given.flag("none") else QuotaView(user, cpu, memory, given.number("processes", old.processes))
     client.set_quota(session.connection, new)
     return 0

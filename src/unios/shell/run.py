@@ -4,35 +4,47 @@ Exit codes: the program's; 128 + n if signal n ended it; 127 not found, 126 not 
 """
 
 import os
+import pwd
 import signal
 import stat
+from typing import TYPE_CHECKING
 
 from unios.client import processes
-from unios.client.feed import Feeder
-from unios.client.output import Anew, follow
+from unios.client.output import Anew, abandon, follow
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
-from unios.shell import demands
+from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
-from unios.shell.ps import describe
+from unios.shell.resources import OPTIONS, resources
 from unios.shell.session import Session, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
 
+if TYPE_CHECKING:
+    from unios.client.feed import Feeder
+
 FAILED = 125
 BROKEN_PIPE = 141
+ABANDON_S = 2.0
+"""So long a `run` whose reader is gone waits for the program to end of SIGPIPE."""
 
 
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
     many = bool(given.text("array") or given.text("batch"))
+    if given.flag("terminal"):
+        if many:
+            raise Misused("-t gives one program a terminal: leave out --array and --batch")
+        return _in_terminal(session, given, detached=detached)
     stdin = not detached and not many and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     if not given.arguments and not given.text("batch"):
         raise Misused("no program was named")
     wanted = program(given, stdin=stdin)
+    carry.check(given)
     try:
+        wanted = carry.take(session, given, wanted)
         if many:
             from unios.shell import batches
 
@@ -40,8 +52,27 @@ def run(session: Session, given: Given) -> int:
         if detached:
             return _detached(session, processes.submit(session.connection, wanted))
         return _foreground(session, wanted, quiet=given.flag("quiet"))
-    except Misused:
-        raise
+    except UniosError as error:
+        tell(*to_wire(error), as_json=session.json)
+        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused) else FAILED
+
+
+def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
+    """Run it in a terminal of its own, with this one at it unless it is `detached`."""
+    from unios.shell import attach, terminals
+
+    attach.detach_keys(given)  # a mistake in them is told before anything runs
+    wanted = terminals.described(program(given, stdin=True))
+    carry.check(given)
+    try:
+        wanted = carry.take(session, given, wanted)
+        submitted = processes.submit(session.connection, wanted)
+        if detached:
+            return _detached(session, submitted)
+        _explain(session, submitted)
+        code = attach.stay(session, submitted, given)
+        carry.give_if_ended(session, wanted, submitted.pid)
+        return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
         return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
@@ -67,16 +98,25 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
         forwarder.begin(submitted.pid)
         if not quiet:
             _explain(session, submitted)
-        feeder = Feeder(session.connection.again(), submitted.pid, 0) if wanted.stdin else None
+        feeder = _feed(session, submitted) if wanted.stdin else None
         try:
             _stream(session, submitted, quiet=quiet)
         except BrokenPipeError:
             forwarder.pass_on(signal.SIGPIPE, tree=True)
+            abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
             return BROKEN_PIPE
         except Unavailable as error:
             session.note(str(error))
         view = processes.wait(session.connection, submitted.pid)
-    return _ending(session, view, feeder)
+    code = _ending(session, view, feeder)
+    carry.give(session, wanted, submitted.pid)
+    return code
+
+
+def _feed(session: Session, submitted: Submitted) -> "Feeder":
+    from unios.client.feed import Feeder  # with threads, that most commands do without
+
+    return Feeder(session.connection.again(), submitted.pid, 0)
 
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
@@ -96,12 +136,14 @@ def show(session: Session, chunk: Chunk) -> None:
     write(1 if chunk.stream == "out" else 2, chunk.data)
 
 
-def _ending(session: Session, view: ProcessView, feeder: Feeder | None) -> int:
+def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int:
     if session.json:
         import msgspec
 
+        from unios.shell.ps import describe
+
         write(2, msgspec.json.encode(describe(view)) + b"\n")
-    elif view.state != "exited" and view.reason:
+    elif view.reason:
         session.note(view.reason)
     if view.exit_code is None:
         return FAILED
@@ -135,14 +177,14 @@ def program(given: Given, *, stdin: bool) -> Program:
         restarts_max=given.number("restarts_max", 10),
         on_partition=given.text("on_partition") or "replace",
         node=given.text("on"),
-        resources=demands.resources(given),
+        resources=resources(given),
         queueing=demands.queueing(given),
         placing=demands.placing(given),
     )
 
 
 def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
-    environment = {} if given.flag("clear_env") else dict(os.environb)
+    environment = {} if given.flag("clear_env") else _without_account(dict(os.environb))
     for text in given.many("env"):
         name, equals, value = os.fsencode(text).partition(b"=")
         if not name:
@@ -152,6 +194,16 @@ def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
         elif name in os.environb:
             environment[name] = os.environb[name]
     return tuple(environment.items())
+
+
+def _without_account(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what merely says who the caller is here: the node says who the program's user is there. What was set otherwise goes along."""
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return environment
+    own = {b"HOME": account.pw_dir, b"USER": account.pw_name, b"LOGNAME": account.pw_name}
+    return {name: value for name, value in environment.items() if name not in own or os.fsdecode(value) != own[name]}
 
 
 def _cwd(text: str) -> bytes:
@@ -196,6 +248,14 @@ WORDS = {
     "run": Word(
         run,
         Option("detach", "-d", "--detach", text="Print its pid and return; see it with `ps`, `logs`, `wait`."),
+        Option("terminal", "-t", "--terminal", text="Give it a terminal: for shells, editors, top. Ctrl-\\ twice detaches, with -d it starts so."),
+        Option(
+            "on_hangup",
+            "--on-hangup",
+            choices=("end", "detach"),
+            text="With -t: what the closing of this terminal does to it [default: end].",
+        ),
+        Option("detach_keys", "--detach-keys", metavar="KEYS", text="With -t: keys that detach, as in ctrl-p,ctrl-q [default: Ctrl-\\ twice]."),
         Option("stdin", "-i", "--stdin", text="Pass stdin on even if it is a terminal; otherwise it is passed on when it is not."),
         Option("no_stdin", "-n", "--no-stdin", text="Do not read stdin, as in a loop that reads it."),
         Option("quiet", "-q", "--quiet", text="Do not say on stderr that it waits or was started again."),
@@ -218,7 +278,9 @@ WORDS = {
             choices=("replace", "stop", "keep"),
             text="What happens to it on a node that is cut off [default: replace].",
         ),
+        *carry.OPTIONS,
         Option("on", "--on", metavar="NODE", text="Run on this node and no other."),
+        *OPTIONS,
         *demands.OPTIONS,
         Option(
             "array", "--array", metavar="FIRST-LAST[%N]", text="Queue it once for each index, N at a time; it finds its own in UNIOS_ARRAY_INDEX."

@@ -45,11 +45,11 @@ def _prepare(typed: list[str]) -> list[str]:
     return typed
 
 
-def each(session: Session, given: Given, does: Callable[[Connection, int], None], verb: str) -> int:
-    """Do it to each pid that was typed; return the exit code of the first that failed."""
+def each(session: Session, pids: tuple[str, ...], does: Callable[[Connection, int], None], verb: str) -> int:
+    """Do it to each of several pids, as typed; return the exit code of the first that failed, which is told."""
     code = 0
     done: list[int] = []
-    for pid in [pid_of(text) for text in given.arguments]:
+    for pid in [pid_of(text) for text in pids]:
         try:
             does(session.connection, pid)
             done.append(pid)
@@ -64,15 +64,15 @@ def each(session: Session, given: Given, does: Callable[[Connection, int], None]
 def kill(session: Session, given: Given) -> int:
     number = number_of(given.text("signal") or "TERM")
     tree = given.flag("tree")
-    return each(session, given, lambda connection, pid: processes.signal(connection, pid, number, tree=tree), "signalled")
+    return each(session, given.arguments, lambda connection, pid: processes.signal(connection, pid, number, tree=tree), "signalled")
 
 
 def freeze(session: Session, given: Given) -> int:
-    return each(session, given, processes.freeze, "frozen")
+    return each(session, given.arguments, processes.freeze, "frozen")
 
 
 def thaw(session: Session, given: Given) -> int:
-    return each(session, given, processes.thaw, "thawed")
+    return each(session, given.arguments, processes.thaw, "thawed")
 
 
 def wait(session: Session, given: Given) -> int:

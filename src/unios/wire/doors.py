@@ -3,15 +3,19 @@
 import contextlib
 import os
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def _short(path: Path) -> tuple[str, int]:
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{folder}/{path.name}", folder
+def _short(path: "Path | str") -> tuple[str, int]:
+    parent, name = os.path.split(os.fspath(path))
+    folder = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/{name}", folder
 
 
-def connect_unix(path: Path, *, timeout_s: float | None = None) -> socket.socket:
+def connect_unix(path: "Path | str", *, timeout_s: float | None = None) -> socket.socket:
     """Return a connected stream socket; OSError as connect(2) gives it."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout_s)
@@ -27,7 +31,7 @@ def connect_unix(path: Path, *, timeout_s: float | None = None) -> socket.socket
     return sock
 
 
-def listen_unix(path: Path, *, mode: int, backlog: int = 128) -> socket.socket:
+def listen_unix(path: "Path", *, mode: int, backlog: int = 128) -> socket.socket:
     """Return a listening socket at `path`, replacing what a dead process left there."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()

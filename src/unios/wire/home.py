@@ -1,7 +1,33 @@
-"""UNIOS_HOME: where a machine keeps its state, and where the doors are. Paths only; ARCHITECTURE.md explains each file."""
+"""UNIOS_HOME: where a machine keeps its state, and where the doors are. Paths only; ARCHITECTURE.md explains each file.
+
+The first functions do without pathlib, whose import is a tenth of a short command.
+"""
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def default_home() -> str:
+    """Return the UNIOS_HOME that the environment names, else ~/.unios."""
+    return os.path.abspath(os.environ.get("UNIOS_HOME") or os.path.expanduser("~/.unios"))
+
+
+def node_names(home: str) -> list[str]:
+    """Return the names of this machine's nodes, sorted. PermissionError if this user may not see them."""
+    folder = f"{home}/nodes"
+    try:
+        names = sorted(os.listdir(folder), key=lambda name: (len(name), name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [name for name in names if os.path.exists(f"{folder}/{name}/node.json")]
+
+
+def door_of(home: str, name: str) -> str:
+    """Return the path of a node's socket for clients."""
+    return f"{home}/nodes/{name}/kernel.sock"
 
 
 class NodeFolder:
@@ -9,50 +35,50 @@ class NodeFolder:
 
     __slots__ = ("name", "path")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: "Path") -> None:
         self.path = path
         self.name = path.name
 
     @property
-    def door(self) -> Path:
+    def door(self) -> "Path":
         """The kernel's socket for clients."""
         return self.path / "kernel.sock"
 
     @property
-    def guard_door(self) -> Path:
+    def guard_door(self) -> "Path":
         return self.path / "guard.sock"
 
     @property
-    def run(self) -> Path:
+    def run(self) -> "Path":
         return self.path / "run"
 
     @property
-    def log(self) -> Path:
+    def log(self) -> "Path":
         return self.path / "log"
 
     @property
-    def trees(self) -> Path:
+    def trees(self) -> "Path":
         return self.path / "trees"
 
     @property
-    def lease(self) -> Path:
+    def lease(self) -> "Path":
         return self.path / "lease"
 
     @property
-    def beats(self) -> Path:
+    def beats(self) -> "Path":
         return self.path / "beats"
 
     @property
-    def node_file(self) -> Path:
+    def node_file(self) -> "Path":
         return self.path / "node.json"
 
     @property
-    def exits(self) -> Path:
+    def exits(self) -> "Path":
         """Where inits leave exit notes for the kernel."""
         return self.path / "exits"
 
     @property
-    def ready(self) -> Path:
+    def ready(self) -> "Path":
         """Holds the kernel's pid once the node is registered."""
         return self.run / "ready"
 
@@ -62,28 +88,30 @@ class Home:
 
     __slots__ = ("path",)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: "Path") -> None:
         self.path = path
 
     @classmethod
     def default(cls) -> "Home":
         """Return the one that the environment names, else ~/.unios."""
-        return cls(Path(os.environ.get("UNIOS_HOME") or Path("~/.unios").expanduser()).absolute())
+        from pathlib import Path
+
+        return cls(Path(default_home()))
 
     @property
-    def system_file(self) -> Path:
+    def system_file(self) -> "Path":
         return self.path / "system.json"
 
     @property
-    def ca(self) -> Path:
+    def ca(self) -> "Path":
         return self.path / "ca"
 
     @property
-    def store(self) -> Path:
+    def store(self) -> "Path":
         return self.path / "store"
 
     @property
-    def nodes_folder(self) -> Path:
+    def nodes_folder(self) -> "Path":
         return self.path / "nodes"
 
     def node(self, name: str) -> NodeFolder:
@@ -91,8 +119,4 @@ class Home:
 
     def nodes(self) -> list[NodeFolder]:
         """Return the folders of this machine's nodes, by name."""
-        try:
-            names = sorted(os.listdir(self.nodes_folder), key=lambda name: (len(name), name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [self.node(name) for name in names if (self.nodes_folder / name / "node.json").exists()]
+        return [self.node(name) for name in node_names(os.fspath(self.path))]

@@ -12,10 +12,13 @@ from typing import Final
 
 import msgspec
 
+from unios import __version__
 from unios.errors import ProtocolError
+from unios.wire.frames import frame
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
+LARGE_BODY_BYTES: Final = 4 * 1024
 ITEM_COST: Final = 64
 """What each item counts against the window beside its own bytes: an empty one takes room too."""
 
@@ -90,7 +93,26 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(payload: bytes) -> Message:
+def framed(message: Message) -> bytes:
+    """Return a message as a frame; a large body is copied once."""
+    if isinstance(message, Reply | Item):
+        body = memoryview(message.body)
+        if len(body) > LARGE_BODY_BYTES:
+            return frame(*_around(message, body))
+    return frame(_encoder.encode(message))
+
+
+def _around(message: Reply | Item, body: memoryview) -> tuple[bytes, memoryview, bytes]:
+    """Return the message in three pieces, of which the body is one: as the encoder would write it."""
+    kind, more = (b"\xa5reply", message.more) if isinstance(message, Reply) else (b"\xa4item", False)
+    descriptors = message.descriptors if isinstance(message, Reply) else 0
+    end = message.end if isinstance(message, Item) else False
+    fields = 3 + bool(more) + bool(descriptors) + bool(end)
+    tail = (b"\xa4more\xc3" if more else b"") + (b"\xabdescriptors" + _encoder.encode(descriptors) if descriptors else b"")
+    return b"%c\xa4type%b\xa2id%b\xa4body" % (0x80 | fields, kind, _encoder.encode(message.id)), body, tail + (b"\xa3end\xc3" if end else b"")
+
+
+def decode(payload: bytes | bytearray) -> Message:
     """Return the message in a frame; ProtocolError if it is none."""
     try:
         return _decoder.decode(payload)
@@ -99,16 +121,23 @@ def decode(payload: bytes) -> Message:
 
 
 def pack(body: object) -> msgspec.Raw:
-    """Return a body for a message."""
+    """Return a body for a message; one that is packed already as it is."""
+    if isinstance(body, msgspec.Raw):
+        return body
     return msgspec.Raw(_encoder.encode(body))
 
 
+class VersionsApart(ProtocolError):
+    """The two sides have no version of the protocol in common: only a person can mend it."""
+
+
 def agree(theirs: Hello) -> int:
-    """Return the newest protocol version that both sides speak; ProtocolError if there is none."""
+    """Return the newest protocol version that both sides speak; VersionsApart if there is none."""
     version = min(PROTOCOL_MAX, theirs.protocol_max)
     if version < max(PROTOCOL_MIN, theirs.protocol_min):
-        raise ProtocolError(
-            f"the peer speaks protocol {theirs.protocol_min} to {theirs.protocol_max}, this side {PROTOCOL_MIN} to "
-            f"{PROTOCOL_MAX}: upgrade the older of the two"
+        who, release = theirs.facts.get("node", "the peer")[:80], theirs.facts.get("version", "")[:40]
+        raise VersionsApart(
+            f"{who} speaks protocol {theirs.protocol_min} to {theirs.protocol_max}{f' (unios {release})' if release else ''}, this side {PROTOCOL_MIN} to "
+            f"{PROTOCOL_MAX} (unios {__version__}): upgrade the older of the two, which is {who if theirs.protocol_max < PROTOCOL_MIN else 'this side'}"
         )
     return version

@@ -6,7 +6,7 @@ another node through this one; the answer is the same. argv, env and paths are b
 
 import msgspec
 
-from unios.demands import PLACING, QUEUEING, RESOURCES, Device, Placing, Queueing, Resources
+from unios.demands import CARRY, PLACING, QUEUEING, RESOURCES, USAGE, Carry, Device, Placing, Queueing, Resources, Usage
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -72,6 +72,12 @@ class RelayTo(msgspec.Struct, frozen=True):
     to: str
 
 
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """links.ping -> Pong. `wall_ms`: the wall clock of who was asked; 0 from one who does not say."""
+
+    wall_ms: int = 0
+
+
 # joining: the only thing that a stranger may ask
 
 
@@ -79,10 +85,29 @@ class JoinHello(msgspec.Struct, frozen=True):
     """join.hello -> JoinGreeting."""
 
 
-class JoinGreeting(msgspec.Struct, frozen=True):
-    """The authority's certificate, PEM: the joiner compares it with its token before it says more."""
+class JoinGreeting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The authority's certificate, PEM: the joiner compares it with its token before it says more. And what it may compare itself with."""
 
     authority: bytes
+    version: str = ""
+    wall_ms: int = 0
+    probes: bool = False
+    """join.probe is served."""
+
+
+class JoinProbe(msgspec.Struct, frozen=True):
+    """join.probe -> JoinProbed: can the joiner be reached at these addresses? Whoever answers there says `nonce`. `secret` is the token's."""
+
+    secret: str
+    addresses: tuple[str, ...]
+    nonce: bytes
+
+
+class JoinProbed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`problems`: (address, why it is not reached) of those that were not. `node`: who tried."""
+
+    problems: tuple[tuple[str, str], ...] = ()
+    node: str = ""
 
 
 class JoinAsk(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,6 +165,13 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     tree: bool = False
 
 
+class Renice(msgspec.Struct, frozen=True):
+    """processes.renice -> Empty. The nice value of every Linux process of the tree, -20 (favoured) to 19."""
+
+    pid: int
+    nice: int
+
+
 class OfProcess(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.wait -> ProcessView, processes.freeze, .thaw -> Empty, .stats -> ProcessStats.
 
@@ -178,6 +210,10 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    usage: Usage = USAGE
+    nice: int = 0
+    carried: bool = False
+    """It runs in a folder that it took along."""
     why: str = ""
     """Why it was given its node."""
 
@@ -186,6 +222,16 @@ class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
     """processes.list -> tuple[ProcessView, ...] sorted by pid; linearizable. `ended`: those that have ended too."""
 
     ended: bool = False
+
+
+class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.usage -> tuple[UserUsage, ...]: what all processes of a user have used that have ended, sorted by user; all that ever ran."""
+
+    user: str
+    processes: int = 0
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+    """Of the largest one."""
 
 
 class Follow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -219,6 +265,97 @@ class Feed(msgspec.Struct, frozen=True):
     pid: int
 
 
+# terminals, sessions, forwarded connections
+
+
+class AskTerminal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.terminal -> TerminalView: set the window's size, make what is on the screen be drawn again, hang up; each only if it says so."""
+
+    pid: int
+    rows: int = 0
+    columns: int = 0
+    nudge: bool = False
+    hang_up: bool = False
+
+
+class TerminalView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`rows` 0: the process has no terminal. `modes`: what brings another terminal into the modes of this one. `end`: where its output ends now."""
+
+    rows: int = 0
+    columns: int = 0
+    modes: bytes = b""
+    incarnation: int = 0
+    out_end: int = 0
+    err_end: int = 0
+
+
+class Attach(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.attach, then items `Typed` -> stream of Chunk, as processes.follow gives them. The end of the items detaches and ends nothing.
+
+    `hang_up`: if the asker vanishes without having said so, the terminal is hung up.
+    """
+
+    pid: int
+    incarnation: int = 0
+    out: int = 0
+    err: int = 0
+    hold: bool = False
+    hang_up: bool = False
+
+
+class Typed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a person does at a terminal: bytes, a new size of the window, a signal, or the end of what is typed (sessions without a terminal only)."""
+
+    data: bytes = b""
+    rows: int = 0
+    columns: int = 0
+    signal: int = 0
+    end: bool = False
+
+
+class Execute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.exec, then items `Typed` -> stream of Said. Without `argv` the user's shell. `rows` 0: pipes instead of a terminal."""
+
+    pid: int
+    argv: tuple[bytes, ...] = ()
+    env: tuple[tuple[bytes, bytes], ...] = ()
+    """On top of the process's own."""
+    cwd: bytes = b""
+    rows: int = 0
+    columns: int = 0
+
+
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Output of a session ("out", "err"), or at last, as "exit", its exit code."""
+
+    stream: str
+    data: bytes = b""
+    exit_code: int = 0
+
+
+class Reach(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.reach, then items of bytes -> stream of bytes: a TCP connection to a port of the process, on its own loopback. The first, empty one
+    says that it is connected."""
+
+    pid: int
+    port: int
+
+
+class AskOffsets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """processes.offsets -> Offsets: from where on the output came at `since_ms` or later: wall clock, ms since 1970; negative: so long ago."""
+
+    pid: int
+    since_ms: int
+
+
+class Offsets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`since` them, of that incarnation; up to a quarter of a second early."""
+
+    incarnation: int
+    out: int
+    err: int
+
+
 # node
 
 
@@ -244,6 +381,12 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     namespaces: bool
     freezer: str
     services: tuple["ServiceView", ...] = ()
+    bounded: tuple[str, ...] = ()
+    """What of memory, pids and cpu Linux bounds for it: what is missing is only asked for."""
+    addresses: tuple[str, ...] = ()
+    disk_bytes: int = 0
+    disk_free_bytes: int = 0
+    """Of the file system with the node's UNIOS_HOME, as far as its user may use it."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -272,6 +415,40 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     memory_bytes: int = 0
     devices: tuple[Device, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """Where it takes links, the best first."""
+
+
+class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process that lives uses now. Counts begin with its incarnation."""
+
+    pid: int
+    incarnation: int
+    user: str
+    state: str
+    cpu_ms: int = 0
+    memory_bytes: int = 0
+    """Without what Linux only keeps because there is room, such as files that were read."""
+    linux_processes: int = 0
+
+
+class NodeUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """node.usage -> NodeUsage, of the node asked: what its machine and its processes use now. Counts only rise: two answers show what came between."""
+
+    node: str
+    at_ms: int
+    """CLOCK_BOOTTIME of its machine: to be compared with another answer of the same node only."""
+    cores: int
+    cpu_busy_ms: int
+    """Of all cores of the machine together, whoever used them."""
+    cpu_percent: float
+    """Of all cores, since an earlier answer to whomever, or since the machine's start: a first figure for who has asked only once."""
+    memory_bytes: int
+    memory_used_bytes: int
+    """What nobody could get without taking it from a process."""
+    load: tuple[float, float, float]
+    processes: tuple[ProcessUsage, ...] = ()
+    """Those whose trees live here, by pid."""
 
 
 class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -282,6 +459,11 @@ class LinkView(msgspec.Struct, frozen=True, omit_defaults=True):
     via: str = ""
     rtt_ms: float = 0.0
     reason: str = ""
+    version: str = ""
+    """Of unios, at the other end."""
+    clock_ms: float = 0.0
+    """How far its wall clock is ahead of the asked node's; below 0 behind."""
+    clock_doubt_ms: float = 0.0
 
 
 class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -294,6 +476,8 @@ class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
     nodes: tuple[NodeView, ...]
     processes: dict[str, int]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Those of the warnings that merely are so and need nobody now."""
 
 
 class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -335,6 +519,12 @@ class Leave(msgspec.Struct, frozen=True, omit_defaults=True):
     """Nodes that stop at the same time, so that nothing is moved to them."""
 
 
+class RemoveNode(msgspec.Struct, frozen=True):
+    """node.remove -> Empty: a node that is lost, and shall not come back, leaves the system."""
+
+    name: str
+
+
 # service `placement`
 
 
@@ -355,6 +545,8 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     resources: Resources = RESOURCES
     queueing: Queueing = QUEUEING
     placing: Placing = PLACING
+    terminal: tuple[int, int] = (0, 0)
+    carry: Carry = CARRY
 
 
 class Submit(msgspec.Struct, frozen=True):

@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
-from unios.limits import FDS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
-from unios.wire.frames import FrameReader, frame
+from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, from_wire, to_wire
+from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.flow import Inbox, Window
+from unios.wire.frames import FrameReader
 from unios.wire.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -34,13 +36,16 @@ from unios.wire.messages import (
     agree,
     cost,
     decode,
-    encode,
+    framed,
     pack,
 )
-from unios.wire.transport import Transport
+from unios.wire.outbox import Outbox
+from unios.wire.running import RUNNING, become, context_of, in_sequence
+from unios.wire.transport import Buffer, Transport
 
 T = TypeVar("T")
 FAULT_CHARACTERS_MAX = 64 * 1024
+LARGE_ITEM_BYTES = 4 * 1024
 
 
 class Answer(msgspec.Struct):
@@ -58,74 +63,10 @@ def _answer(body: msgspec.Raw, type_: type[T] | Any) -> Any:
         raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 
-class _Window:
-    """Room left to send items of one request."""
-
-    __slots__ = ("_changed", "room")
-
-    def __init__(self) -> None:
-        self.room = STREAM_WINDOW_BYTES
-        self._changed = asyncio.Event()
-
-    async def take(self, size: int) -> None:
-        while self.room <= 0:
-            self._changed.clear()
-            await self._changed.wait()
-        self.room -= size
-
-    def grant(self, size: int) -> None:
-        self.room += size
-        self._changed.set()
-
-
-class _Inbox:
-    """Items received and not yet read, bounded by the credit that was granted."""
-
-    __slots__ = ("_arrived", "_held", "_items", "_owed", "ended", "failure", "grant")
-
-    def __init__(self, grant: Callable[[int], None]) -> None:
-        self.grant = grant
-        self._items: deque[tuple[msgspec.Raw, list[int]]] = deque()
-        self._arrived = asyncio.Event()
-        self._owed = 0
-        self._held = 0
-        self.ended = False
-        self.failure: UniosError | None = None
-
-    def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
-        self._items.append((body, descriptors))
-        self._held += cost(body)
-        if self._held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
-            raise ProtocolError("the peer sent items without credit")
-        self._arrived.set()
-
-    def end(self, failure: UniosError | None = None) -> None:
-        self.ended, self.failure = True, failure
-        self._arrived.set()
-
-    async def get(self) -> tuple[msgspec.Raw, list[int]] | None:
-        """Return the next item, None at the end; raise what ended it."""
-        while not self._items:
-            if self.ended:
-                if self.failure is not None:
-                    raise self.failure
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        item = self._items.popleft()
-        size = cost(item[0])
-        self._owed += size
-        self._held -= size
-        if self._owed >= STREAM_WINDOW_BYTES // 4:
-            self.grant(self._owed)
-            self._owed = 0
-        return item
-
-    def discard(self) -> None:
-        for _body, descriptors in self._items:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        self._items.clear()
+async def _preemption_point(size: int) -> None:
+    """After each item of a background sequence, and each large one: let go on whatever is more urgent."""
+    if size >= LARGE_ITEM_BYTES or RUNNING.get() >= BACKGROUND:
+        await asyncio.sleep(0)
 
 
 class Call:
@@ -139,9 +80,15 @@ class Call:
         self.hops = request.hops
         self.body = request.body
         self.descriptors = descriptors
+        self.sequence = sequence_of(request.op)
         self._id = request.id
-        self._window = _Window()
-        self._inbox = _Inbox(lambda size: peer.send(Credit(request.id, size, to_asker=True)))
+        self._window = Window()
+        self._inbox = Inbox(lambda size: peer.send(Credit(request.id, size, to_asker=True), sequence=ARRIVAL))
+
+    def become(self, sequence: int) -> None:
+        """Serve it in another sequence than its operation's. To be called before anything is sent: its answers keep their order."""
+        self.sequence = sequence
+        become(sequence)
 
     def take_descriptors(self) -> list[int]:
         """Return the descriptors that came with the request; they are the handler's to close from now on."""
@@ -158,9 +105,11 @@ class Call:
     async def send(self, item: object, descriptors: Sequence[int] = ()) -> None:
         """Send one of many answers; waits for room. The descriptors stay the caller's."""
         body = pack(item)
-        await self._window.take(cost(body))
-        self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors)
-        await self.peer.transport.drain()
+        size = cost(body)
+        await self._window.take(size)
+        self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors, sequence=self.sequence)
+        await self.peer.outbox.drain(self.sequence)
+        await _preemption_point(size)
 
     async def receive(self, type_: type[T]) -> T | None:
         """Return the asker's next item, None when it has no more."""
@@ -184,11 +133,12 @@ async def refuse(call: Call) -> object:
 class Stream:
     """The asking side of a request with many answers. Use `async with` or `close` it."""
 
-    def __init__(self, peer: "Peer", id_: int) -> None:
+    def __init__(self, peer: "Peer", id_: int, sequence: int) -> None:
         self._peer = peer
         self._id = id_
-        self._window = _Window()
-        self._inbox = _Inbox(lambda size: peer.send(Credit(id_, size)))
+        self._sequence = sequence
+        self._window = Window()
+        self._inbox = Inbox(lambda size: peer.send(Credit(id_, size), sequence=ARRIVAL))
         self.result: msgspec.Raw | None = None
 
     async def __aenter__(self) -> "Stream":
@@ -214,15 +164,17 @@ class Stream:
     async def send(self, item: object) -> None:
         """Send one item to the answering side; waits for room."""
         body = pack(item)
-        await self._window.take(cost(body))
+        size = cost(body)
+        await self._window.take(size)
         if self._inbox.ended:
             raise self._inbox.failure or Unavailable("the request has been answered: it takes no more items")
-        self._peer.send(Item(self._id, body))
-        await self._peer.transport.drain()
+        self._peer.send(Item(self._id, body), sequence=self._sequence)
+        await self._peer.outbox.drain(self._sequence)
+        await _preemption_point(size)
 
     def end(self) -> None:
         """Say that no more items will come."""
-        self._peer.send(Item(self._id, end=True))
+        self._peer.send(Item(self._id, end=True), sequence=self._sequence)
 
     def close(self) -> None:
         """Withdraw the request if it is still under way; idempotent."""
@@ -234,6 +186,7 @@ class Peer:
 
     def __init__(self, transport: Transport, handler: Handler = refuse, *, role: str = "", facts: dict[str, str] | None = None) -> None:
         self.transport = transport
+        self.outbox = Outbox(transport)
         self.handler = handler
         self.hello = Hello(PROTOCOL_MIN, PROTOCOL_MAX, role, facts or {})
         self.theirs: Hello | None = None
@@ -251,8 +204,8 @@ class Peer:
 
     async def start(self, *, timeout_ms: int = HELLO_TIMEOUT_MS) -> Hello:
         """Exchange greetings; return theirs. ProtocolError if no version fits, Unavailable if the peer does not greet in time."""
-        self.transport.start(self._on_bytes, self._on_close)
-        self.send(self.hello)
+        in_sequence(ARRIVAL, self.transport.start, self._on_bytes, self._on_close)
+        self.send(self.hello, sequence=BEAT)
         try:
             return await asyncio.wait_for(asyncio.shield(self._greeted), timeout_ms / 1000)
         except TimeoutError:
@@ -270,8 +223,8 @@ class Peer:
     def close(self, why: str = "closed here") -> None:
         self.transport.close(why)
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        self.transport.write(frame(encode(message)), descriptors)
+    def send(self, message: Message, descriptors: Sequence[int] = (), *, sequence: int) -> None:
+        self.outbox.send(framed(message), descriptors, sequence)
 
     async def call(
         self,
@@ -305,7 +258,7 @@ class Peer:
         future: asyncio.Future[tuple[msgspec.Raw, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = future
         try:
-            self.send(Request(id_, op, payload, node, user, len(descriptors), hops), descriptors)
+            self.send(Request(id_, op, payload, node, user, len(descriptors), hops), descriptors, sequence=sequence_of(op))
             if timeout_ms is None:
                 return await future
             return await asyncio.wait_for(future, timeout_ms / 1000)
@@ -319,13 +272,13 @@ class Peer:
         finally:
             del self._waiting[id_]
             if future.cancelled():
-                self.send(Cancel(id_))
+                self.send(Cancel(id_), sequence=sequence_of(op))
 
-    def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", descriptors: Sequence[int] = (), hops: int = 0) -> Stream:
-        """Ask for many answers."""
+    def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", hops: int = 0, sequence: int | None = None) -> Stream:
+        """Ask for many answers; what is sent along goes out in `sequence`, by default the operation's."""
         id_ = self._begin()
-        stream = Stream(self, id_)
-        self.send(Request(id_, op, pack(body), node, user, len(descriptors), hops), descriptors)
+        stream = Stream(self, id_, sequence_of(op) if sequence is None else sequence)
+        self.send(Request(id_, op, pack(body), node, user, 0, hops), sequence=stream._sequence)
         self._streams[id_] = stream
         return stream
 
@@ -343,11 +296,11 @@ class Peer:
             if not stream._inbox.ended:
                 stream._inbox.end(Unavailable("the stream was closed here"))
                 stream._window.grant(STREAM_WINDOW_BYTES)
-                self.send(Cancel(id_))
+                self.send(Cancel(id_), sequence=stream._sequence)
 
     # incoming
 
-    def _on_bytes(self, data: bytes, descriptors: list[int]) -> None:
+    def _on_bytes(self, data: Buffer, descriptors: list[int]) -> None:
         self._descriptors.extend(descriptors)
         try:
             if len(self._descriptors) > 4 * FDS_MAX:
@@ -397,10 +350,11 @@ class Peer:
         if len(self._calls) >= REQUESTS_PER_PEER_MAX:
             for descriptor in descriptors:
                 os.close(descriptor)
-            self.send(Fault(request.id, Unavailable.code, f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection"))
+            why = f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection"
+            self.send(Fault(request.id, Unavailable.code, why), sequence=sequence_of(request.op))
             return
         call = Call(self, request, descriptors)
-        task = asyncio.get_running_loop().create_task(self._serve(call, request.id))
+        task = asyncio.get_running_loop().create_task(self._serve(call, request.id), context=context_of(call.sequence))
         self._calls[request.id] = (call, task)
         task.add_done_callback(lambda task: self._served(call, request.id, task))
 
@@ -409,12 +363,12 @@ class Peer:
         try:
             result = await self.handler(call)
             answer = result if isinstance(result, Answer) else Answer(result)
-            await self.transport.drain()
-            self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors)
+            await self.outbox.drain(call.sequence)
+            self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors, sequence=call.sequence)
         except asyncio.CancelledError:
-            self._fault(id_, OutcomeUnknown(f"{call.op} was cancelled"))
+            self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
         except Exception as error:  # noqa: BLE001 the boundary: whatever a handler raises goes to the asker as a fault
-            self._fault(id_, error)
+            self._fault(call, error)
         finally:
             for descriptor in answer.descriptors if answer else ():
                 os.close(descriptor)
@@ -427,12 +381,12 @@ class Peer:
         for descriptor in call.take_descriptors():
             os.close(descriptor)
         if task.cancelled():
-            self._fault(id_, OutcomeUnknown(f"{call.op} was cancelled"))
+            self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
 
-    def _fault(self, id_: int, error: BaseException) -> None:
+    def _fault(self, call: Call, error: BaseException) -> None:
         code, text = to_wire(error)
         # What is no text (a path, say) must not keep the asker from its answer, and neither must length.
-        self.send(Fault(id_, code, text[:FAULT_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()))
+        self.send(Fault(call._id, code, text[:FAULT_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()), sequence=call.sequence)
 
     def _on_reply(self, reply: Reply) -> None:
         descriptors = self._claim(reply.descriptors)
@@ -476,6 +430,7 @@ class Peer:
 
     def _on_close(self, why: str) -> None:
         self.why_closed = why
+        self.outbox.close()
         if not self._greeted.done():
             self._greeted.set_exception(Unavailable(why))
         self._greeted.exception() if self._greeted.done() and not self._greeted.cancelled() else None

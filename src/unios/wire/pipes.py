@@ -9,7 +9,7 @@ from typing import Any
 from unios.errors import ProtocolError, UniosError
 from unios.limits import SEND_QUEUE_BYTES_MAX
 from unios.wire.peer import Call, Stream
-from unios.wire.transport import OnBytes, OnClose
+from unios.wire.transport import Buffer, OnBytes, OnClose
 
 CHUNK_BYTES = 256 * 1024
 
@@ -20,7 +20,8 @@ class _Pipe:
     def __init__(self, send: Callable[[bytes], Awaitable[None]], receive: Callable[[], Awaitable[bytes | None]], end: Callable[[], None]) -> None:
         self._send, self._receive, self._end = send, receive, end
         self._queue: deque[bytes] = deque()
-        self._queued = 0
+        self.queued = 0
+        self.on_room: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._on_close: OnClose | None = None
@@ -46,24 +47,25 @@ class _Pipe:
                 while self._queue:
                     data = self._queue.popleft()
                     await self._send(data)
-                    self._queued -= len(data)
+                    self.queued -= len(data)
                     self._changed.set()
+                    self.on_room()
                 self._changed.clear()
                 await self._changed.wait()
         except UniosError as error:
             self.close(str(error))
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         if descriptors:
             raise ProtocolError("descriptors do not travel between machines")
         if not self.closed.done():
             for start in range(0, len(data), CHUNK_BYTES):
-                self._queue.append(data[start : start + CHUNK_BYTES])
-            self._queued += len(data)
+                self._queue.append(bytes(data[start : start + CHUNK_BYTES]))
+            self.queued += len(data)
             self._changed.set()
 
     async def drain(self) -> None:
-        while self._queued > SEND_QUEUE_BYTES_MAX and not self.closed.done():
+        while self.queued > SEND_QUEUE_BYTES_MAX and not self.closed.done():
             await asyncio.sleep(0.005)
 
     def close(self, why: str = "closed") -> None:

@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from unios.core.sequences import ARRIVAL
 from unios.errors import ProtocolError
-from unios.wire.transport import OnBytes, OnClose, Transport
+from unios.wire.running import in_sequence
+from unios.wire.transport import Buffer, OnBytes, OnClose, Transport, plain_buffer
 
-READ_BYTES = 256 * 1024
+RECORD_BYTES = 16 * 1024
 
 
 def server_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
@@ -58,7 +60,9 @@ class TlsTransport:
         self._plain: list[bytes] = []
         self._why = ""
         self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        inner.start(self._received, self._closed)
+        self.on_room: Callable[[], None] = lambda: None
+        inner.on_room = lambda: self.on_room()
+        in_sequence(ARRIVAL, inner.start, self._received, self._closed)
         self._advance()
 
     def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
@@ -77,7 +81,7 @@ class TlsTransport:
         """Return the peer's certificate, verified or not."""
         return self._ssl.getpeercert(binary_form=True) or b""
 
-    def _received(self, data: bytes, _descriptors: list[int]) -> None:
+    def _received(self, data: Buffer, _descriptors: list[int]) -> None:
         self._incoming.write(data)
         self._advance()
 
@@ -101,33 +105,51 @@ class TlsTransport:
         self._flush()
 
     def _read(self) -> None:
+        """Decrypt what has come, a record at a time, and hand it on together."""
+        buffer = plain_buffer()
         while not self._why:
+            count, ended, drained = 0, False, False
             try:
-                data = self._ssl.read(READ_BYTES)
+                while len(buffer) - count >= RECORD_BYTES:
+                    read: Any = self._ssl.read(RECORD_BYTES, buffer[count:])  # into a buffer: an object for each record costs more than to decrypt it
+                    if not read:
+                        ended = True
+                        break
+                    count += read
             except ssl.SSLWantReadError:
-                return
-            if not data:
+                drained = True
+            if count:
+                self._hand_on(buffer[:count])
+            if ended:
                 self.close("the peer closed the connection")
-            elif self._on_bytes is not None:
-                self._on_bytes(data, [])
-            else:
-                self._plain.append(data)
+            if ended or drained:
+                return
+
+    def _hand_on(self, data: memoryview) -> None:
+        if self._on_bytes is not None:
+            self._on_bytes(data, [])
+        else:
+            self._plain.append(bytes(data))
 
     def _flush(self) -> None:
         data = self._outgoing.read()
         if data:
             self._inner.write(data)
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         if descriptors:
             raise ProtocolError("descriptors do not travel between machines")
         if self._why:
             return
         if not self.handshake.done():
-            self._early.append(data)
+            self._early.append(bytes(data))
             return
         self._ssl.write(data)
         self._flush()
+
+    @property
+    def queued(self) -> int:
+        return self._inner.queued + sum(map(len, self._early))
 
     async def drain(self) -> None:
         await self._inner.drain()

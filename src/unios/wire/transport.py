@@ -12,33 +12,54 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from unios.limits import FDS_MAX, SEND_QUEUE_BYTES_MAX
+from unios.core.sequences import ARRIVAL
+from unios.limits import FDS_MAX, SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.wire.running import PRIORITISED, in_sequence
 
 READ_BYTES = 256 * 1024
+TCP_NOTSENT_LOWAT: Final = 25
 
-OnBytes = Callable[[bytes, list[int]], None]
+Buffer = bytes | memoryview
+OnBytes = Callable[[Buffer, list[int]], None]
+"""What it is given is good only until it returns: the same buffer is read into again."""
 OnClose = Callable[[str], None]
 
 
 _local = threading.local()
 
 
-def _buffer() -> memoryview:
+def _buffer(name: str = "buffer") -> memoryview:
     """Return this thread's buffer for reading: to allocate one for each message costs a mapping, its page faults and its end."""
-    found: memoryview | None = getattr(_local, "buffer", None)
+    found: memoryview | None = getattr(_local, name, None)
     if found is None:
-        found = _local.buffer = memoryview(bytearray(READ_BYTES))
+        found = memoryview(bytearray(READ_BYTES))
+        setattr(_local, name, found)
     return found
 
 
+def plain_buffer() -> memoryview:
+    """Return this thread's buffer for what has been decrypted."""
+    return _buffer("plain")
+
+
 class Transport(Protocol):
-    """What a Peer needs below it. `on_bytes` owns the descriptors it is given; `on_close` is called once, with the reason."""
+    """What a Peer needs below it. `on_bytes` owns the descriptors it is given; `on_close` is called once, with the reason.
+
+    `on_room` is called whenever less is queued than before.
+    """
+
+    on_room: Callable[[], None]
+
+    @property
+    def queued(self) -> int:
+        """How many bytes were written and not taken yet."""
+        ...
 
     def start(self, on_bytes: OnBytes, on_close: OnClose) -> None: ...
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         """Queue bytes; the descriptors are duplicated by the kernel when they are sent, the caller keeps its own."""
         ...
 
@@ -56,12 +77,15 @@ class SocketTransport:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if PRIORITISED.get():  # what Linux has taken cannot be overtaken any more
+                sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, SEND_AHEAD_BYTES)
         self.sock = sock
         self.unix = sock.family == socket.AF_UNIX
         self.closed = False
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[memoryview, list[int]]] = deque()
-        self._queued = 0
+        self.queued = 0
+        self.on_room: Callable[[], None] = lambda: None
         self._room: list[asyncio.Future[None]] = []
         self._writing = False
         self._on_bytes: OnBytes | None = None
@@ -90,19 +114,19 @@ class SocketTransport:
         elif self._on_bytes is not None:
             self._on_bytes(data, descriptors)
 
-    def _receive(self, descriptors: list[int]) -> bytes:
+    def _receive(self, descriptors: list[int]) -> memoryview:
         buffer = _buffer()
         if not self.unix:
-            return bytes(buffer[: self.sock.recv_into(buffer)])
+            return buffer[: self.sock.recv_into(buffer)]
         count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % 4])
                 descriptors.extend(numbers)
-        return bytes(buffer[:count])
+        return buffer[:count]
 
-    def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
         if self.closed:
             return
         rest = memoryview(data)
@@ -112,11 +136,13 @@ class SocketTransport:
                 return
             if sent:
                 rest, descriptors = rest[sent:], ()
+        if not isinstance(data, bytes):
+            rest = memoryview(bytes(rest))  # the caller uses its buffer again
         self._queue.append((rest, [os.dup(d) for d in descriptors]))
-        self._queued += len(rest)
+        self.queued += len(rest)
         if not self._writing:
             self._writing = True
-            self._loop.add_writer(self.sock.fileno(), self._writable)
+            in_sequence(ARRIVAL, self._loop.add_writer, self.sock.fileno(), self._writable)
 
     def _send(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """Return how much went out now; -1 if the connection broke."""
@@ -139,7 +165,7 @@ class SocketTransport:
                 break
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._queued -= sent
+            self.queued -= sent
             if sent == len(data):
                 self._queue.popleft()
             else:
@@ -147,8 +173,9 @@ class SocketTransport:
         if not self._queue and self._writing:
             self._writing = False
             self._loop.remove_writer(self.sock.fileno())
-        if self._queued < SEND_QUEUE_BYTES_MAX // 2:
+        if self.queued < SEND_QUEUE_BYTES_MAX // 2:
             self._wake()
+        self.on_room()
 
     def _wake(self) -> None:
         waiting, self._room = self._room, []
@@ -157,7 +184,7 @@ class SocketTransport:
                 future.set_result(None)
 
     async def drain(self) -> None:
-        while self._queued > SEND_QUEUE_BYTES_MAX and not self.closed:
+        while self.queued > SEND_QUEUE_BYTES_MAX and not self.closed:
             future: asyncio.Future[None] = self._loop.create_future()
             self._room.append(future)
             await future
@@ -174,7 +201,7 @@ class SocketTransport:
             for queued in descriptors:
                 os.close(queued)
         self._queue.clear()
-        self._queued = 0
+        self.queued = 0
         # A brokered port's kernel keeps duplicates of both ends: only a shutdown tells it, and the other side, that this is the end.
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)

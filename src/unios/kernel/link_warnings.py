@@ -1,0 +1,30 @@
+"""Warnings of links: what a node's connections say about the other machines: clocks, versions, who is not reached. Sentences for `unios status`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from unios import __version__
+from unios.core.clocks import far_apart
+from unios.core.nodes import node_key
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+CLOCK_MEND = "nothing of unios depends on it, but times in `ps` and `events` do; mend it with: timedatectl set-ntp true"
+
+
+def link_warnings(node: "Node") -> Iterator[str]:
+    """Yield one sentence for each thing that is odd."""
+    clocks: set[str] = set()
+    for link in node.links.statistics():
+        record = node.nodes.values.get(node_key(link.peer))
+        if record is None or record.state == "left":
+            continue
+        text = far_apart(link.peer, node.name, link.clock_ms, link.clock_doubt_ms)
+        if text and record.machine not in clocks:  # nodes of one machine share its clock
+            clocks.add(record.machine)
+            yield f"{text}: {CLOCK_MEND}"
+        if link.up and link.version and link.version != __version__:
+            yield f"{link.peer} runs unios {link.version} and {node.name} {__version__}: they understand each other; upgrade the older before long"
+        if not link.up and node.membership.view(link.peer)[0] == "ready" and link.reason != "no link yet":
+            yield f"{node.name} has no link to {link.peer}: {link.reason}"

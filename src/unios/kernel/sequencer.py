@@ -1,0 +1,70 @@
+"""Sequencer: the kernel's event loop, asyncio's with its one queue replaced by the 32 of core/sequences.py.
+
+Each callback belongs to the sequence of the context that it was made in (wire/running.py), so a task's every step does. After each step of a
+background sequence the loop looks at its descriptors: what arrives preempts the flood at its next step. A step itself is never broken.
+
+It relies on one inner name of asyncio, the queue `_ready` and how it is used by `_run_once`; tests/kernel/test_sequencer.py fails if that changes.
+"""
+
+import asyncio
+import os
+import threading
+from collections import deque
+from typing import Any, Final
+
+from unios.core.sequences import CALL, Sequences
+from unios.kernel import allocation
+from unios.wire.running import PRIORITISED, RUNNING
+
+SWITCH: Final = "UNIOS_SEQUENCES"
+"""Set to `off` in the environment of `unios up`, a kernel works in order of arrival: only to be measured."""
+
+
+def switched_on() -> bool:
+    return os.environ.get(SWITCH, "") != "off"
+
+
+class ReadyQueue:
+    """What asyncio's loop needs of its queue: append, popleft, clear, and how many to run before it polls again."""
+
+    def __init__(self, *, prioritised: bool) -> None:
+        self._sequences: Sequences[Any] = Sequences(prioritised=prioritised)
+        self._prioritised = prioritised
+        self._owner = threading.get_ident()
+        self._strangers: deque[Any] = deque()
+        """From other threads (call_soon_threadsafe); they wake the loop, which takes them in."""
+
+    def append(self, handle: Any) -> None:
+        if threading.get_ident() != self._owner:
+            self._strangers.append(handle)
+        else:
+            self._sequences.raise_flag(handle._context.get(RUNNING, CALL), handle)
+
+    def popleft(self) -> Any:
+        return self._sequences.take()
+
+    def __len__(self) -> int:
+        while self._strangers:
+            self.append(self._strangers.popleft())
+        return self._sequences.quantum() if self._prioritised else self._sequences.count
+
+    def clear(self) -> None:
+        self._sequences.clear()
+        self._strangers.clear()
+
+
+class SequencedLoop(asyncio.SelectorEventLoop):
+    """Made and run in one thread."""
+
+    def __init__(self, *, prioritised: bool = True) -> None:
+        super().__init__()
+        self._ready = ReadyQueue(prioritised=prioritised)
+
+
+def run(main: Any) -> None:
+    """Run a coroutine to its end, as asyncio.run does."""
+    on = switched_on()
+    PRIORITISED.set(on)
+    allocation.keep_buffers()
+    with asyncio.Runner(loop_factory=lambda: SequencedLoop(prioritised=on)) as runner:
+        runner.run(main)

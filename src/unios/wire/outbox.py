@@ -1,0 +1,72 @@
+"""Outbox: what one connection has still to send, by sequence (core/sequences.py), so that a signal never waits behind a flood of output.
+
+Frames are handed to the transport whole, and only as many as keep it busy: what it has taken cannot be overtaken any more. Frames of one sequence keep
+their order, so those of one request do. What waits is bounded by whoever awaits `drain`.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from unios.core.sequences import COUNT, Sequences
+from unios.limits import SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.wire.running import PRIORITISED
+from unios.wire.transport import Transport
+
+
+class Outbox:
+    """That of one connection, above its transport. With sequences switched off the transport's own queue is all there is."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._prioritised = PRIORITISED.get()
+        self._waiting: Sequences[tuple[int, bytes, list[int]]] = Sequences()
+        self._bytes = [0] * COUNT
+        self._drains: list[asyncio.Future[None]] = []
+        self.closed = False
+        transport.on_room = self._pump
+
+    def send(self, data: bytes, descriptors: Sequence[int], sequence: int) -> None:
+        """Send a frame, now or in its turn; the descriptors stay the caller's."""
+        if self.closed:
+            return
+        if not self._prioritised or (not self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES):
+            self._transport.write(data, descriptors)
+            return
+        self._waiting.raise_flag(sequence, (sequence, data, [os.dup(descriptor) for descriptor in descriptors]))
+        self._bytes[sequence] += len(data)
+
+    def _pump(self) -> None:
+        while self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES and not self.closed:
+            sequence, data, descriptors = self._waiting.take()
+            self._bytes[sequence] -= len(data)
+            self._transport.write(data, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._wake()
+
+    def _wake(self) -> None:
+        drains, self._drains = self._drains, []
+        for future in drains:
+            if not future.done():
+                future.set_result(None)
+
+    def queued(self, sequence: int = COUNT - 1) -> int:
+        """Return how many bytes are to be sent before what that sequence sends next."""
+        return self._transport.queued + sum(self._bytes[: sequence + 1])
+
+    async def drain(self, sequence: int) -> None:
+        """Wait until less than SEND_QUEUE_BYTES_MAX is to be sent before what that sequence sends next, or the connection has ended."""
+        while not self.closed and self.queued(sequence) > SEND_QUEUE_BYTES_MAX:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._drains.append(future)
+            await future
+
+    def close(self) -> None:
+        """Drop what waits; idempotent."""
+        self.closed = True
+        while self._waiting.count:
+            for descriptor in self._waiting.take()[2]:
+                os.close(descriptor)
+        self._bytes = [0] * COUNT
+        self._wake()

@@ -1,0 +1,139 @@
+"""Blocks on disk: verified, apart for each user, bounded, whole after a crash."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from unios.errors import CallerError, Unavailable
+from unios.kernel import blocks
+from unios.kernel.blocks import BlockStore
+from unios.limits import BLOCK_BYTES
+from unios.wire.manifests import name_of
+
+
+def nothing() -> frozenset[tuple[str, bytes]]:
+    return frozenset()
+
+
+def put(store: BlockStore, *data: bytes, user: str = "ann") -> list[bytes]:
+    with store.batch(user, nothing) as batch:
+        names = [batch.add(one) for one in data]
+        batch.commit()
+    return names
+
+
+def file_of(folder: Path, name: bytes, user: str = "ann") -> Path:
+    return folder / blocks.folder_of(user) / name.hex()[:2] / name.hex()[2:]
+
+
+def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
+    names = put(BlockStore(str(tmp_path)), b"one", b"two", b"x" * BLOCK_BYTES)
+    store = BlockStore(str(tmp_path))
+    store.count()
+    assert store.missing("ann", names) == [] and store.get("ann", names[2]) == b"x" * BLOCK_BYTES
+    assert store.list("ann", b"", 10) == sorted(zip(names, (3, 3, BLOCK_BYTES), strict=True))
+    assert store.used_bytes == 6 + BLOCK_BYTES
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "longer"])
+def test_a_damaged_block_is_found_out_on_reading_and_counts_as_missing(tmp_path: Path, damage: str) -> None:
+    store = BlockStore(str(tmp_path))
+    (name,) = put(store, b"precious" * 100)
+    path = file_of(tmp_path, name)
+    data = path.read_bytes()
+    path.write_bytes({"flip": b"q" + data[1:], "cut": data[:-1], "empty": b"", "longer": data + b"!"}[damage])
+    assert store.get("ann", name) is None
+    assert store.missing("ann", [name]) == [name]
+    assert put(store, data) == [name] and store.get("ann", name) == data
+
+
+def test_without_verification_the_damage_would_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: that the test above sees the damage is due to the check of the name."""
+    store = BlockStore(str(tmp_path))
+    (name,) = put(store, b"precious")
+    file_of(tmp_path, name).write_bytes(b"prEcious")
+    monkeypatch.setattr(blocks, "is_whole", lambda _name, _data: True)
+    assert store.get("ann", name) == b"prEcious"
+
+
+def test_a_users_blocks_are_not_found_by_another_who_knows_the_name(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    (name,) = put(store, b"secret")
+    for other in ("bob", "ANN", "ann/", "../u-ann", "u-ann", "", "."):
+        assert store.get(other, name) is None and store.missing(other, [name]) == [name] and store.list(other, b"", 9) == []
+    assert store.drop("bob", [name], nothing) == 0 and store.get("ann", name) == b"secret"
+
+
+def test_names_of_users_are_no_paths() -> None:
+    names = ["a", "../x", "..", "/", "#1000", "a/b", "ä", "", "a%2fb"]
+    assert all("/" not in blocks.folder_of(name) and blocks.folder_of(name).startswith("u-") for name in names)
+    assert len(set(map(blocks.folder_of, names))) == len(names)
+
+
+def test_what_was_not_committed_is_gone(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    with store.batch("ann", nothing) as batch:
+        name = batch.add(b"half")
+    assert store.missing("ann", [name]) == [name] and store.used_bytes == 0 and not os.listdir(tmp_path / "incoming")
+    (tmp_path / "incoming" / "7").write_bytes(b"left by a kernel that was killed")
+    BlockStore(str(tmp_path))
+    assert not os.listdir(tmp_path / "incoming")
+
+
+def test_blocks_are_synced_before_they_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (3, blocks.SYNC_EACH_MAX + 5):
+        store, seen = BlockStore(str(tmp_path / str(count))), []
+
+        def watch(paths: list[str], anywhere: str, store: BlockStore = store, seen: list[tuple[int, int]] = seen) -> None:
+            seen.append((len(paths), len(store.list("ann", b"", 99))))
+
+        monkeypatch.setattr(blocks, "sync", watch)
+        put(store, *(b"%d" % number for number in range(count)))
+        assert seen[0] == (count, 0) and seen[1][1] == count
+        monkeypatch.undo()
+        blocks.sync([str(tmp_path)] * count, str(tmp_path))
+
+
+def test_at_the_bound_the_longest_unused_go_and_never_what_is_pinned(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path), bytes_max=10_000, young_s=100)
+    names = put(store, *(bytes([number]) * 1_000 for number in range(1, 10)))
+    for age, name in enumerate(names):
+        os.utime(file_of(tmp_path, name), (1_000 + age, 1_000 + age))
+    pinned = {("ann", names[0])}
+    with store.batch("ann", lambda: pinned) as batch:
+        new = [batch.add(bytes([number]) * 1_000) for number in (20, 21, 22)]
+        batch.commit()
+    assert store.missing("ann", [names[0], *new]) == []
+    gone = store.missing("ann", names)
+    assert gone and gone == names[1 : 1 + len(gone)] and store.used_bytes <= 10_000
+
+
+def test_what_is_young_is_kept_and_then_nothing_more_is_taken(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path), bytes_max=2_000)
+    put(store, b"a" * 1_500)
+    with pytest.raises(Unavailable, match="bound"):
+        put(store, b"b" * 1_500)
+    assert store.used_bytes == 1_500
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * (BLOCK_BYTES + 1)])
+def test_a_block_has_a_size(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(CallerError):
+        put(BlockStore(str(tmp_path)), data)
+
+
+def test_drop_keeps_what_is_pinned(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    one, two = put(store, b"one", b"two")
+    assert store.drop("ann", [one, two, name_of(b"none")], lambda: {("ann", one)}) == 1
+    assert store.missing("ann", [one, two]) == [two] and store.used_bytes == 3
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BlockStore(str(tmp_path))
+    monkeypatch.setattr(os, "open", lambda *_a, **_k: os.stat("/nothing/here"))
+    with pytest.raises(Unavailable, match="cannot be written"):
+        put(store, b"data")
+    monkeypatch.undo()
+    assert store.used_bytes == 0

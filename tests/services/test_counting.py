@@ -1,0 +1,64 @@
+"""Counting on a real store: what goes is counted, once, whoever else tidies at the same time."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from tests.store.engines import SqliteProcess, with_store
+from unios.core.processes import ProcessRecord, process_key, spec_key
+from unios.core.sums import UserSum, usage_key
+from unios.demands import Usage
+from unios.services.counting import delete
+from unios.store.model import Put, Store, Transaction
+
+
+def records(count: int) -> dict[str, ProcessRecord]:
+    made = (
+        ProcessRecord(pid=300 + n, incarnation=1, state="exited", user="bob" if n % 3 else "eve", usage=Usage(10 + n, 1_000 * n))
+        for n in range(count)
+    )
+    return {process_key(one.pid): one for one in made}
+
+
+async def write(store: Store, all_: dict[str, ProcessRecord]) -> list[str]:
+    keys: list[str] = []
+    for key, one in all_.items():
+        await store.transact(Transaction(then=(Put(key, msgspec.msgpack.encode(one)), Put(spec_key(one.pid), b"x"))))
+        keys += [key, spec_key(one.pid)]
+    return keys
+
+
+async def sum_of(store: Store, user: str) -> UserSum:
+    result, _revision = await store.range(usage_key(user))
+    return msgspec.msgpack.decode(result.records[0].value, type=UserSum)
+
+
+def expected(all_: dict[str, ProcessRecord], user: str) -> UserSum:
+    mine = [one for one in all_.values() if one.user == user]
+    return UserSum(user, len(mine), sum(one.usage.cpu_ms for one in mine), max(one.usage.memory_peak_bytes for one in mine))
+
+
+def test_what_goes_is_counted_and_nothing_of_it_is_left(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        all_ = records(100)
+        await delete(store, await write(store, all_), all_)
+        for prefix in ("/processes/", "/specs/"):
+            result, _revision = await store.range(prefix, prefix=True)
+            assert not result.records
+        for user in ("bob", "eve"):
+            assert await sum_of(store, user) == expected(all_, user)
+
+    with_store(SqliteProcess(tmp_path), work)
+
+
+def test_two_that_tidy_at_once_count_each_record_once(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        all_ = records(60)
+        keys = await write(store, all_)
+        await asyncio.gather(*(delete(store, keys, all_) for _ in range(4)))
+        await delete(store, keys, all_)  # by a mirror that is behind
+        for user in ("bob", "eve"):
+            assert await sum_of(store, user) == expected(all_, user)
+
+    with_store(SqliteProcess(tmp_path), work)

@@ -1,0 +1,149 @@
+"""Outbox: what a connection sends, by sequence. What overtakes what is counted in frames, never in time."""
+
+import asyncio
+import os
+import socket
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.pairs import Raw, bounded, descriptors, peers, raw_and_peer, settled, until
+from unios.core.sequences import OUTPUT, SIGNAL
+from unios.limits import SEND_QUEUE_BYTES_MAX, STREAM_WINDOW_BYTES
+from unios.wire.messages import Credit, Item, Message, Reply, Request, encode, framed
+from unios.wire.outbox import Outbox
+from unios.wire.peer import Call, Peer
+from unios.wire.running import PRIORITISED
+from unios.wire.transport import SocketTransport
+
+ITEM = bytes(64 * 1024)
+
+
+async def answers(call: Call) -> object:
+    """Flood whoever follows, and answer the rest at once."""
+    if call.op != "processes.follow":
+        return None
+    while True:
+        await call.send(ITEM)
+
+
+async def frames_before_the_answer(op: str) -> int:
+    """Let three floods fill the connection, then ask; return how many frames of the floods come after the question and before the answer."""
+    async with raw_and_peer(answers) as (raw, peer):
+        await raw.send(*(Request(n, "processes.follow") for n in (1, 2, 3)), greet=True)
+        await peer.start()
+        await until(lambda: peer.outbox.queued() > 2 * STREAM_WINDOW_BYTES)
+        await raw.send(Request(9, op))
+        await settled()
+        before = 0
+        while True:
+            message = await raw.receive()
+            if isinstance(message, Reply) and message.id == 9:
+                return before
+            before += isinstance(message, Reply)
+
+
+def test_the_answer_to_a_signal_overtakes_the_output_that_waits_to_be_sent() -> None:
+    async def work() -> None:
+        assert await frames_before_the_answer("processes.signal") <= 16  # what had left already: Linux and the transport hold that much
+
+    bounded(work)
+
+
+def test_without_sequences_it_waits_behind_all_of_it() -> None:
+    async def work() -> None:
+        PRIORITISED.set(False)
+        assert await frames_before_the_answer("processes.signal") >= 40
+
+    bounded(work)
+
+
+def test_the_items_of_one_request_and_its_end_keep_their_order() -> None:
+    async def counts(call: Call) -> object:
+        for n in range(200):
+            await call.send([n, ITEM])
+        return "the end"
+
+    async def work() -> None:
+        async with peers(counts) as (asker, _):
+            streams = [asker.stream(op) for op in ("processes.follow", "node.events", "f")]
+
+            async def read(stream: object) -> list[int]:
+                return [item[0] async for item in stream.items(list)]  # type: ignore[attr-defined]
+
+            assert await asyncio.gather(*map(read, streams)) == [list(range(200))] * 3
+            assert [msgspec.msgpack.decode(stream.result or b"") for stream in streams] == ["the end"] * 3
+
+    bounded(work)
+
+
+def test_a_flood_bounds_itself_and_does_not_hold_up_what_is_more_urgent() -> None:
+    async def work() -> None:
+        left, right = socket.socketpair()
+        outbox = Outbox(SocketTransport(right))
+        while outbox.queued() <= SEND_QUEUE_BYTES_MAX:
+            outbox.send(ITEM, (), OUTPUT)
+        flood = asyncio.create_task(outbox.drain(OUTPUT))
+        await asyncio.wait_for(outbox.drain(SIGNAL), 10)
+        await settled()
+        assert not flood.done()
+        outbox.close()
+        await flood
+        left.close()
+        right.close()
+
+    bounded(work)
+
+
+def test_descriptors_that_wait_in_their_turn_go_with_their_frame_or_are_closed() -> None:
+    async def work() -> None:
+        before = descriptors()
+        left, right = socket.socketpair()
+        transport = SocketTransport(right)
+        outbox = Outbox(transport)
+        while outbox.queued() <= 2 * STREAM_WINDOW_BYTES:
+            outbox.send(ITEM, (), OUTPUT)
+        end, other = os.pipe()
+        for _ in range(3):
+            outbox.send(b"x", [end], SIGNAL)
+        os.close(end)
+        os.close(other)
+        outbox.close()
+        transport.close("the test is over")
+        left.close()
+        await settled()
+        assert descriptors() == before
+
+    bounded(work)
+
+
+numbers = st.integers(0, 2**40)
+bodies = st.binary(max_size=20_000).map(lambda data: msgspec.Raw(msgspec.msgpack.encode(data)))
+
+
+@given(
+    st.builds(Reply, id=numbers, body=bodies, more=st.booleans(), descriptors=st.integers(0, 16))
+    | st.builds(Item, id=numbers, body=bodies, end=st.booleans())
+    | st.builds(Credit, id=numbers, bytes=numbers)
+)
+def test_a_frame_that_is_put_together_is_what_the_encoder_would_write(message: Message) -> None:
+    assert framed(message)[4:] == encode(message)
+
+
+@pytest.mark.parametrize("op", ["processes.follow", "f"])
+def test_a_stream_that_is_withdrawn_while_much_waits_ends_in_good_order(op: str) -> None:
+    async def work() -> None:
+        left, right = socket.socketpair()
+        peer = Peer(SocketTransport(right), answers)
+        raw = Raw(left)
+        await raw.send(Request(1, op), Request(2, "processes.follow"), greet=True)
+        await peer.start()
+        await settled()
+        peer.close("the test is over")
+        left.close()
+        await settled()
+        assert peer.outbox.queued() == peer.transport.queued == 0
+
+    bounded(work)
