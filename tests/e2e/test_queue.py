@@ -4,11 +4,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.system import System, wait_for
+from tests.services.bad_policies import install
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,8 @@ def two_each() -> Iterator[System]:
 def empty(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test begins and leaves with nothing that runs or waits."""
     yield
+    if "two_each" not in request.fixturenames:
+        return
     system: System = request.getfixturevalue("two_each")
     live = [str(process["pid"]) for process in system.json("ps")]
     if live:
@@ -139,6 +143,34 @@ def test_a_quota_holds_back_and_a_policy_is_swapped_live(two_each: System) -> No
     finally:
         two_each.unios("policy", "least-loaded")
     assert two_each.unios("policy", "nonsense", check=False).returncode == 1
+
+
+def test_a_policy_that_hangs_is_replaced_and_told_and_holds_up_nothing(tmp_path: Path) -> None:
+    install(tmp_path)
+    system = System({"PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))})
+    try:
+        system.unios("up", "--nodes", "2")
+        system.unios("policy", "last")
+        wait_for(
+            lambda: system.run_detached("true"), lambda pid: system.process(pid)["why"].startswith("policy last"), "a foreign policy decides", 30
+        )
+        system.unios("policy", "hangs")
+
+        def told() -> str:
+            system.unios("run", "true")
+            return str(system.json("policy")["replaced"])
+
+        wait_for(told, lambda replaced: "no answer within 200 ms" in replaced, "the policy is replaced", 30)
+        told_by = b"the placement policy hangs was replaced by the default: no answer within 200 ms"
+        wait_for(lambda: system.unios("status", check=False).stdout, lambda said: told_by in said, "status says so")
+        assert b"the placement policy hangs was replaced by least-loaded" in system.unios("events").stdout
+        assert all(part["restarts"] == 0 for part in parts(system))
+    finally:
+        system.close()
+
+
+def parts(system: System) -> list[dict[str, Any]]:
+    return [part for node in ("n1", "n2") for part in json.loads((system.home / f"home/nodes/{node}/run/parts").read_text())]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.bad_policies import install
 from unios.core.capacity import Books
 from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord
@@ -15,46 +16,11 @@ from unios.demands import Placing
 from unios.services.foreign import Foreign
 from unios.services.policies import Policies
 
-MODULE = """
-import os, sys, time
-
-def last(nodes):
-    print("a policy may print what it likes")
-    return sorted((node.name for node in nodes), reverse=True)
-
-def hangs(nodes):
-    time.sleep(3600)
-
-def raises(nodes):
-    raise ValueError("oh")
-
-def nonsense(nodes):
-    return ["n9"]
-
-def number(nodes):
-    return 7
-
-def dies(nodes):
-    os._exit(3)
-
-def floods(nodes):
-    os.write(int(os.environ.get("NOWHERE", "1")), b"x" * 100)
-    return [name for name in ("n1",) * 100000]
-"""
-NAMES = ("last", "hangs", "raises", "nonsense", "number", "dies", "floods")
-
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package with entry points, as pip would install it."""
-    (tmp_path / "bad_policies.py").write_text(MODULE)
-    info = tmp_path / "bad_policies-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-policies\nVersion: 1\n")
-    points = "\n".join(f"{name} = bad_policies:{name}" for name in NAMES)
-    (info / "entry_points.txt").write_text(f"[unios.placement]\n{points}\nabsent = bad_policies:absent\n")
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
-    return tmp_path
 
 
 class Scene:
@@ -77,7 +43,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(installed: Path) -> Iterator[Scene]:
+def scene(installed: None) -> Iterator[Scene]:
     made = Scene()
     yield made
     made.policies.close()
@@ -126,7 +92,7 @@ def test_a_process_may_name_a_policy_of_its_own(scene: Scene) -> None:
     scene.until(lambda: scene.choose("last")[0] == "n2")
 
 
-def test_closing_ends_its_process(installed: Path) -> None:
+def test_closing_ends_its_process(installed: None) -> None:
     foreign = Foreign("hangs", lambda _why: None)
     foreign.close()
     foreign.close()
