@@ -15,7 +15,7 @@ import pytest
 
 from tests.kernel.rig import FOREVER, Rig
 from tests.kernel.test_stopping import MemoryStore
-from tests.wire.pairs import bounded
+from tests.wire.pairs import bounded, until
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable
 from unios.kernel import freezer
@@ -115,7 +115,7 @@ def test_one_init_that_does_not_answer_holds_up_nobody_and_is_told_when_it_does(
             await one.reaches(pid, "running")
         one.go_on(800)
         await one.reaches(800, "running")
-        assert not one.reconciling._telling
+        await until(lambda: not one.reconciling._telling)
 
     scene(work)
 

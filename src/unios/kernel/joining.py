@@ -43,6 +43,7 @@ class Joining:
     async def run(self) -> dict[str, Any]:
         """Return what the system said (`joined`), where links will be taken, and key, warnings. Raises UniosError."""
         failed: list[str] = []
+        others = 0
         for address in self._token.addresses:
             try:
                 tls, mine = await self._connect(address)
@@ -57,9 +58,13 @@ class Joining:
                 raise Unavailable(why) from error
             except (_OtherSystem, ProtocolError) as error:
                 failed.append(f"{address}: {error}")
+                others += isinstance(error, _OtherSystem)
             finally:
                 tls.close("done")
-        raise Unavailable(f"the system could not be joined at any address of the token. {'; '.join(failed)}{_hint(self._token.addresses)}")
+        text = f"the system could not be joined at any address of the token. {'; '.join(failed)}"
+        if others == len(failed):  # to try later would not help: the token is not theirs
+            raise Denied(text)
+        raise Unavailable(f"{text}{_hint(self._token.addresses)}")
 
     async def _connect(self, address: str) -> tuple[TlsTransport, str]:
         """Return a connection and the address of this machine in it. Raises Unavailable."""

@@ -83,7 +83,7 @@ class Trees:
                 self.namespaces, self.freezer = bool(info["namespaces"]), str(info["freezer"])
                 self.hierarchies = tuple(Hierarchy(*fields) for fields in info.get("groups", ()))
                 self.bounded = frozenset(kind for one in self.hierarchies for kind in one.kinds)
-                self.counted = str(info["place"][1]) if self.freezer == "v2" else ""
+                self.counted = str(info["place"][1]) if self.freezer == "v2" and info.get("place") else ""
                 listed = await guard.ask("list")
                 self.trees = {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, listed["trees"])}
                 self._guard = guard
