@@ -1,6 +1,8 @@
 """Foreign placement policies, real ones in a process of their own: one that hangs, raises, answers nonsense, prints, dies or cannot be loaded."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,3 +99,31 @@ def test_closing_ends_its_process(installed: None) -> None:
     foreign.close()
     foreign.close()
     assert foreign._process.returncode is not None
+
+
+ASKED = """
+import time
+from unios.core.placement import Candidate
+from unios.services.foreign import Foreign
+
+foreign = Foreign("hangs", print)
+while not foreign.is_ready():
+    time.sleep(0.01)
+try:
+    foreign.ask([Candidate("n1", 0, 1, ())])
+except ValueError:
+    print(foreign._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_that_hangs_does_not_outlive_its_service(installed: None) -> None:
+    with subprocess.Popen([sys.executable, "-c", ASKED], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        pid = int(service.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        service.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "its process is left behind"
+        time.sleep(0.01)

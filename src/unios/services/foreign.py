@@ -7,9 +7,11 @@ supervisor takes for hanging, and it happens once, since a policy that fails is 
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,8 @@ from unios.limits import POLICY_DEADLINE_MS, POLICY_START_MS
 
 GROUP: Final = "unios.placement"
 ANSWER_BYTES_MAX: Final = 1 << 20
+PR_SET_PDEATHSIG: Final = 1
+"""linux/prctl.h"""
 
 
 class Foreign:
@@ -121,6 +125,7 @@ def load(name: str) -> Callable[[list[Candidate]], Any]:
 
 def main() -> int:
     """Load the policy, then answer line by line until stdin ends. What it prints does not get between the answers."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # one that hangs does not see that its service is gone
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
