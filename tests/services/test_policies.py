@@ -63,10 +63,10 @@ def test_a_foreign_policy_decides_once_it_is_loaded_and_the_default_until_then(s
     [
         ("hangs", "no answer within"),
         ("raises", "it raised ValueError: oh"),
-        ("nonsense", "did not name each eligible node once"),
-        ("number", "did not answer with a list"),
+        ("nonsense", "it did not name each eligible node once"),
+        ("number", "it did not answer with a list"),
         ("dies", "its process has ended"),
-        ("floods", "did not name each eligible node once"),
+        ("floods", "it did not name each eligible node once"),
         ("absent", "AttributeError"),
         ("unheard-of", "no placement policy unheard-of is installed"),
     ],
@@ -76,7 +76,7 @@ def test_one_that_fails_is_replaced_by_the_default_and_told_once(scene: Scene, n
     scene.until(lambda: bool(scene.failures))
     assert scene.choose()[0] == "n1"
     assert f"least-loaded, since {name} cannot be had" in scene.choose()[1]
-    assert [told for told, _why in scene.failures] == [name] and why in scene.failures[0][1]
+    assert [told for told, _why in scene.failures] == [name] and scene.failures[0][1].startswith(why)
 
 
 def test_set_anew_it_is_tried_again_and_elsewhere_replaced_it_is_not_asked(scene: Scene) -> None:
@@ -103,7 +103,7 @@ def test_closing_ends_its_process(installed: None) -> None:
 
 ASKED = """
 import time
-from unios.core.placement import Candidate
+from unios.core.placement import Candidate, PolicyFailed
 from unios.services.foreign import Foreign
 
 foreign = Foreign("hangs", print)
@@ -111,7 +111,7 @@ while not foreign.is_ready():
     time.sleep(0.01)
 try:
     foreign.ask([Candidate("n1", 0, 1, ())])
-except ValueError:
+except PolicyFailed:
     print(foreign._process.pid, flush=True)
 time.sleep(60)
 """

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Final
 
-from unios.core.placement import Candidate
+from unios.core.placement import Candidate, PolicyFailed
 from unios.limits import POLICY_DEADLINE_MS, POLICY_START_MS
 
 GROUP: Final = "unios.placement"
@@ -50,7 +50,7 @@ class Foreign:
             return True
         try:
             line = self._line(0.0)
-        except (OSError, ValueError) as error:
+        except (OSError, PolicyFailed) as error:
             self._on_failure(str(error))
             return False
         if line is None:
@@ -64,22 +64,22 @@ class Foreign:
         return True
 
     def ask(self, candidates: list[Candidate]) -> list[str]:
-        """Return its answer, whatever that is. Raises ValueError or OSError if there is none in time."""
+        """Return its answer, whatever that is. Raises PolicyFailed or OSError if there is none in time."""
         assert self._process.stdin is not None
         data = json.dumps([candidate._asdict() for candidate in candidates]).encode() + b"\n"
         deadline = time.monotonic() + POLICY_DEADLINE_MS / 1_000
         while data:
             _r, writable, _x = select.select([], [self._process.stdin], [], max(0.0, deadline - time.monotonic()))
             if not writable:
-                raise ValueError(f"it takes nothing in within {POLICY_DEADLINE_MS} ms")
+                raise PolicyFailed(f"it takes nothing in within {POLICY_DEADLINE_MS} ms")
             data = data[os.write(self._process.stdin.fileno(), data) :]
         answer = self._line(max(0.0, deadline - time.monotonic()))
         if answer is None:
-            raise ValueError(f"no answer within {POLICY_DEADLINE_MS} ms")
+            raise PolicyFailed(f"no answer within {POLICY_DEADLINE_MS} ms")
         if isinstance(answer, dict):
-            raise ValueError(str(answer.get("error", "it failed"))[:500])
+            raise PolicyFailed(str(answer.get("error", "it failed"))[:500])
         if not isinstance(answer, list) or not all(isinstance(name, str) for name in answer):
-            raise ValueError("it did not answer with a list of names")
+            raise PolicyFailed("it did not answer with a list of names")
         return answer
 
     def _line(self, wait_s: float) -> Any:
@@ -92,12 +92,15 @@ class Foreign:
                 return None
             data = os.read(self._process.stdout.fileno(), 65_536)
             if not data:
-                raise ValueError("its process has ended")
+                raise PolicyFailed("its process has ended")
             self._buffer += data
             if len(self._buffer) > ANSWER_BYTES_MAX:
-                raise ValueError("its answer has no end")
+                raise PolicyFailed("its answer has no end")
         line, _newline, self._buffer = self._buffer.partition(b"\n")
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise PolicyFailed("its answer is none") from None
 
     def close(self) -> None:
         """End its process. Idempotent."""
