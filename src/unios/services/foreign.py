@@ -119,11 +119,11 @@ def installed() -> list[str]:
 
 
 def load(name: str) -> Callable[[list[Candidate]], Any]:
-    """Return the policy of that name."""
+    """Return the policy of that name. Raises PolicyFailed if there is none, and whatever its import raises."""
     for point in metadata.entry_points(group=GROUP):
         if point.name == name:
             return point.load()  # type: ignore[no-any-return]
-    raise LookupError(f"no placement policy {name} is installed on this node (entry point group {GROUP})")
+    raise PolicyFailed(f"no placement policy {name} is installed on this node (entry point group {GROUP})")
 
 
 def main() -> int:
@@ -138,6 +138,9 @@ def main() -> int:
 
     try:
         policy = load(sys.argv[1])
+    except PolicyFailed as error:
+        say({"error": str(error)})
+        return 1
     except Exception as error:  # noqa: BLE001 it is anybody's
         say({"error": f"{type(error).__name__}: {error}"})
         return 1
