@@ -12,7 +12,7 @@ from unios.core.gate import Member
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec
 from unios.core.rules import POLICY_KEY, PolicyRule, Quota, quota_key
-from unios.demands import Queueing
+from unios.demands import Placing, Queueing, Resources
 from unios.errors import Denied
 from unios.kernel.ports import PortRecord
 from unios.limits import GATE_VALUE_BYTES_MAX
@@ -371,6 +371,14 @@ def test_a_member_raises_no_priority_over_the_default() -> None:
     denied(PROCESS, queued(queueing=Queueing(priority=17)), together=(SPEC,))
     denied(PROCESS, queued(queueing=Queueing(priority=31)), {PROCESS: queued(queueing=Queueing(priority=20))})
     put(PROCESS, queued(queueing=Queueing(priority=20)), {PROCESS: queued(queueing=Queueing(priority=20))})
+
+
+@pytest.mark.parametrize(
+    "demands",
+    [{"resources": Resources(-3_000)}, {"queueing": Queueing(-1)}, {"queueing": Queueing(time_limit_ms=-1)}, {"placing": Placing(near=("x",) * 33)}],
+)
+def test_a_member_demands_nothing_out_of_range(demands: dict[str, Any]) -> None:
+    denied(PROCESS, queued(**demands), together=(SPEC,))
 
 
 def test_a_new_process_may_share_the_specification_of_one_that_is_begun_with_it_and_never_changes_to_another() -> None:

@@ -56,7 +56,7 @@ def blocked(queue: Queue, books: Books, ready: list[str], record: ProcessRecord)
 
 def held_back(queue: Queue, record: ProcessRecord) -> str:
     """Return why it would wait whatever the nodes had to offer; "" if it would not."""
-    fate = queue.dependencies.all_of(record.queueing.after)
+    fate = queue.dependencies.all_of(record)
     if record.queueing.held:
         return "held by its user; `unios release` lets it go on"
     if not fate.met:

@@ -162,7 +162,7 @@ class Queue:
                     self._put_in(dependent)
 
     def _put_in(self, record: ProcessRecord) -> None:
-        fate = self.dependencies.all_of(record.queueing.after)
+        fate = self.dependencies.all_of(record)
         if fate.impossible:
             self._failing[record.pid] = fate.reason
         elif record.queueing.held:
@@ -255,7 +255,7 @@ class Queue:
 
     def over_array_limit(self, record: ProcessRecord) -> bool:
         queueing = record.queueing
-        return bool(queueing.array_limit) and self._books.arrays[queueing.array] >= queueing.array_limit
+        return bool(queueing.array_limit) and self._books.arrays[queueing.array, record.user] >= queueing.array_limit
 
     def able(self, ready: Iterable[str], record: ProcessRecord) -> list[str]:
         """Return the ready nodes that could run it if they were empty."""
@@ -280,7 +280,7 @@ class Queue:
         """
         if not asks_for_nothing(record.resources) and self._somebody_waits_for_room(ready):
             return "", ""
-        if record.queueing.held or not self.dependencies.all_of(record.queueing.after).met:
+        if record.queueing.held or not self.dependencies.all_of(record).met:
             return "", ""
         if self.over_quota(record) or self.over_array_limit(record):
             return "", ""

@@ -85,7 +85,7 @@ class Batches:
             if name and name not in known:
                 raise CallerError(f"there is no node {name[:80]}; `unios nodes` lists them")
         for after in spec.queueing.after:
-            if not self._queueing.queue.dependencies.knows(after.pid):
+            if not self._queueing.queue.dependencies.knows(after.pid, spec.user):
                 raise CallerError(f"there is no process {after.pid} to wait for; `unios ps --all` lists them")
         if len(self._queueing.queue) + count > WAITING_MAX:
             raise Unavailable(
@@ -143,7 +143,11 @@ class Batches:
         first = values.get(process_key(pid))
         if first is None:
             raise NotFound(f"there is no process {pid}")
-        array = [record for record in values.values() if record.queueing.array == pid and waits(record)] if first.queueing.array == pid else []
+        array = (
+            [record for record in values.values() if record.queueing.array == pid and record.user == first.user and waits(record)]
+            if first.queueing.array == pid
+            else []
+        )
         wanted = array or [first]
         for record in wanted:
             if record.user != stamp.user and not stamp.privileged:
