@@ -20,6 +20,7 @@ from typing import Final
 
 from unios.client import boot, events, nodes, output, processes
 from unios.client.connection import Connection
+from unios.demands import Resources
 from unios.errors import UniosError
 from unios.wire.home import Home
 from unios.wire.operations import Program
@@ -126,7 +127,10 @@ def count_words(home: Home, files: list[Path], folder: Path, progress: Progress)
         pids = []
         for share in shares(files, WORKERS, folder):
             argv = (sys.executable, str(worker), "--pace", "1.5", str(share))
-            submitted = processes.submit(connection, Program(tuple(map(os.fsencode, argv)), cwd=os.fsencode(folder)))
+            program = Program(
+                tuple(map(os.fsencode, argv)), cwd=os.fsencode(folder), resources=Resources(cpu_milli=0)
+            )  # all at once, few as the cores are
+            submitted = processes.submit(connection, program)
             pids.append(submitted.pid)
             progress.say(f"worker {submitted.pid} runs on {submitted.node}")
     results: dict[int, Counts] = {}

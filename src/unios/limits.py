@@ -318,8 +318,8 @@ SHARE_HALF_LIFE_MS = 4 * 3_600_000
 """After so long half of what a user has used counts for nothing any more."""
 SHARE_AHEAD_MS = 60_000
 """What is set aside for a user counts as if it had been used so long already."""
-QUEUE_LOOK_MAX = 256
-"""So many kinds of waiting processes that do not fit are passed by in one look over the queue; the rest waits for the next."""
+QUEUE_LOOK_MAX = 128
+"""So many kinds of waiting processes that find no room are passed by in one look over the queue: back-fill looks no deeper."""
 QUEUE_STARTS_MAX = 64
 """Starts that one queue runner has under way; the rest waits for one to be done."""
 QUEUE_REST_MS = 200

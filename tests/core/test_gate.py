@@ -11,6 +11,8 @@ from unios.core import gate
 from unios.core.gate import Member
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec
+from unios.core.rules import POLICY_KEY, PolicyRule, Quota, quota_key
+from unios.demands import Placing, Queueing, Resources
 from unios.errors import Denied
 from unios.kernel.ports import PortRecord
 from unios.limits import GATE_VALUE_BYTES_MAX
@@ -363,6 +365,45 @@ def test_what_a_request_names() -> None:
     assert gate.names_process("/requests/a", b"400") == PROCESS
     assert gate.names_process("/requests/a", b"x") == ""
     assert gate.names_process("/nodes/a", b"400") == ""
+
+
+# the queue
+
+
+def queued(**fields: Any) -> bytes:
+    return packed(ProcessRecord(**{"pid": 400, "incarnation": 1, "state": "pending", "user": "bob", **fields}))
+
+
+def test_a_member_raises_no_priority_over_the_default() -> None:
+    put(PROCESS, queued(queueing=Queueing(priority=16)), together=(SPEC,))
+    denied(PROCESS, queued(queueing=Queueing(priority=17)), together=(SPEC,))
+    denied(PROCESS, queued(queueing=Queueing(priority=31)), {PROCESS: queued(queueing=Queueing(priority=20))})
+    put(PROCESS, queued(queueing=Queueing(priority=20)), {PROCESS: queued(queueing=Queueing(priority=20))})
+
+
+@pytest.mark.parametrize(
+    "demands",
+    [{"resources": Resources(-3_000)}, {"queueing": Queueing(-1)}, {"queueing": Queueing(time_limit_ms=-1)}, {"placing": Placing(near=("x",) * 33)}],
+)
+def test_a_member_demands_nothing_out_of_range(demands: dict[str, Any]) -> None:
+    denied(PROCESS, queued(**demands), together=(SPEC,))
+
+
+def test_a_new_process_may_share_the_specification_of_one_that_is_begun_with_it_and_never_changes_to_another() -> None:
+    put(PROCESS, queued(spec_pid=399), together=("/specs/0000000399",))
+    denied(PROCESS, queued(spec_pid=399), together=(SPEC,))
+    denied(PROCESS, queued(spec_pid=399), {PROCESS: queued()})
+    put(PROCESS, queued(spec_pid=399), {PROCESS: queued(spec_pid=399)})
+
+
+@pytest.mark.parametrize("key", [POLICY_KEY, quota_key("bob")])
+def test_quotas_and_policies_are_read_by_everybody_and_written_by_no_member(key: str) -> None:
+    value = packed(PolicyRule("pack")) if key == POLICY_KEY else packed(Quota("bob", 1))
+    denied(key, value)
+    denied(key, value, member=ANYBODY)
+    with pytest.raises(Denied):
+        gate.check_delete(BOB, key, {}, prefix=False)
+    assert gate.may_read(BOB, key, value)
 
 
 def test_nobody_who_passes_here_writes_what_users_have_used() -> None:

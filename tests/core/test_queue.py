@@ -242,6 +242,17 @@ def test_a_dependency_on_an_array_is_one_on_all_of_its_elements() -> None:
     assert world.plan() == [400]
 
 
+def test_nobody_becomes_an_element_of_anothers_array() -> None:
+    world = World(a=8)
+    world.put(*[waiting(300 + n, array=300, index=n, array_limit=2) for n in range(2)], waiting(400, after=(After(300, "ok"),)))
+    world.put(waiting(350, user="eve", array=300, array_limit=9))
+    assert sorted(world.plan()) == [300, 301, 350]
+    world.end(350, 1)
+    world.end(300)
+    world.end(301)
+    assert world.plan() == [400] and not world.queue.failing(lambda _user: True)
+
+
 def test_what_its_policy_starts_again_has_not_ended() -> None:
     world = World(a=8)
     world.put(replace(waiting(300), restart="on-failure"))

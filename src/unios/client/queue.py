@@ -76,6 +76,11 @@ def release(connection: Connection, pid: int) -> None:
     _ask(connection, "release", Alter(pid), Empty)
 
 
+def cancel(connection: Connection, pid: int) -> None:
+    """End what waits before it has begun: a process, or with the first pid of an array all of it that wait."""
+    _ask(connection, "cancel", Alter(pid), Empty)
+
+
 def policy(connection: Connection) -> PolicyView:
     """Return the system's placement policy and those that can be had."""
     found: PolicyView = _ask(connection, "policy", None, PolicyView)

@@ -86,8 +86,8 @@ class Books:
         self._nodes: dict[str, _Node] = {}
         self._held: dict[int, Held] = {}
         self.users: dict[str, Use] = {}
-        self.arrays: Counter[int] = Counter()
-        """How many elements of an array have a node."""
+        self.arrays: Counter[tuple[int, str]] = Counter()
+        """How many elements of an array, of a user, have a node."""
 
     # what is offered
 
@@ -145,9 +145,9 @@ class Books:
         else:
             self.users.pop(held.user, None)
         if held.array:
-            self.arrays[held.array] += sign
-            if not self.arrays[held.array]:
-                del self.arrays[held.array]
+            self.arrays[held.array, held.user] += sign
+            if not self.arrays[held.array, held.user]:
+                del self.arrays[held.array, held.user]
 
     # questions
 

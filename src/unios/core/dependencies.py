@@ -45,7 +45,8 @@ class Dependencies:
 
     def __init__(self) -> None:
         self._records: dict[int, ProcessRecord] = {}
-        self._arrays: dict[int, _Tally] = {}
+        self._arrays: dict[tuple[int, str], _Tally] = {}
+        """By the first pid and the user: nobody becomes an element of another's array."""
 
     def put(self, pid: int, now: ProcessRecord | None) -> int:
         """A record has changed, or is gone (None). Return the array that it belongs to, 0 for none."""
@@ -56,28 +57,29 @@ class Dependencies:
             self._records[pid] = now
         record = now or before
         array = record.queueing.array if record is not None else 0
-        if array:
-            tally = self._arrays.setdefault(array, _Tally())
+        if array and record is not None:
+            tally = self._arrays.setdefault((array, record.user), _Tally())
             for seen, sign in ((before, -1), (now, 1)):
                 if seen is not None:
                     tally.total += sign
                     tally.live += sign * (not is_over(seen))
                     tally.bad += sign * (is_over(seen) and not ended_well(seen))
             if not tally.total:
-                del self._arrays[array]
+                del self._arrays[array, record.user]
         return array
 
-    def knows(self, pid: int) -> bool:
-        return pid in self._records or pid in self._arrays
+    def knows(self, pid: int, user: str) -> bool:
+        """Return whether there is such a process, or an array of that user's that began with it."""
+        return pid in self._records or (pid, user) in self._arrays
 
     def get(self, pid: int) -> ProcessRecord | None:
         return self._records.get(pid)
 
-    def fate(self, after: After) -> Fate:
-        """Return what has become of one condition."""
-        tally = self._arrays.get(after.pid)
+    def fate(self, after: After, user: str) -> Fate:
+        """Return what has become of one condition of a process of that user."""
+        record = self._records.get(after.pid)
+        tally = self._arrays.get((after.pid, record.user if record is not None else user))
         if tally is None:
-            record = self._records.get(after.pid)
             if record is None:
                 return (
                     MET
@@ -94,7 +96,7 @@ class Dependencies:
             return Fate(False, True, f"it waited for {after.pid} to end with a failure, and it ended well")
         return MET
 
-    def all_of(self, wanted: tuple[After, ...]) -> Fate:
+    def all_of(self, waiting: ProcessRecord) -> Fate:
         """Return what has become of all conditions together: the first that is impossible, else the first that is not met."""
-        fates = [self.fate(after) for after in wanted]
+        fates = [self.fate(after, waiting.user) for after in waiting.queueing.after]
         return next((fate for fate in fates if fate.impossible), None) or next((fate for fate in fates if not fate.met), MET)

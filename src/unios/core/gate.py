@@ -25,10 +25,11 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from unios.core import bounds
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key_of
 from unios.demands import PRIORITY_DEFAULT
-from unios.errors import Denied
+from unios.errors import CallerError, Denied
 from unios.limits import GATE_VALUE_BYTES_MAX, PID_MAX, PID_MIN
 
 T = TypeVar("T")
@@ -218,6 +219,10 @@ def _put_process(member: Member, put: _Put) -> None:
         raise Denied(f"{put.key} describes process {record.pid}")
     if not member.speaks_for(record.user):
         raise Denied(f"{member.node} speaks for {_listed(member)}, not for {record.user[:80]}: it may not write {put.key}")
+    try:
+        bounds.check(record.resources, record.queueing, record.placing)
+    except CallerError as error:
+        raise Denied(f"{put.key} demands what cannot be: {error}") from error
     old = _try(put.now.get(put.key, b""), ProcessRecord)
     if record.queueing.priority > max(PRIORITY_DEFAULT, old.queueing.priority if old is not None else 0):
         raise Denied(f"a priority over {PRIORITY_DEFAULT} is for the privileged, which {member.node} is not")

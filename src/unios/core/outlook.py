@@ -11,7 +11,7 @@ from unios.core import forecast
 from unios.core.capacity import Books, devices_of
 from unios.core.forecast import Lengths
 from unios.core.processes import ProcessRecord
-from unios.core.queue import Queue, Rank, mib
+from unios.core.queue import Kind, Queue, Rank, kind_of, mib
 
 
 class Wait(NamedTuple):
@@ -27,8 +27,14 @@ def outlook(queue: Queue, books: Books, lengths: Lengths, ready: list[str], now_
     use: dict[str, float] = {}
     ranked: list[tuple[Rank, ProcessRecord]] = []
     others: list[Wait] = []
+    short: dict[Kind, tuple[str, str]] = {}
+    """What those of one kind wait for, and why no node can run them."""
     for record in queue.records():
-        why = blocked(queue, books, ready, record)
+        kind = kind_of(record)
+        if kind not in short:
+            able = queue.able(ready, record)
+            short[kind] = (shortage(books, able, record), "" if able else nowhere(books, ready, record))
+        why = held_back(queue, record) or short[kind][1]
         if why:
             others.append(Wait(record, why))
             continue
@@ -38,15 +44,19 @@ def outlook(queue: Queue, books: Books, lengths: Lengths, ready: list[str], now_
     ranked.sort(key=lambda pair: pair[0])
     begins = _begins(books, lengths, ready, [record for _rank, record in ranked], now_ms)
     found = [
-        Wait(record, f"{shortage(books, queue.able(ready, record), record)}; {place} before it", begins.get(record.pid, 0))
-        for place, (_rank, record) in enumerate(ranked)
+        Wait(record, f"{short[kind_of(record)][0]}; {place} before it", begins.get(record.pid, 0)) for place, (_rank, record) in enumerate(ranked)
     ]
     return found + sorted(others, key=lambda wait: wait.record.pid)
 
 
 def blocked(queue: Queue, books: Books, ready: list[str], record: ProcessRecord) -> str:
     """Return why it would wait even if there were room; "" if it would not."""
-    fate = queue.dependencies.all_of(record.queueing.after)
+    return held_back(queue, record) or ("" if queue.able(ready, record) else nowhere(books, ready, record))
+
+
+def held_back(queue: Queue, record: ProcessRecord) -> str:
+    """Return why it would wait whatever the nodes had to offer; "" if it would not."""
+    fate = queue.dependencies.all_of(record)
     if record.queueing.held:
         return "held by its user; `unios release` lets it go on"
     if not fate.met:
@@ -56,8 +66,6 @@ def blocked(queue: Queue, books: Books, ready: list[str], record: ProcessRecord)
         return over
     if queue.over_array_limit(record):
         return f"{record.queueing.array_limit} elements of its array run, its limit"
-    if not queue.able(ready, record):
-        return nowhere(books, ready, record)
     return ""
 
 

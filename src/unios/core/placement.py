@@ -33,6 +33,10 @@ class Candidate(NamedTuple):
     repels: int = 0
 
 
+class PolicyFailed(Exception):
+    """A policy could not be asked, or its answer is none: its text says why."""
+
+
 Policy = Callable[[list[Candidate]], list[str]]
 
 
@@ -124,6 +128,8 @@ def order(policy: Policy, candidates: list[Candidate]) -> tuple[list[str], str]:
         answer, wrong = list(policy(list(candidates))), "it did not name each eligible node once"
         if sorted(answer) == sorted(names):
             wrong = ""
+    except PolicyFailed as error:
+        wrong = str(error)
     except Exception as error:  # noqa: BLE001 a policy may be anybody's; it must not stop a process from being placed
         wrong = f"it raised {type(error).__name__}: {error}"
     if wrong:

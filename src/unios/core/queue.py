@@ -14,6 +14,7 @@ will be left. What has no time limit counts as running for ever. Only the first 
 Never more is placed on a node than it offers (core/capacity.py). What asks for nothing waits for nothing.
 """
 
+import bisect
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
@@ -33,6 +34,8 @@ LINES_LOOKED_AT: Final = 32
 Choose = Callable[[ProcessRecord, list[str]], tuple[str, str]]
 """From a process and the nodes that have room for it to the one that it gets, and why. Never raises."""
 Rank = tuple[int, int, float, int, int]
+Group = tuple[str, int, bool]
+"""user, priority, whether lost: within one only the age decides"""
 
 
 class Placement(NamedTuple):
@@ -65,14 +68,20 @@ class Kind(NamedTuple):
     array: int
 
 
+Head = tuple[int, int, Kind]
+"""Since when the first of a line waits, its pid, and the line's kind."""
+
+
 class Line:
     """Those of one kind, the oldest first."""
 
-    __slots__ = ("_heap", "members")
+    __slots__ = ("_heap", "members", "shown")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int]] = []
         self.members: dict[int, ProcessRecord] = {}
+        self.shown: Head | None = None
+        """As it stands in its group."""
 
     def add(self, record: ProcessRecord) -> None:
         if record.pid not in self.members:
@@ -92,6 +101,10 @@ class Line:
 def since(record: ProcessRecord) -> int:
     """Return since when it waits, as wall clock: its submission, or its last start if it waits to be started again."""
     return max(record.created_ms, record.started_ms)
+
+
+def _place(head: Head) -> tuple[int, int]:
+    return head[:2]
 
 
 def waits(record: ProcessRecord) -> bool:
@@ -125,6 +138,8 @@ class Queue:
         self.quotas: dict[str, Quota] = {}
         self._kinds: dict[int, Kind] = {}
         self._lines: dict[Kind, Line] = {}
+        self._groups: dict[Group, list[Head]] = {}
+        """The heads of the lines, sorted."""
         self._held: dict[int, ProcessRecord] = {}
         self._depending: dict[int, ProcessRecord] = {}
         self._dependents: dict[int, set[int]] = {}
@@ -147,7 +162,7 @@ class Queue:
                     self._put_in(dependent)
 
     def _put_in(self, record: ProcessRecord) -> None:
-        fate = self.dependencies.all_of(record.queueing.after)
+        fate = self.dependencies.all_of(record)
         if fate.impossible:
             self._failing[record.pid] = fate.reason
         elif record.queueing.held:
@@ -159,6 +174,7 @@ class Queue:
         elif not record.queueing.held:
             kind = self._kinds[record.pid] = kind_of(record)
             self._lines.setdefault(kind, Line()).add(record)
+            self._show(kind)
 
     def _take_out(self, pid: int) -> None:
         self._failing.pop(pid, None)
@@ -173,8 +189,25 @@ class Queue:
         if kind is not None:
             line = self._lines[kind]
             del line.members[pid]
+            self._show(kind)
             if not line.members:
                 del self._lines[kind]
+
+    def _show(self, kind: Kind) -> None:
+        """Put the head of a line where it belongs in its group."""
+        line, group = self._lines[kind], kind[:3]
+        record = line.head()
+        head = (since(record), record.pid, kind) if record is not None else None
+        if head == line.shown:
+            return
+        heads = self._groups.setdefault(group, [])
+        if line.shown is not None:
+            del heads[bisect.bisect_left(heads, line.shown[:2], key=_place)]
+        if head is not None:
+            bisect.insort(heads, head, key=_place)
+        line.shown = head
+        if not heads:
+            del self._groups[group]
 
     # questions
 
@@ -222,7 +255,7 @@ class Queue:
 
     def over_array_limit(self, record: ProcessRecord) -> bool:
         queueing = record.queueing
-        return bool(queueing.array_limit) and self._books.arrays[queueing.array] >= queueing.array_limit
+        return bool(queueing.array_limit) and self._books.arrays[queueing.array, record.user] >= queueing.array_limit
 
     def able(self, ready: Iterable[str], record: ProcessRecord) -> list[str]:
         """Return the ready nodes that could run it if they were empty."""
@@ -247,7 +280,7 @@ class Queue:
         """
         if not asks_for_nothing(record.resources) and self._somebody_waits_for_room(ready):
             return "", ""
-        if record.queueing.held or not self.dependencies.all_of(record.queueing.after).met:
+        if record.queueing.held or not self.dependencies.all_of(record).met:
             return "", ""
         if self.over_quota(record) or self.over_array_limit(record):
             return "", ""
@@ -264,38 +297,56 @@ class Queue:
 
     def plan(self, ready: list[str], now_ms: int, may_act_for: Callable[[str], bool], choose: Choose, most: int) -> list[Placement]:
         """Return at most `most` placements in order. What is placed counts as assigned from now on: tell it again (`put`) what became of it."""
-        heads: list[tuple[Rank, Kind]] = []
-        for kind, line in self._lines.items():
-            head = line.head()
-            if head is not None and may_act_for(kind.user):
-                heads.append((self.rank(head, now_ms, self.use_of(kind.user, now_ms)), kind))
-        heapq.heapify(heads)
+        uses: dict[str, float] = {}
+        fronts: list[tuple[Rank, Group, int]] = []
+        for group, heads in self._groups.items():
+            if may_act_for(group[0]):
+                fronts.append((self._rank_of(heads[0], now_ms, uses), group, 0))
+        heapq.heapify(fronts)
         placements: list[Placement] = []
         reservation: Reservation | None = None
         looks = 0
-        while heads and len(placements) < most and looks < QUEUE_LOOK_MAX:
-            rank, kind = heads[0]
-            record = self._lines[kind].head()
-            assert record is not None
-            now = self.rank(record, now_ms, self.use_of(kind.user, now_ms))
-            if now > rank:  # its user has got something meanwhile
-                heapq.heapreplace(heads, (now, kind))
+        free = self._most_free(ready)
+        while fronts and len(placements) < most and looks < QUEUE_LOOK_MAX:
+            rank, group, at = fronts[0]
+            kind = self._groups[group][at][2]
+            if placements and (now := self._rank_of(self._groups[group][at], now_ms, uses)) > rank:  # its user has got something meanwhile
+                heapq.heapreplace(fronts, (now, group, at))
                 continue
-            placement, able = self._try(record, ready, reservation, choose, now_ms)
+            record = self._lines[kind].members[self._groups[group][at][1]]
+            placement: Placement | None = None
+            able: list[str] = []
+            if reservation is None or record.resources.cpu_milli <= free:
+                placement, able = self._try(record, ready, reservation, choose, now_ms)
             if placement is None:
-                heapq.heappop(heads)
+                at += 1
                 looks += 1
                 if able and reservation is None:
                     reservation = reserve(self._books, able, record, now_ms)
-                continue
-            placements.append(placement)
-            self._assign(record, placement, reservation, now_ms)
-            head = self._lines[kind].head() if kind in self._lines else None
-            if head is None:
-                heapq.heappop(heads)
             else:
-                heapq.heapreplace(heads, (self.rank(head, now_ms, self.use_of(kind.user, now_ms)), kind))
+                placements.append(placement)
+                self._assign(record, placement, reservation, now_ms)
+                uses.pop(record.user, None)
+                free = self._most_free(ready)
+            left = self._groups.get(group, ())
+            if at < len(left):
+                heapq.heapreplace(fronts, (self._rank_of(left[at], now_ms, uses), group, at))
+            else:
+                heapq.heappop(fronts)
         return placements
+
+    def _rank_of(self, head: Head, now_ms: int, uses: dict[str, float]) -> Rank:
+        """Return the rank of the head of a line. `uses`: what is known of the users' use already."""
+        kind = head[2]
+        use = uses.get(kind.user)
+        if use is None:
+            use = uses[kind.user] = self.use_of(kind.user, now_ms)
+        return self.rank(self._lines[kind].members[head[1]], now_ms, use)
+
+    def _most_free(self, ready: list[str]) -> int:
+        """Return the most thousandths of a core that are free on one node."""
+        nodes = [(name, node) for name in ready if (node := self._books.node(name))]
+        return max((node.cores * 1_000 - self._books.set_aside(name).cpu_milli for name, node in nodes), default=0)
 
     def _try(
         self, record: ProcessRecord, ready: list[str], reservation: Reservation | None, choose: Choose, now_ms: int

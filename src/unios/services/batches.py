@@ -1,7 +1,8 @@
-"""Batches: many processes submitted in one transaction, and what their user says of those that wait: hold, release. Also where pids come from."""
+"""Batches: many processes submitted in one transaction, and what their user says of those that wait: hold, release, cancel. Also where pids come from."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,6 +20,9 @@ from unios.wire.operations import Accepted, Empty, SubmitMany, SubmittedMany
 
 NEXT: Final = "/next/pid"
 TAKEN_AT_A_TIME: Final = 64
+ALTERED_AT_A_TIME: Final = 64
+CANCELLED: Final = 143
+"""Exit code of what was cancelled: as if SIGTERM had ended it."""
 BLOCKS_MAX: Final = 2 * (PID_MAX - PID_MIN) // SUBMIT_BATCH_MAX
 """So many blocks of numbers are looked at before a submission of many gives up."""
 
@@ -81,7 +85,7 @@ class Batches:
             if name and name not in known:
                 raise CallerError(f"there is no node {name[:80]}; `unios nodes` lists them")
         for after in spec.queueing.after:
-            if not self._queueing.queue.dependencies.knows(after.pid):
+            if not self._queueing.queue.dependencies.knows(after.pid, spec.user):
                 raise CallerError(f"there is no process {after.pid} to wait for; `unios ps --all` lists them")
         if len(self._queueing.queue) + count > WAITING_MAX:
             raise Unavailable(
@@ -133,38 +137,51 @@ class Batches:
             records.append(msgspec.structs.replace(record, queueing=queueing, spec_pid=shared))
         return records
 
-    async def alter(self, stamp: Accepted, pid: int, *, held: bool) -> Empty:
-        """Hold or release what waits: a process, or all of an array that wait. Raises NotFound, Denied, CallerError."""
+    async def alter(self, stamp: Accepted, pid: int, how: str) -> Empty:
+        """Hold, release or cancel what waits: a process, or all of an array that wait. Idempotent. Raises NotFound, Denied, CallerError."""
         values = self._view.processes.values
         first = values.get(process_key(pid))
-        array = [r for r in values.values() if r.queueing.array == pid] if first is not None and first.queueing.array == pid else []
-        wanted = [record for record in array if waits(record)] or ([first] if first is not None else [])
-        if not wanted:
+        if first is None:
             raise NotFound(f"there is no process {pid}")
+        array = (
+            [record for record in values.values() if record.queueing.array == pid and record.user == first.user and waits(record)]
+            if first.queueing.array == pid
+            else []
+        )
+        wanted = array or [first]
         for record in wanted:
             if record.user != stamp.user and not stamp.privileged:
                 raise Denied(f"process {record.pid} belongs to {record.user}")
         if not waits(wanted[0]):
             raise CallerError(f"process {pid} does not wait: it is {wanted[0].state}{f' on {wanted[0].node}' if wanted[0].node else ''}")
-        for record in wanted:
-            await self._alter(record.pid, held=held)
+        for start in range(0, len(wanted), ALTERED_AT_A_TIME):
+            chunk = wanted[start : start + ALTERED_AT_A_TIME]
+            await asyncio.gather(*(self._alter(record.pid, lambda seen: _altered(seen, how, stamp.user)) for record in chunk))
         return Empty()
 
-    async def _alter(self, pid: int, *, held: bool) -> None:
+    async def _alter(self, pid: int, change: Callable[[ProcessRecord], ProcessRecord]) -> None:
         for _attempt in range(10):
             result, _revision = await self._view.store.range(process_key(pid))
             if not result.records:
                 return
             record = msgspec.msgpack.decode(result.records[0].value, type=ProcessRecord)
-            if not waits(record) or record.queueing.held == held:
+            altered = change(record)
+            if not waits(record) or altered == record:
                 return
-            altered = msgspec.structs.replace(record, queueing=msgspec.structs.replace(record.queueing, held=held))
-            reason = "held by its user; `unios release` lets it go on" if held else "released; waits for its turn"
-            altered = msgspec.structs.replace(altered, reason=reason)
             put = Put(process_key(pid), msgspec.msgpack.encode(altered))
             if (await self._view.store.transact(Transaction((Compare(put.key, "modified", "==", result.records[0].modified),), (put,)))).succeeded:
                 return
         raise OutcomeUnknown(f"the record of process {pid} keeps changing: try again")
+
+
+def _altered(record: ProcessRecord, how: str, by: str) -> ProcessRecord:
+    if how == "cancel":
+        return claims.ended(claims.stopped(record), CANCELLED, None, f"cancelled by {by} while it waited", wall_ms()) if waits(record) else record
+    held = how == "hold"
+    if record.queueing.held == held:
+        return record
+    reason = "held by its user; `unios release` lets it go on" if held else "released; waits for its turn"
+    return msgspec.structs.replace(record, queueing=msgspec.structs.replace(record.queueing, held=held), reason=reason)
 
 
 def _write(records: list[ProcessRecord], specs: list[ProcessSpec], request: str) -> Transaction:

@@ -7,9 +7,11 @@ supervisor takes for hanging, and it happens once, since a policy that fails is 
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +19,13 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Final
 
-from unios.core.placement import Candidate
+from unios.core.placement import Candidate, PolicyFailed
 from unios.limits import POLICY_DEADLINE_MS, POLICY_START_MS
 
 GROUP: Final = "unios.placement"
 ANSWER_BYTES_MAX: Final = 1 << 20
+PR_SET_PDEATHSIG: Final = 1
+"""linux/prctl.h"""
 
 
 class Foreign:
@@ -46,7 +50,7 @@ class Foreign:
             return True
         try:
             line = self._line(0.0)
-        except (OSError, ValueError) as error:
+        except (OSError, PolicyFailed) as error:
             self._on_failure(str(error))
             return False
         if line is None:
@@ -60,22 +64,22 @@ class Foreign:
         return True
 
     def ask(self, candidates: list[Candidate]) -> list[str]:
-        """Return its answer, whatever that is. Raises ValueError or OSError if there is none in time."""
+        """Return its answer, whatever that is. Raises PolicyFailed or OSError if there is none in time."""
         assert self._process.stdin is not None
         data = json.dumps([candidate._asdict() for candidate in candidates]).encode() + b"\n"
         deadline = time.monotonic() + POLICY_DEADLINE_MS / 1_000
         while data:
             _r, writable, _x = select.select([], [self._process.stdin], [], max(0.0, deadline - time.monotonic()))
             if not writable:
-                raise ValueError(f"it takes nothing in within {POLICY_DEADLINE_MS} ms")
+                raise PolicyFailed(f"it takes nothing in within {POLICY_DEADLINE_MS} ms")
             data = data[os.write(self._process.stdin.fileno(), data) :]
         answer = self._line(max(0.0, deadline - time.monotonic()))
         if answer is None:
-            raise ValueError(f"no answer within {POLICY_DEADLINE_MS} ms")
+            raise PolicyFailed(f"no answer within {POLICY_DEADLINE_MS} ms")
         if isinstance(answer, dict):
-            raise ValueError(str(answer.get("error", "it failed"))[:500])
+            raise PolicyFailed(str(answer.get("error", "it failed"))[:500])
         if not isinstance(answer, list) or not all(isinstance(name, str) for name in answer):
-            raise ValueError("it did not answer with a list of names")
+            raise PolicyFailed("it did not answer with a list of names")
         return answer
 
     def _line(self, wait_s: float) -> Any:
@@ -88,12 +92,15 @@ class Foreign:
                 return None
             data = os.read(self._process.stdout.fileno(), 65_536)
             if not data:
-                raise ValueError("its process has ended")
+                raise PolicyFailed("its process has ended")
             self._buffer += data
             if len(self._buffer) > ANSWER_BYTES_MAX:
-                raise ValueError("its answer has no end")
+                raise PolicyFailed("its answer has no end")
         line, _newline, self._buffer = self._buffer.partition(b"\n")
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise PolicyFailed("its answer is none") from None
 
     def close(self) -> None:
         """End its process. Idempotent."""
@@ -112,15 +119,16 @@ def installed() -> list[str]:
 
 
 def load(name: str) -> Callable[[list[Candidate]], Any]:
-    """Return the policy of that name."""
+    """Return the policy of that name. Raises PolicyFailed if there is none, and whatever its import raises."""
     for point in metadata.entry_points(group=GROUP):
         if point.name == name:
             return point.load()  # type: ignore[no-any-return]
-    raise LookupError(f"no placement policy {name} is installed on this node (entry point group {GROUP})")
+    raise PolicyFailed(f"no placement policy {name} is installed on this node (entry point group {GROUP})")
 
 
 def main() -> int:
     """Load the policy, then answer line by line until stdin ends. What it prints does not get between the answers."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # one that hangs does not see that its service is gone
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -130,6 +138,9 @@ def main() -> int:
 
     try:
         policy = load(sys.argv[1])
+    except PolicyFailed as error:
+        say({"error": str(error)})
+        return 1
     except Exception as error:  # noqa: BLE001 it is anybody's
         say({"error": f"{type(error).__name__}: {error}"})
         return 1

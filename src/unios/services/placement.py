@@ -87,8 +87,8 @@ class Placement:
                 return await self._submit(stamp, call.decode(Submit))
             case "submit_many":
                 return await self._batches.submit(stamp, call.decode(SubmitMany))
-            case "hold" | "release":
-                return await self._batches.alter(stamp, call.decode(Alter).pid, held=call.op == "hold")
+            case "hold" | "release" | "cancel":
+                return await self._batches.alter(stamp, call.decode(Alter).pid, call.op)
             case "queue":
                 return tuple(_waiting(wait) for wait in self._queueing.outlook())
             case "policy":

@@ -1,4 +1,4 @@
-"""`unios queue`, `hold`, `release`, `policy`, `quota`: who waits and why, and what is laid down about it."""
+"""`unios queue`, `hold`, `release`, `cancel`, `policy`, `quota`: who waits and why, and what is laid down about it."""
 
 import time
 
@@ -70,6 +70,10 @@ def release(session: Session, given: Given) -> int:
     return each(session, given.arguments, client.release, "released")
 
 
+def cancel(session: Session, given: Given) -> int:
+    return each(session, given.arguments, client.cancel, "cancelled")
+
+
 def policy(session: Session, given: Given) -> int:
     view = client.set_policy(session.connection, given.arguments[0]) if given.arguments else client.policy(session.connection)
     if session.json:
@@ -134,6 +138,9 @@ WORDS = {
         hold, argument="PID...", least=1, text="Let what waits wait on until it is released; the first pid of an array means all of it that wait."
     ),
     "release": Word(release, argument="PID...", least=1, text="Let what is held go on."),
+    "cancel": Word(
+        cancel, argument="PID...", least=1, text="End what waits before it has begun; the first pid of an array means all of it that wait."
+    ),
     "policy": Word(
         policy, argument="[NAME]", one=True, text="List the placement policies, the system's with a star; with NAME make that the system's, at once."
     ),

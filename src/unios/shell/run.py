@@ -31,11 +31,12 @@ ABANDON_S = 2.0
 
 def run(session: Session, given: Given) -> int:
     detached = given.flag("detach")
+    many = bool(given.text("array") or given.text("batch"))
     if given.flag("terminal"):
-        if given.text("array") or given.text("batch"):
+        if many:
             raise Misused("-t gives one program a terminal: leave out --array and --batch")
         return _in_terminal(session, given, detached=detached)
-    stdin = not detached and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
+    stdin = not detached and not many and not given.flag("no_stdin") and (given.flag("stdin") or _is_fed())
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     if not given.arguments and not given.text("batch"):
@@ -44,7 +45,7 @@ def run(session: Session, given: Given) -> int:
     carry.check(given)
     try:
         wanted = carry.take(session, given, wanted)
-        if given.text("array") or given.text("batch"):
+        if many:
             from unios.shell import batches
 
             return batches.run(session, given, wanted)

@@ -122,6 +122,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "queue": ("queue", "Show who waits to run, and why."),
     "hold": ("queue", "Let what waits wait on."),
     "release": ("queue", "Let what is held go on."),
+    "cancel": ("queue", "End what waits before it has begun."),
     "policy": ("queue", "List the placement policies, or choose one."),
     "quota": ("queue", "Show or bound what users may have at a time."),
     "kill": ("signals", "Send a signal to processes."),

@@ -506,7 +506,7 @@ class SubmittedMany(msgspec.Struct, frozen=True):
 
 
 class Alter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """placement: hold, release -> Empty. Of a process that waits, or with the pid of an array's first element of all that wait of it."""
+    """placement: hold, release, cancel -> Empty. Of a process that waits, or with the pid of an array's first element of all that wait of it."""
 
     pid: int
 
