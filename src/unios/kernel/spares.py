@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from unios.kernel import clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
+from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
 from unios.kernel.poller import Client
 from unios.limits import SPARE_TIMEOUT_S, SPARES_MAX
 
@@ -61,6 +61,7 @@ class Spares:
         self._making: dict[int, Spare] = {}
         self._ready: list[Spare] = []
         self._closed = self._resting = False
+        self._recorded = cgroups.recorded(node_folder)
         gc.collect()
         gc.freeze()
         self._remove_stale()
@@ -75,7 +76,7 @@ class Spares:
             self._remove(group)
 
     def _remove(self, group: str) -> None:
-        freezer.release(self._folder, group)
+        freezer.release(self._recorded, group)
         guarded.remove(f"{self._folder}/spares/{group}")
 
     def take(self) -> Spare | None:
