@@ -20,6 +20,9 @@ FAILURES_MAX: Final = 3
 ANSWER_S: Final = 2.0
 """How long a zygote may take to fork; then it is replaced."""
 BURY_S: Final = 0.2
+ZYGOTE_PAUSE_S: Final = 0.01
+ZYGOTE_PAUSE_MAX_S: Final = 5.0
+"""A zygote that dies before it has forked anything is made again after the first, and after twice as long each time up to the second."""
 REST: Final = 2
 
 
@@ -52,7 +55,7 @@ class Spares:
         self.namespaces = namespaces
         self.why_not = "" if namespaces else "they are switched off"
         """Why trees get no namespaces."""
-        self._failures = 0
+        self._failures = self._zygote_deaths = 0
         self._token, self._number = os.urandom(4).hex(), 0
         self._zygote: Client | None = None
         self._zygote_pidfd = -1
@@ -133,13 +136,16 @@ class Spares:
             os.close(self._zygote_pidfd)
             self._asked.clear()
             if not self._closed:
-                self._loop.after(0.01, self._ready_callback)
+                self._resting = True
+                self._loop.after(min(ZYGOTE_PAUSE_S * 2**self._zygote_deaths, ZYGOTE_PAUSE_MAX_S), self._ask_again)
+                self._zygote_deaths = min(self._zygote_deaths + 1, 16)
 
     def _answered(self, client: Client, frame: trees_protocol.Frame) -> None:
         fields: dict[str, Any] = frame.fields or {}
         if not self._asked or ("error" not in fields and len(client.fds) < 2):
             client.close()
             return
+        self._zygote_deaths = 0
         group, namespaces = self._asked.pop(0)
         if "error" in fields:
             self._cannot(namespaces, str(fields["error"]))
