@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class Guard:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listener = poller.listen(descriptor, "guard.sock")
         os.close(descriptor)
-        self.loop.add(self._listener.fileno(), lambda _mask: self._accept())
+        poller.serve(self.loop, self._listener, lambda: len(self._clients), self._taken)
         self._watchman = Watchman(self.loop, folder)
         self._operations: dict[str, Callable[[Client, dict[str, Any]], dict[str, Any]]] = {
             "list": lambda _client, _fields: {"trees": [tree.describe() for tree in self._trees.values()]},
@@ -118,10 +119,8 @@ class Guard:
 
     # clients
 
-    def _accept(self) -> None:
-        sock = poller.accept(self._listener, len(self._clients))
-        if sock is not None:
-            self._clients.add(Client(self.loop, sock, self._on_frame, self._on_close))
+    def _taken(self, sock: socket.socket) -> None:
+        self._clients.add(Client(self.loop, sock, self._on_frame, self._on_close))
 
     def _on_close(self, client: Client) -> None:
         self._clients.discard(client)
