@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -451,49 +450,3 @@ def refuse(control: socket.socket, code: str, text: str) -> None:
     with contextlib.suppress(OSError):
         control.setblocking(True)
         control.sendall(trees_protocol.encode({"started": False, "error": code, "text": text}))
-
-
-def receive(control: socket.socket) -> dict[str, Any] | None:
-    """Wait for the guard's one frame; None if the guard is gone."""
-    decoder = trees_protocol.Decoder()
-    while data := control.recv(64 * 1024):
-        for frame in decoder.feed(data):
-            return frame.fields
-    return None
-
-
-def serve(control: socket.socket, node_folder: str, group: str, freezer: Freezer, *, namespaces: bool) -> NoReturn:
-    """Be an init, spare first: say ready, wait for a job, serve it to its end. Never returns."""
-    try:
-        try:
-            freezer.prepare()
-            init = Init(node_folder, group, freezer, launcher.prepare(freezer, namespaces=namespaces), namespaces=namespaces)
-        except OSError as error:
-            text = f"the folder of a process cannot be made: {error.strerror or error}"
-            control.sendall(trees_protocol.encode({"ready": False, "text": text}))
-            os._exit(1)
-        init.rehearse()
-        control.sendall(trees_protocol.encode({"ready": True}))
-        fields = receive(control)
-        if fields is None:
-            init.leave()
-            os._exit(0)
-        try:
-            init.take(program.parse(fields), control)
-        except program.Refused as refused:
-            freezer.remove()
-            refuse(control, *refused.args)
-            os._exit(0)
-        except OSError as error:
-            freezer.remove()
-            refuse(control, "unavailable", f"the tree could not be made: {error}")
-            os._exit(0)
-        init.run()
-    except BaseException as error:  # noqa: BLE001 the end of a process: leave the cause in the guard's log, and no tree without a leash
-        import traceback
-
-        traceback.print_exc()
-        sys.stderr.flush()
-        with contextlib.suppress(BaseException):
-            refuse(control, "internal", f"{type(error).__name__}: {error}")
-        os._exit(70)
