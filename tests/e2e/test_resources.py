@@ -76,9 +76,11 @@ def test_bad_requests_are_told_so(system: System) -> None:
         assert done.returncode == 2 and words[0].encode() in done.stderr
 
 
-def test_a_device_that_no_node_has_is_named(system: System) -> None:
-    done = system.unios("run", "--device", "/dev/ttyUSB77", "--", "true", check=False)
-    assert done.returncode != 0 and b"no such device" in done.stderr
+def test_what_asks_for_a_device_that_no_node_has_waits_and_the_reason_names_it(system: System) -> None:
+    pid = system.run_detached("true", options=("--device", "/dev/ttyUSB77"))
+    waits = system.wait_process(pid, lambda seen: "/dev/ttyUSB77" in seen["reason"], "says for what it waits")
+    assert waits["state"] == "pending"
+    system.unios("kill", str(pid))
 
 
 OWN_DEV = """
