@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from benchmarks import work
 from benchmarks.peers import LAB, Peers
 from benchmarks.row import Report, Row
 from benchmarks.samples import Call, interleaved, percentile, sustained
@@ -17,6 +18,9 @@ from unios.wire.operations import Program
 T = TypeVar("T")
 COUNT = 200
 WIDTH = 4
+WIDTHS = (4, 8, 16)
+SETTLE_S = 0.5
+"""After the last exit: its tree is buried and its spare is made by then."""
 REST_S = 0.03
 """Between two programs that are timed: what a start leaves to be done (the next spare) is done by then."""
 COMMANDS = 30
@@ -34,7 +38,8 @@ def run(peers: Peers) -> Report:
         system.up()
         _commands(system, report, "with no process in the records")
         alone, rate = _spawns(system, report)
-        _commands(system, report, f"after {COUNT * 2 + 40} processes have run")
+        report.rows += _by_part(system)
+        _commands(system, report, f"after {COUNT * (2 + len(WIDTHS)) + 40} processes have run")
     print("peers", file=sys.stderr)
     peers.run(LAB / "launch.py", PEERS)
     report.rows += [
@@ -122,6 +127,32 @@ def _spawns(system: System, report: Report) -> tuple[Row, Row]:
     ]
     report.rows += rows
     return Row("spawn to exit of `true`, p50", p50.value, "ms", COUNT), Row(f"sustained, {WIDTH} at a time", per_second, "/s", COUNT, rate=True)
+
+
+def _by_part(system: System) -> list[Row]:
+    """Return what the parts of the system use up for a program, by width: an honest limit of the rate, also on a machine that is not ours alone."""
+    rows: list[Row] = []
+    for width in WIDTHS:
+        print(f"processor time of {COUNT} programs, {width} at a time", file=sys.stderr)
+        connections = [system.connect() for _ in range(width)]
+        calls: list[Call] = [_run_on(connection) for connection in connections]
+        for call in calls:
+            call()
+        time.sleep(SETTLE_S)
+        before = work.snapshot(system)
+        per_second = sustained(calls, COUNT)
+        time.sleep(SETTLE_S)
+        used = work.between(before, work.snapshot(system))
+        for connection in connections:
+            connection.close()
+        total = 1000 * sum(used.values()) / COUNT
+        rows += [
+            Row(f"sustained, {width} at a time", per_second, "/s", COUNT),
+            Row(f"processor time of a program, all parts of {system.nodes} nodes and the client, {width} at a time", total, "ms", COUNT),
+        ]
+        if width == WIDTHS[0]:
+            rows += [Row(f"of which {part}", 1000 * seconds / COUNT, "ms", COUNT) for part, seconds in used.items()]
+    return rows
 
 
 def _run_on(connection: Connection) -> Call:

@@ -48,7 +48,8 @@ def run(_peers: Peers) -> Report:
         system.up()
         off = _latencies(system, "sequences off")
     for (what, now, n), (_what, before, _n) in zip(on, off, strict=True):
-        report.rows.append(Row(f"{what}, {FLOODS} floods followed from another node", now, "ms", n, "with sequences off, same run:", before))
+        what, more_is_better = f"{what}, {FLOODS} floods followed from another node", what.startswith("least")
+        report.rows.append(Row(what, now, "ms", n, "with sequences off, same run:", before, rate=more_is_better))
     report.notes.append(
         "Programs, inits, kernels and readers share the machine's processors; the bare stream has two processes. Rows on floods: with more to run than "
         "processors, most of each figure is Linux's scheduler. The least of a lease is higher the better; below 0 the node would be cut off."

@@ -11,7 +11,8 @@ from benchmarks.samples import Call, interleaved, percentile
 from benchmarks.system import System
 from unios.client import processes
 from unios.client.connection import Connection
-from unios.wire.operations import Attach, Chunk, Program, Typed
+from unios.wire.operations import Chunk, Program
+from unios.wire.terminals import Attach, Typed
 
 COUNT = 500
 REST_S = 0.01
@@ -94,6 +95,7 @@ def run(peers: Peers) -> Report:
     report.rows += [
         Row("key to echo, program on another node, Python client, p50", p50, "ms", COUNT, "a pty of this machine, same run:", pty_ms, None),
         limited("the same, p99", 1000 * percentile(taken["far"], 99), "ms", COUNT, ECHO_P99_MS),
+        Row("a pty of this machine in turns with it, p99", 1000 * percentile(taken["pty"], 99), "ms", COUNT),
         Row("program on the node that is asked, p50", 1000 * percentile(taken["near"], 50), "ms", COUNT),
         Row("program on another node while a neighbour on that node floods its output, p50", 1000 * percentile(flood, 50), "ms", len(flood)),
         Row("the same, p99", 1000 * percentile(flood, 99), "ms", len(flood)),

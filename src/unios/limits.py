@@ -247,6 +247,10 @@ CLOCK_OFFSET_MS_MAX = 2_000
 """Wall clocks of two machines that differ by more are worth a warning: people compare times."""
 CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
 """By more, nobody joins: certificates are valid from one day before they are made."""
+FLAP_LOSSES = 3
+"""A node that was lost so often within FLAP_WINDOW_MS gets nothing new until it was not lost for FLAP_CALM_MS."""
+FLAP_WINDOW_MS = 60_000
+FLAP_CALM_MS = 30_000
 
 # what a person sees
 TOP_PERIOD_MS = 1_000
@@ -271,11 +275,16 @@ BLOCK_BYTES = 1024 * 1024
 """A file is cut into blocks of this size; the last is shorter."""
 BLOCK_NAMES_MAX = 65_536
 """Named in one request; more are asked for in turn."""
+BUNDLE_BYTES = 256 * 1024
+"""Small blocks travel together, so many bytes and blocks at a time; a larger block travels alone."""
+BUNDLE_BLOCKS_MAX = 256
 BLOCKS_COMMIT_MAX = 4_096
 """So many blocks are brought to the disk at a time: what was sent before an upload broke off is not sent again."""
 BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024
 BLOCKS_BYTES_MAX = 32 * 1024**3
 """Kept by one node; over it the longest unused go that no live process needs, and if that is not enough nothing more is taken."""
+DISK_FREE_BYTES_MIN = 128 * 1024 * 1024
+"""What is left free of a node's disk by blocks and by working folders as they are laid out: the node itself has to go on."""
 BLOCKS_YOUNG_S = 3_600
 """What was used since is not dropped: its process may not have been submitted yet."""
 BLOCKS_COPIES = 2
@@ -329,3 +338,7 @@ POLICY_DEADLINE_MS = 200
 """A foreign placement policy that has not answered by then is replaced by the default."""
 POLICY_START_MS = 5_000
 """The same for being loaded."""
+COMPLETE_MS = 250
+"""So long completion looks for pids and nodes; then it offers none."""
+COMPLETE_PIDS_MAX = 500
+"""Offered at a time; the newest."""

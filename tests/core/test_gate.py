@@ -120,6 +120,14 @@ def test_everybody_is_not_root_in_a_nodes_record() -> None:
     denied("/nodes/n3", node(name="n3", machine="m3", users=("*", "root")), member=ANYBODY)
 
 
+def test_a_node_cannot_have_another_certificate_taken_under_its_name() -> None:
+    kept = {"/nodes/n2": node(certificate="aa")}
+    put("/nodes/n2", node(certificate="aa", incarnation=2), kept)
+    for other in ("bb", ""):
+        denied("/nodes/n2", node(certificate=other), kept)
+    put("/nodes/n2", node(certificate="aa"), {"/nodes/n2": node()})  # a record of an older version names none
+
+
 def test_a_node_that_has_left_stays_away() -> None:
     denied("/nodes/n2", node(), {"/nodes/n2": node(state="left")})
 

@@ -68,6 +68,7 @@ def test_results_of_a_detached_run_are_fetched_later_from_any_node(whole: System
     for node in ("n1", "n2", "n3"):
         whole.unios("--node", node, "results", pid, str(tmp_path / node))
         assert (tmp_path / node / "in.txt").read_text() == "in\nx\n"
+    assert whole.json("results", pid, str(tmp_path / "n1"))["same"] == 3  # it is all there already
     done = whole.unios("results", pid)
     assert (project / "in.txt").read_text() == "mine" and (project / f"in.txt.unios-{pid}").read_text() == "in\nx\n"
     assert b"was changed here meanwhile" in done.stderr

@@ -99,3 +99,11 @@ def test_killing_either_run_ends_its_side(whole: System, victim: int) -> None:
 def test_a_loop_that_reads_stdin_is_not_robbed_of_it_with_n(whole: System) -> None:
     assert shell(whole, "printf 'a\\nb\\n' | while read x; do unios run -n echo $x; done").stdout == b"a\nb\n"
     assert shell(whole, "printf 'a\\nb\\n' | { unios run -n cat; cat; }").stdout == b"a\nb\n"
+
+
+def test_a_program_that_floods_from_its_first_moment_loses_nothing_before_its_reader_comes(whole: System) -> None:
+    done = shell(
+        whole, "unios run --on n2 -- head -c 100000000 /dev/zero | wc -c; unios run --on n3 -- sh -c 'seq 1 2000000' | cksum; seq 1 2000000 | cksum"
+    )
+    counted, ours, right = done.stdout.decode().splitlines()
+    assert counted.strip() == "100000000" and ours == right and not done.stderr

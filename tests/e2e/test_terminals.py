@@ -5,15 +5,18 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.keyboard import Keyboard
-from tests.e2e.system import System, wait_for
+from tests.e2e.system import UNIOS, System, wait_for
+from tests.kernel.test_guard import NOBODY, runs_as
 
 BASH = ("bash", "--norc", "--noediting")
 
@@ -171,6 +174,32 @@ def test_a_command_that_is_ended_gives_the_terminal_back(whole: System) -> None:
     whole.unios("kill", str(pid))
 
 
+def test_a_suspended_command_gives_the_terminal_back_and_takes_it_again(whole: System) -> None:
+    script = (
+        "import os,signal,sys\n"
+        "def draw(*_):\n"
+        " os.write(1, b'drawn;')\n"
+        "signal.signal(signal.SIGWINCH, draw)\n"
+        "os.write(1, b'\\x1b[?1049hready')\n"
+        "while 1: signal.pause()\n"
+    )
+    pid = int(whole.unios("run", "-d", "-t", "--on", "n2", "--", sys.executable, "-c", script).stdout)
+    with Keyboard(whole, "attach", str(pid)) as person:
+        person.wait_for("ready.*drawn;")
+        raw = person.modes()
+        person.command.send_signal(signal.SIGTSTP)
+        person.wait_for(r"\x1b\[\?1049l")
+        wait_for(lambda: Path(f"/proc/{person.command.pid}/stat").read_text().rsplit(")", 1)[1].split()[0], lambda state: state == "T", "it stands")
+        assert person.modes() == person.before
+        person.command.send_signal(signal.SIGCONT)
+        person.wait_for(r"\x1b\[\?1049h.*drawn;")
+        assert person.modes() == raw
+        person.type("\x1c\x1c")
+        person.wait_for("detached")
+        assert person.ends() == 0
+    whole.unios("kill", "-9", str(pid))
+
+
 def test_a_process_without_a_terminal_shows_what_it_said_and_takes_what_is_typed(whole: System) -> None:
     with whole.start("run", "-i", "--on", "n2", "--", "sh", "-c", "echo pid=$UNIOS_PID; cat", stdout=-1) as starter:
         assert starter.stdout is not None
@@ -221,6 +250,24 @@ def test_a_session_is_frozen_with_its_process_and_hung_up_with_its_connection(wh
     whole.unios("kill", "-9", str(pid))
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not runs_as(NOBODY), reason="needs root, and a Python that others can run")
+def test_another_user_may_neither_watch_nor_type_nor_enter_nor_reach(whole: System) -> None:
+    whole.home.chmod(0o711)  # others reach it, as they do a home in a usual place
+    pid = whole.run_detached("cat", options=("-t", "--on", "n2"))
+    other = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    for words in (("attach", str(pid)), ("exec", "-T", str(pid), "true"), ("logs", "--since", "1h", str(pid))):
+        done = subprocess.run([*other, UNIOS, "--node", "n1", *words], env=whole.env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        assert done.returncode == 77 and b"belongs to root" in done.stderr, (words, done)
+    with subprocess.Popen([*other, UNIOS, "--node", "n1", "forward", str(pid), "80:0"], env=whole.env, stdout=-1, stderr=-1) as command:
+        assert command.stdout is not None and command.stderr is not None
+        url = command.stdout.readline().split()[0].decode()
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
+            pytest.fail("it was answered")
+        assert b"belongs to root" in command.stderr.readline()
+        command.kill()
+    whole.unios("kill", "-9", str(pid))
+
+
 # ports
 
 
@@ -259,7 +306,7 @@ def test_logs_since_a_time_leave_out_what_came_before(whole: System, tmp_path: P
     wait_for(time.time, lambda now: now > began + 1.3, "time passes")  # the index is coarse
     go.touch()
     wait_for(lambda: whole.unios("logs", str(pid)).stdout, lambda said: b"new" in said, "it speaks again")
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(began + 1))
+    since = datetime.fromtimestamp(began + 1).isoformat()
     done = whole.unios("--node", "n3", "logs", "--since", since, str(pid))
     assert (done.stdout, done.stderr) == (b"new\n", b"")
     assert whole.unios("logs", "--since", "1h30m", str(pid)).stdout == b"old\nnew\n"

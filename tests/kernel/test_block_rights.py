@@ -1,15 +1,19 @@
 """Whose blocks one gets, and from which nodes they are asked for."""
 
+import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from unios.core.nodes import NodeRecord
-from unios.errors import Denied
+from unios.errors import CallerError, Denied
 from unios.kernel.block_operations import owner
 from unios.kernel.block_sources import BlockSources
+from unios.kernel.blocks import BlockStore
 from unios.kernel.callers import Caller
+from unios.limits import BUNDLE_BLOCKS_MAX
 
 
 def caller(user: str, *, privileged: bool = False) -> Caller:
@@ -37,3 +41,11 @@ def test_only_nodes_that_speak_for_the_user_are_asked_and_other_machines_first()
     assert found.others("ann") == ["b1", "c1", "a2"]
     assert found.others("bob") == ["b2", "c1", "a2"]
     assert found.others("root") == ["a2"]
+    assert found.others("ann", "c1") == ["c1", "b1", "a2"] and found.others("ann", "a2") == ["b1", "c1", "a2"]
+
+
+def test_a_bundle_of_too_many_blocks_is_refused_before_any_is_written(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    with store.batch("ann", frozenset) as batch, pytest.raises(CallerError, match="bundle"):
+        asyncio.run(sources().take(batch, [b"x"] * (BUNDLE_BLOCKS_MAX + 1)))
+    assert store.used_bytes == 0

@@ -8,7 +8,7 @@ import pytest
 from unios.errors import CallerError, Unavailable
 from unios.kernel import blocks
 from unios.kernel.blocks import BlockStore
-from unios.limits import BLOCK_BYTES
+from unios.limits import BLOCK_BYTES, DISK_FREE_BYTES_MIN
 from unios.wire.manifests import name_of
 
 
@@ -130,10 +130,22 @@ def test_drop_keeps_what_is_pinned(tmp_path: Path) -> None:
     assert store.missing("ann", [one, two]) == [two] and store.used_bytes == 3
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_is_said_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = BlockStore(str(tmp_path))
-    monkeypatch.setattr(os, "open", lambda *_a, **_k: os.stat("/nothing/here"))
-    with pytest.raises(Unavailable, match="cannot be written"):
+    monkeypatch.setattr(blocks, "free_bytes", lambda _folder: DISK_FREE_BYTES_MIN - 1)
+    with pytest.raises(Unavailable, match="left"):
         put(store, b"data")
-    monkeypatch.undo()
-    assert store.used_bytes == 0
+    assert store.used_bytes == 0 and not os.listdir(tmp_path / "incoming")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.system(f"mount -t tmpfs -o size=64k unios-test {tmp_path}") == 0
+    monkeypatch.setattr(blocks, "DISK_FREE_BYTES_MIN", 0)
+    try:
+        store = BlockStore(str(tmp_path))
+        with pytest.raises(Unavailable, match="No space left"):
+            put(store, b"x" * 100_000)
+        assert store.used_bytes == 0 and not os.listdir(tmp_path / "incoming")
+    finally:
+        os.system(f"umount {tmp_path}")

@@ -183,6 +183,7 @@ def test_the_guard_dies_and_its_successor_knows_the_trees(rig: Rig) -> None:
 
     async def second(trees: Trees) -> None:
         assert {(tree.pid, tree.state) for tree in trees.trees.values()} >= {(1001, "running"), (1002, "ended")}
+        assert trees.trees[1002, 1].exit["code"] == 3  # as its init wrote it
         assert (await rig.exit_of(1000))["code"] == 5
         await trees.init(1001, 1).ask("signal", number=15)
         assert (await rig.exit_of(1001))["code"] == 143

@@ -1,5 +1,6 @@
 """Spares when the zygote cannot be forked; that they work is shown by the guard's tests."""
 
+import os
 import socket
 from pathlib import Path
 from typing import NoReturn
@@ -31,6 +32,28 @@ def test_a_zygote_that_cannot_be_forked_is_waited_for_and_leaves_no_nameless_spa
     made.close()
 
 
-def test_nothing_is_released_without_a_name(tmp_path: Path) -> None:
+def test_a_zygote_that_dies_at_once_is_made_again_ever_more_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_arguments: object) -> tuple[int, socket.socket]:
+        mine, theirs = socket.socketpair()
+        theirs.close()
+        return os.open(os.devnull, os.O_RDONLY), mine
+
+    pauses: list[float] = []
+    loop = poller.Poller()
+    made = spares.Spares(loop, str(tmp_path), zygote.Groups(None), namespaces=False, ready=lambda: None, failed=lambda _text: None)
+    monkeypatch.setattr(zygote, "start", dies)
+    monkeypatch.setattr(loop, "after", lambda seconds, _callback: pauses.append(seconds) if seconds != spares.ANSWER_S else 0)
+    for _death in range(12):
+        made.want(0)
+        while made._zygote is not None:
+            loop.turn()
+        made.want(3)
+        assert made._zygote is None  # not before its time
+        made._ask_again()
+    assert pauses == [min(0.01 * 2**death, 5.0) for death in range(12)]
+    made.close()
+
+
+def test_nothing_is_released_without_a_name() -> None:
     with pytest.raises(AssertionError):
-        freezer.release(str(tmp_path), "")
+        freezer.release((), "")

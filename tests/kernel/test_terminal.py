@@ -18,6 +18,7 @@ from tests.kernel.rig import Rig
 from tests.kernel.test_guard import NOBODY, ROOT, runs_as
 from unios.kernel import terminal
 from unios.kernel.poller import Poller
+from unios.kernel.pumps import OutputPump
 from unios.kernel.streams import StreamWriter
 from unios.kernel.terminal import Terminal, TerminalInput, TerminalOutput
 from unios.kernel.trees import Trees
@@ -129,7 +130,8 @@ class Line:
         self.program: subprocess.Popen[bytes] | None = None
         self.terminal = Terminal(self.poller, os.geteuid(), (24, 80), lambda: self.program.pid if self.program else 0)
         self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        self.output = TerminalOutput(self.terminal, self.poller, StreamWriter(self.folder, "out"), lambda: True, lambda: 10**9)
+        pipe = OutputPump(self.poller, os.open(os.devnull, os.O_RDONLY), StreamWriter(self.folder, "out"), lambda: True, lambda: 10**9)
+        self.output = TerminalOutput(self.terminal, self.poller, pipe)
         self.input = TerminalInput(self.terminal, self.poller, lambda: None)
 
     def run(self, *argv: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unios.errors import CallerError
-from unios.limits import BLOCK_BYTES
+from unios.limits import BLOCK_BYTES, BUNDLE_BLOCKS_MAX, BUNDLE_BYTES
 from unios.wire import manifests
 from unios.wire.manifests import NAME_BYTES, Entry
 
@@ -140,3 +140,12 @@ def test_a_change_in_place_changes_one_block() -> None:
     data[2 * BLOCK_BYTES + 5] = 1
     after = list(map(manifests.name_of, manifests.cut(bytes(data))))
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, True, False, True, True, True]
+
+
+@given(st.lists(st.integers(1, 5), max_size=30), st.integers(1, 4))
+def test_bundles_hold_all_blocks_in_order_within_their_bounds(sizes: list[int], scale: int) -> None:
+    blocks = [b"x" * size * scale * 40_000 for size in sizes]
+    bundles = list(manifests.bundles(iter(blocks)))
+    assert [block for bundle in bundles for block in bundle] == blocks
+    assert all(bundle and (len(bundle) == 1 or sum(map(len, bundle)) <= BUNDLE_BYTES) for bundle in bundles)
+    assert max(map(len, manifests.bundles([b"x"] * 1_000))) == BUNDLE_BLOCKS_MAX

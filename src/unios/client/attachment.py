@@ -15,10 +15,12 @@ from unios.client.output import Anew
 from unios.client.processes import ENDED
 from unios.errors import NotFound, Unavailable, UniosError
 from unios.limits import CLIENT_LOOK_MS, CLIENT_OUTPUT_RETRY_MS, CLIENT_RETRY_MS, TERMINAL_REPLAY_BYTES
-from unios.wire.operations import AskTerminal, Attach, Chunk, Follow, ProcessView, TerminalView, Typed
+from unios.wire.operations import Chunk, Follow, ProcessView
+from unios.wire.terminals import AskTerminal, Attach, TerminalView, Typed
 
 _TURN_S = 0.2
 _WAITING_MAX = 256
+_IDLE_MAX = 3
 
 
 class Seat(Local, Protocol):
@@ -55,6 +57,8 @@ class Attachment:
         self._failure: UniosError | None = None
         self._seen = False
         """Whether all output that there was has been shown."""
+        self._idle = 0
+        """How often it was attached in a row without any output: its record may say a moment later that it has ended."""
         self._fresh = True
         """Whether what was said before has still to be shown."""
         self._own = False
@@ -86,6 +90,9 @@ class Attachment:
                 if not self._sit():
                     break
                 self._seen = True
+                self._idle += 1
+                if self._idle > _IDLE_MAX:
+                    time.sleep(CLIENT_RETRY_MS / 1000)
             except NotFound as error:
                 self._failure = error
             except PASSING as error:
@@ -179,6 +186,7 @@ class Attachment:
 
     def _take(self, chunk: Chunk) -> None:
         self._offsets[chunk.stream] = chunk.offset + len(chunk.data)
+        self._idle = 0
         self._seat.show(chunk)
 
     def _is_there(self) -> bool:

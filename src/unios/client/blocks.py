@@ -30,25 +30,26 @@ def chunks(names: list[bytes], size: int) -> Iterator[list[bytes]]:
     return (names[at : at + size] for at in range(0, len(names), size))
 
 
-def keep(connection: Connection, names: list[bytes], read: Callable[[bytes], bytes], *, user: str = "", sent: Callable[[int], None]) -> Sent:
+def keep(
+    connection: Connection, names: list[bytes], read: Callable[[bytes], bytes], *, user: str = "", prefer: str = "", sent: Callable[[int], None]
+) -> Sent:
     """See that the blocks are kept, on two nodes where there are two. `read` gives the content of one that is missing. Idempotent."""
     total, nodes = 0, None
     for some in chunks(names, NAMES_AT_ONCE):
-        stored = connection.persist(lambda some=some: _keep(connection, some, read, user, sent))  # type: ignore[misc]
+        stored = connection.persist(lambda some=some: _keep(connection, some, read, user, prefer, sent))  # type: ignore[misc]
         total += stored.bytes
         nodes = frozenset(stored.nodes) if nodes is None else nodes & frozenset(stored.nodes)
     return Sent(total, nodes or frozenset())
 
 
-def _keep(connection: Connection, names: list[bytes], read: Callable[[bytes], bytes], user: str, sent: Callable[[int], None]) -> Stored:
+def _keep(connection: Connection, names: list[bytes], read: Callable[[bytes], bytes], user: str, prefer: str, sent: Callable[[int], None]) -> Stored:
     whole = b"".join(names)
     missing = manifests.split(connection.call("blocks.has", OfBlocks(whole, user), bytes))
-    asked = connection.begin("blocks.put", OfBlocks(whole, user, copies=BLOCKS_COPIES))
+    asked = connection.begin("blocks.put", OfBlocks(whole, user, copies=BLOCKS_COPIES, prefer=prefer))
     try:
-        for name in missing:
-            data = read(name)
-            asked.send(data)
-            sent(len(data))
+        for bundle in manifests.bundles(map(read, missing)):
+            asked.send(bundle, timeout_s=_PUT_TIMEOUT_S)
+            sent(sum(map(len, bundle)))
         asked.end_items()
         raw, _descriptors = asked.finish(timeout_s=_PUT_TIMEOUT_S)
     finally:
@@ -75,8 +76,8 @@ def _get(connection: Connection, names: list[bytes], user: str) -> dict[bytes, b
     asked = connection.begin("blocks.get", OfBlocks(b"".join(names), user, elsewhere=True))
     found: dict[bytes, bytes] = {}
     try:
-        while (data := asked.next(bytes)) is not None:
-            found[manifests.name_of(data)] = data
+        while (bundle := asked.next(list[bytes], timeout_s=_PUT_TIMEOUT_S)) is not None:
+            found.update((manifests.name_of(data), data) for data in bundle)
     finally:
         asked.close()
     return found

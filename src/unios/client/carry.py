@@ -156,10 +156,14 @@ def pack(
     exclude: tuple[bytes, ...] = (),
     bytes_max: int = CARRY_BYTES_DEFAULT,
     user: str = "",
+    prefer: str = "",
     read: Progress = lambda _files, _bytes: None,
     sent: Callable[[int], None] = lambda _bytes: None,
 ) -> Packed:
-    """Bring the folders into the system: on the disks of two nodes when this returns, of one where there is one. Idempotent."""
+    """Bring the folders into the system: on the disks of two nodes when this returns, of one where there is one. Idempotent.
+
+    `prefer`: the node that it runs on, if that is known.
+    """
     for _attempt in range(ATTEMPTS_MAX):
         scan = Scan(exclude, bytes_max, read)
         for folder in wanted:
@@ -175,7 +179,7 @@ def pack(
             return pieces[name] if name in pieces else scan.block(name)
 
         try:
-            kept = blocks.keep(connection, everything, content, user=user, sent=sent)
+            kept = blocks.keep(connection, everything, content, user=user, prefer=prefer, sent=sent)
         except _Changed as changed:
             busy = changed.args[0]
             continue

@@ -104,7 +104,7 @@ class Connection:
 
     def anybody(self) -> bool:
         """Say whether a part of a node of this machine is alive, so that its kernel answers now or will soon."""
-        return any(_alive(folder) for folder in self.home.nodes())
+        return any(_alive(self.home.node(name)) for name in self._doors())
 
     def _doors(self) -> list[str]:
         """Return the names of the nodes to try, the wanted one first."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from unios.client.channel import Asked, Channel
-from unios.wire.operations import Typed
+from unios.wire.terminals import Typed
 
 
 class Local(Protocol):

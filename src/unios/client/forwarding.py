@@ -14,7 +14,7 @@ from unios.client.channel import Asked
 from unios.client.connection import Connection
 from unios.errors import UniosError
 from unios.limits import FORWARD_BUFFER_BYTES, FORWARD_CONNECTIONS_MAX
-from unios.wire.operations import Reach
+from unios.wire.terminals import Reach
 
 _CHUNK = 64 * 1024
 _BACKLOG = 128

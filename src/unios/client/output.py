@@ -14,7 +14,7 @@ from unios.client.connection import PASSING, Connection
 from unios.client.processes import ENDED
 from unios.errors import NotFound, Unavailable, UniosError
 from unios.limits import CLIENT_LOOK_MS, CLIENT_OUTPUT_RETRY_MS, CLIENT_RETRY_MS
-from unios.wire.operations import AskOffsets, Chunk, Follow, Offsets, ProcessView
+from unios.wire.operations import Chunk, Follow, ProcessView
 
 _TURN_S = 0.2
 
@@ -56,12 +56,6 @@ def read(connection: Connection, pid: int, *, out: int = 0, err: int = 0) -> Ite
     """Yield what is kept of the present incarnation's output, without waiting for more. Negative offsets count from the end."""
     asked = connection.begin("processes.follow", Follow(pid, 0, out, err, follow=False))
     yield from _chunks(asked)
-
-
-def offsets_since(connection: Connection, pid: int, since_ms: int) -> dict[str, int]:
-    """Return where the output of `since_ms` (wall clock; negative: so long ago) and later begins in the streams of the present incarnation."""
-    found: Offsets = connection.ask("processes.offsets", AskOffsets(pid, since_ms), Offsets)
-    return {"out": found.out, "err": found.err}
 
 
 def follow(

@@ -24,6 +24,15 @@ class Screen:
     def __init__(self) -> None:
         self._modes = Modes()
 
+    @property
+    def other(self) -> bool:
+        """Whether the terminal's alternate screen is shown."""
+        return self._modes.other_screen
+
+    def modes(self) -> bytes:
+        """Return what brings a fresh terminal to where this one is, but for what stands on it."""
+        return self._modes.text()
+
     def show(self, data: bytes) -> bytes:
         """Take notice of what is shown; return it."""
         self._modes.see(data)

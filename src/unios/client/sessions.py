@@ -5,7 +5,7 @@ from typing import Protocol
 from unios.client.connection import Connection
 from unios.client.conversation import Local, converse
 from unios.errors import Unavailable
-from unios.wire.operations import Execute, Said
+from unios.wire.terminals import Execute, Said
 
 _QUIET_S = 3600.0
 

@@ -40,6 +40,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """resource name (as in `ulimit`, e.g. "nofile") -> (soft, hard); -1 means unlimited."""
     stdin: bool = False
     """Whether stdin is a stream of the system; else it is empty."""
+    hold: bool = False
+    """Whether a reader is about to come who must not lose any output: each incarnation waits for him for STREAM_HOLD_S."""
     restart: Restart = "on-loss"
     restarts_max: int = 10
     on_partition: OnPartition = "replace"

@@ -52,10 +52,8 @@ class BlockOperations:
         user, names = owner(caller, body.user), _names(body)
         if body.elsewhere:
             await self._carrying.sources.fetch(user, names)
-        for name in names:
-            data = await self._carrying.threaded(self._carrying.blocks.get, user, name)
-            if data is not None:
-                await call.send(data)
+        async for bundle in self._carrying.sources.bundles(user, names):
+            await call.send(bundle)
         return Empty()
 
     async def put(self, caller: Caller, call: Call) -> object:
@@ -66,14 +64,14 @@ class BlockOperations:
             raise CallerError(f"a block has 1 to {BLOCKS_COPIES} copies")
         taken = 0
         with self._carrying.batch(user) as batch:
-            while (data := await call.receive(bytes)) is not None:
-                await self._carrying.sources.take(batch, data)
-                taken += len(data)
+            while (bundle := await call.receive(list[bytes])) is not None:
+                await self._carrying.sources.take(batch, bundle)
+                taken += sum(map(len, bundle))
             await self._carrying.threaded(batch.commit)
         missing = await self._carrying.threaded(self._carrying.blocks.missing, user, names)
         if missing:
             raise CallerError(f"{len(missing)} of the blocks that were named did not come; the first is {missing[0].hex()}")
-        holders = await self._carrying.sources.copy(user, names, body.copies)
+        holders = await self._carrying.sources.copy(user, names, body.copies, body.prefer)
         return Stored(taken, holders)
 
     async def drop(self, caller: Caller, call: Call) -> object:

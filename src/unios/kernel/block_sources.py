@@ -5,13 +5,13 @@ Never decides what is needed.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from typing import TYPE_CHECKING, Final
 
 from unios.core.nodes import may_speak_for
 from unios.errors import CallerError, UniosError
 from unios.kernel.blocks import Batch
-from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, COPY_TIMEOUT_MS
+from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, BUNDLE_BLOCKS_MAX, COPY_TIMEOUT_MS
 from unios.wire import manifests
 from unios.wire.carries import OfBlocks, Stored
 
@@ -32,16 +32,16 @@ class BlockSources:
     def __init__(self, carrying: "Carrying") -> None:
         self._carrying = carrying
 
-    def others(self, user: str) -> list[str]:
-        """Return the nodes that may have a user's blocks, those of other machines first."""
+    def others(self, user: str, prefer: str = "") -> list[str]:
+        """Return the nodes that may have a user's blocks, those of other machines first, of equals the preferred one."""
         node = self._carrying.node
         mine = node.system.machine
         found = []
         for name in node.membership.names("ready", "suspect"):
             record = node.nodes.values.get(f"/nodes/{name}")
             if name != node.name and record is not None and may_speak_for(record.users, user):
-                found.append((record.machine == mine, name))
-        return [name for _same, name in sorted(found)]
+                found.append((record.machine == mine, name != prefer, name))
+        return [name for _same, _other, name in sorted(found)]
 
     async def fetch(self, user: str, names: list[bytes]) -> list[bytes]:
         """Bring blocks here that are missing; return those that no node which can be asked has."""
@@ -67,22 +67,36 @@ class BlockSources:
         wanted = OfBlocks(b"".join(name for name in names if name in there))
         with self._carrying.batch(user) as batch:
             async with await links.stream(node, "blocks.get", wanted, user=user) as stream:
-                while (data := await asyncio.wait_for(stream.next(bytes), ASK_TIMEOUT_MS / 1000)) is not None:
-                    if manifests.name_of(data) in there:
-                        await self.take(batch, data)
+                while (bundle := await asyncio.wait_for(stream.next(list[bytes]), ASK_TIMEOUT_MS / 1000)) is not None:
+                    await self.take(batch, bundle, there)
             await self._carrying.threaded(batch.commit)
 
-    async def take(self, batch: Batch, data: bytes) -> bytes:
-        """Put one block into a batch, which is brought to the disk when it is large."""
-        name = await self._carrying.threaded(batch.add, data)
-        if len(batch) >= BLOCKS_COMMIT_MAX or batch.bytes >= BLOCKS_COMMIT_BYTES_MAX:
-            await self._carrying.threaded(batch.commit)
-        return name
+    async def take(self, batch: Batch, bundle: list[bytes], wanted: Container[bytes] | None = None) -> None:
+        """Put blocks into a batch, which is brought to the disk when it is large. `wanted`: others are passed over."""
+        if len(bundle) > BUNDLE_BLOCKS_MAX:
+            raise CallerError(f"{len(bundle)} blocks came in one bundle; at most {BUNDLE_BLOCKS_MAX} may")
 
-    async def copy(self, user: str, names: list[bytes], copies: int) -> tuple[str, ...]:
+        def work() -> None:
+            for data in bundle:
+                if wanted is None or manifests.name_of(data) in wanted:
+                    batch.add(data)
+            if len(batch) >= BLOCKS_COMMIT_MAX or batch.bytes >= BLOCKS_COMMIT_BYTES_MAX:
+                batch.commit()
+
+        await self._carrying.threaded(work)
+
+    async def bundles(self, user: str, names: list[bytes]) -> AsyncIterator[list[bytes]]:
+        """Yield the blocks that are here, as they travel; read and verified beside the loop."""
+        blocks = self._carrying.blocks
+        found = (data for name in names if (data := blocks.get(user, name)) is not None)
+        source = manifests.bundles(found)
+        while (bundle := await self._carrying.threaded(next, source, None)) is not None:
+            yield bundle
+
+    async def copy(self, user: str, names: list[bytes], copies: int, prefer: str = "") -> tuple[str, ...]:
         """See that so many nodes, this one among them, have the blocks on disk; return those that have. Fewer if there are fewer that answer."""
         holders = [self._carrying.node.name]
-        for node in self.others(user):
+        for node in self.others(user, prefer):
             if len(holders) >= copies:
                 break
             try:
@@ -101,10 +115,7 @@ class BlockSources:
         if not absent:
             return
         async with await links.stream(node, "blocks.put", OfBlocks(b"".join(absent)), user=user) as stream:
-            for name in absent:
-                data = await self._carrying.threaded(self._carrying.blocks.get, user, name)
-                if data is None:
-                    raise CallerError("a block that was to be copied is not whole")
-                await stream.send(data)
+            async for bundle in self.bundles(user, absent):
+                await stream.send(bundle)
             stream.end()
             await stream.next(Stored)  # its end is the answer: it is on that node's disk

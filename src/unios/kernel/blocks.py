@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from unios.errors import CallerError, Unavailable
-from unios.limits import BLOCK_BYTES, BLOCKS_BYTES_MAX, BLOCKS_YOUNG_S
+from unios.limits import BLOCK_BYTES, BLOCKS_BYTES_MAX, BLOCKS_YOUNG_S, DISK_FREE_BYTES_MIN
 from unios.wire.manifests import NAME_BYTES, name_of
 
 SYNC_EACH_MAX: Final = 16
@@ -143,6 +143,8 @@ class BlockStore:
             over = self.used_bytes > self._bytes_max
         path = f"{self._folder}/incoming/{next(self._numbers)}"
         try:
+            if free_bytes(self._folder) < DISK_FREE_BYTES_MIN:
+                raise Unavailable(f"the disk of this node has less than {DISK_FREE_BYTES_MIN} bytes left")
             if over and not self.evict(pinned):
                 raise Unavailable(f"this node keeps {self._bytes_max} bytes of blocks, its bound, and live processes need them")
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
@@ -228,6 +230,12 @@ class Batch:
             self._store.settle(self._user, self._written)
             self._written.clear()
             self.bytes = 0
+
+
+def free_bytes(folder: str) -> int:
+    """Return what is free on the disk that a folder is on."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def folder_of(user: str) -> str:

@@ -130,7 +130,10 @@ class Bounds:
     def remove(self) -> None:
         """Remove the groups, once the tree is dead."""
         for path in self._own:
-            cgroups.remove("v1", path, timeout_s=0.2)
+            try:
+                os.rmdir(path)
+            except OSError:
+                cgroups.remove("v1", path, timeout_s=0.2)
 
 
 NONE: Final = Bounds((), "")

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from unios.core import carries
+from unios.core import carries, claims
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec, process_key
 from unios.demands import Carry
-from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.kernel import porting
 from unios.kernel.block_sources import BlockSources
-from unios.kernel.blocks import Batch, BlockStore
+from unios.kernel.blocks import Batch, BlockStore, free_bytes
 from unios.kernel.callers import account_of
-from unios.limits import BLOCKS_COPIES, PORTERS_MAX, RECORD_RETRY_MS_MAX, WORK_KEPT
+from unios.limits import BLOCKS_COPIES, DISK_FREE_BYTES_MIN, PORTERS_MAX, RECORD_RETRY_MS_MAX, WORK_KEPT
 from unios.wire import manifests
 from unios.wire.manifests import Entry
 
@@ -88,21 +88,36 @@ class Carrying:
     # laying out
 
     async def lay_out(self, record: ProcessRecord, spec: ProcessSpec, job: dict[str, Any]) -> None:
-        """Make the working folder and have the job start in it. Raises NotFound or CallerError if that cannot be here, Unavailable for now."""
+        """Make the working folder of one whose job has been found possible. Raises NotFound or CallerError if that cannot be here, Unavailable for now,
+        PeerRestarted if it is not to be started here any more: laying out takes its time."""
         key = (record.pid, record.incarnation)
         carries.check(spec.carry)
         await self.node.trees.wait_up()
         path = self.path(*key)
         if key not in self.node.trees.trees:  # else it runs there already: asked again, nothing is touched
             account = porting.Account(record.user, job["uid"], job["gid"], job["groups"])
-            await self._lay(account, spec.carry, path)
             self._laid.add(key)
-        job["cwd"] = os.path.join(path, os.fsdecode(spec.carry.cwd)).rstrip("/")
-        job["env"].append(["UNIOS_CARRIED", path])
+            await self._lay(account, spec.carry, path)
+            now, _modified = await self.node.records.read(record.pid)
+            if not claims.holds(now, self.node.name, record.incarnation):
+                raise PeerRestarted(f"process {record.pid} is not assigned to {self.node.name} any more")
+            if now.wanted == "stopped":
+                raise Unavailable(f"process {record.pid} was ended before it began")
+
+    def placed(self, record: ProcessRecord, spec: ProcessSpec, job: dict[str, Any]) -> dict[str, Any]:
+        """Return the job with the working folder as its place, if it has one."""
+        if spec.carry.manifest:
+            path = self.path(record.pid, record.incarnation)
+            job["cwd"] = os.path.join(path, os.fsdecode(spec.carry.cwd)).rstrip("/")
+            job["env"].append(["UNIOS_CARRIED", path])
+        return job
 
     async def _lay(self, account: porting.Account, carry: Carry, path: str) -> None:
         for attempt in range(ATTEMPTS_MAX):
             entries = await self.manifest(account.user, carry.manifest)
+            needed, free = manifests.size_of(entries), free_bytes(self._work)
+            if needed + DISK_FREE_BYTES_MIN > free:
+                raise CallerError(f"there is no room for the carried folder: it has {needed} bytes, {free} are free on the disk")
             missing = await self.sources.fetch(account.user, manifests.blocks_of(entries))
             if missing:
                 raise NotFound(_lost(entries, missing))

@@ -88,6 +88,15 @@ def write_kernel_file(path: str, text: str) -> None:
         os.close(descriptor)
 
 
+def lives(pid: int) -> bool:
+    """Return whether there is a process of that number, a dead one that is not reaped yet included."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
 def become_subreaper() -> None:
     """From now on orphans among this process's descendants become its children."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -38,6 +38,10 @@ class Followers:
             self._ghosts.clear()
         self._followers[client] = _Follower(hold=hold, acknowledged={name: int(offsets.get(name, 0)) for name in NAMES})
 
+    def expect(self) -> None:
+        """A holder is about to come: hold for it from the first byte on, as for one that has vanished."""
+        self._keep(_Follower(hold=True, acknowledged=dict.fromkeys(NAMES, 0)))
+
     def acknowledge(self, client: Client, offsets: Mapping[str, Any]) -> None:
         """Note what a holder has safely taken; offsets never fall."""
         follower = self._followers.get(client)
@@ -49,10 +53,13 @@ class Followers:
         """Forget a client; its hold lasts a while."""
         follower = self._followers.pop(client, None)
         if follower is not None and follower.hold:
-            self._ghosts_seen += 1
-            number = self._ghosts_seen
-            self._ghosts[number] = follower
-            self._poller.after(STREAM_HOLD_S, lambda: self._forget(number))
+            self._keep(follower)
+
+    def _keep(self, follower: _Follower) -> None:
+        self._ghosts_seen += 1
+        number = self._ghosts_seen
+        self._ghosts[number] = follower
+        self._poller.after(STREAM_HOLD_S, lambda: self._forget(number))
 
     def _forget(self, number: int) -> None:
         self._ghosts.pop(number, None)

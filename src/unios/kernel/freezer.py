@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from unios.kernel import bounds, cgroups
@@ -163,10 +163,13 @@ class Freezer:
             cgroups.remove(self._place.version, self._path, timeout_s=0.2)
 
 
-def release(node_folder: str, tree: str) -> None:
-    """Kill, let go and remove what an init that is gone left in its group: a frozen group of version 1 does not even die."""
+def release(places: Iterable[cgroups.Place], tree: str) -> None:
+    """Kill, let go and remove what an init that is gone left in its groups: a frozen group of version 1 does not even die.
+
+    `places`: all that the node has ever settled in, as cgroups.recorded says.
+    """
     assert tree, "without a name it would be the group of the whole node"
-    for version, path in cgroups.recorded(node_folder):
+    for version, path in places:
         cgroups.remove(version, f"{path}/{tree}", timeout_s=1.0)
 
 

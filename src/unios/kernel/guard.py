@@ -4,7 +4,7 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 
 | request | fields | answer |
 |---|---|---|
-| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
+| spawn | pid, incarnation, argv, env, cwd, uid, gid, groups, umask, limits, stdin, hold, on_partition, bounds, devices | init_pid, namespaces, freezer, group |
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |
@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class Guard:
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
         self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
+        self._recorded = cgroups.recorded(folder)
         if not namespaces:
             clone.become_subreaper()
         self._spares = spares.Spares(self.loop, folder, self._groups, namespaces=namespaces, ready=self._start_waiting, failed=self._fail_waiting)
@@ -75,7 +77,7 @@ class Guard:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listener = poller.listen(descriptor, "guard.sock")
         os.close(descriptor)
-        self.loop.add(self._listener.fileno(), lambda _mask: self._accept())
+        poller.serve(self.loop, self._listener, lambda: len(self._clients), self._taken)
         self._watchman = Watchman(self.loop, folder)
         self._operations: dict[str, Callable[[Client, dict[str, Any]], dict[str, Any]]] = {
             "list": lambda _client, _fields: {"trees": [tree.describe() for tree in self._trees.values()]},
@@ -117,10 +119,8 @@ class Guard:
 
     # clients
 
-    def _accept(self) -> None:
-        sock = poller.accept(self._listener, len(self._clients))
-        if sock is not None:
-            self._clients.add(Client(self.loop, sock, self._on_frame, self._on_close))
+    def _taken(self, sock: socket.socket) -> None:
+        self._clients.add(Client(self.loop, sock, self._on_frame, self._on_close))
 
     def _on_close(self, client: Client) -> None:
         self._clients.discard(client)
@@ -324,7 +324,7 @@ class Guard:
         """The init's socket has closed: it dies. If it was killed, a frozen group of version 1 would keep it from ever being dead."""
         self._connected.pop(tree, None)
         if tree.state in ("starting", "running") and not tree.exit:
-            freezer.release(self.folder, tree.group)
+            freezer.release(self._recorded, tree.group)
 
     def _ended(self, tree: Tree, fields: dict[str, Any]) -> None:
         if tree.exit:
@@ -332,15 +332,16 @@ class Guard:
         tree.exit, tree.state = fields, "ended"
         self._tell_exit(tree)
         tree.tell()
-        tree.try_save()
+        if not tree.has_exit():  # what the init has written is enough for a later guard
+            tree.try_save()
 
     def _buried(self, tree: Tree) -> None:
         """The init process is no more: whatever it left undone is done here. A start that was refused may have a successor of the same name."""
         self._connected.pop(tree, None)
         if self._trees.get((tree.pid, tree.incarnation), tree) is not tree:
             return
-        freezer.release(self.folder, tree.group)
-        if tree.state == "starting" and tree.init.pid and not os.path.exists(f"{tree.folder}/exit.json") and tree.answers:
+        freezer.release(self._recorded, tree.group)
+        if tree.state == "starting" and tree.init.pid and not tree.has_exit() and tree.answers:
             self._failed(tree, "unavailable", "the init of the tree died before it could start the program")
         elif tree.state in ("starting", "running"):
             if not tree.read_exit():

@@ -90,6 +90,10 @@ class Tree:
         with contextlib.suppress(OSError):
             self.save()
 
+    def has_exit(self) -> bool:
+        """Whether exit.json is there."""
+        return os.path.exists(f"{self.folder}/exit.json")
+
     def read_exit(self) -> bool:
         """Read exit.json; False if there is none."""
         try:

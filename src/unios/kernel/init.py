@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -23,6 +22,7 @@ from unios.kernel import bounds, clone, exit_notes, guarded, init_door, launcher
 from unios.kernel.accounting import Accounting
 from unios.kernel.followers import Followers
 from unios.kernel.freezer import Freezer
+from unios.kernel.freezer import members as living
 from unios.kernel.lease_page import LeasePage
 from unios.kernel.pumps import InputPump, OutputPump
 from unios.kernel.sessions import Sessions
@@ -105,9 +105,14 @@ class Init:
             raise program.Refused("unavailable", "this node's lease has ended: it starts nothing until it is renewed")
         if job.lease and self._seen[1] != job.lease:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
+        if job.hold:
+            self.followers.expect()
         self.freezer.bounds.apply(bounds.parse(job.bounds))
         if job.terminal[0]:
-            job = self.job = self._make_terminal(job)
+            self.terminal = made = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
+            self.stdin, self.pumps["out"] = TerminalInput(made, self.poller, self._stdin_moved), TerminalOutput(made, self.poller, self.pumps["out"])
+            os.close(self._stdin_pipe)
+            job = self.job = job._replace(tty=made.path)
         elif job.stdin:
             self.stdin = InputPump(self.poller, self._stdin_pipe, self._stdin_moved)
         else:
@@ -117,15 +122,6 @@ class Init:
         )
         client.send_bytes(launcher.encode(job))
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
-
-    def _make_terminal(self, job: program.Job) -> program.Job:
-        """Give the program a terminal instead of pipes; return the job that says so. Raises OSError."""
-        made = self.terminal = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
-        os.close(self._stdin_pipe)
-        self.stdin = TerminalInput(made, self.poller, self._stdin_moved)
-        self.pumps["out"].close()
-        self.pumps["out"] = TerminalOutput(made, self.poller, StreamWriter(self.folder, "out"), self._may_pump, self._limit("out"))
-        return job._replace(tty=made.path)
 
     def rehearse(self) -> None:
         """Go once through what a job will need, so that the pages that this touches are this process's own before the job is there."""
@@ -186,17 +182,10 @@ class Init:
         """It has told how the program ended, or it was killed, most likely with everything else."""
         self._without_launcher = True
         if not self.started:
-            if not (self.namespaces and self._lives(self.job.pid)):
+            if not (self.namespaces and clone.lives(self.job.pid)):
                 self._fail("unavailable", "the process was killed before its program began")
             self._executed(self.job.pid)  # the launcher was killed between the start and its word
         self._reap()
-
-    @staticmethod
-    def _lives(pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            os.kill(pid, 0)
-            return True
-        return False
 
     def _watch_program(self) -> None:
         """See the program's end also where its launcher does not: a program may stop its parent."""
@@ -436,9 +425,7 @@ class Init:
 
     def stats(self) -> dict[str, Any]:
         """Return what the tree uses now."""
-        from unios.kernel import freezer
-
-        members = [one for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
+        members = [one for one in living(namespaces=self.namespaces) if one.pid != self._launched.pid]
         return {
             "cpu_ms": self.accounting.cpu_ms(sum(one.ticks for one in members)),
             "rss_bytes": self.accounting.memory_bytes(sum(one.pages for one in members)),
@@ -450,9 +437,7 @@ class Init:
 
     def processes(self) -> list[int]:
         """Return the living processes of the tree, without its launcher, as this namespace numbers them."""
-        from unios.kernel import freezer
-
-        return [one.pid for one in freezer.members(namespaces=self.namespaces) if one.pid != self._launched.pid]
+        return [one.pid for one in living(namespaces=self.namespaces) if one.pid != self._launched.pid]
 
     def state(self) -> str:
         assert self.leash is not None
@@ -465,49 +450,3 @@ def refuse(control: socket.socket, code: str, text: str) -> None:
     with contextlib.suppress(OSError):
         control.setblocking(True)
         control.sendall(trees_protocol.encode({"started": False, "error": code, "text": text}))
-
-
-def receive(control: socket.socket) -> dict[str, Any] | None:
-    """Wait for the guard's one frame; None if the guard is gone."""
-    decoder = trees_protocol.Decoder()
-    while data := control.recv(64 * 1024):
-        for frame in decoder.feed(data):
-            return frame.fields
-    return None
-
-
-def serve(control: socket.socket, node_folder: str, group: str, freezer: Freezer, *, namespaces: bool) -> NoReturn:
-    """Be an init, spare first: say ready, wait for a job, serve it to its end. Never returns."""
-    try:
-        try:
-            freezer.prepare()
-            init = Init(node_folder, group, freezer, launcher.prepare(freezer, namespaces=namespaces), namespaces=namespaces)
-        except OSError as error:
-            text = f"the folder of a process cannot be made: {error.strerror or error}"
-            control.sendall(trees_protocol.encode({"ready": False, "text": text}))
-            os._exit(1)
-        init.rehearse()
-        control.sendall(trees_protocol.encode({"ready": True}))
-        fields = receive(control)
-        if fields is None:
-            init.leave()
-            os._exit(0)
-        try:
-            init.take(program.parse(fields), control)
-        except program.Refused as refused:
-            freezer.remove()
-            refuse(control, *refused.args)
-            os._exit(0)
-        except OSError as error:
-            freezer.remove()
-            refuse(control, "unavailable", f"the tree could not be made: {error}")
-            os._exit(0)
-        init.run()
-    except BaseException as error:  # noqa: BLE001 the end of a process: leave the cause in the guard's log, and no tree without a leash
-        import traceback
-
-        traceback.print_exc()
-        sys.stderr.flush()
-        with contextlib.suppress(BaseException):
-            refuse(control, "internal", f"{type(error).__name__}: {error}")
-        os._exit(70)

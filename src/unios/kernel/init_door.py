@@ -24,6 +24,7 @@ A request without `id` gets no answer.
 """
 
 import signal
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ class Door:
         self._clients: set[Client] = set()
         self._writers: set[Client] = set()
         self._listener = poller.listen(init.folder, "sock")
-        init.poller.add(self._listener.fileno(), lambda _mask: self._accept())
+        poller.serve(init.poller, self._listener, lambda: len(self._clients), self._taken)
         self._operations: dict[str, Callable[[Client, dict[str, Any]], dict[str, Any]]] = {
             "signal": self._signal,
             "freeze": self._freeze,
@@ -67,10 +68,8 @@ class Door:
             "socket": lambda client, fields: sessions.send_socket(init, client, fields),
         }
 
-    def _accept(self) -> None:
-        sock = poller.accept(self._listener, len(self._clients))
-        if sock is not None:
-            self._clients.add(Client(self._init.poller, sock, self._on_frame, self._on_close))
+    def _taken(self, sock: socket.socket) -> None:
+        self._clients.add(Client(self._init.poller, sock, self._on_frame, self._on_close))
 
     def _on_close(self, client: Client) -> None:
         self._clients.discard(client)

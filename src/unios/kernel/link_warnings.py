@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from unios import __version__
+from unios.core.addresses import is_loopback, split_address
 from unios.core.clocks import far_apart
 from unios.core.nodes import node_key
 
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 CLOCK_MEND = "nothing of unios depends on it, but times in `ps` and `events` do; mend it with: timedatectl set-ntp true"
+
+
+def link_notes(node: "Node") -> Iterator[str]:
+    """Yield where this node is reached, if other machines reach it."""
+    outer = [address for address in node.addresses.all if not is_loopback(split_address(address)[0])]
+    if outer:
+        yield f"{node.name} takes links from other machines at {', '.join(outer)}: a firewall has to let that one TCP port in"
 
 
 def link_warnings(node: "Node") -> Iterator[str]:

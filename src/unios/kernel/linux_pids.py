@@ -4,6 +4,7 @@ Found again each time from run files and /proc, so that nothing has to be rememb
 theirs and of the inits of its trees.
 """
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -12,17 +13,34 @@ from unios.kernel import runfiles
 from unios.kernel.beats import BEATERS
 from unios.wire.home import NodeFolder
 
+AT_ONCE = 256
+
 
 def parents() -> dict[int, list[int]]:
     """Return the children of every process of this machine."""
+    return _children(os.listdir("/proc"))
+
+
+async def parents_in_turns() -> dict[int, list[int]]:
+    """Do the same without holding up the loop: where a program has forked ten thousand children this takes most of a second."""
+    names, children = os.listdir("/proc"), dict[int, list[int]]()
+    for start in range(0, len(names), AT_ONCE):
+        for parent, found in _children(names[start : start + AT_ONCE]).items():
+            children.setdefault(parent, []).extend(found)
+        await asyncio.sleep(0)
+    return children
+
+
+def _children(names: list[str]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+    for name in names:
         if name.isdigit():
             try:
-                stat = Path(f"/proc/{name}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    stat = file.read().rsplit(b")", 1)[1].split()
             except (OSError, IndexError):
                 continue
-            if stat[0] not in "ZX":
+            if stat[0] not in b"ZX":
                 children.setdefault(int(stat[1]), []).append(int(name))
     return children
 

@@ -38,7 +38,7 @@ from unios.kernel.events import Events
 from unios.kernel.journals import open_journal
 from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.link import Refused
-from unios.kernel.link_warnings import link_warnings
+from unios.kernel.link_warnings import link_notes, link_warnings
 from unios.kernel.links import Links
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
@@ -159,7 +159,7 @@ class Node:
     def _on_refused(self, who: Identity, why: str, left: bool) -> None:
         if left and covers(who.users, self.identity.users):
             self.start(self.stopping.removed(why))
-        elif self.why_not != why:
+        elif not self.why_not:  # the first stands: how long it has stood is what boot looks at
             self.why_not = why
             with contextlib.suppress(OSError):
                 (self.folder.run / "why").write_text(why)
@@ -363,6 +363,7 @@ class Node:
                 f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
                 "and nothing can be started; if its disk is lost, so are the records"
             )
+        yield from link_notes(self)
 
     def warnings(self) -> Iterator[str]:
         """Return what a person should know, as sentences: the notes, and what is wrong."""

@@ -54,7 +54,7 @@ class NodeOperations:
             incarnation=node.leasing.incarnation,
             version=__version__,
             kernel_pid=os.getpid(),
-            pids=tuple(linux_pids.of_node(node.folder)),
+            pids=tuple(linux_pids.of_node(node.folder, await linux_pids.parents_in_turns())),
             cores=node.cores,
             user=user_of(os.geteuid()),
             privileged=os.geteuid() == 0,
@@ -72,11 +72,11 @@ class NodeOperations:
 
     async def list(self, caller: Caller, call: Call) -> object:
         """Every node of the system, sorted by name."""
-        return tuple(self._views())
+        return tuple(await self._views())
 
-    def _views(self) -> "builtins.list[NodeView]":
+    async def _views(self) -> "builtins.list[NodeView]":
         node = self._node
-        children = linux_pids.parents()
+        children = await linux_pids.parents_in_turns()
         running: dict[str, int] = {}
         for process in node.processes.values.values():
             if process.state in LIVE:
@@ -130,7 +130,7 @@ class NodeOperations:
             version=__version__,
             engine=node.system.engine,
             store_machine=node.system.store_machine,
-            nodes=tuple(self._views()),
+            nodes=tuple(await self._views()),
             processes=counts,
             warnings=tuple(node.warnings()),
             notes=tuple(node.notes()),

@@ -33,6 +33,8 @@ MODULES: Final = {
     "recovery": "unios.services.recovery",
 }
 """By name and not by import: the supervisor starts services, it does not know them."""
+GARBAGE: Final = (5_000, 20, 20)
+"""New objects before the collector looks at them, and how often before it looks at older ones: each request makes hundreds that are no garbage."""
 
 
 def warm() -> None:
@@ -96,6 +98,7 @@ def _fork(folder: NodeFolder, name: str, beats: Beats, word: int, write: int) ->
         if not os.read(word, 1):
             os._exit(0)
         become(folder, name)
+        gc.set_threshold(*GARBAGE)
         module = importlib.import_module(MODULES[name])
         code = module.main(folder, lambda: beats.beat(name))
     except BaseException:  # noqa: BLE001 the end of a process: say why, then exit

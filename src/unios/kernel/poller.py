@@ -4,6 +4,7 @@ A callback that must not run any more is simply not called: removal takes effect
 """
 
 import contextlib
+import errno
 import heapq
 import itertools
 import os
@@ -14,13 +15,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from unios.kernel import trees_protocol
-from unios.limits import TREE_CLIENTS_MAX, TREE_PEER_QUEUE_BYTES_MAX
+from unios.limits import ACCEPT_REST_MS, TREE_CLIENTS_MAX, TREE_PEER_QUEUE_BYTES_MAX
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 _CHUNK: Final = 256 * 1024
 _READ: Final = 64 * 1024
 """Below the size from which malloc makes a mapping for each buffer."""
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 Callback = Callable[[int], None]
 
@@ -209,16 +212,26 @@ def listen(folder: int, name: str) -> socket.socket:
     return sock
 
 
-def accept(listener: socket.socket, clients_now: int) -> socket.socket | None:
-    """Return the next client, None if there is none or there are too many."""
-    try:
-        sock, _address = listener.accept()
-    except OSError:
-        return None
-    if clients_now >= TREE_CLIENTS_MAX:
-        sock.close()
-        return None
-    return sock
+def serve(poller: Poller, listener: socket.socket, clients_now: Callable[[], int], taken: Callable[[socket.socket], None]) -> None:
+    """Hand each client that comes to `taken`; one over the bound is closed. Without a descriptor to be had it rests: the waiting client would wake it for ever."""
+
+    def begin() -> None:
+        poller.add(listener.fileno(), ready)
+
+    def ready(_mask: int) -> None:
+        try:
+            sock, _address = listener.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                poller.remove(listener.fileno())
+                poller.after(ACCEPT_REST_MS / 1000, begin)
+            return
+        if clients_now() >= TREE_CLIENTS_MAX:
+            sock.close()
+        else:
+            taken(sock)
+
+    begin()
 
 
 def connect(path: str) -> socket.socket:

@@ -41,6 +41,8 @@ class Job(NamedTuple):
     """That terminal's path: the init has made it."""
     bounds: dict[str, int] = {}
     """What it may use other than the default, as kernel/bounds.py names it."""
+    hold: bool = False
+    """Whether output is kept for a reader who is about to come."""
 
 
 class Refused(Exception):
@@ -75,6 +77,7 @@ def parse(fields: dict[str, Any]) -> Job:
             terminal=_window(fields.get("terminal", (0, 0))),
             tty=str(fields.get("tty", "")),
             bounds={str(name): int(value) for name, value in fields.get("bounds", {}).items()},
+            hold=bool(fields.get("hold", False)),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Refused("caller", f"the spawn request is malformed: {error!r}") from error

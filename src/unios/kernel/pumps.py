@@ -48,6 +48,12 @@ class OutputPump:
     def end(self) -> int:
         return self._writer.end
 
+    def give_up(self) -> tuple[StreamWriter, Callable[[], bool], Callable[[], int]]:
+        """Close the pipe and return what another pump needs to take this one's place: writer, `allowed` and `limit`."""
+        self.unwatch()
+        os.close(self._pipe)
+        return self._writer, self._allowed, self._limit
+
     def update(self) -> None:
         """Watch the pipe if and only if there is room for what it may hold. To be called when anything that `allowed` or `limit` know has changed."""
         wanted = not self.eof and not self._kept and self._allowed() and self._room() > 0

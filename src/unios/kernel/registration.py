@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from unios import __version__
+from unios.core.flapping import Flapping
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
+from unios.kernel.clocks import boot_ms
 from unios.kernel.node_usage import machine
 from unios.kernel.ports import port_key
 from unios.limits import LEASE_TTL_MS
@@ -28,6 +30,8 @@ class Registration:
         self._node = node
         self._file = node.folder.run / "lease.json"
         self._first = True
+        self._flapping = Flapping()
+        """Of this node alone: how often it has registered anew, so that one that comes and goes does not say so each time."""
 
     async def register(self) -> tuple[LeaseId, int]:
         """Return the lease and the incarnation that the node now has: its predecessor's if that lease still stands, else the next."""
@@ -37,6 +41,7 @@ class Registration:
             if kept is not None:
                 return kept
         lease = await self._node.store.lease_grant(LEASE_TTL_MS)
+        self._flapping.lost(self._node.name, boot_ms())
         incarnation = await self._enter(lease)
         with contextlib.suppress(OSError):  # on a full disk a successor of this kernel registers anew
             self._file.unlink(missing_ok=True)
@@ -85,13 +90,14 @@ class Registration:
                 certificate=node.certificate,
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
+            news = self._flapping.news(node.name, boot_ms(), again) == again
             done = await node.store.transact(
                 Transaction(
                     (Compare(node_key(node.name), "modified", "==", old.modified if old else 0),),
                     (
                         Put(node_key(node.name), msgspec.msgpack.encode(record)),
                         Put(alive_key(node.name), msgspec.msgpack.encode(Alive(incarnation)), lease),
-                        node.events.put("node", again),
+                        *((node.events.put("node", again),) if news else ()),
                     ),
                 )
             )

@@ -13,7 +13,7 @@ import signal
 import socket
 from typing import Final
 
-from unios.kernel import clone, guarded, init, launcher, program, trees_protocol
+from unios.kernel import clone, guarded, init, launcher, program, trees_protocol, vacancy
 from unios.kernel.freezer import Freezer
 
 FOLDER: Final = "rehearsal"
@@ -72,7 +72,7 @@ def _one(scratch: str) -> None:
     launched = launcher.Launched(os.getpid(), mine, pipes[0][1], pipes[1][0], pipes[2][0])
     one = init.Init(scratch, "tree", _NoFreezer(None, "tree", namespaces=False), launched, namespaces=False)
     guard.sendall(trees_protocol.encode(_FIELDS))
-    one.take(program.parse(init.receive(control) or {}), control)
+    one.take(program.parse(vacancy.receive(control) or {}), control)
     _launch(theirs)
     one.poller.turn()
     os.write(pipes[1][1], b"output")

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from unios.kernel import clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
+from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
 from unios.kernel.poller import Client
 from unios.limits import SPARE_TIMEOUT_S, SPARES_MAX
 
@@ -20,6 +20,9 @@ FAILURES_MAX: Final = 3
 ANSWER_S: Final = 2.0
 """How long a zygote may take to fork; then it is replaced."""
 BURY_S: Final = 0.2
+ZYGOTE_PAUSE_S: Final = 0.01
+ZYGOTE_PAUSE_MAX_S: Final = 5.0
+"""A zygote that dies before it has forked anything is made again after the first, and after twice as long each time up to the second."""
 REST: Final = 2
 
 
@@ -52,7 +55,7 @@ class Spares:
         self.namespaces = namespaces
         self.why_not = "" if namespaces else "they are switched off"
         """Why trees get no namespaces."""
-        self._failures = 0
+        self._failures = self._zygote_deaths = 0
         self._token, self._number = os.urandom(4).hex(), 0
         self._zygote: Client | None = None
         self._zygote_pidfd = -1
@@ -61,6 +64,7 @@ class Spares:
         self._making: dict[int, Spare] = {}
         self._ready: list[Spare] = []
         self._closed = self._resting = False
+        self._recorded = cgroups.recorded(node_folder)
         gc.collect()
         gc.freeze()
         self._remove_stale()
@@ -75,7 +79,7 @@ class Spares:
             self._remove(group)
 
     def _remove(self, group: str) -> None:
-        freezer.release(self._folder, group)
+        freezer.release(self._recorded, group)
         guarded.remove(f"{self._folder}/spares/{group}")
 
     def take(self) -> Spare | None:
@@ -132,13 +136,16 @@ class Spares:
             os.close(self._zygote_pidfd)
             self._asked.clear()
             if not self._closed:
-                self._loop.after(0.01, self._ready_callback)
+                self._resting = True
+                self._loop.after(min(ZYGOTE_PAUSE_S * 2**self._zygote_deaths, ZYGOTE_PAUSE_MAX_S), self._ask_again)
+                self._zygote_deaths = min(self._zygote_deaths + 1, 16)
 
     def _answered(self, client: Client, frame: trees_protocol.Frame) -> None:
         fields: dict[str, Any] = frame.fields or {}
         if not self._asked or ("error" not in fields and len(client.fds) < 2):
             client.close()
             return
+        self._zygote_deaths = 0
         group, namespaces = self._asked.pop(0)
         if "error" in fields:
             self._cannot(namespaces, str(fields["error"]))

@@ -105,10 +105,10 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
     if spec.user != record.user:
         raise Denied(f"process {pid} of {record.user} may not run what {spec.user} has specified")
     await node.admission.admit(record)
+    if spec.carry.manifest:
+        await node.carrying.lay_out(record, spec, job_of(node, record, spec))
     async with node.devices.given(record) as devices:
-        job = job_of(node, record, spec, devices)
-        if spec.carry.manifest:
-            await node.carrying.lay_out(record, spec, job)
+        job = node.carrying.placed(record, spec, job_of(node, record, spec, devices))
         tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)
     node.carrying.begun(record, spec)
     if record.wanted == "frozen":
@@ -158,6 +158,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
         "umask": spec.umask,
         "limits": {name: list(pair) for name, pair in spec.limits.items()},
         "stdin": spec.stdin and record.incarnation == 1,  # what its predecessor has read is gone: the next begins with an empty one
+        "hold": spec.hold,
         "on_partition": spec.on_partition,
         "terminal": list(spec.terminal),
         **({"devices": [device.path for device in devices]} if devices else {}),

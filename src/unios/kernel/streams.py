@@ -88,6 +88,8 @@ class StreamReader:
                 data = os.pread(self._file, bytes_max, offset - self._start)
                 if data or not self._ended(offset):
                     return offset, data
+                if self._open(offset):
+                    continue  # the usual case costs no listing
             starts = segments(self._folder, self._name)
             if not starts:
                 return offset, b""
@@ -99,17 +101,19 @@ class StreamReader:
         """Whether this segment ends at `offset` and another begins there or later: then what is to come is in that one."""
         if os.fstat(self._file).st_size + self._start > offset:
             return False  # it has just grown: the next read sees it
-        try:
-            os.stat(f"{self._folder}/{file_name(self._name, offset)}")  # the usual case costs no listing
-            return offset > self._start
-        except FileNotFoundError:
-            return any(self._start < start for start in segments(self._folder, self._name))
+        if offset == self._start:
+            return any(self._start < start for start in segments(self._folder, self._name))  # an empty segment: a disk was full
+        return os.path.exists(f"{self._folder}/{file_name(self._name, offset)}") or any(
+            self._start < start for start in segments(self._folder, self._name)
+        )
 
-    def _open(self, start: int) -> None:
+    def _open(self, start: int) -> bool:
+        """Go over to the segment that begins there; False if there is none."""
         self.close()
         with contextlib.suppress(FileNotFoundError):
             self._file = os.open(f"{self._folder}/{file_name(self._name, start)}", os.O_RDONLY | os.O_CLOEXEC)
         self._start = start
+        return self._file >= 0
 
     def end(self) -> int:
         """Return the offset after the last byte written so far."""

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from unios.kernel.poller import Client, Poller
 from unios.kernel.pumps import InputPump, OutputPump
-from unios.kernel.streams import StreamWriter
 from unios.limits import STREAM_HOLD_S, TERMINAL_AGAIN_S, TERMINAL_NUDGE_S, WINDOW_MAX
 from unios.wire.modes import Modes
 
@@ -116,10 +115,10 @@ class Terminal:
 
 
 class TerminalOutput(OutputPump):
-    """What comes out of the master."""
+    """What comes out of the master, into the stream of a pump that gives it up."""
 
-    def __init__(self, terminal: Terminal, poller: Poller, writer: StreamWriter, allowed: Callable[[], bool], limit: Callable[[], int]) -> None:
-        super().__init__(poller, terminal.master, writer, allowed, limit)
+    def __init__(self, terminal: Terminal, poller: Poller, before: OutputPump) -> None:
+        super().__init__(poller, terminal.master, *before.give_up())
         self._modes = terminal.modes
         self._resting = False
 

@@ -23,9 +23,10 @@ from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.session_peer import SessionPeer
 from unios.kernel.streams import StreamReader
 from unios.kernel.tree_peer import TreePeer
-from unios.limits import FORWARDS_PER_USER_MAX, STREAM_WINDOW_BYTES
-from unios.wire.operations import AskOffsets, AskTerminal, Attach, Empty, Execute, Follow, Offsets, Reach, Said, TerminalView, Typed
+from unios.limits import FORWARDS_PER_USER_MAX, STREAM_WINDOW_BYTES, TERMINAL_NUDGE_S
+from unios.wire.operations import Empty, Follow
 from unios.wire.peer import Call
+from unios.wire.terminals import AskOffsets, AskTerminal, Attach, Execute, Offsets, Reach, Said, TerminalView, Typed
 
 
 class TerminalOperations(ProcessOperations):
@@ -107,6 +108,8 @@ class TerminalOperations(ProcessOperations):
             yield typist
             await typist.leave()
         except Unavailable:
+            if not typist.is_over:
+                raise  # its init does not answer: the asker tries again
             await asyncio.get_running_loop().create_future()  # it has ended: the output says when
         finally:
             typist.close()
@@ -236,13 +239,18 @@ class _Typist:
     async def pass_on(self, typed: Typed) -> None:
         """Do what was done at the terminal; waits while the program takes nothing in."""
         if typed.rows > 0:
-            await self._init.ask("terminal", rows=typed.rows, columns=typed.columns)
+            await self._init.ask("terminal", rows=typed.rows, columns=typed.columns, nudge=typed.nudge)
         if typed.data and not self._closed:
             await self._init.send_data(typed.data)
             self._sent += len(typed.data)
             while self._sent - max(0, self._written) > STREAM_WINDOW_BYTES and not self._closed and not self._init.closed.is_set():
                 self._moved.clear()
                 await self._moved.wait()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the tree has ended, and the connection with it."""
+        return self._init.closed.is_set()
 
     async def leave(self) -> None:
         """Go for good: nothing shall be hung up."""
@@ -302,6 +310,9 @@ class _Conversation:
     async def _typing(self) -> None:
         with contextlib.suppress(UniosError, OSError):
             while (typed := await self._call.receive(Typed)) is not None:
+                if typed.nudge and typed.rows > 0 and self._is_terminal:
+                    terminal.set_size(self._stdin, typed.rows + 1, typed.columns)
+                    await asyncio.sleep(TERMINAL_NUDGE_S)
                 if typed.rows > 0 and self._is_terminal:
                     terminal.set_size(self._stdin, typed.rows, typed.columns)
                 if typed.signal:

@@ -3,6 +3,7 @@
 Decisions 0017 and 0018.
 """
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from unios.wire.peer import Call
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+TREES_AT_ONCE = 32
 ATTEMPTS_MAX = 10
 """Old records are counted every few seconds, and reading takes far less."""
 SAMPLE_MS = 500
@@ -49,7 +51,7 @@ class UsageOperations:
             memory_bytes=now.memory_bytes,
             memory_used_bytes=now.memory_used_bytes,
             load=now.load,
-            processes=self._processes(),
+            processes=await self._processes(),
         )
 
     async def by_user(self, caller: Caller, call: Call) -> object:
@@ -73,12 +75,20 @@ class UsageOperations:
             busy, whole = busy - self._before[1].busy_ms, whole - self._before[1].all_ms
         return round(100 * busy / whole, 1) if whole > 0 else 0.0
 
-    def _processes(self) -> tuple[ProcessUsage, ...]:
+    async def _processes(self) -> tuple[ProcessUsage, ...]:
         node = self._node
-        alive = [tree for tree in node.trees.trees.values() if tree.state in ("starting", "running")]
-        used = node_usage.of_trees((tree, node.trees.bounds(tree)) for tree in alive)
+        alive = sorted(
+            (tree for tree in node.trees.trees.values() if tree.state in ("starting", "running")), key=lambda one: (one.pid, one.incarnation)
+        )
+        used: dict[tuple[int, int], node_usage.Used] = {}
+        if node.trees.bounded >= {"memory", "cpu"}:
+            for start in range(0, len(alive), TREES_AT_ONCE):
+                used |= node_usage.of_trees((tree, node.trees.bounds(tree)) for tree in alive[start : start + TREES_AT_ONCE])
+                await asyncio.sleep(0)  # a thousand trees take half a second: whatever else the kernel has to do has its turn
+        else:
+            used = node_usage.of_trees((tree, node.trees.bounds(tree)) for tree in alive)
         found = []
-        for tree in sorted(alive, key=lambda one: (one.pid, one.incarnation)):
+        for tree in alive:
             record = node.processes.values.get(process_key(tree.pid))
             if (tree.pid, tree.incarnation) in used:
                 user, state = (record.user, record.state) if record is not None else ("", tree.state)

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
-from unios.kernel import cgroups, clone, init, launcher, mounts, rehearsal, trees_protocol
+from unios.kernel import cgroups, clone, launcher, mounts, rehearsal, trees_protocol, vacancy
 from unios.kernel.freezer import Freezer
 from unios.kernel.hierarchies import Hierarchy
 
@@ -101,6 +101,6 @@ def _be_spare(control: socket.socket, node_folder: str, groups: Groups, group: s
         with contextlib.suppress(OSError):
             control.sendall(trees_protocol.encode({"ready": False, "namespaces": False, "text": str(error)}))
         os._exit(1)
-    init.serve(
+    vacancy.serve(
         control, node_folder, group, Freezer(groups.place, group, namespaces=namespaces, hierarchies=groups.hierarchies), namespaces=namespaces
     )

@@ -74,7 +74,10 @@ class Recovery:
         record = self._view.nodes.values.get(node_key(name))
         if record is None or record.stopped or record.state == "left":
             return
-        put = self._put("loss", f"{name} is lost: {self._view.membership.view(name)[1]}", 0)
+        text = self._view.flapping.news(name, time.monotonic_ns() // 1_000_000, f"{name} is lost: {self._view.membership.view(name)[1]}")
+        if not text:
+            return
+        put = self._put("loss", text, 0)
         with contextlib.suppress(UniosError):
             await self._view.store.put(put.key, put.value)
 

@@ -85,7 +85,8 @@ class Starter:
     def choose(self, record: ProcessRecord, names: list[str]) -> tuple[str, str]:
         """Return the node of `names` that it gets, and why; ("", "") if all have said that they cannot run it."""
         refused = self._refusals(record)
-        return self._policies.choose(record, [name for name in names if name not in refused] if refused else names)
+        willing = [name for name in names if name not in refused] if refused else names
+        return self._policies.choose(record, [name for name in willing if self._view.is_steady(name)] or willing)
 
     def best(self, record: ProcessRecord) -> tuple[str, str]:
         """Return the node that has room for it now, and why that one; ("", "") for none: then it waits in the queue."""

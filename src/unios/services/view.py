@@ -1,12 +1,14 @@
 """What a service sees of the system: mirrors of nodes, leases and processes, and the membership that follows from them."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
 from unios.client.aio import Kernel
 from unios.core import membership as members
 from unios.core.capacity import Books
+from unios.core.flapping import Flapping
 from unios.core.membership import Change, Membership
 from unios.core.nodes import Alive, NodeRecord, alive_key, may_speak_for, node_key
 from unios.core.processes import ProcessRecord
@@ -37,6 +39,7 @@ class View:
         self.store = StoreClient(lambda: kernel.connect("store"))
         self.membership = Membership(kernel.folder.name)
         self._on_change = on_change
+        self.flapping = Flapping()
         self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.books = Books()
@@ -47,6 +50,10 @@ class View:
 
     def _tell(self, event: members.Event) -> None:
         for change in self.membership.on(event):
+            if isinstance(change, members.BecameLost):
+                self.flapping.lost(change.name, _now_ms())
+            elif isinstance(change, members.BecameLeft):
+                self.flapping.forget(change.name)
             self._on_change(change)
 
     def _on_node(self, _key: str, before: NodeRecord | None, now: NodeRecord | None) -> None:
@@ -71,6 +78,10 @@ class View:
     def ready(self) -> list[str]:
         """Return the nodes that take processes."""
         return [name for name in self.membership.names("ready") if (record := self.nodes.values.get(node_key(name))) and not record.stopped]
+
+    def is_steady(self, node: str) -> bool:
+        """Return whether that node has not come and gone too often of late to be given something new."""
+        return not self.flapping.is_unsteady(node, _now_ms())
 
     def lease_of(self, node: str) -> int:
         """Return the number of the node's lease as last seen, 0 if it has none."""
@@ -105,3 +116,7 @@ class View:
         """Wait until everything has been seen once."""
         for mirror in (self.nodes, self.alive, self.rules, self.processes):
             await mirror.wait_complete()
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -85,6 +85,7 @@ def take(session: Session, given: Given, wanted: Program) -> Program:
         exclude=tuple(map(os.fsencode, given.many("exclude"))),
         bytes_max=_size(given.text("carry_max")) if given.text("carry_max") else CARRY_BYTES_DEFAULT,
         user=wanted.user,
+        prefer=wanted.node,
         read=meter.read,
         sent=meter.sent,
     )
@@ -193,13 +194,13 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     from unios.client.carry import Folder
 
     found = results.ask(session.connection, pid)
-    if found.reason and not session.json:
+    if found.reason and loud and not session.json:
         session.note(found.reason)
     if not found.results:
         if "could not be collected" in found.reason:
             raise CallerError(found.reason)
         if session.json:
-            _tell_json(results.Brought([], [], [], 0, 0))
+            _tell_json(session, results.Brought([], [], [], 0, 0), loud=loud)
         elif os.isatty(2) or loud:
             session.note("nothing of what was asked for has changed")
         return
@@ -207,17 +208,18 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     brought = results.bring(session.connection, pid, [Folder(*place) for place in places], found, lambda size: meter.read(1, size))
     meter.end()
     if session.json:
-        _tell_json(brought)
+        _tell_json(session, brought, loud=loud)
         return
     for path, instead in brought.beside[:SHOWN_MAX]:
         session.note(f"{shown(path)} was changed here meanwhile: the result is in {shown(instead)}")
     for path in brought.homeless[:SHOWN_MAX]:
         session.note(f"{shown(path)} is in none of the carried folders: get it with `unios results {pid} DIR`")
     if os.isatty(2) or loud:
-        session.note(f"{len(brought.written)} results, {amount(brought.bytes)}")
+        session.note(f"{len(brought.written)} {'result' if len(brought.written) == 1 else 'results'}, {amount(brought.bytes)}")
 
 
-def _tell_json(brought: Any) -> None:
+def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
+    """Say it on stdout for `results`; on stderr beside a program's own output."""
     fields = {
         "written": [shown(path) for path in brought.written],
         "beside": [{"path": shown(path), "result": shown(instead)} for path, instead in brought.beside],
@@ -225,7 +227,10 @@ def _tell_json(brought: Any) -> None:
         "same": brought.same,
         "bytes": brought.bytes,
     }
-    write(2, msgspec.json.encode({"results": fields}) + b"\n")
+    if loud:
+        session.print_json(fields)
+    else:
+        write(2, msgspec.json.encode({"results": fields}) + b"\n")
 
 
 def results_word(session: Session, given: Given) -> int:

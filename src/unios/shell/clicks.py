@@ -5,7 +5,21 @@ from typing import Any
 import click
 
 from unios import __version__
-from unios.shell.words import COMMON, INDEX, Given, Option, Word, find
+from unios.shell.words import COMMON, INDEX, Given, Option, Word, find, groups
+
+_HELP = """A handful of Linux machines that behave as one computer.
+
+\b
+The first five minutes:
+  unios up --nodes 3                  three nodes on this machine, for trying out
+  unios run -- sh -c 'echo hello'     a program, as if it ran here
+  unios run -d -- sleep 1000          in the background, somewhere; prints its pid
+  unios ps                            the same from every node
+  unios top                           live, with keys
+  unios status                        is all well? if not: what to type
+  unios down --all                    everything goes
+
+`unios help WORD` says what a word takes, `unios man` says all, with examples."""
 
 
 class Chosen(Exception):
@@ -24,7 +38,7 @@ class _Command(click.Command):
             nargs = 1 if word.one else -1
             params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=word.least > 0, type=str))
         settings: dict[str, Any] = {"allow_interspersed_args": not word.rest}
-        super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1], context_settings=settings)
+        super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1] if name in INDEX else "", context_settings=settings)
         self._word = word
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -48,8 +62,10 @@ class _Group(click.Group):
         return None if word is None else _Command(cmd_name, word)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Words"):
-            formatter.write_dl([(name, text) for name, (_module, text) in INDEX.items()])
+        widest = max(map(len, INDEX))
+        for title, names in groups():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), INDEX[name][1]) for name in names])
 
 
 def _parameter(option: Option) -> click.Option:
@@ -68,7 +84,7 @@ def group() -> click.Group:
     return _Group(
         "unios",
         params=[*(_parameter(option) for option in COMMON), version],
-        help="A handful of Linux machines that behave as one computer.\n\nStart with `unios up`, then `unios run -- PROGRAM`.",
+        help=_HELP,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from unios.shell import doctor_disk, doctor_home, doctor_linux
+from unios.shell.doctor_machines import of_machines
 from unios.shell.doctor_nodes import of_nodes
 from unios.shell.finding import Finding
 from unios.shell.session import Session
@@ -29,7 +30,7 @@ def doctor(session: Session, given: Given) -> int:
     failed = _mend(session, findings, ask=not given.flag("yes")) if mending else []
     if mending:
         findings = [_tried(check, session.home.path) for check in CHECKS]
-    findings += of_nodes(session)
+    findings += [*of_nodes(session), *of_machines(session)]
     if session.json:
         session.print_json([{"ok": finding.ok, **finding._asdict()} for finding in findings])
     else:

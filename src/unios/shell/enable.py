@@ -58,6 +58,12 @@ def disable(session: Session, given: Given) -> int:
     return 0
 
 
+def installed(session: Session) -> Path | None:
+    """Return where the unit for this home is, None if it is not there."""
+    path = Path(_unit(session).path)
+    return path if path.exists() else None
+
+
 def _unit(session: Session) -> Unit:
     user = pwd.getpwuid(os.geteuid())
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(user.pw_dir) / ".config")

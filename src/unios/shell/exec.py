@@ -10,7 +10,7 @@ from unios.shell.local import LocalTerminal
 from unios.shell.session import Session
 from unios.shell.signals import pid_of
 from unios.shell.words import Given, Misused, Option, Word
-from unios.wire.operations import Execute, Typed
+from unios.wire.terminals import Execute, Typed
 
 HUNG_UP = 129
 

@@ -21,7 +21,8 @@ from unios.errors import CallerError
 from unios.limits import DETACH_KEY_S
 from unios.shell.keys import DetachKeys
 from unios.shell.session import Session, write
-from unios.wire.operations import Chunk, Typed
+from unios.wire.operations import Chunk
+from unios.wire.terminals import Typed
 
 _READ_BYTES: Final = 16 * 1024
 _END: Final = b"\x04"
@@ -45,7 +46,7 @@ class LocalTerminal:
         self.raw_wanted = False
         self._saved: list[Any] | None = None
         self._before: dict[int, Any] = {}
-        self._resized = False
+        self._resized = self._redrawn = False
         self.caught: list[int] = []
         """Signals that have come and that nobody has dealt with."""
         self.gone = False
@@ -76,17 +77,18 @@ class LocalTerminal:
         self._resized = True
 
     def _on_suspend(self, _number: int, _frame: FrameType | None) -> None:
-        wanted = self.raw_wanted
+        wanted, modes = self.raw_wanted, self.screen.modes()
         self.rest()
         os.kill(os.getpid(), signal.SIGSTOP)
         if wanted:
             self._take()
-        self._resized = True
+            self._write(1, self.screen.show(modes))
+        self._resized = self._redrawn = True
 
     def _on_resume(self, _number: int, _frame: FrameType | None) -> None:
         if self.raw_wanted:
             self._set_raw()  # the shell has set its own modes meanwhile
-        self._resized = True
+        self._resized = self._redrawn = True
 
     # the terminal
 
@@ -114,7 +116,8 @@ class LocalTerminal:
         self.raw_wanted = False
         if not self.gone and os.isatty(1):
             with contextlib.suppress(OSError, CallerError):
-                write(1, self.screen.undo())
+                below = b"\r\n" if self.left and not self.screen.other else b""  # not behind a prompt
+                write(1, self.screen.undo() + below)
         if self._saved is not None:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
@@ -145,10 +148,10 @@ class LocalTerminal:
         if self.caught:
             self.on_signals()
         if self._resized:
-            self._resized = False
+            nudge, self._resized, self._redrawn = self._redrawn, False, False
             rows, columns = self.window()
             if rows and not self._watching:
-                yield Typed(rows=rows, columns=columns)
+                yield Typed(rows=rows, columns=columns, nudge=nudge)
         if 0 in ready:
             yield from self._read()
         elif self._keys.holding and time.monotonic() >= self._held_at + DETACH_KEY_S:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from unios.client import processes
-from unios.client.output import Anew, follow, offsets_since, read
+from unios.client.offsets import offsets_since
+from unios.client.output import Anew, follow, read
 from unios.shell import since
 from unios.shell.run import show
 from unios.shell.session import Session, shown

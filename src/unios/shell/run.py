@@ -41,7 +41,7 @@ def run(session: Session, given: Given) -> int:
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     if not given.arguments and not given.text("batch"):
         raise Misused("no program was named")
-    wanted = program(given, stdin=stdin)
+    wanted = program(given, stdin=stdin, hold=not detached and not given.text("array") and not given.text("batch"))
     carry.check(given)
     try:
         wanted = carry.take(session, given, wanted)
@@ -161,7 +161,7 @@ def _is_fed() -> bool:
         return False
 
 
-def program(given: Given, *, stdin: bool) -> Program:
+def program(given: Given, *, stdin: bool, hold: bool = False) -> Program:
     """Return the program that the options describe; Misused if they make no sense."""
     if given.number("restarts_max", 10) > RESTARTS_MAX:
         raise Misused(f"--restarts-max takes at most {RESTARTS_MAX}")
@@ -173,6 +173,7 @@ def program(given: Given, *, stdin: bool) -> Program:
         umask=_umask(given.text("umask")),
         limits=dict(_limit(text) for text in given.many("limit")),
         stdin=stdin,
+        hold=hold,
         restart=given.text("restart") or "on-loss",
         restarts_max=given.number("restarts_max", 10),
         on_partition=given.text("on_partition") or "replace",

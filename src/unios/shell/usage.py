@@ -23,7 +23,7 @@ def usage(session: Session, given: Given) -> int:
     wanted = given.arguments[0] if given.arguments else ""
     names = [name for name in sorted({*ended, *live}) if wanted in ("", name)]
     if wanted and not names:
-        raise NotFound(f"{wanted} has run nothing here")
+        raise NotFound(f"no process of {wanted} is known")
     rows = []
     for name in names:
         past = ended.get(name, UserUsage(name))

@@ -142,14 +142,35 @@ INDEX: dict[str, tuple[str, str]] = {
     "enable": ("enable", "Start this machine's nodes after each reboot (systemd)."),
     "disable": ("enable", "Undo `enable`."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
+    "completion": ("completion", "Print the script that makes a shell complete what is typed."),
+    "man": ("man", "Show the manual page."),
+    "help": ("man", "Show what words there are, or what one takes."),
 }
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Processes", ("run", "ps", "wait", "kill", "freeze", "thaw", "renice", "logs", "attach", "exec", "forward", "results")),
+    ("Queue and resources", ("queue", "hold", "release", "policy", "quota", "usage", "devices")),
+    ("Seeing", ("status", "top", "events", "doctor")),
+    ("System", ("up", "join", "leave", "down", "enable", "disable", "nodes")),
+    ("Help", ("help", "man", "completion")),
+)
+"""In what order help lists the words. One that is in no group is listed at the end."""
+HIDDEN: dict[str, str] = {"__complete": "completion"}
+"""Words that programs type and no list shows, and their modules."""
+
+
+def groups() -> list[tuple[str, list[str]]]:
+    """Return the words that there are, by groups in the order of help."""
+    found = [(title, [name for name in names if name in INDEX]) for title, names in GROUPS]
+    known = {name for _title, names in GROUPS for name in names}
+    return [(title, names) for title, names in (*found, ("More", [name for name in INDEX if name not in known])) if names]
 
 
 def find(name: str) -> Word | None:
     """Return the word of that name, importing its module; None if there is none."""
-    if name not in INDEX:
+    module = INDEX[name][0] if name in INDEX else HIDDEN.get(name)
+    if module is None:
         return None
     from importlib import import_module
 
-    words: dict[str, Word] = import_module(f"unios.shell.{INDEX[name][0]}").WORDS
+    words: dict[str, Word] = import_module(f"unios.shell.{module}").WORDS
     return words[name]

@@ -25,8 +25,8 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OfBlocks(msgspec.Struct, frozen=True, omit_defaults=True):
-    """blocks.has -> bytes, the names that are missing. blocks.get -> stream of bytes, a block each; what is not there is left out.
-    blocks.drop -> Dropped. blocks.put, with items of bytes, a block each -> Stored.
+    """blocks.has -> bytes, the names that are missing. blocks.get -> stream of bundles: lists of blocks; what is not there is left out.
+    blocks.drop -> Dropped. blocks.put, with items that are bundles -> Stored.
 
     `names`: 32 bytes each. `user`: whose; others' need privilege. `elsewhere` (get): fetch what is missing from other nodes first. `copies` (put): so
     many nodes shall have all of `names` when it is answered.
@@ -36,6 +36,8 @@ class OfBlocks(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str = ""
     elsewhere: bool = False
     copies: int = 1
+    prefer: str = ""
+    """The node that will need them (put): of those that are as good it gets the copy."""
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):

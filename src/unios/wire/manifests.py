@@ -15,7 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from unios.errors import CallerError
-from unios.limits import BLOCK_BYTES, CARRY_DEPTH_MAX, CARRY_FILES_MAX, MANIFEST_BYTES_MAX
+from unios.limits import BLOCK_BYTES, BUNDLE_BLOCKS_MAX, BUNDLE_BYTES, CARRY_DEPTH_MAX, CARRY_FILES_MAX, MANIFEST_BYTES_MAX
 
 Kind = Literal["f", "d", "l"]
 Verdict = Literal["same", "write", "beside"]
@@ -59,6 +59,20 @@ def split(names: bytes) -> list[bytes]:
 def cut(data: bytes) -> list[bytes]:
     """Return data as blocks: the bounds are fixed, so that a change in place changes one block."""
     return [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
+
+
+def bundles(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the blocks as they travel: small ones together."""
+    bundle: list[bytes] = []
+    size = 0
+    for block in blocks:
+        if bundle and (size + len(block) > BUNDLE_BYTES or len(bundle) == BUNDLE_BLOCKS_MAX):
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(block)
+        size += len(block)
+    if bundle:
+        yield bundle
 
 
 def order(path: bytes) -> list[bytes]:
