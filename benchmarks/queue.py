@@ -20,7 +20,8 @@ from unios.core.processes import ProcessRecord
 from unios.core.queue import Queue
 from unios.core.share import Shares
 from unios.demands import Queueing, Resources
-from unios.wire.operations import Element, Program
+from unios.wire.operations import Program
+from unios.wire.queueing import Element
 
 COUNT = 10_000
 DECISIONS = 2_000

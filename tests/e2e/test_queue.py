@@ -124,7 +124,7 @@ def test_the_queue_goes_on_when_its_runner_dies_and_no_element_runs_twice(two_ea
 
 
 def test_a_quota_holds_back_and_a_policy_is_swapped_live(two_each: System) -> None:
-    user = two_each.json("ps", "-a")[0]["user"]
+    user = two_each.process(two_each.run_detached("true"))["user"]
     two_each.unios("quota", user, "--processes", "1")
     try:
         pids = [two_each.run_detached("sleep", "1000") for _ in range(2)]

@@ -12,7 +12,8 @@ from unios.shell import resources as asked
 from unios.shell.batches import elements
 from unios.shell.ps import compact
 from unios.shell.words import Given, Misused
-from unios.wire.operations import Element, ProcessView
+from unios.wire.operations import ProcessView
+from unios.wire.queueing import Element
 
 
 def given_(*arguments: str, **values: object) -> Given:

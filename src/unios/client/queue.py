@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from unios.client.connection import Connection
 from unios.client.processes import check, placement_of
 from unios.limits import CALL_TIMEOUT_MS, SUBMIT_BATCH_BYTES_MAX, SUBMIT_BATCH_MAX, SUBMIT_TIMEOUT_MS
-from unios.wire.operations import Alter, Element, Empty, PolicyView, Program, QuotaView, SubmitMany, SubmittedMany, Waiting
+from unios.wire.operations import Empty, Program
+from unios.wire.queueing import Alter, Element, PolicyView, QuotaView, SubmitMany, SubmittedMany, Waiting
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from unios.services.queueing import Queueing, wall_ms
 from unios.services.specifications import spec_of, user_of
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
-from unios.wire.operations import Accepted, Empty, SubmitMany, SubmittedMany
+from unios.wire.operations import Accepted, Empty
+from unios.wire.queueing import SubmitMany, SubmittedMany
 
 NEXT: Final = "/next/pid"
 TAKEN_AT_A_TIME: Final = 64

@@ -29,8 +29,9 @@ from unios.services.starter import Starter, Tried
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.home import NodeFolder
-from unios.wire.operations import Accepted, Alter, PolicyView, QuotaView, Submit, SubmitMany, Submitted, Waiting
+from unios.wire.operations import Accepted, Submit, Submitted
 from unios.wire.peer import Call
+from unios.wire.queueing import Alter, PolicyView, QuotaView, SubmitMany, Waiting
 
 PORT: Final = "placement"
 ATTEMPTS_MAX: Final = 40

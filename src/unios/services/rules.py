@@ -12,7 +12,8 @@ from unios.services.foreign import installed
 from unios.services.queueing import wall_ms
 from unios.services.view import View
 from unios.store.model import Compare, Delete, Put, Transaction
-from unios.wire.operations import Accepted, Empty, EventView, PolicyView, QuotaView
+from unios.wire.operations import Accepted, Empty, EventView
+from unios.wire.queueing import PolicyView, QuotaView
 
 BOUND_MAX = 1 << 53
 USER_BYTES_MAX = 100

@@ -9,7 +9,8 @@ from unios.client import queue
 from unios.shell import demands
 from unios.shell.session import Session
 from unios.shell.words import Given, Misused
-from unios.wire.operations import Element, Program
+from unios.wire.operations import Program
+from unios.wire.queueing import Element
 
 
 def run(session: Session, given: Given, wanted: Program) -> int:

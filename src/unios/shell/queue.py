@@ -9,7 +9,7 @@ from unios.shell.session import Session, shown
 from unios.shell.signals import each, pid_of
 from unios.shell.table import age, table
 from unios.shell.words import Given, Misused, Option, Word
-from unios.wire.operations import QuotaView, Waiting
+from unios.wire.queueing import QuotaView, Waiting
 
 SHOWN_MAX = 100
 """Rows of a table; the rest is counted. --all and --json show everything."""
