@@ -220,7 +220,7 @@ TIME_INDEX_MS = 250
 """When output came is known to so much: one entry at most for each such time in which there was any."""
 TIME_INDEX_ENTRIES_MAX = 32_768
 """At the bound every second entry goes."""
-TASKS_PER_TREE_MAX = 8_192
+TASKS_PER_TREE_MAX = 1_024
 """Linux processes and threads of one tree unless more is asked for; over it fork fails in there with EAGAIN, and nowhere else."""
 TASKS_PER_NODE_SHARE = 0.75
 """Of all pids of a machine, what the trees of a node may have together."""

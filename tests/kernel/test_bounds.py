@@ -132,6 +132,7 @@ def test_of_too_many_strangers_the_oldest_goes_and_whoever_shows_a_certificate_i
         monkeypatch.setattr(links, "identity_of", lambda _certificate: "somebody")
         one: Any = Links(None, {}, (None, None), None, None, None, None, None)  # type: ignore[arg-type]
         one._established = established
+        one._refusal = lambda *_args: None
         tasks = [asyncio.create_task(one._take_in(None, via=""))]
         await settled()
         made[0].handshake.set_result(None)

@@ -115,7 +115,7 @@ def test_every_tree_is_bounded_though_it_asked_for_nothing(rig: Rig) -> None:
         needs(rig, trees, "pids")
         await rig.spawn(trees, 1000, "sleep", "1000")
         paths = [path for path in groups_of(rig) if os.path.exists(f"{path}/pids.max") and "/unios-" in path and cgroups.members(path)]
-        assert paths and all(Path(path, "pids.max").read_text().strip() == "8192" for path in paths)
+        assert paths and all(Path(path, "pids.max").read_text().strip() == "1024" for path in paths)
 
     rig.run(work)
 

@@ -1,4 +1,4 @@
-"""A node with a great many processes: too long for the default run. `./test -m live tests/live/test_many.py`."""
+"""A node with a great many processes: too long for the default run. `./test -m long`."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from unios.client.connection import Connection
 from unios.demands import Resources
 from unios.wire.operations import Program
 
-pytestmark = pytest.mark.live
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class Placement:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._queueing = Queueing(kernel.folder.name)
-        self._view = View(kernel, on_process=self._queueing.put, on_rule=self._on_rule, calm_ms=CALM_MS)
+        self._view = View(kernel, self._queueing.put_node, on_process=self._queueing.put, on_rule=self._on_rule, calm_ms=CALM_MS)
         self._rules = Rules(self._view, kernel.folder.name)
         self._policies = Policies(self._view.books, self._rules.policy_failed)
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from unios.core import claims, outlook
 from unios.core.forecast import Lengths
+from unios.core.membership import Change
 from unios.core.outlook import Wait
 from unios.core.processes import ProcessRecord, process_key
 from unios.core.queue import Failing, Placement, Queue
@@ -57,6 +58,10 @@ class Queueing:
         self._shares.put(before, now)
         self.lengths.put(now)
         self.queue.put(pid, now)
+        self._wake.set()
+
+    def put_node(self, _change: Change) -> None:
+        """A node has come, or gone: what waited for it has its turn at once."""
         self._wake.set()
 
     def put_rule(self, key: str, now: Rule | None) -> None:

@@ -14,7 +14,7 @@ OPTIONS: Final = (
     Option("cpus", "--cpus", metavar="N", text="Cores set aside for it, as in 2 or 0.5; 0: what is left over [default: 1, with -t 0]."),
     Option("cpus_max", "--cpus-max", metavar="N", text="The most cores that it gets even if nobody else wants them [default: no such bound]."),
     Option("memory", "--memory", metavar="SIZE", text="Memory set aside for it, as in 512M or 2G; also the most that it may use."),
-    Option("tasks", "--tasks", metavar="N", number=True, text="The most Linux processes and threads in it [default: 8192]."),
+    Option("tasks", "--tasks", metavar="N", number=True, text="The most Linux processes and threads in it [default: 1024]."),
     Option("device", "--device", metavar="DEVICE", many=True, text="A device for it alone: gpu, gpu:2 or /dev/ttyUSB0; see `unios devices`."),
 )
 
