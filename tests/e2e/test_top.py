@@ -72,8 +72,11 @@ def test_sorting_details_and_a_resize(whole: System, screen: Screen) -> None:
     assert "said by it" in screen.wait_for(f"process {first}: running on n") and "restart        on-loss" in screen.text
     screen.type("q")
     screen.resize(10, 60)
-    screen.wait(lambda text: len([line for line in screen.lines if line]) <= 10 and "COMMAND" in text, "ten lines are drawn")
-    assert all(len(line) <= 60 for line in screen.lines)
+
+    def fits(text: str) -> bool:
+        return "COMMAND" in text and len([line for line in screen.lines if line]) <= 10 and all(len(line) <= 60 for line in screen.lines)
+
+    screen.wait(fits, "ten lines of sixty columns are drawn")
     screen.process.send_signal(signal.SIGTERM)
     assert screen.finish() == 143 and screen.is_restored()
     whole.unios("kill", str(first), str(second))
