@@ -111,6 +111,8 @@ RESTARTS_MAX = 1_000
 STREAM_SEGMENT_BYTES = 1024 * 1024
 STREAM_KEPT_BYTES = 16 * 1024 * 1024
 """Of each of a process's two output streams; the oldest segment goes first."""
+STREAM_FLIGHT_BYTES = 4 * 1024 * 1024
+"""The most that is under way between a tree and a reader of it on another node: a window for each of the two connections, what the kernels queue, a chunk."""
 STREAM_HOLD_S = 10
 """How long an init waits for an attached reader that vanished before it lets old output go again."""
 STDIN_BUFFER_BYTES = 256 * 1024
@@ -176,6 +178,8 @@ CLIENT_EVENTS_AGAIN = 200
 """So many past events are asked for again after a break, to miss none; those seen are left out."""
 
 # machines
+NODES_PER_MACHINE_MAX = 16
+"""Of `unios up --nodes`: several on one machine are for trying out."""
 USER_UNKNOWN_S = 10
 """So long a node that does not know a user is not asked again for a process that waits; one that registers anew is asked at once."""
 STRANGERS_KEPT_MAX = 1_024
@@ -342,3 +346,7 @@ COMPLETE_MS = 250
 """So long completion looks for pids and nodes; then it offers none."""
 COMPLETE_PIDS_MAX = 500
 """Offered at a time; the newest."""
+FOREIGN_MAX = 8
+"""Placement policies that are no part of unios and have a process of their own, of one service; over it the default stands in."""
+FAILED_MAX = 64
+"""Policies that a service remembers to have failed; the oldest is tried again."""

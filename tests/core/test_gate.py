@@ -12,7 +12,7 @@ from unios.core.gate import Member
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec
 from unios.core.rules import POLICY_KEY, PolicyRule, Quota, quota_key
-from unios.demands import Placing, Queueing, Resources
+from unios.demands import Placing, Queueing, Resources, Usage
 from unios.errors import Denied
 from unios.kernel.ports import PortRecord
 from unios.limits import GATE_VALUE_BYTES_MAX
@@ -379,6 +379,18 @@ def test_a_member_raises_no_priority_over_the_default() -> None:
     denied(PROCESS, queued(queueing=Queueing(priority=17)), together=(SPEC,))
     denied(PROCESS, queued(queueing=Queueing(priority=31)), {PROCESS: queued(queueing=Queueing(priority=20))})
     put(PROCESS, queued(queueing=Queueing(priority=20)), {PROCESS: queued(queueing=Queueing(priority=20))})
+
+
+def test_a_member_favours_no_process_by_a_nice_value_or_a_past() -> None:
+    for favoured in ({"nice": -1}, {"nice": -20}, {"nice": 100}):
+        denied(PROCESS, queued(**favoured), together=(SPEC,))
+        denied(PROCESS, queued(**favoured), {PROCESS: queued()})
+    put(PROCESS, queued(nice=19), together=(SPEC,))
+    put(PROCESS, queued(nice=-5), {PROCESS: queued(nice=-5)})
+    denied(PROCESS, queued(nice=-6), {PROCESS: queued(nice=-5)})
+    for past in ({"incarnation": 2}, {"restarts": 1}, {"usage": Usage(cpu_ms=1)}):
+        denied(PROCESS, queued(**past), together=(SPEC,))
+    denied(PROCESS, queued(created_ms=1), {PROCESS: queued(created_ms=2)})
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,16 @@ def test_it_runs_in_a_folder_of_its_user_and_his_links_give_him_nothing(whole: S
     assert os.readlink(project / "stolen") == f"{whole.home}/secret" and (project / "mine").exists() and not (project / "hard").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+@pytest.mark.parametrize("module", ["unios/__init__.py", "msgspec.py", "struct.py", "sitecustomize.py"])
+def test_what_lies_in_the_folder_is_never_imported_by_the_node(whole: System, project: Path, tmp_path: Path, module: str) -> None:
+    tmp_path.chmod(0o777)
+    planted = f"import os; open('{tmp_path}/as-' + str(os.geteuid()), 'w')"
+    script = f'mkdir -p "$(dirname {module})"; echo "{planted}" > {module}; echo x > mine'
+    whole.unios("run", "--user", "nobody", "--carry", ".", "--result", "mine", "--", "sh", "-c", script, cwd=project)
+    assert (project / "mine").exists() and not list(tmp_path.glob("as-*"))
+
+
 def node_of(system: System, pid: int) -> str:
     return str(wait_for(lambda: system.process(pid), lambda view: view["state"] == "running", "it runs")["node"])
 

@@ -107,3 +107,12 @@ def test_a_program_that_floods_from_its_first_moment_loses_nothing_before_its_re
     )
     counted, ours, right = done.stdout.decode().splitlines()
     assert counted.strip() == "100000000" and ours == right and not done.stderr
+
+
+def test_a_run_whose_output_cannot_be_written_leaves_nothing_running(whole: System) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [UNIOS, "run", "--", "yes", "fills"], env=whole.env, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode != 0 and b"cannot write" in done.stderr
+    wait_for(lambda: [p for p in whole.json("ps") if "fills" in p["argv"]], lambda left: not left, "it has ended")

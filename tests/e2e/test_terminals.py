@@ -312,3 +312,13 @@ def test_logs_since_a_time_leave_out_what_came_before(whole: System, tmp_path: P
     assert whole.unios("logs", "--since", "1h30m", str(pid)).stdout == b"old\nnew\n"
     assert whole.unios("logs", "--since", "yesterday", str(pid), check=False).returncode == 2
     whole.unios("kill", "-9", str(pid))
+
+
+def test_a_signal_reaches_what_exec_opened_though_its_stdin_has_ended(whole: System) -> None:
+    pid = whole.run_detached("sleep", "1000", options=("--cpus", "0"))
+    inside = whole.start("exec", str(pid), "sh", "-c", "echo there; exec sleep 1000", stdout=subprocess.PIPE)
+    assert inside.stdout is not None and inside.stdout.readline() == b"there\n"
+    inside.terminate()
+    assert inside.wait(20) == 143
+    inside.stdout.close()
+    whole.unios("kill", str(pid))

@@ -21,6 +21,11 @@ def records(count: int) -> dict[str, ProcessRecord]:
     return {process_key(one.pid): one for one in made}
 
 
+async def modified(store: Store) -> dict[str, int]:
+    result, _revision = await store.range("/processes/", prefix=True)
+    return {record.key: record.modified for record in result.records}
+
+
 async def write(store: Store, all_: dict[str, ProcessRecord]) -> list[str]:
     keys: list[str] = []
     for key, one in all_.items():
@@ -42,7 +47,8 @@ def expected(all_: dict[str, ProcessRecord], user: str) -> UserSum:
 def test_what_goes_is_counted_and_nothing_of_it_is_left(tmp_path: Path) -> None:
     async def work(store: Store) -> None:
         all_ = records(100)
-        await delete(store, await write(store, all_), all_)
+        keys = await write(store, all_)
+        await delete(store, keys, all_, await modified(store))
         for prefix in ("/processes/", "/specs/"):
             result, _revision = await store.range(prefix, prefix=True)
             assert not result.records
@@ -56,9 +62,22 @@ def test_two_that_tidy_at_once_count_each_record_once(tmp_path: Path) -> None:
     async def work(store: Store) -> None:
         all_ = records(60)
         keys = await write(store, all_)
-        await asyncio.gather(*(delete(store, keys, all_) for _ in range(4)))
-        await delete(store, keys, all_)  # by a mirror that is behind
+        seen = await modified(store)
+        await asyncio.gather(*(delete(store, keys, all_, seen) for _ in range(4)))
+        await delete(store, keys, all_, seen)  # by a mirror that is behind
         for user in ("bob", "eve"):
             assert await sum_of(store, user) == expected(all_, user)
+
+    with_store(SqliteProcess(tmp_path), work)
+
+
+def test_another_process_under_the_number_of_one_that_is_gone_is_left_alone(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        all_ = records(4)
+        keys = await write(store, all_)
+        seen = await modified(store)
+        await write(store, all_)  # the numbers have come round
+        await delete(store, keys, all_, seen)
+        assert (await modified(store)).keys() == all_.keys()
 
     with_store(SqliteProcess(tmp_path), work)

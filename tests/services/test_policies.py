@@ -15,6 +15,7 @@ from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord
 from unios.core.rules import PolicyRule
 from unios.demands import Placing
+from unios.limits import FOREIGN_MAX
 from unios.services.foreign import Foreign
 from unios.services.policies import Policies
 
@@ -92,6 +93,12 @@ def test_set_anew_it_is_tried_again_and_elsewhere_replaced_it_is_not_asked(scene
 def test_a_process_may_name_a_policy_of_its_own(scene: Scene) -> None:
     assert scene.choose("pack")[1].startswith("policy pack; ")
     scene.until(lambda: scene.choose("last")[0] == "n2")
+
+
+def test_whoever_names_many_gets_no_more_processes_than_the_bound(scene: Scene) -> None:
+    for number in range(3 * FOREIGN_MAX):
+        assert scene.choose(f"no-such-{number}")[0] in ("n1", "n2")
+    assert len(scene.policies._foreign) <= FOREIGN_MAX
 
 
 def test_closing_ends_its_process(installed: None) -> None:

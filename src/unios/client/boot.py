@@ -103,7 +103,7 @@ def _stop_politely(folders: list[NodeFolder], *, force: bool, progress: Progress
 
 
 def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress: Progress, warn: Warn = _unwarned) -> list[str]:
-    command = [sys.executable, "-m", "unios.kernel.boot", "--home", str(home.path), *arguments]
+    command = [sys.executable, "-P", "-m", "unios.kernel.boot", "--home", str(home.path), *arguments]
     with tempfile.TemporaryFile() as complaints:
         try:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/")

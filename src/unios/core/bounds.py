@@ -38,7 +38,13 @@ def _check_queueing(queueing: Queueing) -> None:
 
 
 def _check_placing(placing: Placing) -> None:
-    for names, what in ((placing.forbidden, "nodes"), (placing.near, "processes"), (placing.apart, "processes"), ((placing.label,), "labels")):
+    for names, what in (
+        (placing.forbidden, "nodes"),
+        (placing.near, "processes"),
+        (placing.apart, "processes"),
+        ((placing.label,), "labels"),
+        ((placing.policy,), "policies"),
+    ):
         _check_names(names, what)
 
 

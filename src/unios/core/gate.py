@@ -28,11 +28,12 @@ import msgspec
 from unios.core import bounds
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key_of
-from unios.demands import PRIORITY_DEFAULT
+from unios.demands import PRIORITY_DEFAULT, USAGE
 from unios.errors import CallerError, Denied
 from unios.limits import GATE_VALUE_BYTES_MAX, PID_MAX, PID_MIN
 
 T = TypeVar("T")
+NICE_MAX: Final = 19
 
 _EVENT: Final = re.compile(r"[0-9]{15}-(.+)-r?[0-9]{6}")
 _PID: Final = re.compile(r"[0-9]{10}")
@@ -226,6 +227,7 @@ def _put_process(member: Member, put: _Put) -> None:
     old = _try(put.now.get(put.key, b""), ProcessRecord)
     if record.queueing.priority > max(PRIORITY_DEFAULT, old.queueing.priority if old is not None else 0):
         raise Denied(f"a priority over {PRIORITY_DEFAULT} is for the privileged, which {member.node} is not")
+    _check_history(put, record, old)
     if put.key in put.now:
         _of_its_users(member, put.key, put.now)
         if old is not None and old.spec_pid != record.spec_pid:
@@ -233,6 +235,16 @@ def _put_process(member: Member, put: _Put) -> None:
     elif spec_key_of(record) not in put.together:
         # Else it would run what another's left-over specification says, and show its environment.
         raise Denied(f"a new process is written together with its specification; {put.key} comes alone")
+
+
+def _check_history(put: _Put, record: ProcessRecord, old: ProcessRecord | None) -> None:
+    """Nobody gets his processes favoured: by a nice value that only root may give, or by a past that the queue would make up to them for."""
+    if not min(0, old.nice if old is not None else 0) <= record.nice <= NICE_MAX:
+        raise Denied(f"{put.key} may not be favoured by the nice value {record.nice}")
+    if old is None and (record.incarnation, record.restarts, record.usage) != (1, 0, USAGE):
+        raise Denied(f"{put.key} is new and has a past")
+    if old is not None and record.created_ms != old.created_ms:
+        raise Denied(f"{put.key} was made when it was made")
 
 
 def _put_spec(member: Member, put: _Put) -> None:

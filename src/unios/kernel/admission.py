@@ -38,8 +38,9 @@ class Admission:
             raise NoRoom(f"{node.name} has no room: {lacks}")
 
     def give_back(self, pid: int, incarnation: int) -> None:
-        """It was not started. Idempotent."""
-        self._room.give_back(pid, incarnation)
+        """It was not started; what one that runs has set aside stays. Idempotent."""
+        if not self._lives((pid, incarnation)):
+            self._room.give_back(pid, incarnation)
 
     def _take_stock(self) -> None:
         self._stocked = True

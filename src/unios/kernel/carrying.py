@@ -69,7 +69,7 @@ class Carrying:
         self._laid: set[tuple[int, int]] = set(self._folders())
         """Those whose working folder is here."""
         self._collecting: dict[tuple[int, int], asyncio.Task[Found]] = {}
-        self._pins: dict[bytes, frozenset[tuple[str, bytes]]] = {}
+        self._pins: dict[tuple[str, bytes], frozenset[tuple[str, bytes]]] = {}
 
     def _folders(self) -> list[tuple[int, int]]:
         found = [match for match in map(_WORK.fullmatch, os.listdir(self._work)) if match]
@@ -212,7 +212,7 @@ class Carrying:
             if not spec.carry.results and not spec.carry.every:
                 return NOTHING
             return await self._collect(record, spec.carry, self.path(pid, incarnation))
-        except UniosError as error:
+        except Exception as error:  # noqa: BLE001 whatever it is: the end of the process is recorded, and says it
             return self._failed(pid, incarnation, str(error))
 
     async def _read_both(self, pid: int) -> tuple[ProcessRecord, ProcessSpec]:
@@ -264,7 +264,8 @@ class Carrying:
         kept: list[tuple[float, tuple[int, int]]] = []
         for key in list(self._laid):
             record = self.node.processes.values.get(process_key(key[0]))
-            if key in self.node.starts.tasks or (record is not None and record.incarnation == key[1] and record.state in LIVE):
+            lives = record is not None and (record.node, record.incarnation) == (self.node.name, key[1]) and record.state in LIVE
+            if key in self.node.starts.tasks or lives:
                 continue
             tree = self.node.trees.trees.get(key)
             if tree is not None and tree.state != "ended":
@@ -280,12 +281,13 @@ class Carrying:
     def pinned(self) -> Collection[tuple[str, bytes]]:
         """Return (user, block) of what live processes may need, and of results that are recorded, as far as their manifests are here."""
         found: set[tuple[str, bytes]] = set()
-        used: dict[bytes, frozenset[tuple[str, bytes]]] = {}
+        used: dict[tuple[str, bytes], frozenset[tuple[str, bytes]]] = {}
         for record in tuple(self.node.processes.values.values()):
             for names in (record.carried if record.state in LIVE else b"", record.results):
                 if names:
-                    used[names] = self._pins.get(names) or self._pins_of(record.user, names)
-                    found |= used[names]
+                    key = (record.user, names)
+                    used[key] = self._pins.get(key) or self._pins_of(*key)
+                    found |= used[key]
         self._pins = used
         return found
 
@@ -323,6 +325,8 @@ def _remove(path: str) -> None:
     """Remove a working folder, whatever is in it; no link is followed."""
 
     def stubborn(_function: object, where: Any, _info: object) -> None:
+        if os.geteuid() == 0:
+            return  # root needs no right that a mode withholds, and goes by no path through a folder in which its owner may lay links meanwhile
         with contextlib.suppress(OSError):  # a folder that its owner may not write in keeps a node of his from emptying it
             os.chmod(os.path.dirname(where), 0o700)
             os.unlink(where) if not os.path.isdir(where) or os.path.islink(where) else shutil.rmtree(where, ignore_errors=True)
@@ -333,11 +337,9 @@ def _remove(path: str) -> None:
 
 async def hand_out(node: "Node", pid: int, check: Callable[[ProcessRecord], None]) -> tuple[ProcessRecord, Carry]:
     """Return record and what it took along. Raises NotFound if it took nothing."""
-    record, modified = await node.records.read(pid)
-    check(record)
-    del modified
+    check((await node.records.read(pid))[0])
     try:
-        spec = await node.records.spec(pid)
+        record, spec = await node.records.read_both(pid)
     except DataLost as error:
         raise NotFound(str(error)) from error
     if not spec.carry.manifest:

@@ -195,7 +195,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 def ask(request: dict[str, Any], timeout_s: float = 20.0) -> dict[str, Any]:
     """Do one request in a program of its own. Blocks; raises InternalError."""
-    command = [sys.executable, "-m", "unios.kernel.certificates"]
+    command = [sys.executable, "-P", "-m", "unios.kernel.certificates"]
     done = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True, timeout=timeout_s, check=False, cwd="/")
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()

@@ -75,7 +75,7 @@ def _exec_guard(folder: NodeFolder, word: int) -> int:
     log = open_log(folder, "guard")
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "unios.kernel.guard", "--folder", str(folder.path), "--await-word"],
+            [sys.executable, "-P", "-m", "unios.kernel.guard", "--folder", str(folder.path), "--await-word"],
             stdin=word,
             stdout=log,
             stderr=log,

@@ -51,13 +51,15 @@ class Collected(NamedTuple):
     notes: list[str]
 
 
+PORTER: Final = (sys.executable, "-P", "-m", "unios.kernel.porter")
+"""-P: it begins as this node's user in a folder that is another's. Without it Python would import what lies there."""
+
+
 @contextlib.contextmanager
 def _porter(folder: str, timeout_s: float) -> Iterator[tuple[Pipe, IO[bytes]]]:
     """Start a porter in that folder; it is dead at the end, whatever happened."""
     try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "unios.kernel.porter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, start_new_session=True
-        )
+        child = subprocess.Popen([*PORTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, start_new_session=True)
     except OSError as error:
         raise Unavailable(f"nothing can be started in {folder}: {error.strerror}") from error
     assert child.stdin is not None and child.stdout is not None

@@ -133,6 +133,7 @@ class Reconciling:
     def _ripe(self, records: dict[int, ProcessRecord]) -> frozenset[int]:
         now = boot_ms()
         pending = {(r.pid, r.incarnation) for r in records.values() if r.node == self._node.name and r.state == "pending"}
+        pending -= self._node.starts.tasks.keys()  # a start that is under way is looked at when it has ended, however long it takes
         self._pending_since = {key: self._pending_since.get(key, now) for key in pending}
         return frozenset(pid for (pid, _incarnation), since in self._pending_since.items() if now - since >= SPAWN_GRACE_MS)
 

@@ -45,13 +45,6 @@ class Records:
             raise DataLost(f"the specification of process {pid} is gone")
         return record, msgspec.msgpack.decode(spec.records[0].value, type=ProcessSpec)
 
-    async def spec(self, pid: int) -> ProcessSpec:
-        """Return what was asked to run."""
-        result, _revision = await self._store.range(spec_key(pid))
-        if not result.records:
-            raise DataLost(f"the specification of process {pid} is gone")
-        return msgspec.msgpack.decode(result.records[0].value, type=ProcessSpec)
-
     async def change(
         self, pid: int, change: Change, *, event: Put | None = None, known: tuple[ProcessRecord, int] | None = None
     ) -> tuple[ProcessRecord, int] | None:

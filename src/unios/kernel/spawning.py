@@ -16,7 +16,7 @@ from unios.core.exhaustion import size
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
 from unios.demands import RESOURCES, Device, Resources, Usage
-from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UserUnknown
+from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, UserUnknown
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
@@ -73,7 +73,7 @@ def _started(node: "Node", key: tuple[int, int], done: asyncio.Task[None]) -> No
     node.starts.tasks.pop(key, None)
     if done.cancelled() or done.exception() is not None:  # which is told to whoever waits; nobody need wait
         node.recorder.forget(*key)
-        node.admission.give_back(*key)
+        node.admission.give_back(*key)  # unless an earlier start of it has come about
 
 
 async def settled(node: "Node", pid: int, incarnation: int) -> None:
@@ -110,12 +110,13 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
     async with node.devices.given(record) as devices:
         job = node.carrying.placed(record, spec, job_of(node, record, spec, devices))
         tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)
+    # It runs: from here on nothing may fail, or it would be started elsewhere under the same incarnation.
     node.carrying.begun(record, spec)
-    if record.wanted == "frozen":
-        with contextlib.suppress(Unavailable):
+    with contextlib.suppress(UniosError):
+        if record.wanted == "frozen":
             await node.trees.init(pid, incarnation).ask("freeze")
-    if record.nice:
-        with contextlib.suppress(Unavailable, NotFound, Denied):  # a node without the right to favour: it runs as others do
+    with contextlib.suppress(UniosError):  # a node without the right to favour, or an init that does not know this yet: it runs as others do
+        if record.nice:
             await node.trees.init(pid, incarnation).ask("renice", nice=record.nice, favour=True)
     node.recorder.running(pid, incarnation)
     if tree.state == "ended":
@@ -162,7 +163,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
         "on_partition": spec.on_partition,
         "terminal": list(spec.terminal),
         **({"devices": [device.path for device in devices]} if devices else {}),
-        **({"bounds": asked} if (asked := bounds_of(spec.resources)) else {}),
+        **({"bounds": asked} if (asked := bounds_of(record.resources)) else {}),
     }
 
 

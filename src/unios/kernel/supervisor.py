@@ -208,7 +208,7 @@ def main(folder: NodeFolder) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 0
-    restart = [sys.executable, "-m", "unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name]
+    restart = [sys.executable, "-P", "-m", "unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name]
     (folder.run / "restart").write_text(json.dumps(restart))
     Beats(folder.beats).clear("supervisor")
     runfiles.write(folder.run / "supervisor.json", os.getpid())

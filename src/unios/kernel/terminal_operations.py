@@ -126,7 +126,7 @@ class TerminalOperations(ProcessOperations):
             raise NotFound(f"process {record.pid} has ended")
         await spawning.settled(self._node, record.pid, record.incarnation)
         known, spec = await self._node.records.read_both(record.pid)
-        job = spawning.job_of(self._node, known, spec)
+        job = self._node.carrying.placed(known, spec, spawning.job_of(self._node, known, spec))
         added = [[os.fsdecode(name), os.fsdecode(value)] for name, value in body.env]
         argv = [os.fsdecode(argument) for argument in body.argv] or [_shell_of(int(job["uid"]))]
         cwd = os.fsdecode(body.cwd) or job["cwd"]
@@ -276,13 +276,18 @@ class _Conversation:
         self._stdin = descriptors[0]
         self._outputs = {"out": descriptors[0]} if len(descriptors) == 1 else {"out": descriptors[1], "err": descriptors[2]}
         self._is_terminal = len(descriptors) == 1
+        self._moved = self._sending = 0
+        """Chunks that were sent, and that wait for a slow reader."""
 
     async def run(self) -> None:
         typing = asyncio.ensure_future(self._typing())
         reading = [asyncio.ensure_future(self._reading(name, descriptor)) for name, descriptor in self._outputs.items()]
         try:
             code = await self._peer.exit_code()
-            await asyncio.wait(reading, timeout=0.2)  # what it left running may hold the other end for ever
+            pending, moved = set(reading), -1
+            while pending and (self._sending or moved != self._moved):  # what it left running may hold the other end for ever, and say nothing
+                moved = self._moved
+                pending = (await asyncio.wait(reading, timeout=0.2))[1]
             for task in reading:
                 task.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
@@ -305,7 +310,10 @@ class _Conversation:
                 return
             if not data:
                 return
+            self._sending += 1
             await self._call.send(Said(name, data))
+            self._sending -= 1
+            self._moved += 1
 
     async def _typing(self) -> None:
         with contextlib.suppress(UniosError, OSError):
@@ -317,11 +325,12 @@ class _Conversation:
                     terminal.set_size(self._stdin, typed.rows, typed.columns)
                 if typed.signal:
                     await self._peer.signal(typed.signal)
+                if self._stdin < 0:
+                    continue  # its stdin has ended; signals still come
                 await self._write(typed.data)
                 if typed.end and not self._is_terminal:
                     os.close(self._stdin)
                     self._stdin = -1
-                    return
 
     async def _write(self, data: bytes) -> None:
         rest = memoryview(data)

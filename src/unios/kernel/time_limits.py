@@ -45,21 +45,24 @@ class TimeLimits:
     def look(self) -> None:
         """Begin to end what has run for too long."""
         seen: set[Key] = set()
+        children: dict[int, list[int]] = {}
         for key, tree in self._node.trees.trees.items():
             record = self._node.processes.values.get(process_key(key[0]))
             if tree.state != "running" or record is None or record.incarnation != key[1] or not record.queueing.time_limit_ms:
                 continue
             seen.add(key)
-            began = self._began.get(key) or self._began.setdefault(key, self._start_of(tree.init_pid))
+            if key not in self._began:
+                children = children or linux_pids.parents()  # once a look, whatever number of processes is new
+                self._began[key] = self._start_of(tree.init_pid, children)
+            began = self._began[key]
             if key not in self._ending and boot_ms() - began >= record.queueing.time_limit_ms and record.state in LIVE:
                 task = self._ending[key] = asyncio.get_running_loop().create_task(self._end(key))
                 task.add_done_callback(lambda _done, key=key: self._ending.pop(key, None))  # type: ignore[misc]
         for key in self._began.keys() - seen:
             del self._began[key]
 
-    def _start_of(self, init_pid: int) -> int:
+    def _start_of(self, init_pid: int, children: dict[int, list[int]]) -> int:
         """Return when the program was started, as Linux says: it is the eldest below the launcher. Now, if there is none any more."""
-        children = linux_pids.parents()
         launchers = children.get(init_pid, [])
         starts = [runfiles.start_of(pid) for launcher in launchers for pid in children.get(launcher, [])] or list(map(runfiles.start_of, launchers))
         known = [start * 1_000 // TICKS_PER_S for start in starts if start]

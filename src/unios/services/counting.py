@@ -17,15 +17,15 @@ KEYS_AT_ONCE: Final = 120
 """Each may need a condition too; a transaction holds 512."""
 
 
-async def delete(store: Store, keys: Sequence[str], records: Mapping[str, ProcessRecord]) -> None:
-    """Delete the keys; what is a process in `records` is counted. Raises UniosError."""
+async def delete(store: Store, keys: Sequence[str], records: Mapping[str, ProcessRecord], modified: Mapping[str, int]) -> None:
+    """Delete the keys; what is a process in `records` is counted, if it is still as it was at that revision. Raises UniosError."""
     for start in range(0, len(keys), KEYS_AT_ONCE):
         part = keys[start : start + KEYS_AT_ONCE]
-        await _delete(store, part, {key: records[key] for key in part if key in records})
+        await _delete(store, part, {key: records[key] for key in part if key in records}, modified)
 
 
-async def _delete(store: Store, keys: Sequence[str], gone: Mapping[str, ProcessRecord]) -> None:
-    conditions = [Compare(key, "version", "!=", 0) for key in gone]
+async def _delete(store: Store, keys: Sequence[str], gone: Mapping[str, ProcessRecord], modified: Mapping[str, int]) -> None:
+    conditions = [Compare(key, "modified", "==", modified[key]) for key in gone]  # its number may be another process's by now
     puts = []
     for user in sorted({record.user for record in gone.values()}):
         result, _revision = await store.range(usage_key(user))

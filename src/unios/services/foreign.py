@@ -38,11 +38,19 @@ class Foreign:
         self._loaded = False
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "unios.services.foreign", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
+            [sys.executable, "-P", "-m", "unios.services.foreign", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
         )
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
+
+    def has_ended(self) -> bool:
+        """Return whether its process is gone; it is reaped then."""
+        return self._process.poll() is not None
 
     def is_ready(self) -> bool:
         """Return whether it has been loaded; looks without waiting."""

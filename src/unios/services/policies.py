@@ -11,6 +11,7 @@ from unios.core.capacity import Books
 from unios.core.placement import Candidate
 from unios.core.processes import ProcessRecord
 from unios.core.rules import PolicyRule
+from unios.limits import FAILED_MAX, FOREIGN_MAX
 from unios.services.foreign import Foreign
 
 OnFailure = Callable[[str, str], None]
@@ -25,16 +26,17 @@ class Policies:
         self._on_failure = on_failure
         self._rule = PolicyRule(placement.DEFAULT)
         self._foreign: dict[str, Foreign] = {}
-        self._failed: set[str] = set()
+        self._failed: dict[str, None] = {}
+        """In the order in which they failed."""
         self._recent: dict[str, int] = {}
         self._choices = 0
 
     def set(self, rule: PolicyRule | None) -> None:
         """That is the system's policy from now on."""
         self._rule = rule or PolicyRule(placement.DEFAULT)
-        self._failed.discard(self._rule.name)
+        self._failed.pop(self._rule.name, None)
         if self._rule.replaced:
-            self._failed.add(self._rule.name)
+            self._failed[self._rule.name] = None
         for name in [name for name in self._foreign if name != self._rule.name]:
             self._foreign.pop(name).close()
         if self._rule.name not in placement.POLICIES and self._rule.name not in self._failed:
@@ -64,10 +66,20 @@ class Policies:
         return names, _by(record, f"{placement.DEFAULT}, since {wrong}" if wrong else name)
 
     def _foreign_policy(self, name: str) -> placement.Policy | None:
-        if name in self._failed:
+        if name in self._failed or not (name in self._foreign or self._makes_room(name)):
             return None
         foreign = self._foreign.get(name) or self._start(name)
         return foreign.ask if foreign.is_ready() else None
+
+    def _makes_room(self, name: str) -> bool:
+        """Return whether one more may have a process: anybody may name any policy. At the bound one that has ended gives way; the system's own always may."""
+        if name == self._rule.name or len(self._foreign) < FOREIGN_MAX:
+            return True
+        for other, foreign in list(self._foreign.items()):
+            if foreign.has_ended():
+                self._fail(other, "its process has ended")
+                return True
+        return False
 
     def _start(self, name: str) -> Foreign:
         foreign = self._foreign[name] = Foreign(name, lambda why: self._fail(name, why))
@@ -78,7 +90,9 @@ class Policies:
         if foreign is not None:
             foreign.close()
         if name not in self._failed:
-            self._failed.add(name)
+            self._failed[name] = None
+            if len(self._failed) > FAILED_MAX:
+                del self._failed[next(iter(self._failed))]
             self._on_failure(name, why)
 
     def close(self) -> None:

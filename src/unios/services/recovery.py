@@ -204,7 +204,7 @@ class Recovery:
         gone = {b"%d" % int(key.rpartition("/")[2]) for key in surplus if key.startswith("/processes/")}
         requests, _revision = await every(store, "/requests/")
         surplus += [record.key for record in requests if record.value in gone]
-        await counting.delete(store, surplus, self._view.processes.values)
+        await counting.delete(store, surplus, self._view.processes.values, self._view.processes.modified)
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

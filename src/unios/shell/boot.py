@@ -12,7 +12,7 @@ from unios.client import boot, nodes
 from unios.client.connection import Connection
 from unios.client.firewall import opening
 from unios.errors import UniosError
-from unios.limits import TOKEN_TTL_S_MAX
+from unios.limits import NODES_PER_MACHINE_MAX, TOKEN_TTL_S_MAX
 from unios.shell.session import Session
 from unios.shell.table import is_terminal, moment
 from unios.shell.words import Given, Misused, Option, Word
@@ -94,6 +94,8 @@ def check_token(token: str) -> None:
 def up(session: Session, given: Given) -> int:
     if "nodes" in given.values and given.number("nodes", 1) < 1:
         raise Misused("--nodes takes a number from 1 on")
+    if given.number("nodes") > NODES_PER_MACHINE_MAX:
+        raise Misused(f"--nodes takes at most {NODES_PER_MACHINE_MAX}: several nodes on one machine are for trying out")
     if given.number("nodes") > 1 and given.text("name"):
         raise Misused("--name is for one node; several are called n1, n2, ...")
     check_new_node(given)

@@ -250,7 +250,10 @@ def results_word(session: Session, given: Given) -> int:
     places = list(found.carry.folders)
     if len(given.arguments) == 2:
         folder = os.path.abspath(os.fsencode(given.arguments[1]))
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise Misused(f"{shown(folder)} is no folder that results can go to: {os.strerror(error.errno or 0)}") from error
         places = [(b"", folder)]
     for _name, path in places:
         if not os.path.isdir(path):

@@ -16,7 +16,7 @@ from unios.limits import RESTARTS_MAX
 from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
 from unios.shell.resources import OPTIONS, resources
-from unios.shell.session import Session, tell, write
+from unios.shell.session import Session, Unwritable, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
 
@@ -105,6 +105,10 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
             forwarder.pass_on(signal.SIGPIPE, tree=True)
             abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
             return BROKEN_PIPE
+        except Unwritable:  # nobody can take what it says: as when its reader is gone
+            forwarder.pass_on(signal.SIGPIPE, tree=True)
+            abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
+            raise
         except Unavailable as error:
             session.note(str(error))
         view = processes.wait(session.connection, submitted.pid)

@@ -17,6 +17,10 @@ _ERR = 2
 _BREAKS = re.compile(r"[\n\t]+")
 
 
+class Unwritable(CallerError):
+    """What shall be shown cannot be written: a full disk, say."""
+
+
 class Session:
     """Made per command from the common options."""
 
@@ -59,7 +63,7 @@ def write(descriptor: int, data: bytes) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise CallerError(f"cannot write the output: {os.strerror(error.errno or 0)}") from error
+            raise Unwritable(f"cannot write the output: {os.strerror(error.errno or 0)}") from error
 
 
 def shown(text: bytes) -> str:
