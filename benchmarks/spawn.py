@@ -13,6 +13,7 @@ from benchmarks.samples import Call, interleaved, percentile, sustained
 from benchmarks.system import System
 from unios.client import processes
 from unios.client.connection import Connection
+from unios.demands import Resources
 from unios.wire.operations import Program
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ COMMANDS = 30
 UNSHARE = ("unshare", "--pid", "--mount", "--fork", "true")
 SPAWN_LIMIT = 4.0
 PS_LIMIT = 6.0
+TRUE = Program((b"true",), ((b"PATH", b"/usr/bin:/bin"),), resources=Resources(cpu_milli=0))
+"""No core is set aside for it: what is timed is the start, not the queue."""
 PEERS = ("local", "unshare", "bwrap", "ssh", "podman", "slurm", "ray", "dask")
 SPAWN_PEERS = ("subprocess", "ray-task", "bwrap", "ssh-multiplexed", "dask-task", "slurm-srun", "podman", "ssh")
 
@@ -56,7 +59,7 @@ def run(peers: Peers) -> Report:
 
 def true(connection: Connection) -> None:
     """Run `true` and wait for its exit; RuntimeError if it did not exit with 0."""
-    submitted = processes.submit(connection, Program((b"true",), ((b"PATH", b"/usr/bin:/bin"),)))
+    submitted = processes.submit(connection, TRUE)
     view = processes.wait(connection, submitted.pid)
     if view.exit_code != 0:
         raise RuntimeError(f"true ended as {view}")
@@ -74,7 +77,7 @@ def _spawns(system: System, report: Report) -> tuple[Row, Row]:
 
         def timed_submit() -> None:
             began = time.perf_counter()
-            pid = processes.submit(connection, Program((b"true",), ((b"PATH", b"/usr/bin:/bin"),))).pid
+            pid = processes.submit(connection, TRUE).pid
             submitted.append(time.perf_counter() - began)
             processes.wait(connection, pid)
 

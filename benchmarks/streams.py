@@ -21,6 +21,7 @@ from benchmarks.samples import interleaved, percentile
 from benchmarks.system import COMMAND, System
 from unios.client import processes
 from unios.client.connection import Connection
+from unios.demands import Resources
 from unios.kernel.sequencer import SWITCH
 from unios.wire.operations import NodeInfo, Program
 from unios.wire.tls import client_context, server_context
@@ -84,7 +85,7 @@ def _throughput(system: System, report: Report) -> None:
 
 def _stream(system: System, script: str, size: int) -> float:
     """Run a script on n2 and read its output through n1; return the seconds from the first byte to the last. RuntimeError if bytes are missing."""
-    command = [COMMAND, "--node", "n1", "run", "--on", "n2", "-n", "--", "sh", "-c", script]
+    command = [COMMAND, "--node", "n1", "run", "--on", "n2", "--cpus", "0", "-n", "--", "sh", "-c", script]
     with subprocess.Popen(command, env=system.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         got, began, buffer = 0, 0.0, bytearray(256 * 1024)
@@ -168,7 +169,7 @@ def _latencies(system: System, name: str) -> list[tuple[str, float, int]]:
     """Return (what, ms, n) for what is asked of n2 by way of n1 while floods of n2's programs are read through n1."""
     print(f"{ASKED} questions under {FLOODS} floods, {name}", file=sys.stderr)
     with system.connect("n1") as asker, _floods(system):
-        sleeper = processes.submit(asker, Program((b"sleep", b"1000"), ENV, node="n2")).pid
+        sleeper = processes.submit(asker, Program((b"sleep", b"1000"), ENV, node="n2", resources=Resources(cpu_milli=0))).pid
         calls: dict[str, Callable[[], object]] = {
             "a signal": lambda: processes.signal(asker, sleeper, 0),
             "node.info": lambda: _info(asker),
@@ -194,7 +195,7 @@ def _info(connection: Connection) -> NodeInfo:
 
 @contextlib.contextmanager
 def _floods(system: System) -> Iterator[None]:
-    command = [COMMAND, "--node", "n1", "run", "--on", "n2", "-n", "--", "yes"]
+    command = [COMMAND, "--node", "n1", "run", "--on", "n2", "--cpus", "0", "-n", "--", "yes"]
     readers = [
         subprocess.Popen(command, env=system.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(FLOODS)

@@ -11,6 +11,7 @@ from benchmarks.samples import Call, interleaved, percentile
 from benchmarks.system import System
 from unios.client import processes
 from unios.client.connection import Connection
+from unios.demands import Resources
 from unios.wire.operations import Chunk, Program
 from unios.wire.terminals import Attach, Typed
 
@@ -27,7 +28,7 @@ class Line:
 
     def __init__(self, system: System, through: str, node: str) -> None:
         self._connection: Connection = Connection(system.home, through)
-        program = Program((b"sh", b"-c", RAW_ECHO.encode()), ENV, node=node, terminal=(24, 80))
+        program = Program((b"sh", b"-c", RAW_ECHO.encode()), ENV, node=node, terminal=(24, 80), resources=Resources(cpu_milli=0))
         self._pid = processes.submit(self._connection, program).pid
         self._asked = self._connection.begin("processes.attach", Attach(self._pid))
         self._await(b"ready")
@@ -116,7 +117,7 @@ def run(peers: Peers) -> Report:
 def _under_flood(system: System, key: Callable[[], None]) -> list[float]:
     """Return what keys take while another process of the same node writes as fast as it can, unread."""
     with system.connect() as connection:
-        pid = processes.submit(connection, Program((b"yes",), ENV, node="n2")).pid
+        pid = processes.submit(connection, Program((b"yes",), ENV, node="n2", resources=Resources(cpu_milli=0))).pid
         time.sleep(0.5)
         try:
             return interleaved({"far": key}, COUNT // 5, rest_s=REST_S)["far"]
