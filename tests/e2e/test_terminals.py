@@ -37,8 +37,8 @@ def test_the_window_and_its_changes_reach_the_program(whole: System) -> None:
     with shell(whole, rows=31, columns=97) as person:
         person.type("stty size; tty; echo $TERM\r")
         person.wait_for(r"31 97\r\n/dev/pts/\d+\r\nxterm-256color")
-        person.type("trap 'stty size' WINCH; echo set\r")
-        person.wait_for(r"set\r\n")
+        person.type("trap 'stty size' WINCH; echo set-$((1+1))\r")
+        person.wait_for(r"set-2\r\n")
         person.resize(40, 120)
         person.type("sleep 0.3\r")
         person.wait_for(r"40 120\r\n")
@@ -69,7 +69,7 @@ def test_ctrl_c_ends_the_job_in_the_foreground_and_ctrl_z_stops_it(whole: System
 @pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
 def test_vim_edits_a_file_on_another_node(whole: System, tmp_path: Path) -> None:
     file = tmp_path / "edited"
-    with Keyboard(whole, "run", "-t", "--on", "n3", "--", "vim", "-u", "NONE", str(file)) as person:
+    with Keyboard(whole, "run", "-t", "--on", "n3", "--cwd", str(tmp_path), "--", "vim", "-u", "NONE", "edited") as person:
         person.wait_for(r"New.*~.*~")
         person.type("ione line\x1b")
         person.wait_for("one line")

@@ -79,7 +79,7 @@ def follow(
             yield place.move(now)
             give_up_at = 0.0
         elif now.state in ENDED:
-            if failure is None or now.state == "failed" or not now.started_ms:  # what was never started has said nothing
+            if failure is None or now.state == "failed" or not now.node:  # what was never started has said nothing
                 return
             give_up_at = give_up_at or time.monotonic() + CLIENT_OUTPUT_RETRY_MS / 1000
             if time.monotonic() >= give_up_at:
