@@ -50,12 +50,12 @@ def test_the_window_and_its_changes_reach_the_program(whole: System) -> None:
 def test_ctrl_c_ends_the_job_in_the_foreground_and_ctrl_z_stops_it(whole: System) -> None:
     with shell(whole) as person:
         before = person.before
-        person.type("sh -c 'echo start-$((1+1)); exec sleep 1001'\r")
+        person.type("sh -c 'trap \"echo o$((1+1))n\" CONT; echo start-$((1+1)); while :; do sleep 0.1; done'\r")
         person.wait_for("start-2\r\n")
         person.type("\x1a")
         person.wait_for(r"\[1\]\+ +Stopped")
         person.type("jobs; fg\r")
-        person.wait_for(r"\[1\]\+ +Stopped.*exec sleep 1001'\r\nsh -c")
+        person.wait_for(r"\[1\]\+ +Stopped.*sh -c.*o2n\r\n")  # bash names the job before it hands it the terminal: it is there when it goes on
         person.type("\x03")
         person.wait_for(r"\$ ")
         person.type("echo code=$?\r")
@@ -121,6 +121,7 @@ def test_a_full_screen_program_is_drawn_again_for_who_attaches(whole: System) ->
         "while 1: signal.pause()\n"
     )
     pid = int(whole.unios("run", "-d", "-t", "--on", "n2", "--", sys.executable, "-c", script).stdout)
+    wait_for(lambda: whole.unios("logs", str(pid)).stdout, lambda said: said.endswith(b"ready"), "it has drawn")
     with Keyboard(whole, "attach", "--detach-keys", "ctrl-a,d", str(pid), rows=30, columns=90) as person:
         person.wait_for(r"\x1b\[\?1049h\x1b\[H\x1b\[2J")  # though that is no part of the output that is replayed
         person.wait_for(r"\x1b\[\?1h")
