@@ -65,6 +65,9 @@ class Guard:
         self._clients: set[Client] = set()
         self._watchers: set[Client] = set()
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
+        self._taken_spares: dict[Tree, spares.Spare] = {}
+        """The spares that trees were begun with, as long as these may have another one."""
+        self._pausing = False
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
         self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
@@ -108,7 +111,7 @@ class Guard:
     def run(self) -> None:
         """Serve until SIGTERM; the trees go on."""
         self._tick()
-        self._spares.want(0)
+        self._spares.want(())
         while not self.stopping:
             self.loop.turn()
         self._spares.close()
@@ -185,6 +188,8 @@ class Guard:
             raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
         tree = Tree(f"{self.folder}/trees/{pid}.{incarnation}", pid, incarnation)
         tree.devices = [str(path) for path in fields.get("devices", ())]
+        with contextlib.suppress(TypeError, ValueError):  # the init says what is wrong
+            tree.user = int(fields.get("uid", tree.user))
         if any(set(one.devices) & set(tree.devices) for one in self._trees.values() if one.pid != pid and one.state in ("starting", "running")):
             raise program.Refused("unavailable", f"another process has {' or '.join(tree.devices)}")
         self._trees[pid, incarnation] = tree
@@ -219,17 +224,28 @@ class Guard:
     def _start_waiting(self) -> None:
         """Hand waiting jobs to the spares that are ready."""
         for entry in list(self._waiting):
+            if not self._spares.any():
+                break
             if self._blocked(entry[0]):
                 continue
-            spare = self._spares.take()
+            spare = self._spares.take(entry[0].user)
             if spare is None:
-                break
+                continue
             self._waiting.remove(entry)
             self._hand_over(*entry, spare)
         if self._waiting:
-            self._spares.want(len(self._waiting))
-        else:
-            self.loop.after(SPARE_PAUSE_S, lambda: self._spares.want(len(self._waiting)))  # not while the program is being started
+            self._spares.want(self._users())
+        elif not self._pausing:
+            self._pausing = True
+            self.loop.after(SPARE_PAUSE_S, self._paused)  # not while the program is being started
+
+    def _paused(self) -> None:
+        self._pausing = False
+        self._spares.want(self._users())
+
+    def _users(self) -> list[int]:
+        """Return whose the waiting jobs are."""
+        return [tree.user for tree, _fields in self._waiting if not self._blocked(tree)]
 
     def _hand_over(self, tree: Tree, fields: dict[str, Any], spare: spares.Spare) -> None:
         tree.init, tree.group, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.group, spare.namespaces
@@ -242,18 +258,34 @@ class Guard:
         client = Client(self.loop, spare.control, lambda _one, frame: self._heard(tree, frame), lambda _one: self._init_gone(tree))
         self._follow_end(tree, spare.pidfd)
         self._connected[tree] = client
+        self._taken_spares[tree] = spare
         client.send(fields)
 
     def _heard(self, tree: Tree, frame: trees_protocol.Frame) -> None:
         fields = frame.fields or {}
         if fields.get("event") == "exit":
             self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
+        elif fields.get("event") == "vacant":
+            self._vacant(tree)
         elif fields.get("started"):
             tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
             tree.tell()
             self._start_waiting()
         elif "error" in fields:
             self._failed(tree, str(fields["error"]), str(fields.get("text", "")))
+
+    def _vacant(self, tree: Tree) -> None:
+        """The tree has left nothing behind: its init may have another one, or ends."""
+        client, spare = self._connected.pop(tree, None), self._taken_spares.pop(tree, None)
+        if client is None or spare is None:
+            return
+        sock = client.detach()
+        self.loop.remove(spare.pidfd)
+        if tree.state == "ended" and self._spares.recycle(spare._replace(control=sock, user=tree.user)):
+            self._start_waiting()
+        else:
+            sock.close()
+            self._follow_end(tree, spare.pidfd)
 
     def _fail_waiting(self, text: str) -> None:
         """No init can be made for want of a folder: whoever waits for one is told."""
@@ -283,7 +315,9 @@ class Guard:
     def _adopt(self, tree: Tree) -> None:
         """Know a tree again that an earlier guard made; its init is not this guard's child."""
         descriptor = runfiles.open_pidfd(tree.init)
-        if descriptor is None:
+        if descriptor is None or tree.has_exit():  # an init writes that when all is dead; it may have another tree by now
+            if descriptor is not None:
+                os.close(descriptor)
             self._buried(tree)
             return
         self._follow_end(tree, descriptor)
@@ -316,6 +350,7 @@ class Guard:
         def ended(_mask: int) -> None:
             self.loop.remove(pidfd)
             os.close(pidfd)
+            self._taken_spares.pop(tree, None)
             self._buried(tree)
 
         self.loop.add(pidfd, ended)

@@ -26,6 +26,7 @@ class Tree:
         self.init = runfiles.Running(0, 0)
         self.group = ""
         self.namespaces = True
+        self.user = os.getuid()
         self.freezer = ""
         self.devices: list[str] = []
         """What its kernel gave to it alone."""
