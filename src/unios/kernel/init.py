@@ -217,6 +217,7 @@ class Init:
         assert self.leash is not None
         if self.started or self._without_launcher:
             return
+        self.disturbed = True
         if not self.leash.frozen:
             with contextlib.suppress(OSError):
                 os.kill(self.launched.pid, signal.SIGCONT)
@@ -227,6 +228,7 @@ class Init:
         assert self.leash is not None
         if self.status is not None or self._without_launcher:
             return
+        self.disturbed = True
         if not self.leash.frozen:
             with contextlib.suppress(OSError):
                 os.kill(self.launched.pid, number)

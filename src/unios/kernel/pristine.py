@@ -7,12 +7,13 @@ who could have done the same to any other of his trees.
 
 import contextlib
 import os
-import select
 from typing import Final
 
 _STATUS: Final = frozenset(("TracerPid", "SigBlk", "SigIgn", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed"))
 _IDENTITY: Final = frozenset(("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
 _FILES: Final = ("limits", "oom_score_adj", "setgroups", "timerslack_ns")
+
+_PIECE_BYTES: Final = 1024 * 1024
 
 
 def inherited(*, identity: bool) -> tuple[object, ...]:
@@ -31,21 +32,24 @@ class Pristine:
 
     def __init__(self) -> None:
         self.descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._mounts = select.poll()
-        self._mounts.register(self.descriptor, select.POLLPRI)
         self._before = self._look()
 
     def still(self, launcher: int) -> bool:
         """Return whether nothing differs and nobody is in the namespace but this process and `launcher`."""
-        if self._mounts.poll(0):  # first: what /proc shows counts only while /proc is the one that was mounted
-            self._before = ()
-        if not self._before or self._look() != self._before:
+        if self._look() != self._before:
             return False
         return {int(name) for name in os.listdir("/proc") if name.isdigit()} == {os.getpid(), launcher}
 
-    @staticmethod
-    def _look() -> tuple[object, ...]:
-        return (inherited(identity=True), _read("/proc/self/cgroup"), os.getcwd())
+    def _look(self) -> tuple[object, ...]:
+        return (b"".join(self._mounts()), inherited(identity=True), _read("/proc/self/cgroup"), os.getcwd())
+
+    def _mounts(self) -> list[bytes]:
+        """Return the mount table by a descriptor of the /proc that was mounted first, whatever there is at that path now."""
+        pieces, at = [], 0
+        while piece := os.pread(self.descriptor, _PIECE_BYTES, at):
+            pieces.append(piece)
+            at += len(piece)
+        return pieces
 
 
 def _read(path: str) -> str:

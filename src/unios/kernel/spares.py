@@ -24,7 +24,7 @@ ZYGOTE_PAUSE_S: Final = 0.01
 ZYGOTE_PAUSE_MAX_S: Final = 5.0
 """A zygote that dies before it has forked anything is made again after the first, and after twice as long each time up to the second."""
 REST: Final = 2
-ANYBODY: Final = -1
+ANYBODY: Final = ()
 LINGER_S: Final = 1.0
 """How long an init that has had a tree waits for another one, if there are more than at rest."""
 
@@ -32,7 +32,7 @@ LINGER_S: Final = 1.0
 class Spare(NamedTuple):
     """An init without a job. Whoever takes it owns pidfd and control. `group` names its folder too.
 
-    `user`: whose tree it has had, and only his it may have; ANYBODY if it is new.
+    `owner`: uid, gid and groups of the trees that it has had, and only such it may have; ANYBODY if it is new.
     """
 
     pid: int
@@ -41,7 +41,7 @@ class Spare(NamedTuple):
     control: socket.socket
     group: str
     namespaces: bool
-    user: int = ANYBODY
+    owner: guarded.Owner = ANYBODY
 
 
 class Spares:
@@ -89,10 +89,10 @@ class Spares:
         freezer.release(self._recorded, group)
         guarded.remove(f"{self._folder}/spares/{group}")
 
-    def take(self, user: int) -> Spare | None:
-        """Return a spare for a job of `user` if one is ready: best one that has had a tree of his."""
-        for kind in (user, ANYBODY):
-            for spare in [one for one in self._ready if one.user == kind]:  # the oldest first: its launcher has surely joined its groups by now
+    def take(self, owner: guarded.Owner) -> Spare | None:
+        """Return a spare for a job of `owner` if one is ready: best one that has had a tree of his."""
+        for kind in (owner, ANYBODY):
+            for spare in [one for one in self._ready if one.owner == kind]:  # the oldest first: its launcher has surely joined its groups by now
                 self._ready.remove(spare)
                 self._loop.remove(spare.control.fileno())
                 if runfiles.start_of(spare.pid) == spare.start != 0:
@@ -104,24 +104,28 @@ class Spares:
         """Return whether a spare is ready."""
         return bool(self._ready)
 
-    def want(self, users: Sequence[int]) -> None:
-        """See to it that there will be a spare for each of the waiting jobs, whose users these are, and REST more; bounded."""
-        wanted = min(SPARES_MAX, len(users) + REST)
-        while not (self._closed or self._resting) and self._usable(users) < wanted:
+    def counts(self) -> dict[str, int]:
+        """Return how many are ready, and how many are on the way."""
+        return {"ready": len(self._ready), "making": len(self._making) + len(self._asked)}
+
+    def want(self, owners: Sequence[guarded.Owner]) -> None:
+        """See to it that there will be a spare for each of the waiting jobs, whose owners these are, and REST more; bounded."""
+        wanted = min(SPARES_MAX, len(owners) + REST)
+        while not (self._closed or self._resting) and self._usable(owners) < wanted:
             self._ask()
 
-    def _usable(self, users: Sequence[int]) -> int:
-        """Return how many spares there are or will be; of those that have had a tree only what their users can use now, or could at rest."""
+    def _usable(self, owners: Sequence[guarded.Owner]) -> int:
+        """Return how many spares there are or will be; of those that have had a tree only what can be used now, or could at rest."""
         all_ = [*self._making.values(), *self._ready]
-        new = len(self._asked) + sum(one.user == ANYBODY for one in all_)
-        recycled = [one.user for one in all_ if one.user != ANYBODY]
-        if not users:
+        new = len(self._asked) + sum(one.owner == ANYBODY for one in all_)
+        recycled = [one.owner for one in all_ if one.owner != ANYBODY]
+        if not owners:
             return new + min(len(recycled), REST - 1)  # one new one is always there: for another user
-        return new + sum(min(recycled.count(user), users.count(user)) for user in set(users))
+        return new + sum(min(recycled.count(owner), owners.count(owner)) for owner in set(owners))
 
     def recycle(self, spare: Spare) -> bool:
         """Take an init that has had a tree and waits to hear in which group it shall have another; False if it is not needed."""
-        if self._closed or sum(one.user != ANYBODY for one in (*self._making.values(), *self._ready)) >= RECYCLED_MAX:
+        if self._closed or sum(one.owner != ANYBODY for one in (*self._making.values(), *self._ready)) >= RECYCLED_MAX:
             return False
         spare = spare._replace(group=self._next_group())
         try:
@@ -138,11 +142,11 @@ class Spares:
     def _thin(self) -> None:
         """End those that nobody has taken meanwhile, up to what there is at rest."""
         self._thinning = False
-        recycled = [one for one in self._ready if one.user != ANYBODY]
+        recycled = [one for one in self._ready if one.owner != ANYBODY]
         for spare in recycled[REST - 1 :]:
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
-        new = [one for one in self._ready if one.user == ANYBODY]
+        new = [one for one in self._ready if one.owner == ANYBODY]
         for spare in new[REST - min(len(recycled), REST - 1) :]:
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
@@ -245,9 +249,7 @@ class Spares:
             self._ready.append(spare)
             self._ready_callback()
             return
-        if spare in self._ready or (
-            spare.user != ANYBODY and not fields
-        ):  # it was killed while it waited: that says nothing about what can be had here
+        if spare in self._ready or spare.owner != ANYBODY:  # it was killed, or cannot go on: that says nothing about what can be had here
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
             self._loop.after(0.05, self._ready_callback)
