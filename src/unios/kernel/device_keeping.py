@@ -109,7 +109,8 @@ class DeviceKeeping:
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                     fields = json.loads((folder.trees / name / "tree.json").read_text())
                     own = folder.name == self._node.name and int(fields["pid"]) == pid
-                    if fields.get("devices") and not own and start_of(int(fields["init_pid"])) == int(fields["init_start"]):
+                    lives = start_of(int(fields["init_pid"])) == int(fields["init_start"]) and not (folder.trees / name / "exit.json").exists()
+                    if fields.get("devices") and not own and lives:  # an init may have another tree by now
                         yield from map(str, fields["devices"])
 
 
