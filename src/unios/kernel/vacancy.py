@@ -41,11 +41,16 @@ def serve(control: socket.socket, node_folder: str, groups: "Groups", group: str
         before: Freezer | None = None
         for _tree in range(TREES_PER_INIT_MAX):
             freezer = Freezer(groups.place, group, namespaces=namespaces, hierarchies=groups.hierarchies)
+            new = launched is None
             launched = _make_launcher(control, freezer, launched, namespaces=namespaces)
             if before is not None and not before.remove():
                 break
             before = freezer
-            reusable = _have_tree(_make(control, node_folder, group, freezer, launched, namespaces=namespaces), control)
+            one = _make(control, node_folder, group, freezer, launched, namespaces=namespaces)
+            if new:
+                one.rehearse()
+            reusable = _have_tree(one, control)
+            del one
             if not reusable or launched.control.fileno() != _LAUNCHER:
                 os._exit(0)
             _leave_tree()
@@ -75,11 +80,9 @@ def _make_launcher(control: socket.socket, freezer: Freezer, earlier: launcher.L
 
 def _make(control: socket.socket, node_folder: str, group: str, freezer: Freezer, launched: launcher.Launched, *, namespaces: bool) -> init.Init:
     try:
-        one = init.Init(node_folder, group, freezer, launched, namespaces=namespaces)
+        return init.Init(node_folder, group, freezer, launched, namespaces=namespaces)
     except OSError as error:
         _cannot(control, error)
-    one.rehearse()
-    return one
 
 
 def _cannot(control: socket.socket, error: OSError) -> NoReturn:
