@@ -87,6 +87,8 @@ GATE_LEASES_MAX = 8
 """Of one member at a time; a node needs one."""
 GATE_CONNECTIONS_MAX = 32
 """Of one member at a time; a node needs three."""
+GATE_CLOCK_MS_MAX = 60_000
+"""So far the time at which such a member says that a process was submitted may be from that of the gate: the queue goes by age."""
 GATE_ATTEMPTS_MAX = 10
 """So often a transaction is judged again because a record that decides about it has changed."""
 
