@@ -25,8 +25,9 @@ from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, PeerRe
 from unios.kernel import porting
 from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import Batch, BlockStore, free_bytes
-from unios.kernel.callers import account_of
-from unios.limits import BLOCKS_COPIES, DISK_FREE_BYTES_MIN, PORTERS_MAX, RECORD_RETRY_MS_MAX, WORK_KEPT
+from unios.kernel.callers import account_of, user_of
+from unios.kernel.porter_turns import PorterTurns
+from unios.limits import BLOCKS_COPIES, DISK_FREE_BYTES_MIN, RECORD_RETRY_MS_MAX, WORK_KEPT
 from unios.wire import manifests
 from unios.wire.manifests import Entry
 
@@ -60,11 +61,11 @@ class Carrying:
     def __init__(self, node: "Node") -> None:
         self.node = node
         self._threads = ThreadPoolExecutor(8, "blocks")
-        self._porters = ThreadPoolExecutor(PORTERS_MAX, "porter")
+        self._porters = PorterTurns()
         self._work = f"{node.folder.path}/work"
         os.makedirs(self._work, exist_ok=True)
         os.chmod(self._work, 0o711 if os.geteuid() == 0 else 0o700)
-        self.blocks = BlockStore(f"{node.folder.path}/blocks")
+        self.blocks = BlockStore(f"{node.folder.path}/blocks", owner=user_of(os.geteuid()))
         self.sources = BlockSources(self)
         self._laid: set[tuple[int, int]] = set(self._folders())
         """Those whose working folder is here."""
@@ -123,7 +124,7 @@ class Carrying:
                 raise NotFound(_lost(entries, missing))
             await self.threaded(_make_empty, path, account)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._porters, porting.lay_out, self.blocks, account, path, entries)
+                await self._porters.work(account.user, porting.lay_out, self.blocks, account, path, entries)
                 return
             except porting.Damaged:
                 if attempt == ATTEMPTS_MAX - 1:
@@ -161,9 +162,7 @@ class Carrying:
             if account is not None:
                 work = porting.Account(record.user, *account[:3])
                 with contextlib.suppress(UniosError):
-                    absent = await asyncio.get_running_loop().run_in_executor(
-                        self._porters, porting.look, work, os.fspath(node.folder.path), carry.named
-                    )
+                    absent = await self._porters.work(record.user, porting.look, work, os.fspath(node.folder.path), carry.named)
                     if absent:
                         text.append(f"on {node.name} it did not find again: {', '.join(map(porting.shown, absent))}")
         if text:
@@ -233,7 +232,7 @@ class Carrying:
             user = porting.Account(record.user, *account[:3])
             return porting.collect(self.blocks, user, path, known, patterns=carry.results, every=carry.every, pinned=self.pinned)
 
-        found = await asyncio.get_running_loop().run_in_executor(self._porters, work)
+        found = await self._porters.work(record.user, work)
         if found.manifest:
             names = manifests.split(found.manifest) + manifests.blocks_of(found.entries)
             await self.sources.copy(record.user, names, BLOCKS_COPIES)
@@ -300,7 +299,7 @@ class Carrying:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._porters.shutdown(wait=False, cancel_futures=True)
+        self._porters.close()
 
 
 def _lost(entries: list[Entry], missing: Collection[bytes]) -> str:
