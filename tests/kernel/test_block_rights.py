@@ -8,12 +8,15 @@ from typing import Any, cast
 import pytest
 
 from unios.core.nodes import NodeRecord
-from unios.errors import CallerError, Denied
+from unios.demands import Carry
+from unios.errors import CallerError, Denied, NoRoom, NotFound
 from unios.kernel.block_operations import owner
 from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import BlockStore
 from unios.kernel.callers import Caller
-from unios.limits import BUNDLE_BLOCKS_MAX
+from unios.kernel.carrying import Carrying
+from unios.limits import BUNDLE_BLOCKS_MAX, DISK_FREE_BYTES_MIN
+from unios.wire.manifests import Entry, name_of
 
 
 def caller(user: str, *, privileged: bool = False) -> Caller:
@@ -49,3 +52,34 @@ def test_a_bundle_of_too_many_blocks_is_refused_before_any_is_written(tmp_path: 
     with store.batch("ann", frozenset) as batch, pytest.raises(CallerError, match="bundle"):
         asyncio.run(sources().take(batch, [b"x"] * (BUNDLE_BLOCKS_MAX + 1)))
     assert store.used_bytes == 0
+
+
+def test_blocks_that_are_to_be_had_and_find_no_room_here_are_not_called_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node is tried: the process ends with "data lost" only if nobody has them."""
+    store = BlockStore(str(tmp_path), bytes_max=10)
+    one = sources(b1=("ann",))
+
+    async def threaded(work: Any, *arguments: Any) -> Any:
+        return work(*arguments)
+
+    async def fetch_from(_node: str, user: str, _names: list[bytes]) -> None:
+        with store.batch(user, frozenset) as batch:
+            batch.add(b"x" * 100)
+
+    cast(Any, one._carrying).threaded, cast(Any, one._carrying).blocks = threaded, store
+    monkeypatch.setattr(one, "_fetch_from", fetch_from)
+    name = name_of(b"x" * 100)
+    with pytest.raises(NoRoom):
+        asyncio.run(one.fetch("ann", [name]))
+    carrying: Any = SimpleNamespace(sources=one)
+
+    async def manifest(_user: str, _names: bytes) -> list[Entry]:
+        return [Entry(b"f", "f", size=100, blocks=name)]
+
+    carrying.manifest, carrying._work = manifest, str(tmp_path)
+    with pytest.raises(CallerError, match="no room") as refused:
+        asyncio.run(Carrying._brought(carrying, "ann", Carry(b"m" * 32)))
+    assert not isinstance(refused.value, NotFound)
+    monkeypatch.setattr("unios.kernel.carrying.free_bytes", lambda _folder: DISK_FREE_BYTES_MIN + 99)
+    with pytest.raises(CallerError, match="free on the disk"):
+        asyncio.run(Carrying._brought(carrying, "ann", Carry(b"m" * 32)))

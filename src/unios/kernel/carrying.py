@@ -21,7 +21,7 @@ import msgspec
 from unios.core import carries, claims
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec, process_key
 from unios.demands import Carry
-from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
+from unios.errors import CallerError, DataLost, NoRoom, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.kernel import porting
 from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import Batch, BlockStore, free_bytes
@@ -115,13 +115,7 @@ class Carrying:
 
     async def _lay(self, account: porting.Account, carry: Carry, path: str) -> None:
         for attempt in range(ATTEMPTS_MAX):
-            entries = await self.manifest(account.user, carry.manifest)
-            needed, free = manifests.size_of(entries), free_bytes(self._work)
-            if needed + DISK_FREE_BYTES_MIN > free:
-                raise CallerError(f"there is no room for the carried folder: it has {needed} bytes, {free} are free on the disk")
-            missing = await self.sources.fetch(account.user, manifests.blocks_of(entries))
-            if missing:
-                raise NotFound(_lost(entries, missing))
+            entries = await self._brought(account.user, carry)
             await self.threaded(_make_empty, path, account)
             try:
                 await self._porters.work(account.user, porting.lay_out, self.blocks, account, path, entries)
@@ -132,6 +126,20 @@ class Carrying:
             except CallerError:
                 await self.threaded(_remove, path)
                 raise
+
+    async def _brought(self, user: str, carry: Carry) -> list[Entry]:
+        """Return what is to be laid out, when all of it is here. Raises NotFound if something is nowhere, CallerError if it cannot be here."""
+        try:
+            entries = await self.manifest(user, carry.manifest)
+            needed, free = manifests.size_of(entries), free_bytes(self._work)
+            if needed + DISK_FREE_BYTES_MIN > free:
+                raise CallerError(f"there is no room for the carried folder: it has {needed} bytes, {free} are free on the disk")
+            missing = await self.sources.fetch(user, manifests.blocks_of(entries))
+        except NoRoom as error:  # which says: later, here. Another node may have room now, and waiting here would hold up others
+            raise CallerError(f"there is no room for the carried folder: {error}") from error
+        if missing:
+            raise NotFound(_lost(entries, missing))
+        return entries
 
     async def manifest(self, user: str, names: bytes) -> list[Entry]:
         """Return what a manifest says, fetched if it is not here. Raises NotFound if it is nowhere, CallerError if it is none."""
