@@ -190,7 +190,8 @@ def test_a_process_of_another_user_is_denied_before_and_after() -> None:
 
 
 def test_a_record_stands_under_its_own_pid() -> None:
-    denied(PROCESS, process(pid=401), together=(SPEC,))
+    denied(PROCESS, process(pid=401), together=(SPEC, "/specs/0000000401"))
+    denied(PROCESS, process(pid=401), {PROCESS: process(pid=401)})
 
 
 @pytest.mark.parametrize("pid", ["400", "0000000299", "0000032768", "00000004000", "000000040x", "٠٠٠٠٠٠٠400", ""])
@@ -208,6 +209,7 @@ def test_a_new_process_does_not_come_without_its_specification() -> None:
 def test_a_specification_of_another_user_is_denied_before_and_after() -> None:
     denied(SPEC, spec("root"), together=(PROCESS,))
     denied(SPEC, spec(), {PROCESS: process(), SPEC: spec("root")})
+    denied(SPEC, spec(), {PROCESS: process(), SPEC: b"\xff"})
     denied(SPEC, spec(), {PROCESS: process("root")}, together=(PROCESS,))
     denied(SPEC, spec(), {PROCESS: process("root"), SPEC: spec()}, together=(PROCESS,))
 

@@ -1,0 +1,102 @@
+"""A porter runs as a user, who may have it say anything: what it says goes through the same checks as a stranger's word, within the same bounds."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from unios.errors import CallerError, Unavailable
+from unios.kernel import porting
+from unios.kernel.blocks import BlockStore
+from unios.kernel.porter import LENGTH, Done
+from unios.kernel.porting import Account
+from unios.wire.manifests import Entry
+
+ANN = Account("ann", 65_534, 65_534, [])
+SAYS = """
+import sys
+while sys.argv[2:] and sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big")) != b"\\xc0":
+    pass  # its job, to the end
+sys.stdout.buffer.write(open(sys.argv[1], "rb").read())
+"""
+Says = Callable[..., porting.Collected]
+
+
+@pytest.fixture
+def collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
+    """Collect with a porter that says so."""
+
+    def collect(*said: object) -> porting.Collected:
+        data = [msgspec.msgpack.encode(one) for one in said]
+        (tmp_path / "said").write_bytes(b"".join(LENGTH.pack(len(one)) + one for one in data))
+        monkeypatch.setattr(porting, "PORTER", (sys.executable, "-c", SAYS, str(tmp_path / "said"), "reads"))
+        store = BlockStore(str(tmp_path / "blocks"))
+        return porting.collect(store, ANN, str(tmp_path), [], patterns=(), every=True, pinned=frozenset)
+
+    return collect
+
+
+def file(path: bytes, size: int, **fields: Any) -> Entry:
+    return Entry(path, "f", size=size, **fields)
+
+
+def test_what_a_good_porter_says_is_taken(collected: Says) -> None:
+    found = collected(b"abc", file(b"x", 3), Done(notes=["note"]))
+    assert [entry.path for entry in found.entries] == [b"x"] and found.manifest and found.notes == ["note"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (Entry(b"../x", "d", 0o700), Done()),
+        (Entry(b"/x", "d", 0o700), Done()),
+        (Entry(b"l", "l", target=b"/etc"), b"abc", file(b"l/x", 3), Done()),
+        (Entry(b"x", "d", 0o7777), Done()),
+        (b"abc", file(b"x", 2_000_000), Done()),
+        (b"abc", file(b"x", 3), b"abc", file(b"x", 3), Done()),
+        (b"", file(b"x", 0), Done()),
+        (b"abc", file(b"x", 3)),
+        (["x"], Done()),
+    ],
+)
+def test_what_would_leave_the_folder_or_makes_no_sense_is_not_taken(said: tuple[object, ...], collected: Says) -> None:
+    with pytest.raises(Unavailable, match="porter"):
+        collected(*said)
+
+
+def test_the_names_of_its_blocks_are_made_here(collected: Says) -> None:
+    (entry,) = collected(b"abc", file(b"x", 3, blocks=b"n" * 32), Done()).entries
+    assert entry.blocks != b"n" * 32
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [
+        ("RESULTS_BYTES_MAX", 5, (b"abc", file(b"x", 3), b"def", file(b"y", 3), Done())),
+        ("RESULTS_FILES_MAX", 1, (*(Entry(b"%d" % number, "d", 0o700) for number in range(3)), Done())),
+        ("RESULTS_MANIFEST_BYTES_MAX", 10, (b"abc", file(b"x", 3), Done())),
+    ],
+)
+def test_what_it_sends_is_bounded_here(bound: str, value: int, said: tuple[object, ...], collected: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected(*said)
+    monkeypatch.setattr(porting, bound, value)
+    with pytest.raises(Unavailable):
+        collected(*said)
+
+
+def test_what_it_does_not_find_is_only_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = msgspec.msgpack.encode(Done(paths=[b"/other", b"/x"]))
+    (tmp_path / "said").write_bytes(LENGTH.pack(len(data)) + data)
+    monkeypatch.setattr(porting, "PORTER", (sys.executable, "-c", SAYS, str(tmp_path / "said")))
+    assert porting.look(ANN, str(tmp_path), (b"/x", b"/y")) == [b"/x"]
+
+
+def test_a_folder_of_which_the_porter_says_that_it_failed_is_not_taken_for_laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = msgspec.msgpack.encode(Done("no space"))
+    (tmp_path / "said").write_bytes(LENGTH.pack(len(data)) + data)
+    monkeypatch.setattr(porting, "PORTER", (sys.executable, "-c", SAYS, str(tmp_path / "said"), "reads"))
+    with pytest.raises(CallerError, match="no space"):
+        porting.lay_out(BlockStore(str(tmp_path / "blocks")), ANN, str(tmp_path), [])
