@@ -265,3 +265,15 @@ def test_over_his_share_a_user_makes_room_among_his_own(tmp_path: Path) -> None:
     with store.batch("ann", lambda: pins) as batch, pytest.raises(NoRoom, match="ann"):
         [batch.add(b"%02d" % number * 500) for number in range(20)]
     assert {("ann", name) for name, _size in store.list("ann", b"", 99)} == pins
+
+
+def test_what_is_no_name_of_a_block_leads_to_no_file(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    for name in (b"", b"x" * 31, b"x" * 33):
+        for work in (lambda name=name: store.get("ann", name), lambda name=name: store.missing("ann", [name]), lambda name=name: drop(store, name)):
+            with pytest.raises(CallerError):
+                work()
+
+
+def drop(store: BlockStore, name: bytes) -> int:
+    return store.drop("ann", [name], nothing)

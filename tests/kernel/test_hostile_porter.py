@@ -1,5 +1,6 @@
 """A porter runs as a user, who may have it say anything: what it says goes through the same checks as a stranger's word, within the same bounds."""
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,9 @@ import msgspec
 import pytest
 
 from unios.errors import CallerError, Unavailable
-from unios.kernel import porting
+from unios.kernel import porter, porting
 from unios.kernel.blocks import BlockStore
-from unios.kernel.porter import LENGTH, Done
+from unios.kernel.porter import FRAME_BYTES_MAX, LENGTH, Done, Job, Pipe
 from unios.kernel.porting import Account
 from unios.wire.manifests import Entry
 
@@ -100,3 +101,27 @@ def test_a_folder_of_which_the_porter_says_that_it_failed_is_not_taken_for_laid_
     monkeypatch.setattr(porting, "PORTER", (sys.executable, "-c", SAYS, str(tmp_path / "said"), "reads"))
     with pytest.raises(CallerError, match="no space"):
         porting.lay_out(BlockStore(str(tmp_path / "blocks")), ANN, str(tmp_path), [])
+
+
+@pytest.mark.parametrize("data", [LENGTH.pack(FRAME_BYTES_MAX + 1) + bytes(FRAME_BYTES_MAX + 1), LENGTH.pack(9) + b"\xa1a"], ids=["long", "short"])
+def test_a_frame_is_as_long_as_it_says_and_no_longer_than_may_be(data: bytes) -> None:
+    with pytest.raises(EOFError):
+        Pipe(io.BytesIO(data), io.BytesIO()).receive(Any)
+
+
+@pytest.mark.parametrize(("bound", "value"), [("RESULTS_BYTES_MAX", 5), ("RESULTS_FILES_MAX", 1)])
+def test_a_good_porter_leaves_out_what_is_over_the_bounds_and_says_so(
+    bound: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"abc")
+    monkeypatch.chdir(tmp_path)
+    asked = io.BytesIO(LENGTH.pack(1) + b"\xc0")
+    whole = porter.Collector(Pipe(asked, io.BytesIO()), Job("collect", 0, 0, [], every=True)).run()
+    monkeypatch.setattr(porter, bound, value)
+    asked.seek(0)
+    sent = io.BytesIO()
+    part = porter.Collector(Pipe(asked, sent), Job("collect", 0, 0, [], every=True)).run()
+    assert whole.notes == [] and len(part.notes) == 1 and "b was left out" in part.notes[0]
+    sent.seek(0)
+    assert Pipe(sent, io.BytesIO()).receive(bytes) == b"abc" and Pipe(sent, io.BytesIO()).receive(Entry).path == b"a" and sent.read() == b""
