@@ -1,6 +1,7 @@
 """What stands between a record and a working folder: a record may have been written by a member of the system, and laying out takes its time."""
 
 import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,8 @@ from unios.core.processes import ProcessRecord, ProcessSpec, process_key
 from unios.demands import Carry
 from unios.errors import CallerError, PeerRestarted, Unavailable
 from unios.kernel.blocks import BlockStore
-from unios.kernel.carrying import Carrying
+from unios.kernel.carrying import Carrying, _make_empty
+from unios.kernel.porting import Account
 from unios.limits import WORK_KEPT
 from unios.wire import manifests
 from unios.wire.manifests import Entry
@@ -115,3 +117,20 @@ def test_working_folders_that_are_kept_for_a_person_are_bounded_and_the_rest_goe
     asyncio.run(scene.carrying._tidy())
     kept = {path.name for path in tmp_path.glob("*.1")}
     assert "300.1" in kept and "301.1" not in kept and len(kept) == 1 + WORK_KEPT
+
+
+def test_a_working_folder_is_its_users_alone_and_made_anew_without_following_a_link(tmp_path: Path) -> None:
+    account = Account("ann", 65_534, 65_534, []) if os.geteuid() == 0 else Account("ann", os.getuid(), os.getgid(), [])
+    path, outside = tmp_path / "300.1", tmp_path / "outside"
+    for folder in (path, outside):
+        folder.mkdir()
+        (folder / "kept").touch()
+    (path / "link").symlink_to(outside)
+    _make_empty(str(path), account)
+    seen = path.stat()
+    assert (seen.st_mode & 0o777, seen.st_uid, seen.st_gid) == (0o700, account.uid, account.gid) and not list(path.iterdir())
+    path.rmdir()
+    path.symlink_to(outside)
+    with pytest.raises(Unavailable):
+        _make_empty(str(path), account)
+    assert (outside / "kept").exists() and outside.stat().st_uid == os.getuid()

@@ -1,6 +1,8 @@
 """A porter runs as a user, who may have it say anything: what it says goes through the same checks as a stranger's word, within the same bounds."""
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +127,21 @@ def test_a_good_porter_leaves_out_what_is_over_the_bounds_and_says_so(
     assert whole.notes == [] and len(part.notes) == 1 and "b was left out" in part.notes[0]
     sent.seek(0)
     assert Pipe(sent, io.BytesIO()).receive(bytes) == b"abc" and Pipe(sent, io.BytesIO()).receive(Entry).path == b"a" and sent.read() == b""
+
+
+def test_what_lies_in_the_folder_is_not_imported(tmp_path: Path) -> None:
+    """The porter begins as the node's user, in a folder that is another's."""
+    for name in ("msgspec", "unios", "struct", "resource", "signal"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    assert porting.look(Account("ann", os.getuid(), os.getgid(), []), str(tmp_path), (b"/", b"/none")) == [b"/none"]
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_it_becomes_the_user_whole_and_for_good() -> None:
+    code = (
+        "import os; from unios.kernel import porter; os.setgroups([0, 4]); porter.become(porter.Job('look', 65534, 65533, [65532]));"
+        "print(os.getresuid(), os.getresgid(), os.getgroups(), oct(os.umask(0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == f"{(65_534,) * 3} {(65_533,) * 3} [65532] 0o77"
