@@ -60,7 +60,7 @@ async def turns_between(work: Any) -> tuple[Any, int]:
 
 
 def test_a_process_is_found_with_its_children_in_its_tree() -> None:
-    with subprocess.Popen(["sh", "-c", "sleep 100 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True) as child:
+    with subprocess.Popen(["sh", "-c", "sh -c 'echo; kill -STOP $$' & wait"], stdout=subprocess.PIPE, start_new_session=True) as child:
         assert child.stdout is not None
         child.stdout.readline()
         survey = Survey()
