@@ -87,6 +87,8 @@ GATE_LEASES_MAX = 8
 """Of one member at a time; a node needs one."""
 GATE_CONNECTIONS_MAX = 32
 """Of one member at a time; a node needs three."""
+GATE_CLOCK_MS_MAX = 60_000
+"""So far the time at which such a member says that a process was submitted may be from that of the gate: the queue goes by age."""
 GATE_ATTEMPTS_MAX = 10
 """So often a transaction is judged again because a record that decides about it has changed."""
 
@@ -291,6 +293,9 @@ BLOCKS_COMMIT_MAX = 4_096
 BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024
 BLOCKS_BYTES_MAX = 32 * 1024**3
 """Kept by one node; over it the longest unused go that no live process needs, and if that is not enough nothing more is taken."""
+BLOCKS_USER_SHARE = 3
+"""One user may keep so many times what is left free of BLOCKS_BYTES_MAX: alone three quarters of it, of two each three sevenths. Over it his own longest
+unused go, and if that is not enough nothing more of his is taken. The node's own user is not bounded so."""
 DISK_FREE_BYTES_MIN = 128 * 1024 * 1024
 """What is left free of a node's disk by blocks and by working folders as they are laid out: the node itself has to go on."""
 BLOCKS_YOUNG_S = 3_600
@@ -314,6 +319,8 @@ PORTER_TIMEOUT_S = 900
 """Laying out a folder, or collecting results, takes at most so long; then it is given up and said."""
 PORTERS_MAX = 4
 """Working at the same time on one node; the others wait."""
+PORTERS_PER_USER_MAX = 2
+"""Of those, for one user, whatever else of his waits."""
 WORK_KEPT = 8
 """Working folders of a node whose process was started again elsewhere, or whose results could not be collected; the oldest go."""
 NAMED_PATHS_MAX = 16

@@ -117,6 +117,9 @@ def test_a_device_is_one_process_s_alone_until_it_ends_whatever_becomes_of_the_k
 
     first, second = (ports.run_detached(*show, options=("--device", "serial", "--on", node)) for node in ("n1", "n2"))
     assert {had(first), had(second)} == {"/dev/ttyUSB0", "/dev/ttyUSB1"}
+    for pid in (first, second):
+        inside = ports.unios("exec", str(pid), "sh", "-c", "echo $UNIOS_DEVICES")
+        assert inside.stdout.decode().strip() == had(pid)
     for node in ports.nodes().values():
         os.kill(node["kernel_pid"], signal.SIGKILL)
     third = ports.run_detached(*show, options=("--device", had(first), "--on", "n2"))

@@ -22,6 +22,7 @@ from unios.errors import CallerError, InternalError, OutcomeUnknown, Unavailable
 from unios.limits import BOOT_TIMEOUT_MS, LEAVE_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
+from unios.wire.installation import obstacle
 from unios.wire.operations import Leave
 
 Progress = Callable[[str], None]
@@ -108,7 +109,7 @@ def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress:
         try:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/")
         except OSError as error:
-            raise Unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
+            raise Unavailable(f"cannot start {sys.executable}: {obstacle() or error.strerror}") from error
         try:
             ready = _listen(child, stdin, progress, warn)
         except BaseException:

@@ -126,7 +126,9 @@ class TerminalOperations(ProcessOperations):
             raise NotFound(f"process {record.pid} has ended")
         await spawning.settled(self._node, record.pid, record.incarnation)
         known, spec = await self._node.records.read_both(record.pid)
-        job = self._node.carrying.placed(known, spec, spawning.job_of(self._node, known, spec))
+        job = self._node.carrying.placed(
+            known, spec, spawning.job_of(self._node, known, spec, await self._node.devices.of(record.pid, record.incarnation))
+        )
         added = [[os.fsdecode(name), os.fsdecode(value)] for name, value in body.env]
         argv = [os.fsdecode(argument) for argument in body.argv] or [_shell_of(int(job["uid"]))]
         cwd = os.fsdecode(body.cwd) or job["cwd"]

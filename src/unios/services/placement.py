@@ -146,8 +146,8 @@ class Placement:
     def _first_record(self, pid: int, spec: ProcessSpec, user: str) -> ProcessRecord:
         record = claims.submitted(pid, spec, user, "", "", wall_ms())
         node, why = self._queueing.queue.place_now(record, self._starter.ready(), self._starter.choose)
-        if node:
-            return claims.placed(record, node, "", why)
+        if node:  # there seems to be room; whether it may have it at once a node that speaks for root says, through the queue
+            return claims.placed(record, node, "", why) if self._view.assigns() else record
         able = self._queueing.queue.able(self._view.ready(), record)
         waits = record.queueing.held or record.queueing.after
         return claims.placed(record, "", self._queueing.reason(record) if able or waits else self._starter.nowhere(record))

@@ -89,7 +89,9 @@ class Starter:
         return self._policies.choose(record, [name for name in willing if self._view.is_steady(name)] or willing)
 
     def best(self, record: ProcessRecord) -> tuple[str, str]:
-        """Return the node that has room for it now, and why that one; ("", "") for none: then it waits in the queue."""
+        """Return the node that has room for it now, and why that one; ("", "") for none, or if others assign: then it waits in the queue."""
+        if not self._view.assigns():
+            return "", ""
         resting = set(self._view.ready()) - set(self.ready())
         books = self._view.books
         return self.choose(record, [name for name in self.able(record) if name not in resting and books.has_room(name, record.resources)])
