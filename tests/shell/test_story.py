@@ -3,15 +3,13 @@
 import re
 import time
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unios.limits import STORY_GROUPS_MAX
 from unios.shell.events import Wanted
-from unios.shell.moments import moment_of
 from unios.shell.story import FOLD_MS, LOSS_MS, Story, Told
-from unios.shell.words import Given, Misused
+from unios.shell.words import Given
 from unios.wire.operations import EventView
 
 
@@ -98,20 +96,6 @@ def test_open_lines_are_bounded_and_the_oldest_is_told_first() -> None:
 
 
 NOW = int(time.mktime((2026, 11, 24, 14, 0, 0, 0, 0, -1))) * 1000
-
-
-@pytest.mark.parametrize(
-    ("text", "ago_s"),
-    [("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("13:59", 60), ("13:59:50", 10), ("14:01", 86_340), ("2026-11-24 13:00", 3600)],
-)
-def test_times_are_read_as_people_write_them(text: str, ago_s: int) -> None:
-    assert moment_of(text, NOW) == NOW - ago_s * 1000
-
-
-@pytest.mark.parametrize("text", ["", "soon", "10", "10y", "25:00", "-5m", "99999999d"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(Misused):
-        moment_of(text, NOW)
 
 
 def test_filters_hold_together() -> None:

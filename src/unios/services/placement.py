@@ -124,7 +124,7 @@ class Placement:
                 raise
             if result.succeeded:
                 if not record.node:
-                    self._queueing.waits_now(record)
+                    self._queueing.waits_now(record)  # unless it has failed already
                     return Tried(record, False)
                 tried = await self._starter.start(record, result.revision.number, spec, lease)
                 if not tried.record.node and tried.record.state == "pending":
@@ -145,6 +145,9 @@ class Placement:
 
     def _first_record(self, pid: int, spec: ProcessSpec, user: str) -> ProcessRecord:
         record = claims.submitted(pid, spec, user, "", "", wall_ms())
+        fate = self._queueing.queue.dependencies.all_of(record)
+        if fate.impossible:
+            return claims.not_started(record, claims.NO_START, fate.reason, wall_ms())
         node, why = self._queueing.queue.place_now(record, self._starter.ready(), self._starter.choose)
         if node:
             return claims.placed(record, node, "", why)

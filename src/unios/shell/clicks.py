@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from unios import __version__
-from unios.shell.words import COMMON, INDEX, Given, Option, Word, find, groups
+from unios.shell.words import COMMON, INDEX, Given, Option, Word, find, groups, is_given
 
 _HELP = """A handful of Linux machines that behave as one computer.
 
@@ -48,7 +48,7 @@ class _Command(click.Command):
         typed = dict(ctx.params)
         arguments = typed.pop("arguments", None)
         values = dict(ctx.find_root().params)
-        values.update({key: value for key, value in typed.items() if value not in (None, False)})
+        values.update({key: value for key, value in typed.items() if is_given(value)})
         several = () if arguments is None else (arguments,) if isinstance(arguments, str) else tuple(arguments)
         raise Chosen(self._word, Given(values, several))
 

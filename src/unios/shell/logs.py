@@ -1,11 +1,12 @@
 """`unios logs`: what a process has written, kept within a bound; with -f on and on, over kernels' deaths and nodes' losses."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 from unios.client import processes
 from unios.client.offsets import offsets_since
 from unios.client.output import Anew, follow, read
-from unios.shell import since
+from unios.shell import moments
 from unios.shell.run import show
 from unios.shell.session import Session, shown
 from unios.shell.signals import pid_of
@@ -18,9 +19,13 @@ def logs(session: Session, given: Given) -> int:
         raise Misused("--stdout and --stderr each mean only that one: leave both out for both")
     wanted = {"out"} if given.flag("out") else {"err"} if given.flag("err") else {"out", "err"}
     pid = pid_of(given.arguments[0])
-    since_ms = since.parse(given.text("since")) if given.text("since") else 0
+    since_ms = moments.since(given.text("since"), time.time_ns() // 1_000_000) if given.text("since") else 0
     places = {"out": 0, "err": 0}
     view = processes.view(session.connection, pid)
+    if not view.node and (view.state in processes.ENDED or not given.flag("follow")):
+        if not session.json:
+            session.note(f"there is no output of {pid}{'' if view.state in processes.ENDED else ' yet'}: {view.reason}")
+        return 0
     if since_ms:
         places = offsets_since(session.connection, pid, since_ms)
     if "tail" in given.values:
@@ -83,9 +88,7 @@ WORDS = {
         Option("follow", "-f", "--follow", text="Go on until the process has ended."),
         Option("out", "--stdout", text="Only what it wrote to stdout."),
         Option("err", "--stderr", text="Only what it wrote to stderr."),
-        Option(
-            "since", "--since", metavar="TIME", text="Only what it wrote since then: an age such as 10m or 1h30m, or a time such as 2026-11-24T10:00."
-        ),
+        Option("since", "--since", metavar="TIME", text="Only what it wrote since then: 10m or 1h30m (ago), 14:30, 2026-11-24T14:30."),
         Option("tail", "-n", "--tail", metavar="LINES", number=True, text="Only the last so many lines of each."),
         argument="PID",
         least=1,

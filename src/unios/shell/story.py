@@ -37,10 +37,13 @@ class Group:
         self.key = key
         self.first_ms = self.last_ms = event.at_ms
         self.events = [event]
+        self.pids: set[int] = {event.pid} if event.pid else set()
 
     def add(self, event: EventView) -> None:
         self.last_ms = max(self.last_ms, event.at_ms)
         self.events.append(event)
+        if event.pid:
+            self.pids.add(event.pid)
 
     def takes(self, event: EventView, key: tuple[str, ...]) -> bool:
         """Whether it says the same again, soon enough."""
@@ -141,12 +144,24 @@ class Story:
         """Take an event; return what has to be told to make room."""
         match = _LOST.fullmatch(event.text) if event.kind == "loss" and not event.pid else None
         key = ("loss", match[1]) if match is not None else (event.kind, _sentence(event))
-        group = next((group for group in reversed(self._open) if group.takes(event, key)), None)
+        group = self._group_of(event, key)
         if group is not None:
             group.add(event)
             return []
         self._open.append(Loss(event, match[1], match[2]) if match is not None else Group(event, key))
         return [self._open.pop(0).told()] if len(self._open) > STORY_GROUPS_MAX else []
+
+    def _group_of(self, event: EventView, key: tuple[str, ...]) -> Group | None:
+        """Return the latest group that takes it, None if it begins a line.
+
+        Not one before the line in which its process came last, unless that one has told of this process: an end would be told before its start.
+        """
+        later = False
+        for group in reversed(self._open):
+            if group.takes(event, key) and (not later or event.pid in group.pids):
+                return group
+            later = later or event.pid in group.pids
+        return None
 
     def quiet(self, at_ms: int, quiet_ms: int) -> list[Told]:
         """Tell the oldest groups, as many as nothing was added to for so long."""
