@@ -2,15 +2,18 @@
 
 import re
 import time
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unios.limits import STORY_GROUPS_MAX
-from unios.shell.events import Wanted
+from unios.shell.events import KINDS, Wanted
 from unios.shell.story import FOLD_MS, LOSS_MS, Story, Told
 from unios.shell.words import Given
 from unios.wire.operations import EventView
+
+ROOT = Path(__file__).parents[2]
 
 
 def event(at_ms: int, kind: str, text: str, pid: int = 0, node: str = "n1") -> EventView:
@@ -64,6 +67,30 @@ def test_the_same_of_several_processes_is_one_line() -> None:
     assert told(event(0, "start", "process 300 runs on n1")) == ["300 runs on n1"]
     assert told(*(event(0, "start", f"process {i} runs on n1") for i in (300, 301))) == ["300, 301 run on n1"]
     assert told(*(event(0, "start", "process 300 runs on n1") for _ in range(2))) == ["300 runs on n1 (2 times)"]
+
+
+def test_no_process_ends_before_it_runs() -> None:
+    """One that is told with others is told after what has been told of itself."""
+    assert told(
+        event(0, "exit", "process 300 ended with 0 on n1"),
+        event(10, "start", "process 301 runs on n2"),
+        event(20, "exit", "process 301 ended with 0 on n1"),
+        event(30, "exit", "process 302 ended with 0 on n1"),
+    ) == ["300 ended with 0 on n1", "301 runs on n2", "301, 302 ended with 0 on n1"]
+
+
+def test_what_starts_and_ends_again_and_again_is_two_lines() -> None:
+    turn = [("start", "process 300 runs on n1"), ("exit", "process 300 ended with 1 on n1")]
+    assert told(*(event(at * 1_000, *turn[at % 2]) for at in range(6))) == [
+        "300 runs on n1 (3 times in 4 s)",
+        "300 ended with 1 on n1 (3 times in 4 s)",
+    ]
+
+
+def test_every_kind_of_event_that_is_written_can_be_asked_for() -> None:
+    source = "".join(path.read_text() for folder in ("kernel", "services") for path in (ROOT / "src/unios" / folder).glob("*.py"))
+    written = set(re.findall(r"(?:events\.(?:put|write)|self\._event|self\._put)\(\s*\"(\w+)\"", source))
+    assert written == set(KINDS)
 
 
 def test_a_line_that_is_followed_is_told_when_it_has_come_to_rest() -> None:
