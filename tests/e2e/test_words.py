@@ -24,7 +24,7 @@ from unios.shell.words import INDEX, find
         (["run", "--device", "gpu:1001", "--", "true"], 2, "up to"),
         (["run", "--on", "n99", "--", "true"], 2, "n99"),
         (["run", "--not-on", "n99", "--", "true"], 2, "n99"),
-        (["run", "--after", "29999", "--", "true"], 2, "29999"),
+        (["run", "--after", "29999", "--", "true"], 125, "29999"),
         (["quota", "nosuch"], 1, "nosuch"),
         (["quota", "nosuch", "--none"], 1, "nosuch"),
     ],
@@ -148,6 +148,7 @@ def test_stdin_that_was_cut_off_is_not_taken_for_the_whole(fresh: System) -> Non
     for name in ("n1", "n2", "n3"):  # wherever it runs, and through whichever kernel it is fed
         kernel = json.loads((fresh.home / f"home/nodes/{name}/run/kernel.json").read_text())["pid"]
         os.kill(kernel, signal.SIGKILL)
+        wait_for(lambda pid=kernel: os.path.exists(f"/proc/{pid}"), lambda there: not there, "the kernel is gone")  # type: ignore[misc]
     command.stdin.write(b"second\n")
     command.stdin.close()
     command.stdin = None

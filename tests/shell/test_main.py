@@ -132,6 +132,8 @@ def test_an_error_in_json_is_one_line_on_stderr(home: Path) -> None:
         ["ps", "--node", ""],
         ["--home=", "ps"],
         ["kill", "300", ""],
+        ["policy", ""],
+        ["quota", ""],
         ["events", "--kind", "nosuch"],
     ],
 )
@@ -173,6 +175,12 @@ def test_what_has_nothing_to_say_in_json_says_that(home: Path, capfd: pytest.Cap
     assert main.execute(["attach", "300", "--json"]) == 2
     said = json.loads(capfd.readouterr().err)
     assert said["error"] == "usage" and "JSON" in said["text"]
+
+
+def test_a_word_that_there_is_not_is_told_with_what_may_be_meant(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.execute(["runn", "true"]) == 2
+    assert "did you mean run?" in capfd.readouterr().err
+    assert main.execute(["-h"]) == main.execute(["run", "-h"]) == 0
 
 
 def test_everyday_words_are_in_a_group_of_help() -> None:

@@ -1,6 +1,7 @@
 """Makes click commands of the declared words: help, mistakes, completion, every way of writing options. Imported only on need."""
 
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 import click
 
@@ -22,6 +23,9 @@ The first five minutes:
 `unios help WORD` says what a word takes, `unios man` says all, with examples."""
 
 
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+
+
 class Chosen(Exception):
     """What was typed, read."""
 
@@ -37,7 +41,7 @@ class _Command(click.Command):
         if word.argument:
             nargs = 1 if word.one else -1
             params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=word.least > 0, type=str))
-        settings: dict[str, Any] = {"allow_interspersed_args": not word.rest}
+        settings: dict[str, Any] = {**_SETTINGS, "allow_interspersed_args": not word.rest}
         super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1] if name in INDEX else "", context_settings=settings)
         self._word = word
 
@@ -61,6 +65,13 @@ class _Group(click.Group):
         word = find(cmd_name)
         return None if word is None else _Command(cmd_name, word)
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in INDEX and find(args[0]) is None:
+            near = get_close_matches(args[0], INDEX, 3)
+            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise click.UsageError(f"there is no word {args[0]!r}{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         widest = max(map(len, INDEX))
         for title, names in groups():
@@ -83,6 +94,7 @@ def group() -> click.Group:
     version = click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
     return _Group(
         "unios",
+        context_settings=_SETTINGS,
         params=[*(_parameter(option) for option in COMMON), version],
         help=_HELP,
     )
