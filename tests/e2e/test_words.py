@@ -128,6 +128,14 @@ def test_why_it_waits_is_what_it_is_now(whole: System) -> None:
     assert whole.unios("logs", str(first)).stdout == b""
 
 
+def test_who_ends_what_waits_is_named_and_what_runs_is_not_cancelled(whole: System) -> None:
+    held, runs = whole.run_detached("true", options=("--hold",)), whole.run_detached("sleep", "1000")
+    whole.unios("kill", str(held))
+    assert whole.process(held)["reason"].endswith(" while it waited")
+    done = whole.unios("cancel", str(runs), check=False)
+    assert done.returncode == 1 and f"`unios kill {runs}`" in done.stderr.decode()
+
+
 def test_the_doctor_and_the_nodes_name_the_same_freezer(whole: System) -> None:
     findings: dict[str, str] = {finding["check"]: finding["found"] for finding in whole.json("doctor")}
     assert f"freezer {findings['freezer'].removeprefix('cgroup ')}," in findings["node n1"].replace("signals", "no cgroup of this user's")

@@ -69,6 +69,14 @@ def test_the_same_of_several_processes_is_one_line() -> None:
     assert told(*(event(0, "start", "process 300 runs on n1") for _ in range(2))) == ["300 runs on n1 (2 times)"]
 
 
+def test_what_is_said_of_a_process_reads_as_a_sentence() -> None:
+    again = "it ended with 3 and its policy is always; start 2: incarnation 2 runs again on n1"
+    assert told(event(0, "recovery", f"process 305: {again}")) == [f"305: {again}"]
+    assert told(*(event(0, "limit", f"process {pid}: its time limit is over on n1") for pid in (305, 306))) == [
+        "305, 306: its time limit is over on n1"
+    ]
+
+
 def test_no_process_ends_before_it_runs() -> None:
     """One that is told with others is told after what has been told of itself."""
     assert told(

@@ -158,7 +158,8 @@ class Batches:
                 raise Denied(f"process {record.pid} belongs to {record.user}")
         if not waits(wanted[0]):
             is_ = "has ended" if wanted[0].state in ENDED else f"is {wanted[0].state}"
-            raise CallerError(f"process {pid} does not wait: it {is_}{f' on {wanted[0].node}' if wanted[0].node else ''}")
+            kill = f"; `unios kill {pid}` ends it" if how == "cancel" and wanted[0].state not in ENDED else ""
+            raise CallerError(f"process {pid} does not wait: it {is_}{f' on {wanted[0].node}' if wanted[0].node else ''}{kill}")
         for start in range(0, len(wanted), ALTERED_AT_A_TIME):
             chunk = wanted[start : start + ALTERED_AT_A_TIME]
             await asyncio.gather(*(self._alter(record.pid, lambda seen: _altered(seen, how, stamp.user)) for record in chunk))
