@@ -218,6 +218,19 @@ def test_logs_of_what_never_began_are_empty_and_say_so(kernel: ScriptedKernel, s
     assert unios("logs", "300", "--json").stderr == b""
 
 
+def test_output_that_cannot_be_reached_is_told_with_where_it_is(kernel: ScriptedKernel) -> None:
+    async def view(call: Call) -> object:
+        return ProcessView(300, "exited", "n2", "ann", (b"true",), 1, exit_code=0)
+
+    async def follow(call: Call) -> object:
+        raise Unavailable("n1 has no link to it")
+
+    kernel.operations |= {"processes.wait": view, "processes.follow": follow}
+    for more in ([], ["-n", "3"]):
+        done = unios("logs", "300", *more)
+        assert (done.returncode, done.stderr) == (75, b"unios: the output of 300 is kept on n2, which does not answer: n1 has no link to it\n")
+
+
 def test_a_table_in_a_pipe_waits_for_a_kernel_that_is_replaced(kernel: ScriptedKernel) -> None:
     looks = 0
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from unios.client import processes
 from unios.client.offsets import offsets_since
 from unios.client.output import Anew, follow, read
+from unios.errors import Unavailable
 from unios.shell import moments
 from unios.shell.run import show
 from unios.shell.session import Session, shown
 from unios.shell.signals import pid_of
 from unios.shell.words import Given, Misused, Option, Word
-from unios.wire.operations import Chunk
+from unios.wire.operations import Chunk, ProcessView
 
 
 def logs(session: Session, given: Given) -> int:
@@ -29,17 +30,25 @@ def logs(session: Session, given: Given) -> int:
     if since_ms:
         places = offsets_since(session.connection, pid, since_ms)
     if "tail" in given.values:
-        chunks = list(read(session.connection, pid, **places))
+        chunks = list(_kept(view, read(session.connection, pid, **places)))
         for chunk in chunks:
             places[chunk.stream] = chunk.offset + len(chunk.data)
         _show(session, tail([chunk for chunk in chunks if chunk.stream in wanted], given.number("tail")))
         if not given.flag("follow"):
             return 0
-    said: Iterable[Chunk | Anew] = read(session.connection, pid, **places)
+    said: Iterable[Chunk | Anew] = _kept(view, read(session.connection, pid, **places))
     if given.flag("follow"):
         said = follow(session.connection, pid, view=view, out=places["out"], err=places["err"])
     _show(session, (part for part in said if isinstance(part, Anew) or part.stream in wanted))
     return 0
+
+
+def _kept(view: ProcessView, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks; Unavailable says where they are kept."""
+    try:
+        yield from chunks
+    except Unavailable as error:
+        raise Unavailable(f"the output of {view.pid} is kept on {view.node or 'no node'}, which does not answer: {error}") from error
 
 
 def tail(chunks: list[Chunk], lines: int) -> Iterator[Chunk]:
