@@ -341,6 +341,8 @@ QUEUE_REST_MS = 200
 """So long a node that refused for lack of room is left alone."""
 REFUSALS_KEPT = 1_000
 """Of processes that wait for another node, since one has said that it cannot run them; what is forgotten is tried there once more."""
+TIME_LIMIT_MS_MAX = 36_500 * 86_400_000
+"""Of `run --time`: a hundred years. More is refused, since what shall never be ended needs no limit."""
 WAITING_MAX = 20_000
 """Processes without a node; over it a submission is refused. Their pids are taken, and there are PID_MAX - PID_MIN."""
 SUBMIT_BATCH_MAX = 50

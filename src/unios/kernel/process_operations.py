@@ -169,7 +169,7 @@ class ProcessOperations:
         lost = bool(record.node) and self._node.membership.view(record.node)[0] in ("lost", "left")
         if (record.node and not (lost and record.on_partition == "keep")) or body.number not in (1, 2, 3, 9, 15):
             return None
-        why = f"ended by {caller.user} while it ran nowhere that could be reached"
+        why = f"ended by {caller.user} while it {'ran on ' + record.node + ', which is lost' if record.node else 'waited'}"
 
         def end(seen: ProcessRecord) -> ProcessRecord | None:
             if seen.state in ENDED or seen.node != record.node:

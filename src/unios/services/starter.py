@@ -127,8 +127,9 @@ class Starter:
                 await self._kernel.call("processes.spawn", body, Spawned, node=record.node, timeout_ms=SPAWN_TIMEOUT_MS + 1_000)
                 self.refused.pop(key, None)
                 return Tried(record, True)
-            except PeerRestarted as error:
-                return Tried(record, False, error)  # somebody else has it
+            except PeerRestarted:  # somebody else has changed it: what it has come to is in the record
+                found = await self.read(record.pid)
+                return Tried(found[0] if found is not None else record, False)
             except NoRoom as error:
                 self._resting[record.node] = time.monotonic() + QUEUE_REST_MS / 1_000
                 why = f"waits: {error}"
