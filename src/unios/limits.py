@@ -18,8 +18,8 @@ HUNG_MS = 750
 """A process of ours whose beat is older than this is killed and replaced."""
 RESTART_DELAY_MS_MAX = 10_000
 RESTART_DELAY_MS_FIRST = 50
-RESTART_WINDOW_MS = 10_000
-"""What has run for longer than this before it died begins anew in the count of its deaths."""
+HEALTHY_MS = 3_000
+"""What had beaten for so long before it died begins anew in the count of its deaths."""
 
 # wire
 FRAME_BYTES_MAX = 8 * 1024 * 1024
