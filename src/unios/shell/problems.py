@@ -50,6 +50,19 @@ def find(facts: Facts) -> list[Problem]:
     return found + list(_other_warnings(facts.view, found))
 
 
+def broken_off(names: Sequence[str]) -> list[Problem]:
+    """Return the problem that an `up` was killed before it had started these nodes of this machine."""
+    if not names:
+        return []
+    return [
+        Problem(
+            f"an `unios up` of this machine was killed before it had started {', '.join(names)}",
+            "recorded as nodes of this machine, and not running",
+            "unios up",
+        )
+    ]
+
+
 def _store(facts: Facts) -> Iterator[Problem]:
     if facts.processes is not None:
         return

@@ -12,10 +12,11 @@ from typing import Any, Final
 from unios.client import nodes as client
 from unios.client.channel import Asked, unpack
 from unios.client.connection import Connection
+from unios.client.unfinished import unfinished
 from unios.errors import UniosError
 from unios.limits import STATUS_EVENTS, STATUS_LOOK_MS
 from unios.shell.nodes import HEAD, describe, node_row
-from unios.shell.problems import Facts, Problem, ended_badly, find
+from unios.shell.problems import Facts, Problem, broken_off, ended_badly, find
 from unios.shell.session import Session
 from unios.shell.table import age, colourful, moment, plain, table
 from unios.shell.words import Given, Word
@@ -29,7 +30,7 @@ _NEEDS_SOMEBODY: Final = 1
 
 def status(session: Session, given: Given) -> int:
     facts = look(session.connection)
-    problems = find(facts)
+    problems = find(facts) + broken_off(unfinished(session.home))
     now_ms = time.time_ns() // 1_000_000
     if session.json:
         session.print_json(_described(facts, problems))
