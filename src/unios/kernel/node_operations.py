@@ -96,6 +96,8 @@ class NodeOperations:
             kernel = runfiles.read(folder.run / "kernel.json")
             kernel_pid = kernel.pid if kernel else 0
         state, reason = node.membership.view(record.name)
+        if record.state == "left":
+            state, reason = "left", "it left"  # one that has never registered is in no membership
         if record.stopped and state == "lost":
             reason = "it was stopped; `unios up` on its machine brings it back"
         return NodeView(
