@@ -251,6 +251,8 @@ CLOCK_OFFSET_MS_MAX = 2_000
 """Wall clocks of two machines that differ by more are worth a warning: people compare times."""
 CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
 """By more, nobody joins: certificates are valid from one day before they are made."""
+SETTLE_MS = 3_000
+"""So long after a node came, or a link to it broke, a missing link is nothing that a person need know of: it is tried for LINK_RETRY_MS_MAX at most."""
 FLAP_LOSSES = 3
 """A node that was lost so often within FLAP_WINDOW_MS gets nothing new until it was not lost for FLAP_CALM_MS."""
 FLAP_WINDOW_MS = 60_000

@@ -30,7 +30,7 @@ from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
 from unios.kernel.carrying import Carrying
 from unios.kernel.certificates import Identity, mark, mark_der
-from unios.kernel.clocks import wall_ms
+from unios.kernel.clocks import boot_ms, wall_ms
 from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
@@ -275,7 +275,7 @@ class Node:
         gone = now is None or now.state == "left"
         if now is not None and gone and (now.name, now.certificate) == (self.name, self.certificate):
             self.start(self.stopping.removed("its record says so"))
-        self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone))
+        self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone, boot_ms()))
         if gone:
             self.links.forget(record.name)
         else:
@@ -283,10 +283,10 @@ class Node:
         self._members_dirty = True
 
     def _on_alive(self, key: str, _before: Alive | None, now: Alive | None) -> None:
-        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0))
+        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0, boot_ms()))
 
     def _on_link(self, name: str, up: bool, reason: str) -> None:
-        self._tell(members.LinkChanged(name, up, reason))
+        self._tell(members.LinkChanged(name, up, reason, boot_ms()))
 
     def _on_port(self, _key: str, _before: PortRecord | None, _now: PortRecord | None) -> None:
         self._pulse_ports()
@@ -370,6 +370,8 @@ class Node:
         yield from self.notes()
         for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
+            if state == "suspect" and self.membership.is_settling(record.name, boot_ms()):
+                continue
             if state in ("lost", "suspect") and not record.stopped:
                 yield f"{record.name} is {state}: {reason}"
         rule = self.rules.values.get(POLICY_KEY)

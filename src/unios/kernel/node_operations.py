@@ -14,6 +14,7 @@ from unios.core.processes import LIVE
 from unios.errors import Denied
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.callers import Caller, user_of
+from unios.kernel.clocks import boot_ms
 from unios.kernel.node_records import remove_node
 from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
 from unios.wire.home import Home
@@ -115,6 +116,7 @@ class NodeOperations:
             record.memory_bytes,
             record.devices,
             record.addresses,
+            node.membership.is_settling(record.name, boot_ms()),
         )
 
     async def links(self, caller: Caller, call: Call) -> object:

@@ -87,11 +87,11 @@ def _nodes(facts: Facts) -> Iterator[Problem]:
                 f"look after its machine and type `unios up` there; if it never comes back: `unios leave --dead {node.name}`",
                 since,
             )
-        elif node.state == "suspect":
+        elif node.state == "suspect" and not node.settling:
             yield Problem(
                 f"{node.name} is suspect",
                 f"{node.reason}; what is asked of it waits, and nothing is moved until its lease ends",
-                f"nothing for a moment; if it stays: `unios doctor --node {node.name}`, and the network between the machines",
+                f"`unios doctor --node {node.name}`, and see the network between the machines",
             )
         elif node.state == "ready" and node.name in facts.infos:
             info = facts.infos[node.name]

@@ -100,6 +100,9 @@ def report(facts: Facts, problems: list[Problem], now_ms: int, *, colour: bool) 
     yield plain(f"processes: {_counts(facts)}")
     yield from map(plain, _bad(facts, now_ms))
     yield plain(f"store: {facts.view.engine} on machine {facts.view.store_machine[:12]}; system {facts.view.system}, unios {facts.view.version}")
+    for node in facts.view.nodes:
+        if node.state == "suspect" and node.settling:
+            yield _painted(plain(f"note: the link to {node.name} is being made"), 2, colour)
     for note in facts.view.notes:
         yield _painted(plain(f"note: {note}"), 2, colour)
 
