@@ -40,6 +40,7 @@ from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.link import Refused
 from unios.kernel.link_warnings import link_notes, link_warnings
 from unios.kernel.links import Links
+from unios.kernel.memory_kills import MemoryKills
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
 from unios.kernel.port_operations import SERVICES, STORE, PortOperations
@@ -352,9 +353,8 @@ class Node:
         """Return what merely is so, and what that means, as sentences."""
         machines: dict[str, list[str]] = {}
         for record in self.nodes.values.values():
-            if record.state != "joined":
-                continue
-            machines.setdefault(record.machine, []).append(record.name)
+            if record.state == "joined":
+                machines.setdefault(record.machine, []).append(record.name)
         for names in machines.values():
             if len(names) > 1:
                 yield f"{', '.join(sorted(names))} share one machine and its fate: good for trying out, no protection against its loss"
@@ -370,9 +370,8 @@ class Node:
         yield from self.notes()
         for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
-            if state == "suspect" and self.membership.is_settling(record.name, boot_ms()):
-                continue
-            if state in ("lost", "suspect") and not record.stopped:
+            passing = state == "suspect" and self.membership.is_settling(record.name, boot_ms())
+            if state in ("lost", "suspect") and not (record.stopped or passing):
                 yield f"{record.name} is {state}: {reason}"
         rule = self.rules.values.get(POLICY_KEY)
         if isinstance(rule, PolicyRule) and rule.replaced:
@@ -411,6 +410,7 @@ class Node:
                 self.leasing: LEASE,
                 self.reconciling: FENCE,
                 self.part_events: HOUSEKEEPING,
+                MemoryKills(self): HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
