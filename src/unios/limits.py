@@ -18,8 +18,8 @@ HUNG_MS = 750
 """A process of ours whose beat is older than this is killed and replaced."""
 RESTART_DELAY_MS_MAX = 10_000
 RESTART_DELAY_MS_FIRST = 50
-RESTART_WINDOW_MS = 10_000
-"""What has run for longer than this before it died begins anew in the count of its deaths."""
+HEALTHY_MS = 3_000
+"""What had beaten for so long before it died begins anew in the count of its deaths."""
 
 # wire
 FRAME_BYTES_MAX = 8 * 1024 * 1024
@@ -257,6 +257,8 @@ CLOCK_OFFSET_MS_MAX = 2_000
 """Wall clocks of two machines that differ by more are worth a warning: people compare times."""
 CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
 """By more, nobody joins: certificates are valid from one day before they are made."""
+SETTLE_MS = 3_000
+"""So long after a node came, or a link to it broke, a missing link is nothing that a person need know of: it is tried for LINK_RETRY_MS_MAX at most."""
 FLAP_LOSSES = 3
 """A node that was lost so often within FLAP_WINDOW_MS gets nothing new until it was not lost for FLAP_CALM_MS."""
 FLAP_WINDOW_MS = 60_000

@@ -7,9 +7,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from tests.core.test_gate import process, spec
 from unios.core.gate import Member
 from unios.core.nodes import Alive
-from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
+from unios.core.processes import process_key, spec_key
 from unios.errors import Denied, NotFound, Unavailable, UniosError
 from unios.ids import Generation, LeaseId
 from unios.kernel.callers import Caller
@@ -95,14 +96,6 @@ def run(work: Awaitable[Any]) -> Any:
 
 def ask(one: GateSession, op: str, body: object = None) -> Any:
     return run(one.handle(cast(Any, Asked(op, body))))
-
-
-def process(user: str, pid: int = 400) -> bytes:
-    return packed(ProcessRecord(pid=pid, incarnation=1, state="pending", user=user))
-
-
-def spec(user: str) -> bytes:
-    return packed(ProcessSpec(argv=(b"true",), user=user))
 
 
 def begun(user: str, pid: int = 400, request: str = "ab") -> tuple[Put, ...]:

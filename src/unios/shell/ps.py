@@ -103,7 +103,7 @@ def _row(view: ProcessView) -> tuple[object, ...]:
     state = view.state
     if view.state in processes.ENDED and view.exit_code is not None:
         state = f"{view.state} {view.exit_code}"
-    note = f"  ({view.reason})" if view.reason and view.state not in ("running", "frozen") else ""
+    note = f"  ({view.reason})" if view.reason else ""
     return view.pid, state, view.node or "-", view.user, age(view.started_ms, view.ended_ms), command_line(view.argv) + note
 
 
