@@ -128,6 +128,10 @@ TREE_CLIENTS_MAX = 64
 SPARES_MAX = 4
 """Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there is one."""
 SPARE_TIMEOUT_S = 10
+TREES_PER_INIT_MAX = 200
+"""An init that has had so many trees, one after the other, gives way to a new one: whatever grows in it is bounded."""
+RECYCLED_MAX = 8
+"""Inits that have had a tree and wait for another of the same user while many programs begin; a second later there are no more than at rest."""
 TREE_TIMEOUT_MS = 5_000
 """A guard or init that has not answered a request by then is reported as unavailable."""
 CONFIRM_WAIT_MS = 200

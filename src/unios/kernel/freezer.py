@@ -84,11 +84,11 @@ class Freezer:
         except OSError:
             return -1
 
-    def join(self, *, begun: bool) -> None:
-        """Put the calling process into the groups, before it gives up any right. `begun`: it began in the freezer's. Raises OSError."""
+    def join(self, pid: int = 0, *, begun: bool) -> None:
+        """Put a process into the groups: the calling one, before it gives up any right. `begun`: it began in the freezer's. Raises OSError."""
         if self._place and not begun:
-            cgroups.join(self._path)
-        self.bounds.join()
+            cgroups.join(self._path, pid)
+        self.bounds.join(pid)
 
     def freeze(self) -> None:
         """Stop the tree. Idempotent; a fork in the same moment is caught by the group, or by another round of signals."""
@@ -156,11 +156,10 @@ class Freezer:
             if self.settled():
                 return
 
-    def remove(self) -> None:
-        """Remove the groups, once the tree is dead."""
-        self.bounds.remove()
-        if self._place:
-            cgroups.remove(self._place.version, self._path, timeout_s=0.2)
+    def remove(self) -> bool:
+        """Remove the groups, once the tree is dead; return whether all are gone."""
+        gone = self.bounds.remove()
+        return (not self._place or cgroups.remove(self._place.version, self._path, timeout_s=0.2)) and gone
 
 
 def release(places: Iterable[cgroups.Place], tree: str) -> None:
