@@ -73,6 +73,8 @@ def test_what_ended_or_broken_trees_had_is_free(scene: Scene) -> None:
     scene.tree(1, 400, devices=["/dev/ttyUSB0"], init_start=1)
     scene.tree(0, 401, devices=["/dev/ttyUSB0"], init_pid=None)
     scene.tree(0, 402, devices=5)
+    scene.tree(0, 404, devices=["/dev/ttyUSB0"])
+    (scene.nodes[0].trees / "404.1" / "exit.json").touch()  # its init has another tree by now
     (scene.nodes[0].trees / "403.1").mkdir()
     assert scene.given("serial") == ["/dev/ttyUSB0"]
 

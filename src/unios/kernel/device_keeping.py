@@ -131,8 +131,8 @@ def _devices_in(tree: Path, *, living: bool = False) -> tuple[str, ...]:
         text = tree.read_bytes()
         if b'"devices"' in text:  # most have none, and need not be looked at further
             fields = json.loads(text)
-            ended = living and tree.with_name("exit.json").exists()  # its init may have another tree by now
-            if not living or (not ended and start_of(int(fields["init_pid"])) == int(fields["init_start"])):
+            lives = start_of(int(fields["init_pid"])) == int(fields["init_start"]) and not (tree.parent / "exit.json").exists()
+            if lives or not living:  # an init may have another tree by now
                 return tuple(map(str, fields["devices"]))
     return ()
 
