@@ -128,13 +128,13 @@ def test_a_watcher_is_cut_off_at_a_bound_in_bytes_and_not_before() -> None:
     async def work(host: StoreHost, _engine: Refusing, _clock: list[int]) -> None:
         reader, sleeper, other = [await host.watch(prefix, None) for prefix in ("/a", "/a", "/b")]
         for watcher in (reader, sleeper, other):
-            assert (await watcher.next()).events == ()
+            assert (await watcher.next()).batch.events == ()
         value, count = bytes(MIB - 100), WATCH_QUEUE_BYTES_MAX // MIB + 1
         for number in range(2 * count):
             await host.do(Transaction(then=(Put("/a", value),)))
-            assert len((await reader.next()).events) == 1
+            assert len((await reader.next()).batch.events) == 1
             assert sleeper.cut_off == (number + 1 >= count)
-        assert count < WATCH_QUEUE_EVENTS_MAX and not sleeper._batches
+        assert count < WATCH_QUEUE_EVENTS_MAX and not sleeper._waiting
         with pytest.raises(Compacted):
             await sleeper.next()
         assert not other.cut_off and not reader.cut_off and reader._bytes == 0

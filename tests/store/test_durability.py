@@ -19,7 +19,7 @@ from tests.store.engines import SqliteProcess, opened, with_store
 from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable
 from unios.ids import LeaseId
 from unios.store import sqlite
-from unios.store.host import BATCH_BYTES_MAX, parts
+from unios.store.watchers import BATCH_BYTES_MAX, parts
 from unios.store.model import Batch, Event, Put, Range, Record, Revision, Store, Transaction
 
 SEED = 20_241

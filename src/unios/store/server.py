@@ -15,7 +15,7 @@ from pathlib import Path
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
-from unios.store.host import StoreHost, parts
+from unios.store.host import StoreHost
 from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
@@ -51,17 +51,21 @@ class Requests:
                 return await host.statistics()
         raise CallerError(f"the store has no operation {call.op[:80]}")
 
+    def at_once(self, call: Call) -> bool:
+        """Serve a transaction without a task: nearly all that is asked is one, and all it does is wait for the engine."""
+        if call.op != "store.transact":
+            return False
+        self._host.submit(call.decode(Transaction), call.answer)
+        return True
+
     async def _watch(self, call: Call) -> object:
         request = call.decode(WatchRequest)
-        watcher = await self._host.watch(request.prefix, request.after)
+        calm_ms = max(0, min(request.calm_ms, WATCH_CALM_MS_MAX))
+        watcher = await self._host.watch(request.prefix, request.after, calm_ms=calm_ms, push=call.send_now)
         try:
             while True:
-                batch = await watcher.next()
-                if request.calm_ms:
-                    await asyncio.sleep(min(request.calm_ms, WATCH_CALM_MS_MAX) / 1000)
-                    batch = watcher.joined(batch)
-                for part in parts(batch):
-                    await call.send(part)
+                for message in (await watcher.next()).messages():
+                    await call.send(message)
         finally:
             self._host.unwatch(watcher)
 
@@ -78,7 +82,7 @@ class Server:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             sock, _address = self._listener.accept()
-            peer = Peer(SocketTransport(sock), self._requests.handle, role="store")
+            peer = Peer(SocketTransport(sock), self._requests.handle, role="store", at_once=self._requests.at_once)
             task = asyncio.get_running_loop().create_task(_serve(peer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -55,6 +55,10 @@ class Outbox:
         """Return how many bytes are to be sent before what that sequence sends next."""
         return self._transport.queued + sum(self._bytes[: sequence + 1])
 
+    def is_full(self, sequence: int) -> bool:
+        """Return whether what that sequence sends next has so much before it that it should wait."""
+        return self.queued(sequence) > SEND_QUEUE_BYTES_MAX
+
     async def drain(self, sequence: int) -> None:
         """Wait until less than SEND_QUEUE_BYTES_MAX is to be sent before what that sequence sends next, or the connection has ended."""
         while not self.closed and self.queued(sequence) > SEND_QUEUE_BYTES_MAX:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
-from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, from_wire, to_wire
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
 from unios.wire.flow import Inbox, Window
 from unios.wire.frames import FrameReader
@@ -82,8 +82,34 @@ class Call:
         self.descriptors = descriptors
         self.sequence = sequence_of(request.op)
         self._id = request.id
-        self._window = Window()
-        self._inbox = Inbox(lambda size: peer.send(Credit(request.id, size, to_asker=True), sequence=ARRIVAL))
+        self._flow: tuple[Window, Inbox] | None = None
+        self._over = False
+
+    def _flows(self) -> tuple[Window, Inbox]:
+        """Return the windows of its items, made when they are needed: most requests have none."""
+        if self._flow is None:
+            peer, id_ = self.peer, self._id
+            self._flow = (Window(), Inbox(lambda size: peer.send(Credit(id_, size, to_asker=True), sequence=ARRIVAL)))
+            if self._over:
+                self._flow[1].end(Unavailable(f"{self.op} has ended"))
+        return self._flow
+
+    @property
+    def _window(self) -> Window:
+        return self._flows()[0]
+
+    @property
+    def _inbox(self) -> Inbox:
+        return self._flows()[1]
+
+    def end(self) -> None:
+        """It is over: let go of what came with it, and of whoever still reads its items."""
+        self._over = True
+        if self._flow is not None:
+            self._inbox.discard()
+            self._inbox.end(Unavailable(f"{self.op} has ended"))
+        for descriptor in self.take_descriptors():
+            os.close(descriptor)
 
     def become(self, sequence: int) -> None:
         """Serve it in another sequence than its operation's. To be called before anything is sent: its answers keep their order."""
@@ -111,6 +137,25 @@ class Call:
         await self.peer.outbox.drain(self.sequence)
         await _preemption_point(size)
 
+    def send_now(self, body: msgspec.Raw) -> bool:
+        """Send one of many answers if that need not wait; return whether it has been sent."""
+        window = self._window
+        if window.room <= 0 or self.peer.outbox.is_full(self.sequence):
+            return False
+        window.room -= cost(body)
+        self.peer.send(Reply(self._id, body, more=True), sequence=self.sequence)
+        return True
+
+    def answer(self, result: object) -> None:
+        """Answer a request that is served without a task; an error that is the answer is told as such."""
+        if self.peer._calls.pop(self._id, None) is None:
+            return  # the connection has ended, or the asker has withdrawn it
+        self.end()
+        if isinstance(result, UniosError):
+            self.peer._fault(self, result)
+        else:
+            self.peer.send(Reply(self._id, pack(result)), sequence=self.sequence)
+
     async def receive(self, type_: type[T]) -> T | None:
         """Return the asker's next item, None when it has no more."""
         item = await self._inbox.get()
@@ -123,6 +168,8 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[object]]
+AtOnce = Callable[[Call], bool]
+"""Takes a request that needs no task, to `answer` it later; False leaves it to the handler. May raise UniosError."""
 
 
 async def refuse(call: Call) -> object:
@@ -184,10 +231,19 @@ class Stream:
 class Peer:
     """One connection. Takes the transport over; all methods belong to the loop's thread."""
 
-    def __init__(self, transport: Transport, handler: Handler = refuse, *, role: str = "", facts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        handler: Handler = refuse,
+        *,
+        role: str = "",
+        facts: dict[str, str] | None = None,
+        at_once: AtOnce = lambda _call: False,
+    ) -> None:
         self.transport = transport
         self.outbox = Outbox(transport)
         self.handler = handler
+        self._at_once = at_once
         self.hello = Hello(PROTOCOL_MIN, PROTOCOL_MAX, role, facts or {})
         self.theirs: Hello | None = None
         self.protocol = 0
@@ -197,7 +253,8 @@ class Peer:
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[tuple[msgspec.Raw, list[int]]]] = {}
         self._streams: dict[int, Stream] = {}
-        self._calls: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._calls: dict[int, tuple[Call, asyncio.Task[None] | None]] = {}
+        """Without a task: those that are served at once."""
         loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[Hello] = loop.create_future()
         self._closed: asyncio.Future[str] = loop.create_future()
@@ -312,6 +369,17 @@ class Peer:
                 self._greeted.set_exception(error)
             self.close(str(error))
 
+    def _on_cancel(self, id_: int) -> None:
+        """Withdraw a request. One without a task goes on to its end, which is told nobody; in its answer's place the asker hears what he may believe."""
+        entry = self._calls.get(id_)
+        if entry is None:
+            return
+        call, task = entry
+        if task is not None:
+            task.cancel()
+        else:
+            call.answer(OutcomeUnknown(f"{call.op} was cancelled"))
+
     def _claim(self, count: int) -> list[int]:
         if not 0 <= count <= len(self._descriptors):
             raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
@@ -336,8 +404,7 @@ class Peer:
             case Item():
                 self._on_item(message)
             case Cancel():
-                if (entry := self._calls.get(message.id)) is not None:
-                    entry[1].cancel()
+                self._on_cancel(message.id)
             case Credit():
                 self._on_credit(message)
             case Hello():
@@ -354,9 +421,22 @@ class Peer:
             self.send(Fault(request.id, Unavailable.code, why), sequence=sequence_of(request.op))
             return
         call = Call(self, request, descriptors)
+        if not self.outbox.is_full(call.sequence) and self._serve_at_once(call, request.id):
+            return
         task = asyncio.get_running_loop().create_task(self._serve(call, request.id), context=context_of(call.sequence))
         self._calls[request.id] = (call, task)
         task.add_done_callback(lambda task: self._served(call, request.id, task))
+
+    def _serve_at_once(self, call: Call, id_: int) -> bool:
+        self._calls[id_] = (call, None)
+        try:
+            taken = self._at_once(call)
+        except UniosError as error:
+            call.answer(error)
+            return True
+        if not taken:
+            del self._calls[id_]
+        return taken
 
     async def _serve(self, call: Call, id_: int) -> None:
         answer: Answer | None = None
@@ -376,10 +456,7 @@ class Peer:
     def _served(self, call: Call, id_: int, task: asyncio.Task[None]) -> None:
         """Let go of a request; a task that is cancelled before it began has done nothing of `_serve`."""
         del self._calls[id_]
-        call._inbox.discard()
-        call._inbox.end(Unavailable(f"{call.op} has ended"))  # for whoever still reads its items
-        for descriptor in call.take_descriptors():
-            os.close(descriptor)
+        call.end()
         if task.cancelled():
             self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
 
@@ -441,8 +518,8 @@ class Peer:
             stream._inbox.end(Unavailable(f"the connection ended: {why}"))
             stream._window.grant(STREAM_WINDOW_BYTES)
         self._streams.clear()
-        for _call, task in self._calls.values():
-            task.cancel()
+        for id_ in list(self._calls):
+            self._on_cancel(id_)
         while self._descriptors:
             os.close(self._descriptors.popleft())
         if not self._closed.done():
