@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from unios import __version__, errors
 from unios.core import membership as members
@@ -70,6 +70,9 @@ from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
 
+CALM_MS: Final = 50
+"""A kernel is in no hurry to hear of processes that nobody waits for here."""
+
 
 class Node:
     """One kernel. Everything in it belongs to the loop's thread."""
@@ -109,7 +112,7 @@ class Node:
         self.dispatch.links = self.links
         self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
-        self.processes = Mirror(self.store, "/processes/", ProcessRecord)
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord, calm_ms=CALM_MS, hurries=True)
         self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._ports_changed = asyncio.Event()

@@ -149,7 +149,7 @@ class Queueing:
         key, modified = process_key(pid), self._view.processes.modified
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVERY_S):
-                await self._view.processes.wait_until(lambda _values: modified.get(key, number) >= number)
+                await self._view.processes.wait_for(key, lambda _record: modified.get(key, number) >= number)
 
     def _seen(self, pid: int, incarnation: int) -> tuple[ProcessRecord, int] | None:
         key = process_key(pid)
