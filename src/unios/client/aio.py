@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
+from unios.wire import chained
 from unios.wire.doors import connect_unix
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Connect, Listen
@@ -150,6 +151,6 @@ def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: 
             group.create_task(kernel.run())
             await service(kernel)
 
-    asyncio.run(work())
+    chained.run(work())
     print(f"{role} ({os.getpid()}) ended by itself", file=sys.stderr)
     return 1

@@ -19,6 +19,7 @@ from unios.store.host import StoreHost
 from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
+from unios.wire import chained
 from unios.wire.doors import listen_unix
 from unios.wire.peer import Call, Peer
 from unios.wire.ticks import tick
@@ -155,7 +156,7 @@ def main(folder: Path, beat: Callable[[], None]) -> int:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve(folder, beat, stop)
 
-    asyncio.run(work())
+    chained.run(work())
     os.close(lock)
     return 0
 

@@ -125,6 +125,8 @@ class SqliteEngine:
         self._history_kept = history_kept
         self._history_bytes_kept = history_bytes_kept
         self._history_bytes = 0
+        self._seen: dict[str, Record | None] = {}
+        """What the present batch has looked up or written: a key that is compared is mostly written next."""
         fresh = self.path != ":memory:" and not os.path.exists(self.path)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
@@ -182,6 +184,7 @@ class SqliteEngine:
         """Do the jobs in order and return what each came to, after one commit for all of them. Raises Unavailable: nothing was done."""
         before = (self.number, self.compacted, self._lease)
         history_bytes = self._history_bytes
+        self._seen.clear()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             outcomes = [self._one(job) for job in jobs]
@@ -211,10 +214,10 @@ class SqliteEngine:
             self._compact(trimmed)
         if self._history_bytes > self._history_bytes_kept:
             self._compact(self._fitting())
-        self._db.executemany(
-            "UPDATE meta SET value = ? WHERE name = ?",
-            ((self.number, "revision"), (self.compacted, "compacted"), (self._lease, "lease")),
-        )
+        now = (self.number, self.compacted, self._lease)
+        for name, old, value in zip(("revision", "compacted", "lease"), before, now, strict=True):
+            if value != old:
+                self._db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
     def _maybe_checkpoint(self) -> None:
         if self._commits % 64 == 0 and self.path != ":memory:":
@@ -286,8 +289,11 @@ class SqliteEngine:
         return _compare(getattr(record, compare.target) if record else 0, compare.op, compare.operand)
 
     def _get(self, key: str) -> Record | None:
+        if key in self._seen:
+            return self._seen[key]
         row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?", (key,)).fetchone()
-        return Record(*row) if row else None
+        found = self._seen[key] = Record(*row) if row else None
+        return found
 
     def _do(self, operation: Operation, events: list[Event]) -> RangeResult | int:
         match operation:
@@ -296,6 +302,7 @@ class SqliteEngine:
                 number = self.number + 1
                 record = Record(key, value, old.created if old else number, number, old.version + 1 if old else 1, lease)
                 self._db.execute(f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", _row(record))
+                self._seen[key] = record
                 events.append(Event("put", number, record))
                 return 0
             case Delete(key, prefix):
@@ -328,6 +335,7 @@ class SqliteEngine:
 
     def _delete(self, record: Record, events: list[Event]) -> None:
         self._db.execute("DELETE FROM records WHERE key = ?", (record.key,))
+        self._seen[record.key] = None
         events.append(Event("delete", self.number + 1, record))
 
     def _note(self, events: list[Event]) -> None:

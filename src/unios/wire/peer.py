@@ -314,22 +314,26 @@ class Peer:
         payload = pack(body)
         future: asyncio.Future[tuple[msgspec.Raw, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = future
+        timer = None if timeout_ms is None else future.get_loop().call_later(timeout_ms / 1000, self._give_up, future, id_, op, timeout_ms)
         try:
             self.send(Request(id_, op, payload, node, user, len(descriptors), hops), descriptors, sequence=sequence_of(op))
-            if timeout_ms is None:
-                return await future
-            return await asyncio.wait_for(future, timeout_ms / 1000)
-        except TimeoutError:
-            raise OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms") from None
+            return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 for descriptor in future.result()[1]:
                     os.close(descriptor)
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
             del self._waiting[id_]
             if future.cancelled():
                 self.send(Cancel(id_), sequence=sequence_of(op))
+
+    def _give_up(self, future: "asyncio.Future[tuple[msgspec.Raw, list[int]]]", id_: int, op: str, timeout_ms: int) -> None:
+        if not future.done():
+            future.set_exception(OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms"))
+            self.send(Cancel(id_), sequence=sequence_of(op))
 
     def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", hops: int = 0, sequence: int | None = None) -> Stream:
         """Ask for many answers; what is sent along goes out in `sequence`, by default the operation's."""
