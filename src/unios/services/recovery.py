@@ -32,6 +32,8 @@ from unios.wire.ticks import delay
 
 EVERY_S: Final = 1.0
 """How often everything is looked at again, whatever was heard."""
+CALM_MS: Final = 100
+"""To start again what has ended is in less of a hurry still: starts and ends that want nothing of it are most of what it hears."""
 TIDY_EVERY: Final = 20
 
 
@@ -44,7 +46,7 @@ class Recovery:
 
     def __init__(self, kernel: Kernel) -> None:
         self._me = kernel.folder.name
-        self._view = View(kernel, self._on_change, on_process=self._on_process, on_rule=self._on_rule)
+        self._view = View(kernel, self._on_change, on_process=self._on_process, on_rule=self._on_rule, calm_ms=CALM_MS)
         self._policies = Policies(self._view.books)
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)
         self._wake = asyncio.Event()

@@ -63,6 +63,11 @@ class Mirror(Generic[V]):
         self._following: asyncio.Task[None] | None = None
         self._calming: asyncio.TimerHandle | None = None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the copy has been whole once."""
+        return self._complete.is_set()
+
     async def wait_complete(self) -> None:
         """Wait until the copy has been whole once."""
         await self._complete.wait()
@@ -82,6 +87,13 @@ class Mirror(Generic[V]):
             if not self._waits[key]:
                 del self._waits[key]
             self._calm_down()
+
+    def set_calm(self, calm_ms: int) -> None:
+        """From now on what happens may be gathered for so long."""
+        if calm_ms != self._calm_ms:
+            self._calm_ms = calm_ms
+            if not self._hurried:
+                self._follow_anew()
 
     def _hurry(self) -> None:
         if self._calming is not None:

@@ -10,7 +10,7 @@ that `syncs` counts every one.
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
@@ -57,6 +57,10 @@ CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NU
 """
 FORMAT: Final = 1
 CHECKPOINT_PAGES: Final = 1_000
+COMMIT_PAGES: Final = 12
+"""About so many pages a small commit writes."""
+WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
+"""A WAL that has grown over this, while its disk was full say, is cut."""
 TRIM_EVERY: Final = 256
 RANGE_BYTES_MAX: Final = FRAME_BYTES_MAX - 1024 * 1024
 """A range answers about so much, and at least one record: what is more would fit into no message."""
@@ -121,7 +125,8 @@ class SqliteEngine:
         self.path = os.fspath(path)
         self.syncs = 0
         self.transactions = 0
-        self._commits = 0
+        self._wal_bytes = 0
+        """About how much the WAL has grown since the last checkpoint."""
         self._history_kept = history_kept
         self._history_bytes_kept = history_bytes_kept
         self._history_bytes = 0
@@ -163,7 +168,7 @@ class SqliteEngine:
     def close(self) -> None:
         """Checkpoint and close; idempotent."""
         try:
-            self._checkpoint()
+            self._checkpoint("TRUNCATE")
         except sqlite3.Error:
             pass
         self._db.close()
@@ -204,8 +209,7 @@ class SqliteEngine:
                 raise OutcomeUnknown(f"the disk of the store failed to sync: {error}") from error
             raise Unavailable(f"the store cannot write its file: {error}; make room on its disk") from error
         if changed:
-            self._commits += 1
-            self._maybe_checkpoint()
+            self._maybe_checkpoint(max(0, self._history_bytes - history_bytes))
         return outcomes
 
     def _save(self, before: tuple[int, int, int]) -> None:
@@ -219,16 +223,19 @@ class SqliteEngine:
             if value != old:
                 self._db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
-    def _maybe_checkpoint(self) -> None:
-        if self._commits % 64 == 0 and self.path != ":memory:":
+    def _maybe_checkpoint(self, written: int) -> None:
+        """`written`: bytes of records in the commit; each is in the WAL twice, as a record and as history, and each commit takes some pages."""
+        self._wal_bytes += COMMIT_PAGES * 4096 + 2 * written
+        if self._wal_bytes > CHECKPOINT_PAGES * 4096 and self.path != ":memory:":
+            self._wal_bytes = 0
             try:
-                if os.stat(f"{self.path}-wal").st_size > CHECKPOINT_PAGES * 4096:
-                    self._checkpoint()
+                self._checkpoint("TRUNCATE" if os.stat(f"{self.path}-wal").st_size > WAL_BYTES_KEPT else "RESTART")
             except (OSError, sqlite3.Error):
                 pass  # what is committed is in the WAL; a later checkpoint moves it
 
-    def _checkpoint(self) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _checkpoint(self, how: Literal["RESTART", "TRUNCATE"]) -> None:
+        """Move the WAL into the database. RESTART leaves the file its size: a sync then writes data alone, and not each time how long the file is now."""
+        self._db.execute(f"PRAGMA wal_checkpoint({how})")
         self.syncs += 2
 
     def _one(self, job: Job) -> Outcome:
