@@ -70,6 +70,8 @@ from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
 
+MEMBERS_S: Final = 1.0
+"""How often is looked whether the members have changed."""
 CALM_MS: Final = 50
 """A kernel is in no hurry to hear of processes that nobody waits for here."""
 
@@ -456,7 +458,7 @@ class Node:
     async def _remember_members(self) -> None:
         """Keep in system.json how the others are reached, so that they are found again while the store is away."""
         while True:
-            await asyncio.sleep(1.0)
+            await tick(MEMBERS_S)
             if self._members_dirty:
                 joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
                 file = system.read(self.home.system_file, SystemFile)

@@ -7,7 +7,8 @@ task per process, each change guarded by the claim. What the store does not take
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 RUNNING_S = 0.015
 """What ends so soon after its start needs no record that it ran: most short programs cost one write less. Less than a command takes to be started."""
+FS: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+"""What os.fsdecode uses."""
 PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -151,8 +154,8 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
     return {
         "pid": record.pid,
         "incarnation": record.incarnation,
-        "argv": [os.fsdecode(argument) for argument in spec.argv],
-        "env": [[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
+        "argv": [argument.decode(*FS) for argument in spec.argv],
+        "env": [[name.decode(*FS), value.decode(*FS)] for name, value in env.items()],
         "cwd": os.fsdecode(spec.cwd),
         "uid": uid,
         "gid": gid,
