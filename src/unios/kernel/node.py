@@ -66,7 +66,7 @@ from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
 from unios.wire.running import context_of, in_sequence
-from unios.wire.ticks import tick
+from unios.wire.ticks import at_each_tick, tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
 
@@ -398,7 +398,7 @@ class Node:
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._beat(beat), context=context_of(BEAT))]
+            end_beats = in_sequence(BEAT, at_each_tick, BEAT_MS / 1000, beat)
             self.addresses.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
@@ -419,10 +419,11 @@ class Node:
                 self.carrying: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
             }
-            tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
+            tasks = [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
             await stop.wait()
             door.close()
+            end_beats()
             for task in tasks:
                 task.cancel()
         self.port_operations.close()
@@ -430,11 +431,6 @@ class Node:
         self.trees.close()
         self.carrying.close()
         await self.store.close()
-
-    async def _beat(self, beat: Callable[[], None]) -> None:
-        while True:
-            beat()
-            await tick(BEAT_MS / 1000)
 
     async def _say_ready(self) -> None:
         for mirror in (self.nodes, self.alive, self.processes, self.port_records):

@@ -22,7 +22,7 @@ from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.wire import chained
 from unios.wire.doors import listen_unix
 from unios.wire.peer import Call, Peer
-from unios.wire.ticks import tick
+from unios.wire.ticks import at_each_tick
 from unios.wire.transport import SocketTransport
 
 
@@ -114,24 +114,20 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> 
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
     server = Server(folder, Requests(host))
     loop = asyncio.get_running_loop()
-    work, beating, stopping = (loop.create_task(task) for task in (host.run(), _beat(beat), stop.wait()))
+    end_beats = at_each_tick(BEAT_MS / 1000, beat)
+    work, stopping = (loop.create_task(task) for task in (host.run(), stop.wait()))
     try:
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()
     finally:
-        for task in (work, beating, stopping):
+        for task in (work, stopping):
             task.cancel()
+        end_beats()
         server.close()
         host.close()
         with contextlib.suppress(FileNotFoundError):
             (folder / "sock").unlink()
-
-
-async def _beat(beat: Callable[[], None]) -> None:
-    while True:
-        beat()
-        await tick(BEAT_MS / 1000)
 
 
 def take_lock(folder: Path) -> int | None:

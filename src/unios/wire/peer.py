@@ -20,6 +20,7 @@ import msgspec
 from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.deadlines import Deadlines
 from unios.wire.flow import Inbox, Window
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
@@ -252,6 +253,7 @@ class Peer:
         self._descriptors: deque[int] = deque()
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[tuple[msgspec.Raw, list[int]]]] = {}
+        self._deadlines = Deadlines(self._give_up)
         self._streams: dict[int, Stream] = {}
         self._calls: dict[int, tuple[Call, asyncio.Task[None] | None]] = {}
         """Without a task: those that are served at once."""
@@ -314,7 +316,8 @@ class Peer:
         payload = pack(body)
         future: asyncio.Future[tuple[msgspec.Raw, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = future
-        timer = None if timeout_ms is None else future.get_loop().call_later(timeout_ms / 1000, self._give_up, future, id_, op, timeout_ms)
+        if timeout_ms is not None:
+            self._deadlines.add(id_, op, timeout_ms)
         try:
             self.send(Request(id_, op, payload, node, user, len(descriptors), hops), descriptors, sequence=sequence_of(op))
             return await future
@@ -324,14 +327,14 @@ class Peer:
                     os.close(descriptor)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._deadlines.drop(id_)
             del self._waiting[id_]
             if future.cancelled():
                 self.send(Cancel(id_), sequence=sequence_of(op))
 
-    def _give_up(self, future: "asyncio.Future[tuple[msgspec.Raw, list[int]]]", id_: int, op: str, timeout_ms: int) -> None:
-        if not future.done():
+    def _give_up(self, id_: int, op: str, timeout_ms: int) -> None:
+        future = self._waiting.get(id_)
+        if future is not None and not future.done():
             future.set_exception(OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms"))
             self.send(Cancel(id_), sequence=sequence_of(op))
 
@@ -511,6 +514,7 @@ class Peer:
 
     def _on_close(self, why: str) -> None:
         self.why_closed = why
+        self._deadlines.close()
         self.outbox.close()
         if not self._greeted.done():
             self._greeted.set_exception(Unavailable(why))
