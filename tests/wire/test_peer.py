@@ -409,9 +409,12 @@ def test_calls_have_their_own_time_though_they_share_a_timer() -> None:
         async with peers(for_ever) as (asker, answerer):
             long = asyncio.create_task(asker.call("x", timeout_ms=60_000))
             await until(lambda: len(answerer._calls) == 1)
+            middle = asyncio.create_task(asker.call("x", timeout_ms=60))
             for _ in range(2):
                 with pytest.raises(OutcomeUnknown, match="within 10 ms"):
                     await asker.call("x", timeout_ms=10)
+            with pytest.raises(OutcomeUnknown, match="within 60 ms"):
+                await middle
             assert not long.done() and len(asker._deadlines._due) == 1
             await until(lambda: len(answerer._calls) == 1)  # the others were withdrawn
             long.cancel()
