@@ -45,7 +45,7 @@ def descriptors() -> int:
 
 
 @contextlib.asynccontextmanager
-async def peers(handler: Handler = refuse, other: Handler = refuse, *, at_once: AtOnce = lambda _call: False) -> AsyncIterator[tuple[Peer, Peer]]:
+async def peers(handler: Handler = refuse, other: Handler = refuse, *, at_once: AtOnce | None = None) -> AsyncIterator[tuple[Peer, Peer]]:
     """Yield (asker, answerer) that have greeted each other."""
     left, right = socket.socketpair()
     asker, answerer = Peer(SocketTransport(left), other, role="asker"), Peer(SocketTransport(right), handler, role="answerer", at_once=at_once)

@@ -72,7 +72,7 @@ from unios.wire.transport import SocketTransport
 
 MEMBERS_S: Final = 1.0
 """How often is looked whether the members have changed."""
-CALM_MS: Final = 50
+CALM_MS: Final = 100
 """A kernel is in no hurry to hear of processes that nobody waits for here."""
 
 

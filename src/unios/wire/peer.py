@@ -239,7 +239,7 @@ class Peer:
         *,
         role: str = "",
         facts: dict[str, str] | None = None,
-        at_once: AtOnce = lambda _call: False,
+        at_once: AtOnce | None = None,
     ) -> None:
         self.transport = transport
         self.outbox = Outbox(transport)
@@ -428,16 +428,16 @@ class Peer:
             self.send(Fault(request.id, Unavailable.code, why), sequence=sequence_of(request.op))
             return
         call = Call(self, request, descriptors)
-        if not self.outbox.is_full(call.sequence) and self._serve_at_once(call, request.id):
+        if self._at_once is not None and not self.outbox.is_full(call.sequence) and self._serve_at_once(self._at_once, call, request.id):
             return
         task = asyncio.get_running_loop().create_task(self._serve(call, request.id), context=context_of(call.sequence))
         self._calls[request.id] = (call, task)
         task.add_done_callback(lambda task: self._served(call, request.id, task))
 
-    def _serve_at_once(self, call: Call, id_: int) -> bool:
+    def _serve_at_once(self, at_once: AtOnce, call: Call, id_: int) -> bool:
         self._calls[id_] = (call, None)
         try:
-            taken = self._at_once(call)
+            taken = at_once(call)
         except UniosError as error:
             call.answer(error)
             return True
@@ -450,7 +450,8 @@ class Peer:
         try:
             result = await self.handler(call)
             answer = result if isinstance(result, Answer) else Answer(result)
-            await self.outbox.drain(call.sequence)
+            if self.outbox.is_full(call.sequence):
+                await self.outbox.drain(call.sequence)
             self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors, sequence=call.sequence)
         except asyncio.CancelledError:
             self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
