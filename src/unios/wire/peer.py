@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
+from unios.core.sequences import ARRIVAL, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.call import Call as Call
+from unios.wire.call import preemption_point
 from unios.wire.deadlines import Deadlines
 from unios.wire.flow import Inbox, Window
 from unios.wire.frames import FrameReader
@@ -41,12 +43,11 @@ from unios.wire.messages import (
     pack,
 )
 from unios.wire.outbox import Outbox
-from unios.wire.running import RUNNING, become, context_of, in_sequence
+from unios.wire.running import context_of, in_sequence
 from unios.wire.transport import Buffer, Transport
 
 T = TypeVar("T")
 FAULT_CHARACTERS_MAX = 64 * 1024
-LARGE_ITEM_BYTES = 4 * 1024
 
 
 class Answer(msgspec.Struct):
@@ -62,110 +63,6 @@ def _answer(body: msgspec.Raw, type_: type[T] | Any) -> Any:
         return msgspec.msgpack.decode(body, type=type_)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
-
-
-async def _preemption_point(size: int) -> None:
-    """After each item of a background sequence, and each large one: let go on whatever is more urgent."""
-    if size >= LARGE_ITEM_BYTES or RUNNING.get() >= BACKGROUND:
-        await asyncio.sleep(0)
-
-
-class Call:
-    """A request as its handler sees it."""
-
-    def __init__(self, peer: "Peer", request: Request, descriptors: list[int]) -> None:
-        self.peer = peer
-        self.op = request.op
-        self.node = request.node
-        self.user = request.user
-        self.hops = request.hops
-        self.body = request.body
-        self.descriptors = descriptors
-        self.sequence = sequence_of(request.op)
-        self._id = request.id
-        self._flow: tuple[Window, Inbox] | None = None
-        self._over = False
-
-    def _flows(self) -> tuple[Window, Inbox]:
-        """Return the windows of its items, made when they are needed: most requests have none."""
-        if self._flow is None:
-            peer, id_ = self.peer, self._id
-            self._flow = (Window(), Inbox(lambda size: peer.send(Credit(id_, size, to_asker=True), sequence=ARRIVAL)))
-            if self._over:
-                self._flow[1].end(Unavailable(f"{self.op} has ended"))
-        return self._flow
-
-    @property
-    def _window(self) -> Window:
-        return self._flows()[0]
-
-    @property
-    def _inbox(self) -> Inbox:
-        return self._flows()[1]
-
-    def end(self) -> None:
-        """It is over: let go of what came with it, and of whoever still reads its items."""
-        self._over = True
-        if self._flow is not None:
-            self._inbox.discard()
-            self._inbox.end(Unavailable(f"{self.op} has ended"))
-        for descriptor in self.take_descriptors():
-            os.close(descriptor)
-
-    def become(self, sequence: int) -> None:
-        """Serve it in another sequence than its operation's. To be called before anything is sent: its answers keep their order."""
-        self.sequence = sequence
-        become(sequence)
-
-    def take_descriptors(self) -> list[int]:
-        """Return the descriptors that came with the request; they are the handler's to close from now on."""
-        taken, self.descriptors = self.descriptors, []
-        return taken
-
-    def decode(self, type_: type[T]) -> T:
-        """Return the body; CallerError if it is not of that type."""
-        try:
-            return msgspec.msgpack.decode(self.body, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CallerError(f"the arguments of {self.op} are wrong: {error}") from error
-
-    async def send(self, item: object, descriptors: Sequence[int] = ()) -> None:
-        """Send one of many answers; waits for room. The descriptors stay the caller's."""
-        body = pack(item)
-        size = cost(body)
-        await self._window.take(size)
-        self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors, sequence=self.sequence)
-        await self.peer.outbox.drain(self.sequence)
-        await _preemption_point(size)
-
-    def send_now(self, body: msgspec.Raw) -> bool:
-        """Send one of many answers if that need not wait; return whether it has been sent."""
-        window = self._window
-        if window.room <= 0 or self.peer.outbox.is_full(self.sequence):
-            return False
-        window.room -= cost(body)
-        self.peer.send(Reply(self._id, body, more=True), sequence=self.sequence)
-        return True
-
-    def answer(self, result: object) -> None:
-        """Answer a request that is served without a task; an error that is the answer is told as such."""
-        if self.peer._calls.pop(self._id, None) is None:
-            return  # the connection has ended, or the asker has withdrawn it
-        self.end()
-        if isinstance(result, UniosError):
-            self.peer._fault(self, result)
-        else:
-            self.peer.send(Reply(self._id, pack(result)), sequence=self.sequence)
-
-    async def receive(self, type_: type[T]) -> T | None:
-        """Return the asker's next item, None when it has no more."""
-        item = await self._inbox.get()
-        if item is None:
-            return None
-        try:
-            return msgspec.msgpack.decode(item[0], type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CallerError(f"an item sent to {self.op} is wrong: {error}") from error
 
 
 Handler = Callable[[Call], Awaitable[object]]
@@ -218,7 +115,7 @@ class Stream:
             raise self._inbox.failure or Unavailable("the request has been answered: it takes no more items")
         self._peer.send(Item(self._id, body), sequence=self._sequence)
         await self._peer.outbox.drain(self._sequence)
-        await _preemption_point(size)
+        await preemption_point(size)
 
     def end(self) -> None:
         """Say that no more items will come."""
