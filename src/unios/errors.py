@@ -21,6 +21,13 @@ class CallerError(UniosError):
     exit_code = 1
 
 
+class Misused(CallerError):
+    """What was typed or asked makes no sense: nothing was done, and nobody can do it."""
+
+    code = "usage"
+    exit_code = 2
+
+
 class NotFound(CallerError):
     """What the call names does not exist."""
 
@@ -112,6 +119,7 @@ class InternalError(UniosError):
 
 _CLASSES: tuple[type[UniosError], ...] = (
     CallerError,
+    Misused,
     NotFound,
     UserUnknown,
     Denied,

@@ -18,8 +18,8 @@ HUNG_MS = 750
 """A process of ours whose beat is older than this is killed and replaced."""
 RESTART_DELAY_MS_MAX = 10_000
 RESTART_DELAY_MS_FIRST = 50
-RESTART_WINDOW_MS = 10_000
-"""What has run for longer than this before it died begins anew in the count of its deaths."""
+HEALTHY_MS = 3_000
+"""What had beaten for so long before it died begins anew in the count of its deaths."""
 
 # wire
 FRAME_BYTES_MAX = 8 * 1024 * 1024
@@ -87,6 +87,8 @@ GATE_LEASES_MAX = 8
 """Of one member at a time; a node needs one."""
 GATE_CONNECTIONS_MAX = 32
 """Of one member at a time; a node needs three."""
+GATE_CLOCK_MS_MAX = 60_000
+"""So far the time at which such a member says that a process was submitted may be from that of the gate: the queue goes by age."""
 GATE_ATTEMPTS_MAX = 10
 """So often a transaction is judged again because a record that decides about it has changed."""
 
@@ -126,6 +128,10 @@ TREE_CLIENTS_MAX = 64
 SPARES_MAX = 4
 """Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there is one."""
 SPARE_TIMEOUT_S = 10
+TREES_PER_INIT_MAX = 200
+"""An init that has had so many trees, one after the other, gives way to a new one: whatever grows in it is bounded."""
+RECYCLED_MAX = 8
+"""Inits that have had a tree and wait for another of the same user while many programs begin; a second later there are no more than at rest."""
 TREE_TIMEOUT_MS = 5_000
 """A guard or init that has not answered a request by then is reported as unavailable."""
 CONFIRM_WAIT_MS = 200
@@ -251,6 +257,8 @@ CLOCK_OFFSET_MS_MAX = 2_000
 """Wall clocks of two machines that differ by more are worth a warning: people compare times."""
 CLOCK_OFFSET_MS_JOIN_MAX = 20 * 3_600_000
 """By more, nobody joins: certificates are valid from one day before they are made."""
+SETTLE_MS = 3_000
+"""So long after a node came, or a link to it broke, a missing link is nothing that a person need know of: it is tried for LINK_RETRY_MS_MAX at most."""
 FLAP_LOSSES = 3
 """A node that was lost so often within FLAP_WINDOW_MS gets nothing new until it was not lost for FLAP_CALM_MS."""
 FLAP_WINDOW_MS = 60_000
@@ -287,6 +295,9 @@ BLOCKS_COMMIT_MAX = 4_096
 BLOCKS_COMMIT_BYTES_MAX = 256 * 1024 * 1024
 BLOCKS_BYTES_MAX = 32 * 1024**3
 """Kept by one node; over it the longest unused go that no live process needs, and if that is not enough nothing more is taken."""
+BLOCKS_USER_SHARE = 3
+"""One user may keep so many times what is left free of BLOCKS_BYTES_MAX: alone three quarters of it, of two each three sevenths. Over it his own longest
+unused go, and if that is not enough nothing more of his is taken. The node's own user is not bounded so."""
 DISK_FREE_BYTES_MIN = 128 * 1024 * 1024
 """What is left free of a node's disk by blocks and by working folders as they are laid out: the node itself has to go on."""
 BLOCKS_YOUNG_S = 3_600
@@ -310,6 +321,8 @@ PORTER_TIMEOUT_S = 900
 """Laying out a folder, or collecting results, takes at most so long; then it is given up and said."""
 PORTERS_MAX = 4
 """Working at the same time on one node; the others wait."""
+PORTERS_PER_USER_MAX = 2
+"""Of those, for one user, whatever else of his waits."""
 WORK_KEPT = 8
 """Working folders of a node whose process was started again elsewhere, or whose results could not be collected; the oldest go."""
 NAMED_PATHS_MAX = 16
@@ -330,6 +343,8 @@ QUEUE_REST_MS = 200
 """So long a node that refused for lack of room is left alone."""
 REFUSALS_KEPT = 1_000
 """Of processes that wait for another node, since one has said that it cannot run them; what is forgotten is tried there once more."""
+TIME_LIMIT_MS_MAX = 36_500 * 86_400_000
+"""Of `run --time`: a hundred years. More is refused, since what shall never be ended needs no limit."""
 WAITING_MAX = 20_000
 """Processes without a node; over it a submission is refused. Their pids are taken, and there are PID_MAX - PID_MIN."""
 SUBMIT_BATCH_MAX = 50

@@ -25,6 +25,7 @@ def test_what_run_makes_is_taken() -> None:
         Carry(b"m" * 32, results=(b"x",) * 65),
         Carry(b"m" * 32, results=(b"x" * 4_097,)),
         Carry(b"m" * 32, folders=((b"", b"x" * 4_097),)),
+        Carry(b"m" * 32, folders=((b"a", b"/a"),) * 65),
         Carry(named=(b"/x",) * 17),
     ],
     ids=lambda carry: repr(carry)[:60],

@@ -14,7 +14,7 @@ CARRY = Carry(b"m" * 32, named=(b"/home/x/secret-plans",))
 
 
 def record(user: str, results: bytes = b"") -> bytes:
-    return msgspec.msgpack.encode(ProcessRecord(300, 1, "running", user, carried=b"m" * 32, results=results))
+    return msgspec.msgpack.encode(ProcessRecord(300, 1, "running", user, node="n9", carried=b"m" * 32, results=results))
 
 
 def test_only_the_users_own_members_read_what_he_took_along() -> None:
@@ -26,7 +26,7 @@ def test_only_the_users_own_members_read_what_he_took_along() -> None:
 
 def test_results_are_written_by_members_that_speak_for_the_user() -> None:
     key = process_key(300)
-    gate.check_put(ANNS, key, record("ann", b"r" * 32), {key: record("ann")}, ())
+    gate.check_put(ANNS, key, record("ann", b"r" * 32), {key: record("ann")}, (), 0)
     for there, written in (("bob", "bob"), ("bob", "ann"), ("ann", "bob")):
         with pytest.raises(Denied):
-            gate.check_put(ANNS, key, record(written, b"r" * 32), {key: record(there)}, ())
+            gate.check_put(ANNS, key, record(written, b"r" * 32), {key: record(there)}, (), 0)

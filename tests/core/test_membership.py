@@ -1,6 +1,7 @@
 """Membership: a broken link is news, an ended lease is proof."""
 
 from unios.core.membership import AliveChanged, BecameLeft, BecameLost, BecameReady, BecameSuspect, LinkChanged, Membership, NodeChanged
+from unios.limits import SETTLE_MS
 
 
 def ready() -> Membership:
@@ -15,6 +16,37 @@ def test_a_broken_link_makes_suspect_and_never_lost() -> None:
     assert members.on(LinkChanged("n2", False, "no answer")) == [BecameSuspect("n2", "no answer")]
     assert members.view("n2") == ("suspect", "no answer")
     assert members.on(LinkChanged("n2", True)) == [BecameReady("n2", 1)]
+
+
+def test_a_link_that_broke_in_an_earlier_life_says_nothing_of_a_later_one() -> None:
+    members = ready()
+    members.on(LinkChanged("n2", False, "it was stopped"))
+    members.on(AliveChanged("n2", 0))
+    members.on(NodeChanged("n2", 2, False))
+    assert members.on(AliveChanged("n2", 2)) == [BecameReady("n2", 2)]
+    assert members.on(LinkChanged("n2", False, "no answer")) == [BecameSuspect("n2", "no answer")]
+
+
+def test_for_a_moment_after_a_node_came_or_its_link_broke_a_missing_link_is_no_news() -> None:
+    members = Membership("n1")
+    members.on(NodeChanged("n2", 1, False, 1_000))
+    members.on(AliveChanged("n2", 1, 1_000))
+    assert members.is_settling("n2", 1_001) and not members.is_settling("n2", 1_000 + SETTLE_MS)
+    members.on(LinkChanged("n2", True, "", 5_000))
+    members.on(LinkChanged("n2", False, "no answer", 90_000))
+    assert members.is_settling("n2", 90_001) and members.view("n2")[0] == "suspect"
+    members.on(LinkChanged("n2", False, "still no answer", 92_000))
+    members.on(NodeChanged("n2", 1, False, 92_000))
+    assert not members.is_settling("n2", 90_000 + SETTLE_MS)
+
+
+def test_a_link_that_comes_and_goes_is_news() -> None:
+    members = Membership("n1")
+    members.on(NodeChanged("n2", 1, False, 1_000))
+    members.on(AliveChanged("n2", 1, 1_000))
+    for now_ms in range(2_000, 20_000, 1_000):
+        members.on(LinkChanged("n2", now_ms % 2_000 != 0, "no answer", now_ms))
+        assert members.is_settling("n2", now_ms) == (now_ms < 1_000 + SETTLE_MS)
 
 
 def test_an_ended_lease_is_loss_once() -> None:

@@ -1,7 +1,7 @@
 """Supervision: starts, hangs, deaths and back-off."""
 
 from unios.core.supervision import STARTING_MS, Died, Kill, Order, Start, Started, Supervision, Tick, Wanted
-from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_MAX, RESTART_WINDOW_MS
+from unios.limits import BEAT_MS, HEALTHY_MS, HUNG_MS, RESTART_DELAY_MS_MAX
 
 
 def run(decider: Supervision, start: int, end: int, beats: dict[str, int]) -> list[Order]:
@@ -52,11 +52,28 @@ def test_the_first_death_is_answered_at_once_and_a_row_of_them_ever_more_slowly(
     assert part["restarts"] == 17 and part["state"] == "waiting" and "exit code 70" in str(part["reason"])
 
 
-def test_deaths_that_are_far_apart_do_not_add_up() -> None:
-    decider = started()
-    assert decider.on(Died("kernel", 5, -1, 9, 10_100)) == [Start("kernel")]
-    decider.on(Started("kernel", 6, 10_100))
-    assert decider.on(Died("kernel", 6, -1, 9, 10_101 + RESTART_WINDOW_MS)) == [Start("kernel")]
+def live(decider: Supervision, pid: int, start: int, *, silent: int = 0, beating: int) -> int:
+    """Let a part run: without a beat, then beating at each tick; return when that was."""
+    assert decider.on(Started("kernel", pid, start)) == []
+    for now in range(start, start + silent + beating + 1, BEAT_MS):
+        assert decider.on(Tick(now, {"kernel": now if now >= start + silent else 0})) == []
+    return start + silent + beating + 1
+
+
+def test_a_part_that_was_healthy_in_between_dies_for_the_first_time_each_time() -> None:
+    decider, now = started(), 10_000
+    for pid in range(6, 20):
+        now = live(decider, pid, now, beating=HEALTHY_MS)
+        assert decider.on(Died("kernel", pid, -1, 9, now)) == [Start("kernel")]
+    assert "in a row" not in str(decider.status()[0].describe()["reason"])
+
+
+def test_a_part_that_starts_slowly_and_dies_soon_after_was_not_healthy() -> None:
+    decider, now, rows = started(), 10_000, []
+    for pid in range(6, 9):
+        now = live(decider, pid, now, silent=HEALTHY_MS + BEAT_MS, beating=BEAT_MS)
+        rows.append(decider.on(Died("kernel", pid, -1, 9, now)))
+    assert rows == [[Start("kernel")], [], []]
 
 
 def test_news_of_a_predecessor_is_ignored() -> None:

@@ -10,20 +10,14 @@ from tests.e2e.system import System
 @pytest.fixture(scope="module")
 def whole() -> Iterator[System]:
     """Three nodes that no test of the module may break."""
-    system = System()
-    try:
+    with System() as system:
         system.unios("up", "--nodes", "3")
         yield system
-    finally:
-        system.close()
 
 
 @pytest.fixture
 def fresh() -> Iterator[System]:
     """Three nodes for one test to break."""
-    system = System()
-    try:
+    with System() as system:
         system.unios("up", "--nodes", "3")
         yield system
-    finally:
-        system.close()

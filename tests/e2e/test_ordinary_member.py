@@ -251,6 +251,12 @@ async def main():
     await attempt("new for root", store.transact(Transaction(then=new)))
     masked = (Put("/processes/0000030000", process("nobody", others)), Put("/specs/0000030000", spec("nobody")))
     await attempt("mask", store.transact(Transaction(then=masked)))
+    import time
+    waits = lambda **more: packed(ProcessRecord(30000, 1, "pending", "nobody", **more))
+    own = Put("/specs/0000030000", spec("nobody"))
+    now = time.time_ns() // 1_000_000
+    await attempt("past the queue", store.transact(Transaction(then=(Put("/processes/0000030000", waits(created_ms=now, node=name)), own))))
+    await attempt("at its front", store.transact(Transaction(then=(Put("/processes/0000030000", waits(created_ms=1)), own))))
     await attempt("other node", store.put("/nodes/roots", packed(NodeRecord("roots", "m", 1))))
     mine = msgspec.msgpack.decode((await store.range(f"/nodes/{name}"))[0].records[0].value, type=NodeRecord)
     await attempt("more users", store.put(f"/nodes/{name}", packed(msgspec.structs.replace(mine, users=("nobody", "root")))))

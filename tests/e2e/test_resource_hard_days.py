@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import rest
 from tests.e2e.system import System, wait_for
-from tests.e2e.test_resources import bounded, groups
+from tests.e2e.test_resources import bounded
 
 ROOT = os.geteuid() == 0
 NOBODY = "nobody"
@@ -20,33 +21,14 @@ NOBODY = "nobody"
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    made = System()
-    try:
-        made.unios("up", "--nodes", "2")
+    with rest.two_nodes() as made:
         yield made
-    finally:
-        made.close()
-
-
-def counts(system: System) -> dict[str, Any]:
-    """Return what a node holds at rest; its spares are a part of it."""
-    nodes = system.nodes()
-    kernels = [node["kernel_pid"] for node in nodes.values()]
-    return {
-        "processes": sum(len(node["pids"]) for node in nodes.values()),
-        "groups": len(groups(system)),
-        "mounts": len(Path("/proc/self/mounts").read_text().splitlines()),
-        "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in kernels),
-    }
 
 
 @pytest.fixture
 def even(system: System) -> Iterator[None]:
-    """What was there before is there after, and no more."""
-    system.unios("run", "--on", "n1", "true")
-    before = wait_for(lambda: [counts(system) for _ in range(3)], lambda seen: seen[0] == seen[1] == seen[2], "the nodes are at rest")[0]
-    yield
-    wait_for(lambda: counts(system), lambda now: all(now[name] <= before[name] for name in before), f"no more is left than {before}")
+    with rest.even(system):
+        yield
 
 
 def end(system: System, pid: int) -> dict[str, Any]:

@@ -58,6 +58,19 @@ def test_out_of_memory_is_named_with_figures(system: System) -> None:
     assert any(event["kind"] == "oom" and event["pid"] == view["pid"] for event in system.json("events"))
 
 
+def test_a_program_that_goes_on_when_its_child_ran_out_of_memory_is_told_of_while_it_lives(system: System) -> None:
+    bounded(system, "memory")
+    script = f"{sys.executable} -c '{GRAB}'; exec sleep 1000"
+    pid = system.run_detached("sh", "-c", script, options=("--memory", "64M"))
+    said = "out of memory: Linux killed a process of its tree, not its program; it had used 64 MiB of the 64 MiB that it asked for"
+    view = system.wait_process(pid, lambda seen: said == seen["reason"], "tells it")
+    assert view["state"] == "running" and f"({said})".encode() in system.unios("ps").stdout
+    [event] = [event for event in system.json("events", "--each") if event["kind"] == "oom" and event["pid"] == pid]
+    assert said in event["text"]
+    system.unios("kill", "-9", str(pid))
+    assert said in system.wait_process(pid, lambda seen: seen["state"] == "exited", "has ended")["reason"]
+
+
 def test_what_was_used_is_in_the_record_and_in_the_sums_of_its_user(system: System) -> None:
     script = "import time\nwhile time.process_time() < 0.3: pass"
     before = {row["user"]: row["cpu_ms"] for row in system.json("usage")}
@@ -117,6 +130,9 @@ def test_a_device_is_one_process_s_alone_until_it_ends_whatever_becomes_of_the_k
 
     first, second = (ports.run_detached(*show, options=("--device", "serial", "--on", node)) for node in ("n1", "n2"))
     assert {had(first), had(second)} == {"/dev/ttyUSB0", "/dev/ttyUSB1"}
+    for pid in (first, second):
+        inside = ports.unios("exec", str(pid), "sh", "-c", "echo $UNIOS_DEVICES")
+        assert inside.stdout.decode().strip() == had(pid)
     for node in ports.nodes().values():
         os.kill(node["kernel_pid"], signal.SIGKILL)
     third = ports.run_detached(*show, options=("--device", had(first), "--on", "n2"))

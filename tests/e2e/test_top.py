@@ -4,12 +4,11 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.screen import Screen
-from tests.e2e.system import System
+from tests.e2e.system import System, nice_values
 
 
 @pytest.fixture
@@ -19,19 +18,6 @@ def screen(whole: System) -> Iterator[Screen]:
         yield found
     finally:
         found.close()
-
-
-def nice_values(system: System, mark: str) -> set[int]:
-    """Return those of the Linux processes that have `mark` in their arguments and are programs of the system."""
-    found = set()
-    for name in os.listdir("/proc"):
-        try:
-            arguments = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdigit() else b""
-            if arguments.startswith(b"sleep\0" + mark.encode()):
-                found.add(os.getpriority(os.PRIO_PROCESS, int(name)))
-        except OSError:
-            continue
-    return found
 
 
 def test_keys_freeze_thaw_renice_and_kill_what_is_chosen(whole: System, screen: Screen) -> None:
@@ -48,7 +34,7 @@ def test_keys_freeze_thaw_renice_and_kill_what_is_chosen(whole: System, screen: 
     screen.wait_for(f"{pid} goes on")
     screen.type("r7\r")
     screen.wait_for(f"{pid} has the nice value 7 now")
-    assert nice_values(whole, mark) == {7} and whole.process(pid)["nice"] == 7
+    assert nice_values(mark) == {7} and whole.process(pid)["nice"] == 7
     screen.type("k")
     screen.wait_for(f"signal to {pid} [TERM]:")
     screen.type("KILL\r")

@@ -8,12 +8,16 @@ from typing import Any, cast
 import pytest
 
 from unios.core.nodes import NodeRecord
-from unios.errors import CallerError, Denied
-from unios.kernel.block_operations import owner
+from unios.demands import Carry
+from unios.errors import CallerError, Denied, NoRoom, NotFound
+from unios.kernel.block_operations import BlockOperations, owner
 from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import BlockStore
 from unios.kernel.callers import Caller
-from unios.limits import BUNDLE_BLOCKS_MAX
+from unios.kernel.carrying import Carrying
+from unios.limits import BUNDLE_BLOCKS_MAX, DISK_FREE_BYTES_MIN
+from unios.wire.carries import ListBlocks, OfBlocks
+from unios.wire.manifests import Entry, name_of
 
 
 def caller(user: str, *, privileged: bool = False) -> Caller:
@@ -49,3 +53,102 @@ def test_a_bundle_of_too_many_blocks_is_refused_before_any_is_written(tmp_path: 
     with store.batch("ann", frozenset) as batch, pytest.raises(CallerError, match="bundle"):
         asyncio.run(sources().take(batch, [b"x"] * (BUNDLE_BLOCKS_MAX + 1)))
     assert store.used_bytes == 0
+
+
+def test_blocks_that_are_to_be_had_and_find_no_room_here_are_not_called_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node is tried: the process ends with "data lost" only if nobody has them."""
+    store = BlockStore(str(tmp_path), bytes_max=10)
+    one = sources(b1=("ann",))
+
+    async def threaded(work: Any, *arguments: Any) -> Any:
+        return work(*arguments)
+
+    async def fetch_from(_node: str, user: str, _names: list[bytes]) -> None:
+        with store.batch(user, frozenset) as batch:
+            batch.add(b"x" * 100)
+
+    cast(Any, one._carrying).threaded, cast(Any, one._carrying).blocks = threaded, store
+    monkeypatch.setattr(one, "_fetch_from", fetch_from)
+    name = name_of(b"x" * 100)
+    with pytest.raises(NoRoom):
+        asyncio.run(one.fetch("ann", [name]))
+    carrying: Any = SimpleNamespace(sources=one)
+
+    async def manifest(_user: str, _names: bytes) -> list[Entry]:
+        return [Entry(b"f", "f", size=100, blocks=name)]
+
+    carrying.manifest, carrying._work = manifest, str(tmp_path)
+    with pytest.raises(CallerError, match="no room") as refused:
+        asyncio.run(Carrying._brought(carrying, "ann", Carry(b"m" * 32)))
+    assert not isinstance(refused.value, NotFound)
+    monkeypatch.setattr("unios.kernel.carrying.free_bytes", lambda _folder: DISK_FREE_BYTES_MIN + 99)
+    with pytest.raises(CallerError, match="free on the disk"):
+        asyncio.run(Carrying._brought(carrying, "ann", Carry(b"m" * 32)))
+
+
+class Asked:
+    """A request as an operation sees it, with bundles to receive."""
+
+    def __init__(self, body: object, *bundles: list[bytes]) -> None:
+        self._body, self._bundles, self.sent = body, list(bundles), list[Any]()
+
+    def decode(self, _type: type) -> Any:
+        return self._body
+
+    async def receive(self, _type: Any) -> list[bytes] | None:
+        return self._bundles.pop(0) if self._bundles else None
+
+    async def send(self, bundle: list[bytes]) -> None:
+        self.sent += bundle
+
+
+@pytest.fixture
+def operations(tmp_path: Path) -> BlockOperations:
+    """On a node alone."""
+    carrying = sources()._carrying
+    store = BlockStore(str(tmp_path))
+
+    async def threaded(work: Any, *arguments: Any) -> Any:
+        return work(*arguments)
+
+    fields = {"blocks": store, "threaded": threaded, "pinned": frozenset, "batch": lambda user: store.batch(user, frozenset)}
+    for name, value in {**fields, "sources": BlockSources(carrying)}.items():
+        setattr(carrying, name, value)
+    return BlockOperations(carrying)
+
+
+def do(operations: BlockOperations, op: str, user: str, body: object, *bundles: list[bytes]) -> tuple[Any, list[bytes]]:
+    asked: Any = Asked(body, *bundles)
+    return asyncio.run(getattr(operations, op)(caller(user), asked)), asked.sent
+
+
+def test_no_operation_gives_or_takes_another_users_blocks(operations: BlockOperations) -> None:
+    name = name_of(b"secret")
+    assert do(operations, "put", "ann", OfBlocks(name), [b"secret"])[0].bytes == 6
+    for op in ("has", "get", "put", "drop"):
+        with pytest.raises(Denied):
+            do(operations, op, "bob", OfBlocks(name, user="ann"))
+    with pytest.raises(Denied):
+        do(operations, "list", "bob", ListBlocks(user="ann"))
+    assert do(operations, "has", "bob", OfBlocks(name))[0] == name and do(operations, "get", "bob", OfBlocks(name))[1] == []
+    assert do(operations, "list", "bob", ListBlocks())[0] == () and do(operations, "drop", "bob", OfBlocks(name))[0].count == 0
+    assert do(operations, "get", "ann", OfBlocks(name))[1] == [b"secret"]
+
+
+def test_a_request_names_no_more_blocks_than_may_be(operations: BlockOperations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unios.kernel.block_operations.BLOCK_NAMES_MAX", 2)
+    for op in ("has", "get", "put", "drop"):
+        for names in (bytes(3 * 32), b"x" * 31):
+            with pytest.raises(CallerError):
+                do(operations, op, "ann", OfBlocks(names))
+
+
+@pytest.mark.parametrize("copies", [0, -1, 3])
+def test_copies_are_as_many_as_there_may_be(operations: BlockOperations, copies: int) -> None:
+    with pytest.raises(CallerError, match="copies"):
+        do(operations, "put", "ann", OfBlocks(name_of(b"x"), copies=copies), [b"x"])
+
+
+def test_a_block_that_was_named_and_did_not_come_is_not_acknowledged(operations: BlockOperations) -> None:
+    with pytest.raises(CallerError, match="did not come"):
+        do(operations, "put", "ann", OfBlocks(name_of(b"x") + name_of(b"y")), [b"x"])

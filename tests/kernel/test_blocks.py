@@ -1,11 +1,12 @@
 """Blocks on disk: verified, apart for each user, bounded, whole after a crash."""
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from unios.errors import CallerError, Unavailable
+from unios.errors import CallerError, NoRoom, Unavailable
 from unios.kernel import blocks
 from unios.kernel.blocks import BlockStore
 from unios.limits import BLOCK_BYTES, DISK_FREE_BYTES_MIN
@@ -96,7 +97,7 @@ def test_blocks_are_synced_before_they_have_their_names(tmp_path: Path, monkeypa
 
 
 def test_at_the_bound_the_longest_unused_go_and_never_what_is_pinned(tmp_path: Path) -> None:
-    store = BlockStore(str(tmp_path), bytes_max=10_000, young_s=100)
+    store = BlockStore(str(tmp_path), bytes_max=10_000, young_s=100, owner="ann")
     names = put(store, *(bytes([number]) * 1_000 for number in range(1, 10)))
     for age, name in enumerate(names):
         os.utime(file_of(tmp_path, name), (1_000 + age, 1_000 + age))
@@ -110,7 +111,7 @@ def test_at_the_bound_the_longest_unused_go_and_never_what_is_pinned(tmp_path: P
 
 
 def test_what_is_young_is_kept_and_then_nothing_more_is_taken(tmp_path: Path) -> None:
-    store = BlockStore(str(tmp_path), bytes_max=2_000)
+    store = BlockStore(str(tmp_path), bytes_max=2_000, owner="ann")
     put(store, b"a" * 1_500)
     with pytest.raises(Unavailable, match="bound"):
         put(store, b"b" * 1_500)
@@ -149,3 +150,130 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         assert store.used_bytes == 0 and not os.listdir(tmp_path / "incoming")
     finally:
         os.system(f"umount {tmp_path}")
+
+
+def test_what_is_there_already_is_counted_once_whatever_comes_and_goes_while_it_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = put(BlockStore(str(tmp_path)), b"a" * 10, b"b" * 20, b"c" * 40)
+    store = BlockStore(str(tmp_path))
+    store.drop("ann", old[:1], nothing)
+    put(store, b"d" * 80)
+    everything = store._all
+
+    def meanwhile() -> object:
+        seen = list(everything())
+        store.drop("ann", old[1:2], nothing)
+        put(store, b"e" * 160)
+        return seen
+
+    monkeypatch.setattr(store, "_all", meanwhile)
+    store.count()
+    assert store.used_bytes == 40 + 80 + 160 == store._used[blocks.folder_of("ann")]
+    store.drop("ann", old[2:], nothing)
+    assert store.used_bytes == 80 + 160
+
+
+def test_of_two_that_bring_the_same_block_one_counts(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    with store.batch("ann", nothing) as one, store.batch("ann", nothing) as other:
+        for batch in (one, other):
+            batch.add(b"same")
+        for batch in (one, other):
+            batch.commit()
+    assert store.used_bytes == 4 and not os.listdir(tmp_path / "incoming")
+
+
+def test_two_that_bring_the_same_block_at_once_do_not_both_find_it_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks while another is about to name it waits for that."""
+    store = BlockStore(str(tmp_path))
+    rename = os.rename
+    with store.batch("ann", nothing) as one, store.batch("ann", nothing) as other, ThreadPoolExecutor(1) as pool:
+        one.add(b"same")
+        other.add(b"same")
+        later: list[Future[None]] = []
+
+        def slowly(path: str, place: str) -> None:
+            if not later:
+                later.append(pool.submit(other.commit))
+                assert not wait(later, timeout=0.2).done
+            rename(path, place)
+
+        monkeypatch.setattr(os, "rename", slowly)
+        one.commit()
+        later[0].result()
+    assert store.used_bytes == 4
+
+
+def test_what_has_its_name_stays_counted_when_the_disk_refuses_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BlockStore(str(tmp_path))
+    rename, done = os.rename, []
+
+    def once(path: str, place: str) -> None:
+        if done:
+            raise OSError(5, "Input/output error")
+        done.append(place)
+        rename(path, place)
+
+    put(store, b"there")
+    with store.batch("ann", nothing) as batch, store.batch("ann", nothing) as other:
+        other.add(b"twice")
+        for data in (b"twice", b"x" * 10, b"y" * 100):
+            batch.add(data)
+        other.commit()
+        monkeypatch.setattr(os, "rename", once)
+        with pytest.raises(Unavailable):
+            batch.commit()
+    assert store.used_bytes == sum(size for _name, size in store.list("ann", b"", 9)) == 5 + 5 + 10
+
+
+def fill(store: BlockStore, user: str, most: int = 100) -> int:
+    """Put blocks of 1,000 bytes until no more are taken; return how many were."""
+    for number in range(most):
+        try:
+            put(store, b"%s %d" % (user.encode(), number) + bytes(1_000 - len(b"%s %d" % (user.encode(), number))), user=user)
+        except NoRoom as error:
+            return number if user in str(error) and "share" in str(error) else -1
+    return most
+
+
+def test_no_user_keeps_another_from_having_blocks(tmp_path: Path) -> None:
+    """However many take all they get, there is room for one more."""
+    store = BlockStore(str(tmp_path), bytes_max=40_000)
+    assert [fill(store, user) for user in ("ann", "bob", "eve")] == [30, 7, 2]
+    assert store.used_bytes == 39_000
+
+
+def test_the_nodes_own_user_is_bounded_by_the_node_alone(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path), bytes_max=40_000, owner="ann")
+    for number in range(40):
+        put(store, b"%02d" % number * 500)
+    with pytest.raises(NoRoom, match="bound"):
+        put(store, b"more")
+    assert store.used_bytes == 40_000
+
+
+def test_over_his_share_a_user_makes_room_among_his_own(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path), bytes_max=40_000, young_s=100)
+    bobs = put(store, b"b" * 1_000, user="bob")
+    assert fill(store, "ann", 29) == 29
+    for user in ("ann", "bob"):
+        for age, (name, _size) in enumerate(store.list(user, b"", 99)):
+            os.utime(file_of(tmp_path, name, user), (1_000 + age, 1_000 + age))
+    os.utime(file_of(tmp_path, bobs[0], "bob"), (1, 1))
+    put(store, b"n" * 1_000)
+    assert store.missing("bob", bobs) == [] and len(store.list("ann", b"", 99)) < 29
+    pins = {("ann", name) for name, _size in store.list("ann", b"", 99)}
+    with store.batch("ann", lambda: pins) as batch, pytest.raises(NoRoom, match="ann"):
+        [batch.add(b"%02d" % number * 500) for number in range(20)]
+    assert {("ann", name) for name, _size in store.list("ann", b"", 99)} == pins
+
+
+def test_what_is_no_name_of_a_block_leads_to_no_file(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path))
+    for name in (b"", b"x" * 31, b"x" * 33):
+        for work in (lambda name=name: store.get("ann", name), lambda name=name: store.missing("ann", [name]), lambda name=name: drop(store, name)):
+            with pytest.raises(CallerError):
+                work()
+
+
+def drop(store: BlockStore, name: bytes) -> int:
+    return store.drop("ann", [name], nothing)

@@ -1,6 +1,7 @@
 """Guard and inits, real ones: trees with their pids, and a leash that holds whatever a program does to get away."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from tests.kernel.rig import Rig
 from unios.errors import CallerError, ProgramNotFound, ProgramNotRunnable, Unavailable
 from unios.kernel import linux_pids
+from unios.kernel.clocks import boot_ns
 from unios.kernel.tree_peer import CwdMissing
 from unios.kernel.trees import Trees
 
@@ -73,6 +75,27 @@ def growing(path: Path, seconds: float = 0.25) -> bool:
     return (path.stat().st_size if path.exists() else 0) != before
 
 
+async def grows(path: Path) -> None:
+    """Wait until it does; the rig bounds the time."""
+    before = path.stat().st_size
+    while path.stat().st_size == before:
+        await asyncio.sleep(0.01)
+
+
+async def write_and_freeze(rig: Rig, trees: Trees, files: list[Path]) -> None:
+    """Keep the lease until a tree has begun to write all of its files, however long that takes; return when it has ended and they stand still."""
+    while not all(path.exists() for path in files):
+        rig.lease_for(1_000)
+        await asyncio.sleep(0.01)
+    deadline = boot_ns() + int(1e9)
+    rig.lease(deadline)
+    while boot_ns() < deadline:
+        await asyncio.sleep(0.05)
+    while any(growing(path) for path in files):
+        await asyncio.sleep(0)
+    assert (await trees.init(1000, 1).ask("stats"))["state"] == "frozen"
+
+
 def shared_folder(rig: Rig) -> Path:
     folder = rig.top / "shared"
     folder.mkdir(exist_ok=True)
@@ -108,14 +131,12 @@ def test_at_the_deadline_everything_stands_still_grandchildren_and_daemons_too(r
         )
         rig.lease_for(1_000)
         await rig.spawn(trees, 1000, "sh", "-c", script)
-        while not all(path.exists() for path in files):
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(1.1)
-        assert not any(growing(path) for path in files), "something of the tree runs past the deadline"
+        await write_and_freeze(rig, trees, files)
         rig.lease_for(60_000)
         assert not any(growing(path) for path in files), "a deadline that moves thawed the tree"
         await trees.init(1000, 1).ask("confirm", incarnation=1)
-        assert all(growing(path) for path in files)
+        for path in files:
+            await grows(path)
         await trees.init(1000, 1).ask("supersede", incarnation=2)
         assert (await rig.exit_of(1000))["fenced"]
         assert not any(growing(path) for path in files)
@@ -136,11 +157,8 @@ def test_a_setuid_program_does_not_get_away(plain: Rig) -> None:
         command = f"{tool} -p -c 'id -u > {folder}/who; {LOOP.format(file=file)}' & wait"
         plain.lease_for(1_000)
         await plain.spawn(trees, 1000, "sh", "-c", command, uid=NOBODY, gid=NOBODY, groups=[])
-        while not file.exists():
-            await asyncio.sleep(0.01)
+        await write_and_freeze(plain, trees, [file])
         assert (folder / "who").read_text() == "0\n"
-        await asyncio.sleep(1.1)
-        assert not growing(file)
         plain.lease_for(60_000)
         await trees.init(1000, 1).ask("kill", reason="over")
         await plain.exit_of(1000)
@@ -169,8 +187,10 @@ def test_a_stopped_init_comes_back_and_takes_no_stale_byte(plain: Rig) -> None:
 
 
 def test_the_guard_dies_and_its_successor_knows_the_trees(rig: Rig) -> None:
+    go_on = shared_folder(rig) / "go-on"
+
     async def first(trees: Trees) -> None:
-        await rig.spawn(trees, 1000, "sh", "-c", "sleep 0.8; exit 5")
+        await rig.spawn(trees, 1000, "sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.02; done; exit 5")
         await rig.spawn(trees, 1001, "sleep", "1000")
         await rig.spawn(trees, 1002, "sh", "-c", "exit 3")
         await rig.exit_of(1002)
@@ -184,6 +204,7 @@ def test_the_guard_dies_and_its_successor_knows_the_trees(rig: Rig) -> None:
     async def second(trees: Trees) -> None:
         assert {(tree.pid, tree.state) for tree in trees.trees.values()} >= {(1001, "running"), (1002, "ended")}
         assert trees.trees[1002, 1].exit["code"] == 3  # as its init wrote it
+        go_on.touch()
         assert (await rig.exit_of(1000))["code"] == 5
         await trees.init(1001, 1).ask("signal", number=15)
         assert (await rig.exit_of(1001))["code"] == 143
@@ -312,12 +333,22 @@ def test_a_program_that_kills_its_launcher_at_once_runs_once(plain: Rig) -> None
 
 
 def test_spares_that_are_killed_are_replaced_and_namespaces_kept(plain: Rig) -> None:
+    def spares() -> set[int]:
+        found = set()
+        for pid in linux_pids.parents().get(plain.guard.pid, []):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "unios-init":
+                    found.add(pid)
+        return found
+
     async def work(trees: Trees) -> None:
         for _time in range(4):
-            for pid in linux_pids.parents().get(plain.guard.pid, []):
-                if Path(f"/proc/{pid}/comm").read_text().strip() == "unios-init":
+            gone = spares()
+            for pid in gone:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            await asyncio.sleep(0.2)
+            while not spares() - gone:
+                await asyncio.sleep(0.01)
         await plain.spawn(trees, 1000, "sh", "-c", "exit $(($$ == 1000 ? 3 : 4))")
         assert (await plain.exit_of(1000))["code"] == 3
 

@@ -17,7 +17,7 @@ from tests.kernel.rig import FOREVER, Rig
 from tests.kernel.test_stopping import MemoryStore
 from tests.wire.pairs import bounded, until
 from unios.core.processes import ProcessRecord, process_key
-from unios.errors import Unavailable
+from unios.errors import CallerError, Denied, NoRoom, NotFound, ProgramNotFound, Unavailable, UniosError, UserUnknown
 from unios.kernel import freezer
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
@@ -207,3 +207,27 @@ def test_what_was_stopped_by_signal_since_the_group_did_not_obey_goes_on(monkeyp
     one.freeze()
     one.thaw()
     assert sent == [signal.SIGSTOP, signal.SIGCONT] and not one.settled()
+
+
+@pytest.mark.parametrize(
+    "refusal", [NoRoom("n1 is full"), UserUnknown("who"), ProgramNotFound("what"), NotFound("gone"), Denied("no"), CallerError("no room on the disk")]
+)
+def test_what_cannot_be_started_here_is_given_back_for_another_node(refusal: UniosError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This node knows of itself alone: whether any other can run it say those who place."""
+
+    async def refuse(*_all: object) -> None:
+        raise refusal
+
+    async def work() -> None:
+        store = MemoryStore()
+        node = SimpleNamespace(name="n1", store=store, records=Records(store))  # type: ignore[arg-type]
+        record = ProcessRecord(800, 1, "pending", "root", node="n1")
+        await store.transact(Transaction(then=(Put(process_key(800), msgspec.msgpack.encode(record)),)))
+        monkeypatch.setattr("unios.kernel.spawning.start", refuse)
+        reconciling = Reconciling(node)  # type: ignore[arg-type]
+        reconciling._start(800, 1)
+        await asyncio.wait(reconciling._tasks)
+        now, _modified = await node.records.read(800)
+        assert (now.state, now.node, now.incarnation) == ("pending", "", 1) and str(refusal) in now.reason
+
+    bounded(work)

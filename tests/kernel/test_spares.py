@@ -22,12 +22,12 @@ def test_a_zygote_that_cannot_be_forked_is_waited_for_and_leaves_no_nameless_spa
 
     made = spares.Spares(poller.Poller(), str(tmp_path), zygote.Groups(None), namespaces=False, ready=lambda: None, failed=lambda _text: None)
     monkeypatch.setattr(zygote, "start", fails)
-    made.want(0)
+    made.want(())
     monkeypatch.setattr(zygote, "start", works)
-    made.want(3)
-    assert asked == [] and made.take() is None
+    made.want([(0,), (0,), (0,)])
+    assert asked == [] and made.take((0,)) is None
     made._ask_again()
-    made.want(0)
+    made.want(())
     assert asked == ["again"]
     made.close()
 
@@ -44,10 +44,10 @@ def test_a_zygote_that_dies_at_once_is_made_again_ever_more_slowly(tmp_path: Pat
     monkeypatch.setattr(zygote, "start", dies)
     monkeypatch.setattr(loop, "after", lambda seconds, _callback: pauses.append(seconds) if seconds != spares.ANSWER_S else 0)
     for _death in range(12):
-        made.want(0)
+        made.want(())
         while made._zygote is not None:
             loop.turn()
-        made.want(3)
+        made.want([(0,), (0,), (0,)])
         assert made._zygote is None  # not before its time
         made._ask_again()
     assert pauses == [min(0.01 * 2**death, 5.0) for death in range(12)]

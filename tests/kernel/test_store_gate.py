@@ -7,14 +7,15 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from tests.core.test_gate import process, spec
 from unios.core.gate import Member
 from unios.core.nodes import Alive
-from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
+from unios.core.processes import process_key, spec_key
 from unios.errors import Denied, NotFound, Unavailable, UniosError
 from unios.ids import Generation, LeaseId
 from unios.kernel.callers import Caller
 from unios.kernel.store_gate import GateSession, StoreGate, _Granted
-from unios.limits import GATE_CONNECTIONS_MAX, GATE_LEASES_MAX
+from unios.limits import GATE_CLOCK_MS_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX
 from unios.store.client import StoreClient
 from unios.store.model import Batch, Compare, Delete, Put, Range, RangeResult, Revision, Transaction, TransactionResult
 from unios.store.requests import WatchRequest
@@ -83,7 +84,7 @@ class Asked:
 
 
 def session(store: Direct, leases: dict[int, None] | None = None, member: Member = BOB) -> GateSession:
-    return GateSession(member, cast(StoreClient, store), {} if leases is None else leases)
+    return GateSession(member, cast(StoreClient, store), {} if leases is None else leases, lambda: 0)
 
 
 def run(work: Awaitable[Any]) -> Any:
@@ -95,14 +96,6 @@ def run(work: Awaitable[Any]) -> Any:
 
 def ask(one: GateSession, op: str, body: object = None) -> Any:
     return run(one.handle(cast(Any, Asked(op, body))))
-
-
-def process(user: str, pid: int = 400) -> bytes:
-    return packed(ProcessRecord(pid=pid, incarnation=1, state="pending", user=user))
-
-
-def spec(user: str) -> bytes:
-    return packed(ProcessSpec(argv=(b"true",), user=user))
 
 
 def begun(user: str, pid: int = 400, request: str = "ab") -> tuple[Put, ...]:
@@ -119,6 +112,14 @@ def test_a_submission_passes_and_is_seen() -> None:
     assert not again.succeeded and len(again.results) == 1 and again.results[0].records[0].value == b"400"
 
 
+def test_a_submission_that_says_it_came_long_ago_is_denied_by_the_gates_own_clock() -> None:
+    store = Direct()
+    one = GateSession(BOB, cast(StoreClient, store), {}, lambda: GATE_CLOCK_MS_MAX + 1)
+    with pytest.raises(Denied, match="clock"):
+        run(one.transact(Transaction(then=begun("bob"))))
+    assert store.get(process_key(400)) is None
+
+
 def test_what_is_denied_is_done_in_no_part() -> None:
     store = Direct()
     with pytest.raises(Denied):
@@ -130,6 +131,7 @@ def test_what_is_denied_is_done_in_no_part() -> None:
     "transaction",
     [
         Transaction(then=(Delete("/alive/n1"),)),
+        Transaction(then=(Delete(process_key(400)),)),
         Transaction(then=(Delete("/alive/n2", prefix=True),)),
         Transaction((Compare("/tokens/a", "version", "==", 0),)),
         Transaction((Compare(spec_key(400), "value", "<", b"z"),), (), (Range("/nodes/n2"),)),

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e import rest
 from tests.e2e.system import System, wait_for
-from tests.e2e.test_resource_hard_days import BOMB, FORKS, counts, output
+from tests.e2e.test_resource_hard_days import BOMB, FORKS, output
 from tests.e2e.test_resources import bounded
 from unios.client import nodes, processes
 from unios.client.connection import Connection
@@ -20,21 +21,14 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    made = System()
-    try:
-        made.unios("up", "--nodes", "2")
+    with rest.two_nodes() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
 def even(system: System) -> Iterator[None]:
-    """What was there before is there after, and no more."""
-    system.unios("run", "--on", "n1", "true")
-    before = wait_for(lambda: [counts(system) for _ in range(3)], lambda seen: seen[0] == seen[1] == seen[2], "the nodes are at rest")[0]
-    yield
-    wait_for(lambda: counts(system), lambda now: all(now[name] <= before[name] for name in before), f"no more is left than {before}", 60)
+    with rest.even(system, 60):
+        yield
 
 
 def test_a_thousand_processes_at_once_on_one_node(system: System, even: None) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import subprocess
@@ -8,11 +9,12 @@ from typing import Any
 import pytest
 
 from tests.client.scripted import ScriptedKernel
-from unios.errors import NotFound
+from unios.errors import NotFound, Unavailable
 from unios.shell import main, ps
-from unios.shell.words import Word
-from unios.wire.operations import Empty, EventView, ListProcesses, NodeView, ProcessView, SystemView
+from unios.shell.words import Given, Word, groups
+from unios.wire.operations import Empty, EventView, ListProcesses, NodeUsage, NodeView, ProcessView, SystemView
 from unios.wire.peer import Call
+from unios.wire.queueing import Waiting
 
 LIST = (
     ProcessView(1001, "running", "n1", "ann", (b"sleep", b"\xff 1"), 1, started_ms=1),
@@ -116,6 +118,23 @@ def test_an_error_in_json_is_one_line_on_stderr(home: Path) -> None:
         ["wait", "--timeout", "soon", "1"],
         ["ps", "--bad"],
         ["--bad"],
+        ["run", ""],
+        ["run", "--array", "", "true"],
+        ["run", "--label=", "true"],
+        ["run", "--near", "", "true"],
+        ["run", "--near", "web", "--near", "", "true"],
+        ["run", "--policy", "", "true"],
+        ["run", "--env", "NOT_SET_HERE", "true"],
+        ["run", "--tasks", "0", "true"],
+        ["run", "-nd", "--tasks", "0", "true"],
+        ["run", "--time", "999999999d", "true"],
+        ["run", "--array", "1-999999999999", "true"],
+        ["ps", "--node", ""],
+        ["--home=", "ps"],
+        ["kill", "300", ""],
+        ["policy", ""],
+        ["quota", ""],
+        ["events", "--kind", "nosuch"],
     ],
 )
 def test_bad_usage_exits_2_with_a_sentence(home: Path, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -123,9 +142,141 @@ def test_bad_usage_exits_2_with_a_sentence(home: Path, words: list[str], capfd: 
     assert capfd.readouterr().err.startswith("unios: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "bound"),
+    [
+        (["run", "--time", "999999999d", "true"], "36500d"),
+        (["run", "--time", "9999999999999999:00", "true"], "36500d"),
+        (["run", "--array", "1-999999999999", "true"], "20000"),
+        (["run", "--array", "5-999999999999999%9999999999", "true"], "20000"),
+        (["run", "--array", "999999999-1000000000", "true"], "999999999"),
+    ],
+)
+def test_what_is_too_much_is_told_with_the_bound(home: Path, words: list[str], bound: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.execute(words) == 2
+    assert bound in capfd.readouterr().err
+
+
+def test_zero_is_a_value_however_it_was_typed() -> None:
+    from unios.shell import clicks
+
+    chosen = clicks.read(["run", "-dn", "--restarts-max", "0", "--", "true"])  # -dn: only click reads it
+    assert isinstance(chosen, clicks.Chosen) and chosen.given.number("restarts_max", 10) == 0
+    assert chosen.given != Given({**chosen.given.values, "restarts_max": None}, chosen.given.arguments)
+
+
+@pytest.mark.parametrize("words", [["help"], ["help", "run"], ["completion", "bash"], ["man"]])
+def test_what_is_said_without_a_system_is_said_in_json_too(home: Path, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.execute([*words, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)
+
+
+def test_what_has_nothing_to_say_in_json_says_that(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.execute(["attach", "300", "--json"]) == 2
+    said = json.loads(capfd.readouterr().err)
+    assert said["error"] == "usage" and "JSON" in said["text"]
+
+
+def test_a_word_that_there_is_not_is_told_with_what_may_be_meant(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.execute(["runn", "true"]) == 2
+    assert "did you mean run?" in capfd.readouterr().err
+    assert main.execute(["-h"]) == main.execute(["run", "-h"]) == 0
+
+
+def test_everyday_words_are_in_a_group_of_help() -> None:
+    assert "cancel" in dict(groups())["Queue and resources"] and "More" not in dict(groups())
+
+
+def test_ps_says_why_something_waits_now_and_not_why_it_waited_when_it_was_submitted(kernel: ScriptedKernel) -> None:
+    async def listing(call: Call) -> object:
+        return (
+            ProcessView(300, "pending", "", "ann", (b"true",), 1, reason="long ago"),
+            ProcessView(301, "pending", "n1", "ann", (), 1, reason="begins"),
+        )
+
+    async def waits(call: Call) -> object:
+        if call.op != "queue":
+            raise NotFound(call.op)
+        return (Waiting(300, "ann", (b"true",), 16, 1, "waits for a core: 2 of 2 are set aside; 0 before it"),)
+
+    kernel.operations["processes.list"] = listing
+    assert b"long ago" in unios("ps").stdout  # nobody can be asked: better an old reason than none
+    kernel.services["placement"] = waits
+    said = unios("ps").stdout.decode()
+    assert "2 of 2 are set aside" in said and "long ago" not in said and "begins" in said
+    assert [view["reason"][:5] for view in json.loads(unios("ps", "--json").stdout)] == ["waits", "begin"]
+
+
+@pytest.mark.parametrize("state", ["exited", "failed", "pending"])
+def test_logs_of_what_never_began_are_empty_and_say_so(kernel: ScriptedKernel, state: str) -> None:
+    async def view(call: Call) -> object:
+        return ProcessView(300, state, "", "ann", (b"true",), 1, reason="so it is")
+
+    kernel.operations["processes.wait"] = view
+    done = unios("logs", "300")
+    assert (done.returncode, done.stdout) == (0, b"") and done.stderr.startswith(b"unios: there is no output of 300") and b"so it is" in done.stderr
+    assert unios("logs", "300", "--json").stderr == b""
+
+
+def test_output_that_cannot_be_reached_is_told_with_where_it_is(kernel: ScriptedKernel) -> None:
+    async def view(call: Call) -> object:
+        return ProcessView(300, "exited", "n2", "ann", (b"true",), 1, exit_code=0)
+
+    async def follow(call: Call) -> object:
+        raise Unavailable("n1 has no link to it")
+
+    kernel.operations |= {"processes.wait": view, "processes.follow": follow}
+    for more in ([], ["-n", "3"]):
+        done = unios("logs", "300", *more)
+        assert (done.returncode, done.stderr) == (75, b"unios: the output of 300 is kept on n2, which does not answer: n1 has no link to it\n")
+
+
+def test_a_table_in_a_pipe_waits_for_a_kernel_that_is_replaced(kernel: ScriptedKernel) -> None:
+    looks = 0
+
+    async def listing(call: Call) -> object:
+        nonlocal looks
+        looks += 1
+        if looks in (1, 3):  # before the first look, and between the two
+            raise Unavailable("the store is not reached yet")
+        return LIST[:1]
+
+    async def nothing(call: Call) -> object:
+        return ()
+
+    async def usage(call: Call) -> object:
+        return NodeUsage("n1")
+
+    kernel.operations |= {"processes.list": listing, "node.links": nothing, "node.usage": usage}
+    done = unios("top", "--once")
+    assert done.returncode == 0 and b"1001" in done.stdout and done.stderr == b"", done
+    assert looks == 4
+
+
+def test_a_table_in_a_pipe_that_nobody_answers_fails(home: Path) -> None:
+    done = unios("top", "--once")
+    assert (done.returncode, done.stdout) == (75, b"") and done.stderr.startswith(b"unios: no unios node runs here")
+
+
+def test_a_table_that_lacks_something_says_so_and_does_not_end_with_0(kernel: ScriptedKernel) -> None:
+    async def hangs(call: Call) -> object:
+        await asyncio.Event().wait()
+        return ()
+
+    async def usage(call: Call) -> object:
+        return NodeUsage("n1")
+
+    kernel.operations |= {"processes.list": hangs, "node.links": lambda call: nothing_at_all(), "node.usage": usage}
+    done = unios("top", "--once")
+    assert done.returncode == 75 and b"no answer about the processes" in done.stderr and b"n1" in done.stdout, done
+
+
+async def nothing_at_all() -> object:
+    return ()
+
+
 def test_arguments_that_are_not_text_reach_the_program_as_they_are(home: Path) -> None:
     from unios.shell.run import program
-    from unios.shell.words import Given
 
     raw = os.fsdecode(b"\xff\xfe")
     assert program(Given({}, ("printf", raw)), stdin=False).argv == (b"printf", b"\xff\xfe")

@@ -149,3 +149,8 @@ def test_nothing_that_a_terminal_would_obey_passes() -> None:
 
 def test_many_pids_are_a_few_and_a_number() -> None:
     assert named([1, 2]) == "1, 2" and named(range(9)) == "0, 1, 2, 3, 4 and 4 more"
+
+
+def test_a_link_that_is_being_made_is_a_note_and_no_problem() -> None:
+    found = facts(nodes=(node("n1"), msgspec.structs.replace(node("n2", "suspect", "it was closed"), settling=True)))
+    assert find(found) == [] and "note: the link to n2 is being made" in said(found)

@@ -2,17 +2,18 @@
 
 import re
 import time
+from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unios.limits import STORY_GROUPS_MAX
-from unios.shell.events import Wanted
-from unios.shell.moments import moment_of
+from unios.shell.events import KINDS, Wanted
 from unios.shell.story import FOLD_MS, LOSS_MS, Story, Told
-from unios.shell.words import Given, Misused
+from unios.shell.words import Given
 from unios.wire.operations import EventView
+
+ROOT = Path(__file__).parents[2]
 
 
 def event(at_ms: int, kind: str, text: str, pid: int = 0, node: str = "n1") -> EventView:
@@ -68,6 +69,38 @@ def test_the_same_of_several_processes_is_one_line() -> None:
     assert told(*(event(0, "start", "process 300 runs on n1") for _ in range(2))) == ["300 runs on n1 (2 times)"]
 
 
+def test_what_is_said_of_a_process_reads_as_a_sentence() -> None:
+    again = "it ended with 3 and its policy is always; start 2: incarnation 2 runs again on n1"
+    assert told(event(0, "recovery", f"process 305: {again}")) == [f"305: {again}"]
+    assert told(*(event(0, "limit", f"process {pid}: its time limit is over on n1") for pid in (305, 306))) == [
+        "305, 306: its time limit is over on n1"
+    ]
+
+
+def test_no_process_ends_before_it_runs() -> None:
+    """One that is told with others is told after what has been told of itself."""
+    assert told(
+        event(0, "exit", "process 300 ended with 0 on n1"),
+        event(10, "start", "process 301 runs on n2"),
+        event(20, "exit", "process 301 ended with 0 on n1"),
+        event(30, "exit", "process 302 ended with 0 on n1"),
+    ) == ["300 ended with 0 on n1", "301 runs on n2", "301, 302 ended with 0 on n1"]
+
+
+def test_what_starts_and_ends_again_and_again_is_two_lines() -> None:
+    turn = [("start", "process 300 runs on n1"), ("exit", "process 300 ended with 1 on n1")]
+    assert told(*(event(at * 1_000, *turn[at % 2]) for at in range(6))) == [
+        "300 runs on n1 (3 times in 4 s)",
+        "300 ended with 1 on n1 (3 times in 4 s)",
+    ]
+
+
+def test_every_kind_of_event_that_is_written_can_be_asked_for() -> None:
+    source = "".join(path.read_text() for folder in ("kernel", "services") for path in (ROOT / "src/unios" / folder).glob("*.py"))
+    written = set(re.findall(r"(?:events\.(?:put|write)|self\._event|self\._put)\(\s*\"(\w+)\"", source))
+    assert written == set(KINDS)
+
+
 def test_a_line_that_is_followed_is_told_when_it_has_come_to_rest() -> None:
     story = Story()
     story.add(event(1_000, "service", "a"))
@@ -98,20 +131,6 @@ def test_open_lines_are_bounded_and_the_oldest_is_told_first() -> None:
 
 
 NOW = int(time.mktime((2026, 11, 24, 14, 0, 0, 0, 0, -1))) * 1000
-
-
-@pytest.mark.parametrize(
-    ("text", "ago_s"),
-    [("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("13:59", 60), ("13:59:50", 10), ("14:01", 86_340), ("2026-11-24 13:00", 3600)],
-)
-def test_times_are_read_as_people_write_them(text: str, ago_s: int) -> None:
-    assert moment_of(text, NOW) == NOW - ago_s * 1000
-
-
-@pytest.mark.parametrize("text", ["", "soon", "10", "10y", "25:00", "-5m", "99999999d"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(Misused):
-        moment_of(text, NOW)
 
 
 def test_filters_hold_together() -> None:

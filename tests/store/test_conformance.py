@@ -179,12 +179,14 @@ def test_compacted_history_is_said_to_be_gone(engine: Engine) -> None:
 
 def test_lease_keeps_its_keys_while_renewed_and_takes_all_at_once(engine: Engine) -> None:
     async def work(store: Store) -> None:
-        lease = await store.lease_grant(400)
+        lease = await store.lease_grant(1_000)
         await store.transact(Transaction(then=(Put("/l/a", b"", lease), Put("/l/b", b"", lease), Put("/l/c", b""))))
         start, watch = (await store.range("/l/a"))[1], store.watch("/l/", after=(await store.range("/l/a"))[1])
-        for _ in range(6):
-            await asyncio.sleep(0.15)
-            assert await store.lease_renew(lease) == 400
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2.2  # more than twice its time to live
+        while loop.time() < until:
+            assert await store.lease_renew(lease) == 1_000
+            await asyncio.sleep(0.02)
         assert await value(store, "/l/a") == b""
         events = await collect(watch, 2)
         assert [(event.kind, event.record.key) for event in events] == [("delete", "/l/a"), ("delete", "/l/b")]

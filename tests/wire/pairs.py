@@ -9,7 +9,7 @@ from typing import Any
 
 from unios.wire.frames import FrameReader, frame
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Message, decode, encode
-from unios.wire.peer import AtOnce, Handler, Peer, refuse
+from unios.wire.peer import AtOnce, Call, Handler, Peer, refuse
 from unios.wire.transport import SocketTransport
 
 
@@ -37,6 +37,15 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition; the caller bounds the time."""
     while not condition():
         await asyncio.sleep(0.001)
+
+
+async def echo(call: Call) -> object:
+    return call.decode(object)
+
+
+async def for_ever(_call: Call) -> object:
+    await asyncio.Event().wait()
+    return None
 
 
 def descriptors() -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unios.errors import CallerError
-from unios.limits import BLOCK_BYTES, BUNDLE_BLOCKS_MAX, BUNDLE_BYTES
+from unios.limits import BLOCK_BYTES, BUNDLE_BLOCKS_MAX, BUNDLE_BYTES, CARRY_DEPTH_MAX
 from unios.wire import manifests
 from unios.wire.manifests import NAME_BYTES, Entry
 
@@ -149,3 +149,32 @@ def test_bundles_hold_all_blocks_in_order_within_their_bounds(sizes: list[int], 
     assert [block for bundle in bundles for block in bundle] == blocks
     assert all(bundle and (len(bundle) == 1 or sum(map(len, bundle)) <= BUNDLE_BYTES) for bundle in bundles)
     assert max(map(len, manifests.bundles([b"x"] * 1_000))) == BUNDLE_BLOCKS_MAX
+
+
+def folders(depth: int, name: bytes = b"d") -> list[Entry]:
+    return [Entry(b"/".join([name] * level), "d", mode=0o700) for level in range(1, depth + 1)]
+
+
+def test_paths_are_no_deeper_and_no_longer_than_may_be() -> None:
+    assert len(manifests.decode(raw(*folders(CARRY_DEPTH_MAX + 1)))) == CARRY_DEPTH_MAX + 1
+    with pytest.raises(CallerError):
+        manifests.decode(raw(*folders(CARRY_DEPTH_MAX + 2)))
+    manifests.decode(raw(*folders(15, b"x" * 255)))
+    with pytest.raises(CallerError):
+        manifests.decode(raw(*folders(16, b"x" * 255)))
+
+
+def test_manifests_are_bounded_by_who_writes_and_by_who_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [file(b"%03d" % number) for number in range(10)]
+    monkeypatch.setattr(manifests, "CARRY_FILES_MAX", 9)
+    with pytest.raises(CallerError, match="limit"):
+        manifests.decode(manifests.encode(entries))
+    monkeypatch.setattr(manifests, "MANIFEST_BYTES_MAX", 100)
+    with pytest.raises(CallerError, match="limit"):
+        manifests.encode(entries)
+
+
+def test_names_of_blocks_are_whole() -> None:
+    assert manifests.split(b"x" * 64) == [b"x" * 32] * 2
+    with pytest.raises(CallerError):
+        manifests.split(b"x" * 63)

@@ -1,8 +1,10 @@
 """Outbox: what a connection sends, by sequence. What overtakes what is counted in frames, never in time."""
 
 import asyncio
+import errno
 import os
 import socket
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.wire.pairs import Raw, bounded, descriptors, peers, raw_and_peer, settled, until
 from unios.core.sequences import OUTPUT, SIGNAL
+from unios.errors import Unavailable
 from unios.limits import SEND_QUEUE_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.wire.messages import Credit, Item, Message, Reply, Request, encode, framed
 from unios.wire.outbox import Outbox
@@ -117,6 +120,71 @@ def test_descriptors_that_wait_in_their_turn_go_with_their_frame_or_are_closed()
         assert descriptors() == before
 
     bounded(work)
+
+
+def few(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """From now on so many descriptors are to be had."""
+    left, dup = [count], os.dup
+
+    def scarce(descriptor: int) -> int:
+        if not left[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        left[0] -= 1
+        return dup(descriptor)
+
+    monkeypatch.setattr(os, "dup", scarce)
+
+
+@pytest.mark.parametrize("full", ["transport", "outbox"])
+def test_when_descriptors_run_out_it_is_said_nothing_is_sent_and_none_is_kept(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        before = descriptors()
+        left, right = socket.socketpair()
+        transport = SocketTransport(right)
+        outbox = Outbox(transport)
+        enough = 0 if full == "transport" else 2 * STREAM_WINDOW_BYTES
+        while not transport.queued or outbox.queued() <= enough:
+            outbox.send(ITEM, (), OUTPUT)
+        few(monkeypatch, 2)
+        end, other = os.pipe()
+        queued = outbox.queued()
+        with pytest.raises(Unavailable, match="open files"):
+            outbox.send(b"x", [end, other, end], SIGNAL)
+        assert outbox.queued() == queued
+        os.close(end)
+        os.close(other)
+        outbox.close()
+        transport.close("the test is over")
+        left.close()
+        await settled()
+        assert descriptors() == before
+
+    bounded(work)
+
+
+def test_when_descriptors_run_out_for_a_frame_that_has_waited_the_connection_ends() -> None:
+    """Who waits for that frame would wait for ever."""
+    before = descriptors()
+    ends = list[str]()
+
+    class Full:
+        queued = 1 << 30
+
+        def write(self, _data: bytes, _descriptors: list[int]) -> None:
+            raise Unavailable("no descriptor is free")
+
+        def close(self, why: str) -> None:
+            ends.append(why)
+
+    transport: Any = Full()
+    outbox = Outbox(transport)
+    end, other = os.pipe()
+    outbox.send(b"x", [end, other], SIGNAL)
+    transport.queued = 0
+    transport.on_room()
+    os.close(end)
+    os.close(other)
+    assert ends == ["no descriptor is free"] and descriptors() == before
 
 
 numbers = st.integers(0, 2**40)

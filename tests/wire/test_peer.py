@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.wire.pairs import bounded, descriptors, peers, raw_and_peer, settled, until
+from tests.wire.pairs import bounded, descriptors, echo, for_ever, peers, raw_and_peer, settled, until
 from unios.errors import (
     CallerError,
     Compacted,
@@ -26,16 +26,6 @@ from unios.limits import FRAME_BYTES_MAX, REQUESTS_PER_PEER_MAX, SEND_QUEUE_BYTE
 from unios.wire.frames import frame
 from unios.wire.messages import Cancel, Fault, Hello, Request, encode
 from unios.wire.peer import Call
-
-
-async def echo(call: Call) -> object:
-    return call.decode(object)
-
-
-async def for_ever(_call: Call) -> object:
-    await asyncio.Event().wait()
-    return None
-
 
 # calls
 

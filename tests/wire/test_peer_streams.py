@@ -9,7 +9,7 @@ import socket
 import msgspec
 import pytest
 
-from tests.wire.pairs import bounded, descriptors, peers, raw_and_peer, settled, until
+from tests.wire.pairs import bounded, descriptors, echo, for_ever, peers, raw_and_peer, settled, until
 from unios.errors import (
     CallerError,
     OutcomeUnknown,
@@ -20,16 +20,6 @@ from unios.wire import flow
 from unios.wire.frames import frame
 from unios.wire.messages import Cancel, Credit, Item, Reply, Request, encode, pack
 from unios.wire.peer import Answer, Call, Stream
-
-
-async def echo(call: Call) -> object:
-    return call.decode(object)
-
-
-async def for_ever(_call: Call) -> object:
-    await asyncio.Event().wait()
-    return None
-
 
 # streams
 

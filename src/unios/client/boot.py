@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from unios.client.channel import Asked, Channel
 from unios.client.connection import PASSING
@@ -22,6 +23,7 @@ from unios.errors import CallerError, InternalError, OutcomeUnknown, Unavailable
 from unios.limits import BOOT_TIMEOUT_MS, LEAVE_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
+from unios.wire.installation import obstacle
 from unios.wire.operations import Leave
 
 Progress = Callable[[str], None]
@@ -29,6 +31,8 @@ Warn = Callable[[str, int], None]
 """(sentence, the TCP port that it is about or 0)"""
 _LINE_BYTES_MAX = 64 * 1024
 _STOP_HELLO_S = 1.0
+BREAK_OFF_S: Final = 40.0
+"""So long the program that starts nodes may take to take that back."""
 
 
 def _silent(_text: str) -> None:
@@ -80,7 +84,7 @@ def down(home: Home, *, node: str = "", everything: bool = False, progress: Prog
     folders = [folder for folder in home.nodes() if not node or folder.name == node]
     if node and not folders:
         raise CallerError(f"{node} is no node of this machine (UNIOS_HOME={home.path})")
-    if not folders:
+    if not folders and not home.unfinished.exists():
         return
     _stop_politely(folders, force=everything, progress=progress)
     _boot(home, ["--down", "--node", node] if node else ["--down", "--all"], progress=progress)
@@ -88,18 +92,26 @@ def down(home: Home, *, node: str = "", everything: bool = False, progress: Prog
 
 def _stop_politely(folders: list[NodeFolder], *, force: bool, progress: Progress) -> None:
     """Ask all at once, then collect: they stop side by side. One that does not answer is left to the sweep."""
-    with contextlib.ExitStack() as channels:
+    body = Leave(force, tuple(each.name for each in folders))
+    with contextlib.ExitStack() as channels, ThreadPoolExecutor(len(folders) or 1) as greeters:
         requests: list[tuple[NodeFolder, Asked]] = []
-        for folder in folders:
-            with contextlib.suppress(OSError, *PASSING):
-                channel = Channel(connect_unix(folder.door, timeout_s=_STOP_HELLO_S), timeout_s=_STOP_HELLO_S)
+        for folder, channel in zip(folders, greeters.map(_greet, folders), strict=True):
+            if channel is not None:
                 channels.enter_context(channel)
-                requests.append((folder, channel.begin("node.stop", Leave(force, tuple(each.name for each in folders)))))
+                with contextlib.suppress(*PASSING):
+                    requests.append((folder, channel.begin("node.stop", body)))
         deadline = time.monotonic() + LEAVE_TIMEOUT_MS / 1000
         for folder, request in requests:
             with contextlib.suppress(*PASSING):
                 request.finish(timeout_s=max(0.0, deadline - time.monotonic()))
                 progress(f"{folder.name} stopped")
+
+
+def _greet(folder: NodeFolder) -> Channel | None:
+    """Return a channel to the node's kernel, None if it does not answer."""
+    with contextlib.suppress(OSError, *PASSING):
+        return Channel(connect_unix(folder.door, timeout_s=_STOP_HELLO_S), timeout_s=_STOP_HELLO_S)
+    return None
 
 
 def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress: Progress, warn: Warn = _unwarned) -> list[str]:
@@ -108,14 +120,13 @@ def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress:
         try:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/")
         except OSError as error:
-            raise Unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
+            raise Unavailable(f"cannot start {sys.executable}: {obstacle() or error.strerror}") from error
         try:
             ready = _listen(child, stdin, progress, warn)
         except BaseException:
-            child.kill()
+            _break_off(child, progress)
             raise
         finally:
-            child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
                     pipe.close()
@@ -123,6 +134,18 @@ def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress:
             complaints.seek(0)
             raise InternalError(_last_words(complaints.read(), child.returncode))
     return ready
+
+
+def _break_off(child: "subprocess.Popen[bytes]", progress: Progress) -> None:
+    """Have it take back what it has started. Who does not wait for that leaves it to it."""
+    if child.poll() is not None:
+        return
+    progress("taking back what was started")
+    child.terminate()
+    try:
+        child.wait(BREAK_OFF_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, warn: Warn) -> list[str]:
@@ -146,6 +169,7 @@ def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, 
             warn(str(said["warning"]), int(str(said.get("port") or 0)))
         elif "progress" in said:
             progress(str(said["progress"]))
+    child.wait()
     if failure is not None:
         raise failure
     return ready

@@ -104,7 +104,7 @@ class Connection:
 
     def anybody(self) -> bool:
         """Say whether a part of a node of this machine is alive, so that its kernel answers now or will soon."""
-        return any(_alive(self.home.node(name)) for name in self._doors())
+        return any(runs(self.home.node(name)) for name in self._doors())
 
     def _doors(self) -> list[str]:
         """Return the names of the nodes to try, the wanted one first."""
@@ -138,16 +138,25 @@ class Connection:
         raise failure or Unavailable(f"no unios node runs here (UNIOS_HOME={self._home}): start one with `unios up`")
 
 
-def _alive(folder: NodeFolder) -> bool:
+def runs(folder: NodeFolder) -> bool:
+    """Return whether a part of a node is alive that keeps it running."""
     import json
 
     for part in ("kernel", "supervisor", "guard"):
         try:
             fields = json.loads((folder.run / f"{part}.json").read_bytes())
-            with open(f"/proc/{int(fields['pid'])}/stat", errors="replace") as file:
-                stat = file.read().rsplit(")", 1)[1].split()
-            if stat[0] not in "ZX" and int(stat[19]) == int(fields["start"]):
+            if is_alive(int(fields["pid"]), int(fields["start"])):
                 return True
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return False
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Return whether that process of Linux lives; `start`: field 22 of its /proc/PID/stat."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            stat = file.read().rsplit(")", 1)[1].split()
+        return stat[0] not in "ZX" and int(stat[19]) == start
+    except (OSError, ValueError, IndexError):
+        return False

@@ -44,6 +44,7 @@ class Feeder:
             while data := os.read(self._descriptor, _READ_BYTES):
                 asked.send(data)
                 if asked.ended:
+                    asked.finish()  # raises why, if it was cut off
                     return
                 self.sent += len(data)
             asked.end_items()

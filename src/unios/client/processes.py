@@ -10,7 +10,7 @@ import time
 from unios.client import ports
 from unios.client.channel import Channel
 from unios.client.connection import Connection
-from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
+from unios.errors import CallerError, Misused, NotFound, ProgramNotRunnable, Unavailable
 from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
 from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
 
@@ -22,8 +22,8 @@ _TURN_MS = 20_000
 
 def check(program: Program) -> None:
     """Raise what the system would say of a program that it could never take: CallerError, or ProgramNotRunnable over the bounds."""
-    if not program.argv:
-        raise CallerError("no program was named")
+    if not program.argv or not program.argv[0]:
+        raise Misused("no program was named")
     total = 0
     for text in (*program.argv, *(name + b"=" + value for name, value in program.env), program.cwd):
         total += len(text) + 1

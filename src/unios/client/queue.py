@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from unios.client import ports
 from unios.client.connection import Connection
 from unios.client.processes import check, placement_of
+from unios.errors import UniosError
 from unios.limits import CALL_TIMEOUT_MS, SUBMIT_BATCH_BYTES_MAX, SUBMIT_BATCH_MAX, SUBMIT_TIMEOUT_MS
 from unios.wire.operations import Empty, Program
 from unios.wire.queueing import Alter, Element, PolicyView, QuotaView, SubmitMany, SubmittedMany, Waiting
 
 T = TypeVar("T")
+_PATIENCE_S = 1.0
 
 
 def submit_many(connection: Connection, program: Program, elements: Sequence[Element], *, array: bool = False) -> Iterator[SubmittedMany]:
@@ -65,6 +68,16 @@ def waiting(connection: Connection) -> tuple[Waiting, ...]:
     """Return who waits, in the order in which they go, then those that wait for something else than room."""
     found: tuple[Waiting, ...] = _ask(connection, "queue", None, tuple[Waiting, ...])
     return found
+
+
+def reasons(connection: Connection) -> dict[int, str]:
+    """Return why each waits that waits, as it is now; nothing if the placement service does not answer within a second."""
+    try:
+        channel = connection.service("placement", lambda: ports.connect(connection, "placement"))
+        found: tuple[Waiting, ...] = channel.call("queue", None, tuple[Waiting, ...], timeout_s=_PATIENCE_S)
+    except UniosError:
+        return {}
+    return {one.pid: one.reason for one in found}
 
 
 def hold(connection: Connection, pid: int) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from unios.demands import PRIORITY_MAX, Placing, Queueing, Resources
 from unios.errors import CallerError
-from unios.limits import PID_MAX
+from unios.limits import PID_MAX, TIME_LIMIT_MS_MAX
 
 NAMES_MAX: Final = 32
 NAME_BYTES_MAX: Final = 100
@@ -30,9 +30,11 @@ def _check_resources(resources: Resources) -> None:
 def _check_queueing(queueing: Queueing) -> None:
     if not 0 <= queueing.priority <= PRIORITY_MAX:
         raise CallerError(f"priorities go from 0 to {PRIORITY_MAX}")
-    numbers = (queueing.time_limit_ms, queueing.array, queueing.index, queueing.array_limit)
+    if not 0 <= queueing.time_limit_ms <= TIME_LIMIT_MS_MAX:
+        raise CallerError(f"time limits go from 0 to {TIME_LIMIT_MS_MAX} ms")
+    numbers = (queueing.array, queueing.index, queueing.array_limit)
     if any(not 0 <= number <= NUMBER_MAX for number in numbers) or queueing.array > PID_MAX:
-        raise CallerError("time limits and the numbers of arrays go from 0 on")
+        raise CallerError(f"the numbers of arrays go from 0 to {NUMBER_MAX}, and their pids to {PID_MAX}")
     if len(queueing.after) > NAMES_MAX:
         raise CallerError(f"a process may wait for {NAMES_MAX} others at most; an array counts as one")
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from unios.demands import Device
 
 _NO_CAMERA: Final = re.compile(r"codec|decod|encod|isp|m2m|metadata|scaler", re.IGNORECASE)
+KINDS: Final = ("gpu", "serial", "camera", "sound")
 _GPU_VENDORS: Final = {"0x1002": "AMD", "0x8086": "Intel", "0x10de": "NVIDIA"}
 
 

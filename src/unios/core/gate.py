@@ -7,12 +7,13 @@ rules:
 - **Comparing**: never a token, and never the value of a specification or a request: comparing would be reading it bit by bit.
 - **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, its certificate as it is, not once it has left), /alive/<its name>,
   /ports/<any>/<its name> (the owner one that it speaks for), /events/<time>-<its name>-<n>, /processes/<pid> (the user that is written, and the one in the
-  record there now, are such that it speaks for; a new one comes with its specification, its own or that of another new one; no priority over the default
-  that it does not have already), /specs/<pid> (the same of its own user and of its process's),
+  record there now, are such that it speaks for; a new one comes with its specification, its own or that of another new one; what may be in it and what
+  may change says core/gate_processes.py), /specs/<pid> (the same of its own user and of its process's),
   /requests/<id> (a new one only, that names a process of the same transaction), /next/pid (a pid). Each value has to be what its key promises: others
   decode it, and a record under a wrong key would stand for another process.
 - /usage/<user> is written by nobody who has to pass here: it is what users are judged by, and its tidying speaks for root.
-- **Deleting**: /alive, /ports, /events, /processes and /specs alike; one key at a time, never by prefix.
+- **Deleting**: /alive, /ports and /events alike; one key at a time, never by prefix. What processes were is tidied away by who speaks for root, who adds
+  what they have used to the sums of their users.
 - **Leases**: /alive and /ports are attached to a lease, and only to one that the member was granted over the gate; nothing else is.
 - A transaction writes in its `then` only: what its `otherwise` writes could not be tied to the records that were judged.
 
@@ -25,15 +26,13 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from unios.core import bounds
+from unios.core import bounds, gate_processes
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key_of
-from unios.demands import PRIORITY_DEFAULT, USAGE
 from unios.errors import CallerError, Denied
 from unios.limits import GATE_VALUE_BYTES_MAX, PID_MAX, PID_MIN
 
 T = TypeVar("T")
-NICE_MAX: Final = 19
 
 _EVENT: Final = re.compile(r"[0-9]{15}-(.+)-r?[0-9]{6}")
 _PID: Final = re.compile(r"[0-9]{10}")
@@ -141,30 +140,24 @@ def check_lease(member: Member, key: str, lease: int, granted: Container[int]) -
         raise Denied(f"lease {lease} was not granted to {member.node}")
 
 
-def check_put(member: Member, key: str, value: bytes, now: Mapping[str, bytes], together: Container[str]) -> None:
-    """May it put that value? `now`: what there is of `needs(key)`. `together`: every key that the same transaction puts."""
+def check_put(member: Member, key: str, value: bytes, now: Mapping[str, bytes], together: Container[str], now_ms: int) -> None:
+    """May it put that value? `now`: what there is of `needs(key)`. `together`: every key that the same transaction puts. `now_ms`: wall clock."""
     kind, name = _split(key)
     rule = _PUTS.get(kind)
     if rule is None:
         raise Denied(f"{member.node} may not write {key[:80]}: it speaks for {_listed(member)} only")
     if kind != "specs" and len(value) > GATE_VALUE_BYTES_MAX:
         raise Denied(f"the value of {key[:80]} has {len(value)} bytes; of {member.node} it may have {GATE_VALUE_BYTES_MAX}")
-    rule(member, _Put(key, name, value, now, together))
+    rule(member, _Put(key, name, value, now, together, now_ms))
 
 
-def check_delete(member: Member, key: str, now: Mapping[str, bytes], *, prefix: bool) -> None:
-    """May it delete that key? `now`: what there is of `needs(key)`."""
+def check_delete(member: Member, key: str, *, prefix: bool) -> None:
+    """May it delete that key?"""
     kind, name = _split(key)
     if prefix:
         raise Denied(f"{member.node} may not delete by prefix ({key[:80]})")
     if kind in ("alive", "ports", "events"):
         _own(member, key, _node_in(kind, name))
-    elif kind == "processes":
-        _pid(member, key, name)
-        _of_its_users(member, key, now)
-    elif kind == "specs":
-        _pid(member, key, name)
-        _spec_of_its_users(member, key, now)
     else:
         raise Denied(f"{member.node} may not delete {key[:80]}")
 
@@ -175,6 +168,7 @@ class _Put(NamedTuple):
     value: bytes
     now: Mapping[str, bytes]
     together: Container[str]
+    now_ms: int
 
 
 def _put_node(member: Member, put: _Put) -> None:
@@ -224,27 +218,13 @@ def _put_process(member: Member, put: _Put) -> None:
         bounds.check(record.resources, record.queueing, record.placing)
     except CallerError as error:
         raise Denied(f"{put.key} demands what cannot be: {error}") from error
-    old = _try(put.now.get(put.key, b""), ProcessRecord)
-    if record.queueing.priority > max(PRIORITY_DEFAULT, old.queueing.priority if old is not None else 0):
-        raise Denied(f"a priority over {PRIORITY_DEFAULT} is for the privileged, which {member.node} is not")
-    _check_history(put, record, old)
     if put.key in put.now:
-        _of_its_users(member, put.key, put.now)
-        if old is not None and old.spec_pid != record.spec_pid:
-            raise Denied(f"{put.key} may not come to run what another specification says")
-    elif spec_key_of(record) not in put.together:
+        gate_processes.check_change(member.node, put.key, record, _of_its_users(member, put.key, put.now[put.key]), put.now_ms)
+        return
+    gate_processes.check_new(member.node, put.key, record, put.now_ms)
+    if spec_key_of(record) not in put.together:
         # Else it would run what another's left-over specification says, and show its environment.
         raise Denied(f"a new process is written together with its specification; {put.key} comes alone")
-
-
-def _check_history(put: _Put, record: ProcessRecord, old: ProcessRecord | None) -> None:
-    """Nobody gets his processes favoured: by a nice value that only root may give, or by a past that the queue would make up to them for."""
-    if not min(0, old.nice if old is not None else 0) <= record.nice <= NICE_MAX:
-        raise Denied(f"{put.key} may not be favoured by the nice value {record.nice}")
-    if old is None and (record.incarnation, record.restarts, record.usage) != (1, 0, USAGE):
-        raise Denied(f"{put.key} is new and has a past")
-    if old is not None and record.created_ms != old.created_ms:
-        raise Denied(f"{put.key} was made when it was made")
 
 
 def _put_spec(member: Member, put: _Put) -> None:
@@ -253,7 +233,7 @@ def _put_spec(member: Member, put: _Put) -> None:
     if not member.speaks_for(spec.user):
         raise Denied(f"{member.node} does not speak for {spec.user[:80]}: it may not write {put.key}")
     if process in put.now:
-        _of_its_users(member, process, put.now)
+        _of_its_users(member, process, put.now[process])
         _spec_of_its_users(member, put.key, put.now)
     elif process not in put.together:
         raise Denied(f"there is no process to which {put.key} would belong")
@@ -309,12 +289,12 @@ def _pid(member: Member, key: str, name: str) -> int:
     return int(name)
 
 
-def _of_its_users(member: Member, key: str, now: Mapping[str, bytes]) -> None:
-    """The process record at `key`, if there is one, is one of its users'."""
-    if key in now:
-        record = _try(now[key], ProcessRecord)
-        if record is None or not member.speaks_for(record.user):
-            raise Denied(f"{key} belongs to {record.user if record else 'nobody known'}, for whom {member.node} does not speak")
+def _of_its_users(member: Member, key: str, value: bytes) -> ProcessRecord:
+    """Return the process record that is at `key`, which has to be one of its users'."""
+    record = _try(value, ProcessRecord)
+    if record is None or not member.speaks_for(record.user):
+        raise Denied(f"{key} belongs to {record.user if record else 'nobody known'}, for whom {member.node} does not speak")
+    return record
 
 
 def _spec_of_its_users(member: Member, key: str, now: Mapping[str, bytes]) -> None:

@@ -1,12 +1,15 @@
 """Membership: which nodes are ready, suspect, lost or gone, as one observer sees it. A broken link is news, an ended lease is proof.
 
 Interface: `Membership(me).on(event)` -> what has become of a node. The store ends leases by its own clock; an observer needs none. Invariants:
-a node is lost only when its lease has ended (never for a broken link), once per incarnation; `left` is for good until it joins again.
+a node is lost only when its lease has ended (never for a broken link), once per incarnation; `left` is for good until it joins again; a link that broke in
+an earlier incarnation says nothing of a later one. `now_ms` of events is any clock that runs on; it decides nothing but what is too young to need a person.
 """
 
 from typing import Literal
 
 import msgspec
+
+from unios.limits import SETTLE_MS
 
 NodeState = Literal["ready", "suspect", "lost", "left"]
 
@@ -17,6 +20,7 @@ class NodeChanged(msgspec.Struct, frozen=True, tag="node"):
     name: str
     incarnation: int
     left: bool
+    now_ms: int = 0
 
 
 class AliveChanged(msgspec.Struct, frozen=True, tag="alive"):
@@ -24,6 +28,7 @@ class AliveChanged(msgspec.Struct, frozen=True, tag="alive"):
 
     name: str
     incarnation: int
+    now_ms: int = 0
 
 
 class LinkChanged(msgspec.Struct, frozen=True, tag="link"):
@@ -32,6 +37,7 @@ class LinkChanged(msgspec.Struct, frozen=True, tag="link"):
     name: str
     up: bool
     reason: str = ""
+    now_ms: int = 0
 
 
 class BecameReady(msgspec.Struct, frozen=True, tag="ready"):
@@ -60,7 +66,7 @@ Change = BecameReady | BecameSuspect | BecameLost | BecameLeft
 
 
 class _Node:
-    __slots__ = ("alive", "incarnation", "left", "link", "reason", "state")
+    __slots__ = ("alive", "incarnation", "left", "link", "linked_ms", "reason", "since_ms", "state")
 
     def __init__(self) -> None:
         self.incarnation = 0
@@ -69,6 +75,8 @@ class _Node:
         self.link: bool | None = None
         self.reason = ""
         self.state: NodeState | None = None
+        self.since_ms = self.linked_ms = 0
+        """When its lease came or went or a link that had lasted broke; when its link came."""
 
 
 class Membership:
@@ -83,10 +91,18 @@ class Membership:
         node = self._nodes.setdefault(event.name, _Node())
         match event:
             case NodeChanged(_name, incarnation, left):
+                if incarnation > node.incarnation and node.link is False:
+                    node.link, node.reason = None, ""
                 node.incarnation, node.left = incarnation, left
-            case AliveChanged(_name, incarnation):
+            case AliveChanged(_name, incarnation, now_ms):
+                if incarnation != node.alive:
+                    node.since_ms = now_ms
                 node.alive = incarnation
-            case LinkChanged(_name, up, reason):
+            case LinkChanged(_name, up, reason, now_ms):
+                if up and not node.link:
+                    node.linked_ms = now_ms
+                elif not up and node.link and now_ms - node.linked_ms >= SETTLE_MS:  # one that comes and goes is no passing trouble
+                    node.since_ms = now_ms
                 node.link, node.reason = up, reason
         return self._judge(event.name, node)
 
@@ -114,6 +130,11 @@ class Membership:
             return "lost", "its lease has not been seen"
         reasons = {"lost": "its lease has ended", "suspect": node.reason or "the link to it is broken", "left": "it left", "ready": ""}
         return node.state, reasons[node.state]
+
+    def is_settling(self, name: str, now_ms: int) -> bool:
+        """Return whether the node's lease or link came or went so lately that a link which is missing is being made just now."""
+        node = self._nodes.get(name)
+        return node is not None and now_ms - node.since_ms < SETTLE_MS
 
     def names(self, *states: NodeState) -> list[str]:
         """Return the nodes that are in one of these states."""

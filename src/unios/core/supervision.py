@@ -3,7 +3,8 @@
 Source: the reincarnation server of MINIX 3 (Herder et al. 2006). Invariants:
 - a part that runs is never started a second time;
 - one that has not beaten for HUNG_MS is killed once, but not for time in which the supervisor itself did not run;
-- the first death is answered at once; deaths of a part that ran for less than RESTART_WINDOW_MS each time are answered ever more slowly, up to a bound.
+- the first death is answered at once; deaths in a row are answered ever more slowly, up to a bound;
+- a part that had beaten for HEALTHY_MS before it died begins a new row: time in which it only started up, or hung, is no health.
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_FIRST, RESTART_DELAY_MS_MAX, RESTART_WINDOW_MS
+from unios.limits import BEAT_MS, HEALTHY_MS, HUNG_MS, RESTART_DELAY_MS_FIRST, RESTART_DELAY_MS_MAX
 
 STARTING_MS: Final = 5_000
 """How long a part may take to its first beat."""
@@ -70,12 +71,14 @@ Order = Start | Kill
 class Part:
     """One part as the supervisor knows it."""
 
-    __slots__ = ("deaths", "due_ms", "killed", "name", "pid", "reason", "restarts", "since_ms")
+    __slots__ = ("beaten_ms", "beating_ms", "deaths", "due_ms", "killed", "name", "pid", "reason", "restarts", "since_ms")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.pid = 0
         self.since_ms = 0
+        self.beating_ms = self.beaten_ms = 0
+        """The first and the last beat seen of what runs now."""
         self.due_ms = 0
         self.deaths = 0
         self.restarts = 0
@@ -115,6 +118,7 @@ class Supervision:
                 part = self._parts.get(name)
                 if part is not None:
                     part.pid, part.since_ms, part.killed = pid, now_ms, ""
+                    part.beating_ms = part.beaten_ms = 0
                 return []
             case Died():
                 return self._died(event)
@@ -148,6 +152,8 @@ class Supervision:
 
     def _hung(self, part: Part, beat_ms: int, now_ms: int) -> list[Order]:
         has_beaten = beat_ms >= part.since_ms
+        if has_beaten:
+            part.beating_ms, part.beaten_ms = part.beating_ms or beat_ms, beat_ms
         silent_ms = now_ms - max(beat_ms, part.since_ms, self._grace_ms)
         if silent_ms <= (HUNG_MS if has_beaten else STARTING_MS):
             return []
@@ -158,7 +164,7 @@ class Supervision:
         part = self._parts.get(event.name)
         if part is None or part.pid != event.pid:
             return []
-        part.deaths = part.deaths + 1 if event.now_ms - part.since_ms <= RESTART_WINDOW_MS else 1
+        part.deaths = 1 if part.beaten_ms - part.beating_ms >= HEALTHY_MS else part.deaths + 1
         part.restarts += 1
         part.pid = 0
         how = f"signal {event.signal}" if event.signal else f"exit code {event.code}" if event.code >= 0 else "an unknown cause"

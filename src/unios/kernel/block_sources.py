@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Container, Iterable
 from typing import TYPE_CHECKING, Final
 
 from unios.core.nodes import may_speak_for
-from unios.errors import CallerError, UniosError
+from unios.errors import CallerError, NoRoom, UniosError
 from unios.kernel.blocks import Batch
 from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, BUNDLE_BLOCKS_MAX, COPY_TIMEOUT_MS
 from unios.wire import manifests
@@ -44,7 +44,7 @@ class BlockSources:
         return [name for _same, _other, name in sorted(found)]
 
     async def fetch(self, user: str, names: list[bytes]) -> list[bytes]:
-        """Bring blocks here that are missing; return those that no node which can be asked has."""
+        """Bring blocks here that are missing; return those that no node which can be asked has. Raises NoRoom: they are to be had, and not kept here."""
         missing = await self._carrying.threaded(self._carrying.blocks.missing, user, names)
         for name in self.others(user) if missing else ():
             if not missing:
@@ -52,6 +52,8 @@ class BlockSources:
             try:
                 for some in chunks(missing):
                     await self._fetch_from(name, user, some)
+            except NoRoom:
+                raise  # said here, and no other node could help
             except UniosError:
                 pass  # the next may have them
             missing = await self._carrying.threaded(self._carrying.blocks.missing, user, missing)

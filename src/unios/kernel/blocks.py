@@ -4,8 +4,11 @@
 - It is hashed again on every read. One that is not what its name says is removed and counts as missing: whoever wanted it looks elsewhere.
 - Knowing a name gives no right: a block is looked for among its user's own, so nobody reads another's by guessing.
 - Their bytes are bounded. At the bound the longest unused go, but none that is young or pinned; then nothing more is taken.
+- One user's are too, so that there is always room for another: he may keep BLOCKS_USER_SHARE times what is left free, and makes room among his own. Alone
+  he gets three quarters of all, two get three sevenths each (the dynamic threshold of A. Choudhury and E. Hahne, IEEE/ACM ToN 6, 1998). The node's own
+  user has no such bound.
 
-Blocking, and called from threads; one lock guards the count of bytes. Never decides what is needed: the caller names what is pinned.
+Blocking, and called from threads; one lock guards the counts of bytes. Never decides what is needed: the caller names what is pinned.
 
     blocks/u-<user>/<first two hex digits>/<the rest>
     blocks/incoming/<number>            a block that is being written; removed at the start
@@ -19,12 +22,13 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from unios.errors import CallerError, Unavailable
-from unios.limits import BLOCK_BYTES, BLOCKS_BYTES_MAX, BLOCKS_YOUNG_S, DISK_FREE_BYTES_MIN
+from unios.errors import CallerError, NoRoom, Unavailable
+from unios.limits import BLOCK_BYTES, BLOCKS_BYTES_MAX, BLOCKS_USER_SHARE, BLOCKS_YOUNG_S, DISK_FREE_BYTES_MIN
 from unios.wire.manifests import NAME_BYTES, name_of
 
 SYNC_EACH_MAX: Final = 16
@@ -46,22 +50,34 @@ class Kept(NamedTuple):
 
 
 class BlockStore:
-    """That of one node."""
+    """That of one node. `owner`: the node's own user, who is bounded by what the node keeps and by nothing else."""
 
-    def __init__(self, folder: str, *, bytes_max: int = BLOCKS_BYTES_MAX, young_s: float = BLOCKS_YOUNG_S) -> None:
-        self._folder, self._bytes_max, self._young_s = folder, bytes_max, young_s
+    def __init__(self, folder: str, *, bytes_max: int = BLOCKS_BYTES_MAX, young_s: float = BLOCKS_YOUNG_S, owner: str = "") -> None:
+        self._folder, self._bytes_max, self._young_s, self._owner = folder, bytes_max, young_s, folder_of(owner)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         shutil.rmtree(f"{folder}/incoming", ignore_errors=True)
         os.makedirs(f"{folder}/incoming", mode=0o700, exist_ok=True)
         self.used_bytes = 0
         """Of what has come since the start, until `count` has added what was there."""
+        self._used: Counter[str] = Counter()
+        """The same of each user, by his folder."""
+        self._known: set[tuple[str, bytes]] | None = set()
+        """What has come or gone since the start, until then; None: all is counted."""
+
+    def _add(self, user_folder: str, size: int) -> None:
+        """The lock is held."""
+        self.used_bytes += size
+        self._used[user_folder] += size
 
     def count(self) -> None:
-        """Count what is there from earlier lives; once, before much is taken in."""
-        there = sum(kept.size for kept in self._all())
+        """Count what is there from earlier lives; once, and other work may go on meanwhile."""
+        there = list(self._all())
         with self._lock:
-            self.used_bytes += there
+            known, self._known = self._known or set(), None
+            for kept in there:
+                if (kept.user, kept.name) not in known:
+                    self._add(kept.user, kept.size)
 
     def _place(self, user: str, name: bytes) -> tuple[str, str]:
         if len(name) != NAME_BYTES:
@@ -91,26 +107,31 @@ class BlockStore:
             return None
         if is_whole(name, data):
             return data
-        self._remove(path, len(data))
+        self._remove(folder_of(user), name)
         return None
 
-    def _remove(self, path: str, size: int) -> bool:
-        try:
-            os.unlink(path)
-        except OSError:
-            return False
+    def _remove(self, user_folder: str, name: bytes) -> bool:
+        text = name.hex()
+        path = f"{self._folder}/{user_folder}/{text[:2]}/{text[2:]}"
         with self._lock:
-            self.used_bytes -= size
+            try:
+                size = os.stat(path).st_size
+                os.unlink(path)
+            except OSError:
+                return False
+            if self._known is None or (user_folder, name) in self._known:
+                self._add(user_folder, -size)
+            else:
+                self._known.add((user_folder, name))  # it was not counted yet, and is not to be
         return True
 
     def drop(self, user: str, names: Iterable[bytes], pinned: Pinned) -> int:
         """Remove blocks that are not pinned; return how many there were."""
         kept, count = pinned(), 0
         for name in names:
-            path = "/".join(self._place(user, name))
-            with contextlib.suppress(OSError):
-                if (user, name) not in kept:
-                    count += self._remove(path, os.stat(path).st_size)
+            self._place(user, name)  # CallerError: it is no name
+            if (user, name) not in kept:
+                count += self._remove(folder_of(user), name)
         return count
 
     def list(self, user: str, after: bytes, limit: int) -> "list[tuple[bytes, int]]":
@@ -136,63 +157,94 @@ class BlockStore:
 
     # for Batch
 
-    def write_aside(self, data: bytes, pinned: Pinned) -> str:
-        """Write a block where nobody looks for it; return the path. Raises Unavailable when there is no room."""
+    def write_aside(self, user: str, data: bytes, pinned: Pinned) -> str:
+        """Write a block where nobody looks for it; return the path. Raises NoRoom when there is no room."""
+        mine = folder_of(user)
         with self._lock:
-            self.used_bytes += len(data)
-            over = self.used_bytes > self._bytes_max
+            self._add(mine, len(data))
         path = f"{self._folder}/incoming/{next(self._numbers)}"
         try:
             if free_bytes(self._folder) < DISK_FREE_BYTES_MIN:
-                raise Unavailable(f"the disk of this node has less than {DISK_FREE_BYTES_MIN} bytes left")
-            if over and not self.evict(pinned):
-                raise Unavailable(f"this node keeps {self._bytes_max} bytes of blocks, its bound, and live processes need them")
+                raise NoRoom(f"the disk of this node has less than {DISK_FREE_BYTES_MIN} bytes left")
+            if self._is_over_share(mine) and not self._make_room(pinned, mine):
+                raise NoRoom(
+                    f"{user} keeps {self._used[mine] - len(data)} bytes of blocks on this node, his share: live processes of his and results need them, "
+                    "or they are of the last hour; end what he does not need, or try later"
+                )
+            if self.used_bytes > self._bytes_max and not self.evict(pinned):
+                raise NoRoom(f"this node keeps {self._bytes_max} bytes of blocks, its bound, and live processes need them")
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
                 if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self.forget_aside(path, len(data))
-            raise Unavailable(f"a block cannot be written here: {error.strerror}") from error
+            self.forget_aside(user, path, len(data))
+            raise NoRoom(f"a block cannot be written here: {error.strerror}") from error
         except Unavailable:
-            self.forget_aside(path, len(data))
+            self.forget_aside(user, path, len(data))
             raise
         return path
 
-    def forget_aside(self, path: str, size: int) -> None:
+    def forget_aside(self, user: str, path: str, size: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         with self._lock:
-            self.used_bytes -= size
+            self._add(folder_of(user), -size)
 
     def settle(self, user: str, written: "dict[bytes, tuple[str, int]]") -> None:
-        """Bring blocks that were written aside to the disk, and to their names. Raises Unavailable if the disk refuses."""
+        """Bring blocks that were written aside to the disk, and to their names, out of `written`. Raises Unavailable if the disk refuses.
+
+        What is left in `written` then is still aside: it is the caller's to forget, and what has its name is not.
+        """
         try:
             sync([path for path, _size in written.values()], self._folder)
             folders = set()
-            for name, (path, size) in written.items():
+            for name, (path, size) in list(written.items()):
                 folder, last = self._place(user, name)
                 if folder not in folders:
                     os.makedirs(folder, mode=0o700, exist_ok=True)
                     folders |= {folder, os.path.dirname(folder), self._folder}
-                if os.path.exists(f"{folder}/{last}"):
-                    self.forget_aside(path, size)
-                else:
-                    os.rename(path, f"{folder}/{last}")
+                if not self._bring(user, name, path, f"{folder}/{last}"):
+                    self.forget_aside(user, path, size)
+                del written[name]
             sync(sorted(folders), self._folder)
         except OSError as error:
             raise Unavailable(f"blocks cannot be brought to the disk here: {error.strerror}") from error
 
+    def _bring(self, user: str, name: bytes, path: str, place: str) -> bool:
+        """Give it its name; return whether it had not been there. Looked at and done in one: two batches may bring the same."""
+        with self._lock:
+            if os.path.exists(place):
+                return False
+            os.rename(path, place)
+            if self._known is not None:
+                self._known.add((folder_of(user), name))
+            return True
+
+    def _share(self) -> int:
+        """Return how many bytes a user may keep now who is not the node's own."""
+        return BLOCKS_USER_SHARE * max(0, self._bytes_max - self.used_bytes)
+
+    def _is_over_share(self, user_folder: str) -> bool:
+        return user_folder != self._owner and self._used[user_folder] > self._share()
+
+    def _make_room(self, pinned: Pinned, user_folder: str) -> bool:
+        """Let the longest unused of one user go until he keeps well within his share; return whether he keeps within it."""
+        self._let_go(pinned, self._of(user_folder), lambda: self._used[user_folder] <= self._share() * 9 // 10)
+        return not self._is_over_share(user_folder)
+
     def evict(self, pinned: Pinned) -> bool:
         """Let the longest unused go until a tenth of the bound is free; return whether the bound is kept now."""
+        self._let_go(pinned, self._all(), lambda: self.used_bytes <= self._bytes_max * 9 // 10)
+        return self.used_bytes <= self._bytes_max
+
+    def _let_go(self, pinned: Pinned, among: Iterable[Kept], enough: Callable[[], bool]) -> None:
         kept = {(folder_of(user), name) for user, name in pinned()}
         young = time.time() - self._young_s
-        for block in sorted(self._all()):
-            if self.used_bytes <= self._bytes_max * 9 // 10 or block.used_s > young:
-                break
+        for block in sorted(among):
+            if enough() or block.used_s > young:
+                return
             if (block.user, block.name) not in kept:
-                path = f"{self._folder}/{block.user}/{block.name.hex()[:2]}/{block.name.hex()[2:]}"
-                self._remove(path, block.size)
-        return self.used_bytes <= self._bytes_max
+                self._remove(block.user, block.name)
 
 
 class Batch:
@@ -208,7 +260,7 @@ class Batch:
 
     def __exit__(self, *_exc: object) -> None:
         for path, size in self._written.values():
-            self._store.forget_aside(path, size)
+            self._store.forget_aside(self._user, path, size)
         self._written.clear()
 
     def __len__(self) -> int:
@@ -220,7 +272,7 @@ class Batch:
             raise CallerError(f"a block has 1 to {BLOCK_BYTES} bytes; one of {len(data)} was sent")
         name = name_of(data)
         if name not in self._written and self._store.missing(self._user, (name,)):
-            self._written[name] = (self._store.write_aside(data, self._pinned), len(data))
+            self._written[name] = (self._store.write_aside(self._user, data, self._pinned), len(data))
             self.bytes += len(data)
         return name
 

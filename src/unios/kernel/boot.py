@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from unios import errors
 from unios.errors import CallerError, Unavailable, UniosError
-from unios.kernel import founding, parts, runfiles, supervisor, sweep, system
+from unios.kernel import founding, parts, runfiles, supervisor, sweep, system, unfinished
 from unios.wire.home import Home, NodeFolder
 
 READY_S: Final = 30.0
@@ -37,8 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         if options.supervise:
             return _supervise(home.node(options.supervise))
         if options.down:
-            return sweep.down(home, None if options.all else options.node, say)
-        return _up(home, options)
+            return _down(home, options)
+        with unfinished.heard():
+            return _up(home, options)
     except UniosError as error:
         code, text = errors.to_wire(error)
         say(error=code, text=text)
@@ -77,7 +78,7 @@ def _supervise(folder: NodeFolder) -> int:
 def _up(home: Home, options: argparse.Namespace) -> int:
     os.umask(0o077)
     founding.prepare(home)
-    with _lock(home):
+    with _lock(home), unfinished.noted(home, say, joins=options.join):
         parts.warm()
         fresh = not home.system_file.exists()
         if options.join:
@@ -96,6 +97,16 @@ def _up(home: Home, options: argparse.Namespace) -> int:
             more = [founding.join(home, each, "", options.listen, "", say)[0] for each in tokens]
             _offer_cores(more, options.cores)
             _start_all(more)
+    return 0
+
+
+def _down(home: Home, options: argparse.Namespace) -> int:
+    """Stop one node or all. All: an `up` that is under way is broken off, and one that was killed is taken back."""
+    if not options.all:
+        return sweep.down(home, options.node, say)
+    unfinished.break_off(home)
+    sweep.down(home, None, say)
+    unfinished.end(home)
     return 0
 
 
@@ -131,6 +142,7 @@ def _start_all(folders: list[NodeFolder]) -> None:
             if founding.is_ready(folder):
                 del waiting[name]
                 say(ready=name)
+        unfinished.check()
         _raise_failure(started, list(waiting.values()), deadline)
         time.sleep(0.005)
 
@@ -141,12 +153,11 @@ def _raise_failure(started: list[NodeFolder], waiting: list[NodeFolder], deadlin
         failed = folder.run / "failed"
         if failed.exists():
             fields = json.loads(failed.read_text())
-            for other in started:
-                sweep.stop_node(other)
+            sweep.kill(started)
             raise errors.from_wire(fields["error"], f"{folder.name} could not start: {fields['text']}")
         refused = _refused(folder)
         if refused:
-            sweep.stop_node(folder)
+            sweep.kill([folder])
             raise Unavailable(f"{folder.name} is kept out of its system: {refused}")
     if waiting and time.monotonic() > deadline:
         names = ", ".join(folder.name for folder in waiting)

@@ -51,10 +51,14 @@ class Bounds:
             os.makedirs(path, exist_ok=True)
         self._write("pids", "pids.max", TASKS_PER_TREE_MAX)
 
-    def join(self) -> None:
-        """Put the calling process into the groups. Raises OSError."""
+    def join(self, pid: int = 0) -> None:
+        """Put a process, the calling one by default, into the groups. Raises OSError."""
         for path in self._own:
-            cgroups.join(path)
+            cgroups.join(path, pid)
+
+    def complete(self) -> bool:
+        """Return whether processor time and memory are counted by group, and not by what a process has waited for."""
+        return "memory" in self._groups and ("cpu" in self._groups or bool(self._counted))
 
     def rest(self) -> None:
         """What was used up to now was the launcher's getting ready."""
@@ -127,13 +131,15 @@ class Bounds:
         version, path = self._groups.get("memory", ("v2", ""))
         return _field(f"{path}/{_NAMES[version]['kills']}", "oom_kill") if path else -1
 
-    def remove(self) -> None:
-        """Remove the groups, once the tree is dead."""
+    def remove(self) -> bool:
+        """Remove the groups, once the tree is dead; return whether all are gone."""
+        gone = True
         for path in self._own:
             try:
                 os.rmdir(path)
             except OSError:
-                cgroups.remove("v1", path, timeout_s=0.2)
+                gone &= cgroups.remove("v1", path, timeout_s=0.2)
+        return gone
 
 
 NONE: Final = Bounds((), "")

@@ -21,12 +21,13 @@ import msgspec
 from unios.core import carries, claims
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec, process_key
 from unios.demands import Carry
-from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
+from unios.errors import CallerError, DataLost, NoRoom, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.kernel import porting
 from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import Batch, BlockStore, free_bytes
-from unios.kernel.callers import account_of
-from unios.limits import BLOCKS_COPIES, DISK_FREE_BYTES_MIN, PORTERS_MAX, RECORD_RETRY_MS_MAX, WORK_KEPT
+from unios.kernel.callers import account_of, user_of
+from unios.kernel.porter_turns import PorterTurns
+from unios.limits import BLOCKS_COPIES, DISK_FREE_BYTES_MIN, RECORD_RETRY_MS_MAX, WORK_KEPT
 from unios.wire import manifests
 from unios.wire.manifests import Entry
 
@@ -60,11 +61,11 @@ class Carrying:
     def __init__(self, node: "Node") -> None:
         self.node = node
         self._threads = ThreadPoolExecutor(8, "blocks")
-        self._porters = ThreadPoolExecutor(PORTERS_MAX, "porter")
+        self._porters = PorterTurns()
         self._work = f"{node.folder.path}/work"
         os.makedirs(self._work, exist_ok=True)
         os.chmod(self._work, 0o711 if os.geteuid() == 0 else 0o700)
-        self.blocks = BlockStore(f"{node.folder.path}/blocks")
+        self.blocks = BlockStore(f"{node.folder.path}/blocks", owner=user_of(os.geteuid()))
         self.sources = BlockSources(self)
         self._laid: set[tuple[int, int]] = set(self._folders())
         """Those whose working folder is here."""
@@ -114,16 +115,10 @@ class Carrying:
 
     async def _lay(self, account: porting.Account, carry: Carry, path: str) -> None:
         for attempt in range(ATTEMPTS_MAX):
-            entries = await self.manifest(account.user, carry.manifest)
-            needed, free = manifests.size_of(entries), free_bytes(self._work)
-            if needed + DISK_FREE_BYTES_MIN > free:
-                raise CallerError(f"there is no room for the carried folder: it has {needed} bytes, {free} are free on the disk")
-            missing = await self.sources.fetch(account.user, manifests.blocks_of(entries))
-            if missing:
-                raise NotFound(_lost(entries, missing))
+            entries = await self._brought(account.user, carry)
             await self.threaded(_make_empty, path, account)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._porters, porting.lay_out, self.blocks, account, path, entries)
+                await self._porters.work(account.user, porting.lay_out, self.blocks, account, path, entries)
                 return
             except porting.Damaged:
                 if attempt == ATTEMPTS_MAX - 1:
@@ -131,6 +126,20 @@ class Carrying:
             except CallerError:
                 await self.threaded(_remove, path)
                 raise
+
+    async def _brought(self, user: str, carry: Carry) -> list[Entry]:
+        """Return what is to be laid out, when all of it is here. Raises NotFound if something is nowhere, CallerError if it cannot be here."""
+        try:
+            entries = await self.manifest(user, carry.manifest)
+            needed, free = manifests.size_of(entries), free_bytes(self._work)
+            if needed + DISK_FREE_BYTES_MIN > free:
+                raise CallerError(f"there is no room for the carried folder: it has {needed} bytes, {free} are free on the disk")
+            missing = await self.sources.fetch(user, manifests.blocks_of(entries))
+        except NoRoom as error:  # which says: later, here. Another node may have room now, and waiting here would hold up others
+            raise CallerError(f"there is no room for the carried folder: {error}") from error
+        if missing:
+            raise NotFound(_lost(entries, missing))
+        return entries
 
     async def manifest(self, user: str, names: bytes) -> list[Entry]:
         """Return what a manifest says, fetched if it is not here. Raises NotFound if it is nowhere, CallerError if it is none."""
@@ -161,9 +170,7 @@ class Carrying:
             if account is not None:
                 work = porting.Account(record.user, *account[:3])
                 with contextlib.suppress(UniosError):
-                    absent = await asyncio.get_running_loop().run_in_executor(
-                        self._porters, porting.look, work, os.fspath(node.folder.path), carry.named
-                    )
+                    absent = await self._porters.work(record.user, porting.look, work, os.fspath(node.folder.path), carry.named)
                     if absent:
                         text.append(f"on {node.name} it did not find again: {', '.join(map(porting.shown, absent))}")
         if text:
@@ -233,7 +240,7 @@ class Carrying:
             user = porting.Account(record.user, *account[:3])
             return porting.collect(self.blocks, user, path, known, patterns=carry.results, every=carry.every, pinned=self.pinned)
 
-        found = await asyncio.get_running_loop().run_in_executor(self._porters, work)
+        found = await self._porters.work(record.user, work)
         if found.manifest:
             names = manifests.split(found.manifest) + manifests.blocks_of(found.entries)
             await self.sources.copy(record.user, names, BLOCKS_COPIES)
@@ -300,7 +307,7 @@ class Carrying:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._porters.shutdown(wait=False, cancel_futures=True)
+        self._porters.close()
 
 
 def _lost(entries: list[Entry], missing: Collection[bytes]) -> str:

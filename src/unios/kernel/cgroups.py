@@ -137,9 +137,9 @@ def _record(node_folder: str, places: list[Place]) -> None:
 _FREEZE: Final = {"v2": ("cgroup.freeze", "1", "0"), "v1": ("freezer.state", "FROZEN", "THAWED")}
 
 
-def join(path: str) -> None:
-    """Move the calling process into the group."""
-    clone.write_kernel_file(f"{path}/cgroup.procs", "0")
+def join(path: str, pid: int = 0) -> None:
+    """Move a process, the calling one by default, into the group. Raises OSError."""
+    clone.write_kernel_file(f"{path}/cgroup.procs", str(pid))
 
 
 def freeze(version: Version, path: str) -> None:

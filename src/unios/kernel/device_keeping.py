@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,19 +72,32 @@ class DeviceKeeping:
     @contextlib.asynccontextmanager
     async def given(self, record: ProcessRecord) -> AsyncIterator[tuple[Device, ...]]:
         """Choose free devices for a process; they are its own once its tree is written down within. Raises NotFound, NoRoom, Unavailable, CallerError."""
-        requests = record.resources.devices
-        if not requests:
+        if not record.resources.devices:
             yield ()
             return
+        async with self._locked():
+            yield await self._choose(record)
+
+    async def check(self, record: ProcessRecord) -> None:
+        """Raise as `given` would now; nothing is given."""
+        if record.resources.devices:
+            await self._choose(record)
+
+    async def _choose(self, record: ProcessRecord) -> tuple[Device, ...]:
+        requests = record.resources.devices
         if mistake(requests):
             raise CallerError(mistake(requests))
-        async with self._locked():
-            taken = frozenset(self._taken(record.pid))
-            found = matches(requests, self.present, taken)
-            if found is None:
-                text = missing(requests, self.present, taken)
-                raise (NotFound if matches(requests, self.present) is None else NoRoom)(text)
-            yield found
+        taken = await asyncio.to_thread(lambda: frozenset(self._taken(record.pid)))  # all trees of the machine: thousands of files
+        found = matches(requests, self.present, taken)
+        if found is None:
+            raise (NotFound if matches(requests, self.present) is None else NoRoom)(missing(requests, self.present, taken))
+        return found
+
+    async def of(self, pid: int, incarnation: int) -> tuple[Device, ...]:
+        """Return the devices that a process which runs here was given."""
+        paths = await asyncio.to_thread(_devices_in, self._node.folder.trees / f"{pid}.{incarnation}" / "tree.json")
+        known = {device.path: device for device in self.present}
+        return tuple(known.get(path) or Device("", path) for path in paths)
 
     def environment(self, given: tuple[Device, ...]) -> dict[bytes, bytes]:
         """Return the variables that tell a program of its devices."""
@@ -104,14 +118,24 @@ class DeviceKeeping:
             os.close(lock)
 
     def _taken(self, pid: int) -> Iterator[str]:
-        """Return the devices of all trees that live on this machine, but of an earlier start of the same process here, which is told by the guard."""
+        """Return the devices of all trees that live on this machine, but of an earlier start of the same process here, which is told by the guard.
+        Blocking."""
         for folder in self._node.home.nodes():
             for name in os.listdir(folder.trees) if folder.trees.exists() else ():
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                    fields = json.loads((folder.trees / name / "tree.json").read_text())
-                    own = folder.name == self._node.name and int(fields["pid"]) == pid
-                    if fields.get("devices") and not own and start_of(int(fields["init_pid"])) == int(fields["init_start"]):
-                        yield from map(str, fields["devices"])
+                if folder.name != self._node.name or name.partition(".")[0] != str(pid):
+                    yield from _devices_in(folder.trees / name / "tree.json", living=True)
+
+
+def _devices_in(tree: Path, *, living: bool = False) -> tuple[str, ...]:
+    """Return the devices that a tree was given; with `living` only if it lives."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        text = tree.read_bytes()
+        if b'"devices"' in text:  # most have none, and need not be looked at further
+            fields = json.loads(text)
+            ended = living and tree.with_name("exit.json").exists()  # its init may have another tree by now
+            if not living or (not ended and start_of(int(fields["init_pid"])) == int(fields["init_start"])):
+                return tuple(map(str, fields["devices"]))
+    return ()
 
 
 def _try_lock(lock: int) -> bool:

@@ -37,8 +37,13 @@ class Events:
         await self._store.put(operation.key, operation.value)
 
     async def past(self, last: int) -> tuple[list[EventView], Revision]:
-        """Return the newest `last` events (0: all), oldest first, and the revision up to which they are complete."""
+        """Return the newest `last` events (0: all), and the revision up to which they are complete.
+
+        In the order in which the store took them, as `follow` tells them. An event is written together with what it tells of, so a cause comes before
+        what came of it, whatever the clocks of the nodes say. Rejected: by their times, which are of several clocks.
+        """
         records, first = await every(self._store, PREFIX)
+        records = sorted(records, key=lambda record: (record.modified, record.key))
         views = [view for record in records[-last:] if (view := _view(record)) is not None]
         return views, first
 

@@ -6,11 +6,12 @@ What needs the big library for certificates happens in a forked child, so that t
 import asyncio
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -26,6 +27,9 @@ from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Joined, MakeToken, Token
 from unios.wire.peer import Peer
 from unios.wire.transport import SocketTransport
+
+FINISH_S: Final = 10.0
+"""So long a join that is under way may go on when nobody waits for it any more."""
 
 
 def prepare(home: Home) -> None:
@@ -91,6 +95,8 @@ def _in_child(work: Callable[[], Any]) -> Any:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         os.close(read)
         try:
             answer: dict[str, Any] = {"done": work()}
@@ -105,9 +111,16 @@ def _in_child(work: Callable[[], Any]) -> Any:
         sys.stderr.flush()
         os._exit(0)
     os.close(write)
-    with os.fdopen(read) as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
+    child = runfiles.Running(pid, runfiles.start_of(pid))
+    try:
+        with os.fdopen(read) as pipe:
+            said = pipe.read()
+    except BaseException:  # what it has begun it ends: half a node could not be taken back
+        if not runfiles.wait_gone(child, FINISH_S):
+            runfiles.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(pid, 0)
     if not said:
         raise InternalError("the program that makes certificates died")
     answer = json.loads(said)
@@ -199,13 +212,19 @@ def is_ready(folder: NodeFolder) -> bool:
 def token_of(folder: NodeFolder) -> str:
     """Return a token for one more node of this machine, made by a node of it."""
 
-    async def ask() -> str:
+    token: Token = ask(folder, "node.token", MakeToken(ttl_s=120, root=os.geteuid() == 0), Token)
+    return token.token
+
+
+def ask(folder: NodeFolder, op: str, body: object, type_: Any = Any, *, timeout_ms: int = 30_000) -> Any:
+    """Ask a node of this machine once. Raises what it says is wrong, or OSError where none listens."""
+
+    async def work() -> Any:
         peer = Peer(SocketTransport(connect_unix(Path(folder.door))), role="boot")
         try:
             await peer.start()
-            token: Token = await peer.call("node.token", MakeToken(ttl_s=120, root=os.geteuid() == 0), Token, timeout_ms=30_000)
-            return token.token
+            return await peer.call(op, body, type_, timeout_ms=timeout_ms)
         finally:
             peer.close()
 
-    return asyncio.run(ask())
+    return asyncio.run(work())

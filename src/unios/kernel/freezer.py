@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -84,11 +85,11 @@ class Freezer:
         except OSError:
             return -1
 
-    def join(self, *, begun: bool) -> None:
-        """Put the calling process into the groups, before it gives up any right. `begun`: it began in the freezer's. Raises OSError."""
+    def join(self, pid: int = 0, *, begun: bool) -> None:
+        """Put a process into the groups: the calling one, before it gives up any right. `begun`: it began in the freezer's. Raises OSError."""
         if self._place and not begun:
-            cgroups.join(self._path)
-        self.bounds.join()
+            cgroups.join(self._path, pid)
+        self.bounds.join(pid)
 
     def freeze(self) -> None:
         """Stop the tree. Idempotent; a fork in the same moment is caught by the group, or by another round of signals."""
@@ -156,11 +157,10 @@ class Freezer:
             if self.settled():
                 return
 
-    def remove(self) -> None:
-        """Remove the groups, once the tree is dead."""
-        self.bounds.remove()
-        if self._place:
-            cgroups.remove(self._place.version, self._path, timeout_s=0.2)
+    def remove(self) -> bool:
+        """Remove the groups, once the tree is dead; return whether all are gone."""
+        gone = self.bounds.remove()
+        return (not self._place or cgroups.remove(self._place.version, self._path, timeout_s=0.2)) and gone
 
 
 def release(places: Iterable[cgroups.Place], tree: str) -> None:
@@ -173,14 +173,19 @@ def release(places: Iterable[cgroups.Place], tree: str) -> None:
         cgroups.remove(version, f"{path}/{tree}", timeout_s=1.0)
 
 
-def sweep(node_folder: str | os.PathLike[str]) -> list[str]:
-    """Kill, let go and remove every group of a node; return those in which something does not die. For a node that is down. Idempotent."""
-    left = []
-    for version, path in cgroups.recorded(os.fspath(node_folder)):
+def sweep(*node_folders: str | os.PathLike[str]) -> list[str]:
+    """Kill, let go and remove every group of nodes that are down; return those in which something does not die. Idempotent.
+
+    All are killed before the first is waited for, and all together are waited for as long as one.
+    """
+    groups: list[cgroups.Place] = []
+    for version, path in (place for folder in node_folders for place in cgroups.recorded(os.fspath(folder))):
         with contextlib.suppress(OSError):
-            groups = [*(entry.path for entry in os.scandir(path) if entry.is_dir()), path]
-            left += [group for group in groups if not cgroups.remove(version, group)]
-    return left
+            groups += [cgroups.Place(version, each) for each in (*(entry.path for entry in os.scandir(path) if entry.is_dir()), path)]
+    for version, path in groups:
+        cgroups.kill(version, path)
+    until = time.monotonic() + cgroups.REMOVE_S
+    return [path for version, path in groups if not cgroups.remove(version, path, max(0.0, until - time.monotonic()))]
 
 
 def tidy(node_folder: str | os.PathLike[str]) -> None:

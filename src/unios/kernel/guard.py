@@ -60,11 +60,16 @@ class Guard:
         self.loop = poller.Poller()
         self.stopping = False
         self._trees: dict[tuple[int, int], Tree] = {}
+        self._living: set[Tree] = set()
+        """Those that start or run."""
         self._seen: dict[int, int] = {}
         self._connected: dict[Tree, Client] = {}
         self._clients: set[Client] = set()
         self._watchers: set[Client] = set()
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
+        self._taken_spares: dict[Tree, spares.Spare] = {}
+        """The spares that trees were begun with, as long as these may have another one."""
+        self._pausing = False
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
         self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
@@ -108,7 +113,7 @@ class Guard:
     def run(self) -> None:
         """Serve until SIGTERM; the trees go on."""
         self._tick()
-        self._spares.want(0)
+        self._spares.want(())
         while not self.stopping:
             self.loop.turn()
         self._spares.close()
@@ -141,7 +146,6 @@ class Guard:
         return {}
 
     def _info(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
-        living = sum(tree.state in ("starting", "running") for tree in self._trees.values())
         return {
             "pid": os.getpid(),
             "namespaces": self._spares.namespaces,
@@ -149,7 +153,8 @@ class Guard:
             "freezer": self._place.version if self._place else "signals",
             "groups": [list(one) for one in self._groups.hierarchies],
             "place": list(self._place) if self._place else [],
-            "trees": living,
+            "trees": len(self._living),
+            "spares": {**self._spares.counts(), "ending": sum(tree.state == "ended" for tree in self._taken_spares)},
         }
 
     def _forget(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
@@ -181,15 +186,18 @@ class Guard:
         newest = self._seen.get(pid, 0)
         if incarnation < newest:
             raise program.Refused("superseded", f"process {pid} is at incarnation {newest} here; {incarnation} is past")
-        if sum(tree.state in ("starting", "running") for tree in self._trees.values()) >= TREES_PER_NODE_MAX:
+        if len(self._living) >= TREES_PER_NODE_MAX:
             raise program.Refused("unavailable", f"this node runs {TREES_PER_NODE_MAX} processes, its bound")
         tree = Tree(f"{self.folder}/trees/{pid}.{incarnation}", pid, incarnation)
         tree.devices = [str(path) for path in fields.get("devices", ())]
-        if any(set(one.devices) & set(tree.devices) for one in self._trees.values() if one.pid != pid and one.state in ("starting", "running")):
+        with contextlib.suppress(TypeError, ValueError):  # the init says what is wrong
+            tree.owner = (int(fields.get("uid", os.getuid())), int(fields.get("gid", os.getgid())), *map(int, fields.get("groups", ())))
+        if tree.devices and any(set(one.devices) & set(tree.devices) for one in self._living if one.pid != pid):
             raise program.Refused("unavailable", f"another process has {' or '.join(tree.devices)}")
         self._trees[pid, incarnation] = tree
         self._seen[pid] = incarnation
-        older = [one for one in self._trees.values() if one.pid == pid and one.state == "running"]
+        older = [one for one in self._living if one.pid == pid and one.state == "running"]
+        self._living.add(tree)
         for one in older:
             self._supersede(one, incarnation)
         self._waiting.append((tree, fields))
@@ -214,22 +222,33 @@ class Guard:
 
     def _blocked(self, tree: Tree) -> bool:
         """Whether an older incarnation still lives here."""
-        return any(one.pid == tree.pid and one.state == "running" for one in self._trees.values())
+        return any(one.pid == tree.pid and one.state == "running" for one in self._living)
 
     def _start_waiting(self) -> None:
         """Hand waiting jobs to the spares that are ready."""
         for entry in list(self._waiting):
+            if not self._spares.any():
+                break
             if self._blocked(entry[0]):
                 continue
-            spare = self._spares.take()
+            spare = self._spares.take(entry[0].owner)
             if spare is None:
-                break
+                continue
             self._waiting.remove(entry)
             self._hand_over(*entry, spare)
         if self._waiting:
-            self._spares.want(len(self._waiting))
-        else:
-            self.loop.after(SPARE_PAUSE_S, lambda: self._spares.want(len(self._waiting)))  # not while the program is being started
+            self._spares.want(self._owners())
+        elif not self._pausing:
+            self._pausing = True
+            self.loop.after(SPARE_PAUSE_S, self._paused)  # not while the program is being started
+
+    def _paused(self) -> None:
+        self._pausing = False
+        self._spares.want(self._owners())
+
+    def _owners(self) -> list[guarded.Owner]:
+        """Return whose the waiting jobs are."""
+        return [tree.owner for tree, _fields in self._waiting if not self._blocked(tree)]
 
     def _hand_over(self, tree: Tree, fields: dict[str, Any], spare: spares.Spare) -> None:
         tree.init, tree.group, tree.namespaces = runfiles.Running(spare.pid, spare.start), spare.group, spare.namespaces
@@ -242,18 +261,34 @@ class Guard:
         client = Client(self.loop, spare.control, lambda _one, frame: self._heard(tree, frame), lambda _one: self._init_gone(tree))
         self._follow_end(tree, spare.pidfd)
         self._connected[tree] = client
+        self._taken_spares[tree] = spare
         client.send(fields)
 
     def _heard(self, tree: Tree, frame: trees_protocol.Frame) -> None:
         fields = frame.fields or {}
         if fields.get("event") == "exit":
             self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
+        elif fields.get("event") == "vacant":
+            self._vacant(tree)
         elif fields.get("started"):
             tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
             tree.tell()
             self._start_waiting()
         elif "error" in fields:
             self._failed(tree, str(fields["error"]), str(fields.get("text", "")))
+
+    def _vacant(self, tree: Tree) -> None:
+        """The tree has left nothing behind: its init may have another one, or ends."""
+        client, spare = self._connected.pop(tree, None), self._taken_spares.pop(tree, None)
+        if client is None or spare is None:
+            return
+        sock = client.detach()
+        self.loop.remove(spare.pidfd)
+        if tree.state == "ended" and self._spares.recycle(spare._replace(control=sock, owner=tree.owner)):
+            self._start_waiting()
+        else:
+            sock.close()
+            self._follow_end(tree, spare.pidfd)
 
     def _fail_waiting(self, text: str) -> None:
         """No init can be made for want of a folder: whoever waits for one is told."""
@@ -264,6 +299,7 @@ class Guard:
     def _failed(self, tree: Tree, code: str, text: str) -> None:
         """Nothing runs: nothing is left, and the same spawn may be asked again."""
         tree.state, tree.failure = "failed", {"error": code, "text": text}
+        self._living.discard(tree)
         if self._trees.get((tree.pid, tree.incarnation)) is tree:
             del self._trees[tree.pid, tree.incarnation]
         tree.remove()
@@ -278,12 +314,15 @@ class Guard:
                 self._trees[tree.pid, tree.incarnation] = tree
                 self._seen[tree.pid] = max(self._seen.get(tree.pid, 0), tree.incarnation)
                 if tree.state in ("starting", "running"):
+                    self._living.add(tree)
                     self._adopt(tree)
 
     def _adopt(self, tree: Tree) -> None:
         """Know a tree again that an earlier guard made; its init is not this guard's child."""
         descriptor = runfiles.open_pidfd(tree.init)
-        if descriptor is None:
+        if descriptor is None or tree.has_exit():  # an init writes that when all is dead; it may have another tree by now
+            if descriptor is not None:
+                os.close(descriptor)
             self._buried(tree)
             return
         self._follow_end(tree, descriptor)
@@ -316,6 +355,7 @@ class Guard:
         def ended(_mask: int) -> None:
             self.loop.remove(pidfd)
             os.close(pidfd)
+            self._taken_spares.pop(tree, None)
             self._buried(tree)
 
         self.loop.add(pidfd, ended)
@@ -330,6 +370,7 @@ class Guard:
         if tree.exit:
             return
         tree.exit, tree.state = fields, "ended"
+        self._living.discard(tree)
         self._tell_exit(tree)
         tree.tell()
         if not tree.has_exit():  # what the init has written is enough for a later guard
@@ -338,6 +379,7 @@ class Guard:
     def _buried(self, tree: Tree) -> None:
         """The init process is no more: whatever it left undone is done here. A start that was refused may have a successor of the same name."""
         self._connected.pop(tree, None)
+        self._living.discard(tree)
         if self._trees.get((tree.pid, tree.incarnation), tree) is not tree:
             return
         freezer.release(self._recorded, tree.group)

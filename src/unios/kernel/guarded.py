@@ -14,6 +14,8 @@ DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "lost":
 TREE_BYTES: Final = 512
 """Laid down for tree.json by a spare."""
 
+Owner = tuple[int, ...]
+"""uid, gid and groups of a program."""
 Answer = Callable[[dict[str, Any]], None]
 
 
@@ -26,6 +28,7 @@ class Tree:
         self.init = runfiles.Running(0, 0)
         self.group = ""
         self.namespaces = True
+        self.owner: Owner = ()
         self.freezer = ""
         self.devices: list[str] = []
         """What its kernel gave to it alone."""

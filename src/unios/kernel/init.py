@@ -35,6 +35,8 @@ KILL_AGAIN_S: Final = 0.05
 FREEZE_WAIT_S: Final = 0.02
 """How long an order to freeze is watched before the loop goes on; the freezer needs about a millisecond."""
 LAST_WORDS_S: Final = 1.0
+BURY_S: Final = 0.1
+"""How long a launcher that has told the end may take to say whether it can have another program."""
 NUDGE_S: Final = 0.05
 NUDGE_AGAIN_S: Final = 0.5
 _EXIT_BYTES: Final = 1024
@@ -44,7 +46,7 @@ class Init:
     """One tree. Built before the job is known, so that only what depends on it is left to do. Raises OSError."""
 
     def __init__(self, node_folder: str, group: str, freezer: Freezer, launched: launcher.Launched, *, namespaces: bool) -> None:
-        self.freezer, self.namespaces, self._launched = freezer, namespaces, launched
+        self.freezer, self.namespaces, self.launched = freezer, namespaces, launched
         self._path = f"{node_folder}/spares/{group}"
         os.mkdir(self._path, mode=0o700)
         self.folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -74,16 +76,22 @@ class Init:
             self._journal = os.open(f"{node_folder}/journal/init.{time.monotonic_ns()}", flags, 0o600)  # only if that folder is there
         self._timer = clone.BootTimer()
         self._childless = False
+        """Nothing of the tree lives: nothing is left to kill."""
         self._without_launcher = False
         self._ended_at = 0.0
         self.started = False
+        self.disturbed = not namespaces
+        """Whether something has happened to the tree after which its init shall not have another one."""
+        self.launcher_vacant = False
+        self._launcher: poller.Client | None = None
+        self._recorded = False
         self._make_pumps()
         self._watch_children()
         self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
         self.door = init_door.Door(self)
 
     def _make_pumps(self) -> None:
-        launched = self._launched
+        launched = self.launched
         for descriptor in (launched.stdin, launched.out, launched.err):
             os.set_blocking(descriptor, False)
         self._stdin_pipe = launched.stdin
@@ -109,6 +117,7 @@ class Init:
             self.followers.expect()
         self.freezer.bounds.apply(bounds.parse(job.bounds))
         if job.terminal[0]:
+            self.disturbed = True
             self.terminal = made = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)
             self.stdin, self.pumps["out"] = TerminalInput(made, self.poller, self._stdin_moved), TerminalOutput(made, self.poller, self.pumps["out"])
             os.close(self._stdin_pipe)
@@ -117,8 +126,10 @@ class Init:
             self.stdin = InputPump(self.poller, self._stdin_pipe, self._stdin_moved)
         else:
             os.close(self._stdin_pipe)
-        client = poller.Client(
-            self.poller, self._launched.control, lambda _client, frame: self._on_launcher(frame), lambda _client: self._launcher_gone()
+        if self.namespaces:
+            clone.write_kernel_file(launcher.NEXT_PID, str(job.pid - 1))  # nobody else forks here now
+        client = self._launcher = poller.Client(
+            self.poller, self.launched.control, lambda _client, frame: self._on_launcher(frame), lambda _client: self._launcher_gone()
         )
         client.send_bytes(launcher.encode(job))
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
@@ -129,7 +140,7 @@ class Init:
         leash = Leash("replace", 1)
         leash.on(DeadlineMoved(*self._lease.read()))
         leash.on(Tick(0))
-        self.freezer.holds_only(self._launched.pid)
+        self.freezer.holds_only(self.launched.pid)
         self.accounting.close(killed=False)
         self.freezer.bounds.rest()
         trees_protocol.encode({"event": "exit", "at_ms": time.time_ns() // 1_000_000, **self.ends()})
@@ -170,11 +181,13 @@ class Init:
             self._executed(int(fields["program"]))
         elif "status" in fields:
             self.status = int(fields["status"])
-            if self.namespaces and self.freezer.holds_only(self._launched.pid):
+            if self.namespaces and self.freezer.holds_only(self.launched.pid):
                 self._childless = (
                     True  # nothing else lives, and the launcher is about to end; should a stranger to the group live, it ends with this init
                 )
             self._reap()
+        elif "vacant" in fields:
+            self.launcher_vacant = True
         elif "error" in fields:
             self._fail(str(fields["error"]), str(fields.get("text", "")))
 
@@ -204,9 +217,10 @@ class Init:
         assert self.leash is not None
         if self.started or self._without_launcher:
             return
+        self.disturbed = True
         if not self.leash.frozen:
             with contextlib.suppress(OSError):
-                os.kill(self._launched.pid, signal.SIGCONT)
+                os.kill(self.launched.pid, signal.SIGCONT)
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
 
     def _nudge(self, number: int) -> None:
@@ -214,9 +228,10 @@ class Init:
         assert self.leash is not None
         if self.status is not None or self._without_launcher:
             return
+        self.disturbed = True
         if not self.leash.frozen:
             with contextlib.suppress(OSError):
-                os.kill(self._launched.pid, number)
+                os.kill(self.launched.pid, number)
             number = signal.SIGKILL
         self.poller.after(NUDGE_AGAIN_S, lambda: self._nudge(number))
 
@@ -276,12 +291,14 @@ class Init:
             case WakeAt(at_ns):
                 self._timer.set(at_ns)
             case Freeze():
+                self.disturbed = True
                 if not self.ending:
                     self.freezer.freeze()
                     self._wait_settled()
             case Thaw():
                 self.freezer.thaw()
             case Kill():
+                self.disturbed = True
                 self.end()
         self.pumps_changed()
 
@@ -305,6 +322,7 @@ class Init:
     def kill(self, reason: str) -> None:
         """Kill the tree because somebody asked for it."""
         self.told_to_end = self.told_to_end or reason
+        self.disturbed = True
         self.end()
 
     def end(self) -> None:
@@ -385,13 +403,31 @@ class Init:
             finally:
                 os.close(file)
             os.rename(".exit", "exit.json", src_dir_fd=self.folder, dst_dir_fd=self.folder)
+            self._recorded = True
 
-    def run(self) -> NoReturn:
-        """Serve the tree until it has ended."""
+    def run(self) -> bool:
+        """Serve the tree until it has ended and all of it is gone; return whether nothing is left that would keep this process from having another."""
         while not self.finished():
             self.turn()
         self.tell_end()
-        os._exit(0)
+        return self._vacate()
+
+    def _vacate(self) -> bool:
+        """Let go of guard and launcher if both may be needed again; else remove the groups."""
+        until = time.monotonic() + BURY_S
+        fit = not self.disturbed and self._recorded and self.freezer.bounds.complete() and self._control is not None and self._control.open
+        if fit:
+            self.poller.after(BURY_S, lambda: None)
+        while fit and not (self.launcher_vacant or self._without_launcher) and time.monotonic() < until:
+            self.poller.turn()
+        if not (fit and self.launcher_vacant and not self._without_launcher and self._control is not None and self._launcher is not None):
+            self.freezer.remove()
+            return False
+        self._control.detach()
+        self._launcher.detach()
+        with contextlib.suppress(OSError):
+            os.unlink("sock", dir_fd=self.folder)
+        return True
 
     def turn(self) -> None:
         """Wait for the next events and do what they ask for."""
@@ -401,7 +437,7 @@ class Init:
         self._times.note(ends)
 
     def tell_end(self) -> None:
-        """Record and tell how the program ended, and remove the tree's group."""
+        """Record and tell how the program ended."""
         fields = self.exit_fields()
         self._record_exit(fields)
         event = {"event": "exit", "pid": self.job.pid, "incarnation": self.job.incarnation, **fields}
@@ -410,7 +446,6 @@ class Init:
         if self._control is not None:
             self._control.send(event)
         self.followers.tell(event)
-        self.freezer.remove()
         self._say_last_words()
 
     def _say_last_words(self) -> None:
@@ -425,7 +460,7 @@ class Init:
 
     def stats(self) -> dict[str, Any]:
         """Return what the tree uses now."""
-        members = [one for one in living(namespaces=self.namespaces) if one.pid != self._launched.pid]
+        members = [one for one in living(namespaces=self.namespaces) if one.pid != self.launched.pid]
         return {
             "cpu_ms": self.accounting.cpu_ms(sum(one.ticks for one in members)),
             "rss_bytes": self.accounting.memory_bytes(sum(one.pages for one in members)),
@@ -437,7 +472,7 @@ class Init:
 
     def processes(self) -> list[int]:
         """Return the living processes of the tree, without its launcher, as this namespace numbers them."""
-        return [one.pid for one in living(namespaces=self.namespaces) if one.pid != self._launched.pid]
+        return [one.pid for one in living(namespaces=self.namespaces) if one.pid != self.launched.pid]
 
     def state(self) -> str:
         assert self.leash is not None

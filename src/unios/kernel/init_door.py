@@ -139,7 +139,7 @@ class Door:
         if self._init.status is not None:
             raise ProcessLookupError("the program has ended")
         if number == signal.SIGKILL:
-            self._init.accounting.killed_on_request = True
+            self._init.accounting.killed_on_request = self._init.disturbed = True
             self._init.freezer.kill()  # the program's end is the tree's; and a frozen group of version 1 does not die of the signal alone
         elif fields.get("all"):
             self._init.freezer.signal(number)

@@ -1,10 +1,12 @@
 """Launcher: the program's parent, in the group of the tree. Made with the spare, so that a start forks no interpreter.
 
 It becomes the program's user, enters its folder and starts it by posix_spawn, which borrows this process's memory for a moment
-instead of copying it: 0.4 ms instead of 2.7. Then it waits, tells the init how the program ended, and ends. It is frozen and killed with the tree.
-It has no loop and decides nothing. When it is killed the init is the program's parent; when it is stopped the init lets it go on, or kills it.
+instead of copying it: 0.4 ms instead of 2.7. Then it waits and tells the init how the program ended. After that it may have another program of the same
+user, in other groups, if it still is what it was (kernel/pristine.py). It is frozen and killed with the tree, and decides nothing. When it is killed the
+init is the program's parent; when it is stopped the init lets it go on, or kills it.
 
-From the init: the job, as `parse` gave it. To the init: `program` (its pid) or `error` and `text`; then `status`, as waitpid gave it.
+From the init: the job, as `parse` gave it; before another one an empty message that brings stdin, stdout and stderr. To the init: `program` (its pid)
+or `error` and `text`; then `status`, as waitpid gave it; then `vacant`, if it may have another.
 """
 
 import contextlib
@@ -17,13 +19,14 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unios.kernel import clone, program, trees_protocol
+from unios.kernel import clone, descriptors, pristine, program, trees_protocol
 from unios.kernel.freezer import Freezer
 
 NEXT_PID: Final = "/proc/sys/kernel/ns_last_pid"
+PID: Final = 2
+"""Its number where there is a namespace; no job has that."""
 _CONTROL: Final = 3
 _STDIO: Final = (4, 5, 6)
-_NEXT_PID: Final = 7
 _ERROR_BYTES: Final = 2000
 _HEAD: Final = struct.Struct(">I")
 _SIGNALS: Final = [int(number) for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
@@ -48,6 +51,8 @@ def prepare(freezer: Freezer, *, namespaces: bool) -> Launched:
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     stdin, out, err = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
     stdio = (stdin[0], out[1], err[1])
+    if namespaces:
+        clone.write_kernel_file(NEXT_PID, str(PID - 1))  # an init that has had a tree would give it the next one, which may be that of a job
     pid, joined = _fork(freezer)
     if pid == 0:
         _be(theirs, stdio, freezer, joined=joined, namespaces=namespaces)
@@ -63,12 +68,30 @@ def encode(job: program.Job) -> bytes:
     return _HEAD.pack(len(body)) + body
 
 
+def refit(launched: Launched, freezer: Freezer) -> Launched:
+    """Have a launcher that says it is vacant stand by for another program, in the groups of `freezer`. Raises OSError."""
+    stdin, out, err = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    stdio = [stdin[0], out[1], err[1]]
+    freezer.join(launched.pid, begun=False)
+    launched.control.setblocking(True)
+    socket.send_fds(launched.control, [_HEAD.pack(0)], stdio)
+    for descriptor in stdio:
+        os.close(descriptor)
+    return Launched(launched.pid, launched.control, stdin[1], out[0], err[0])
+
+
 def receive(control: socket.socket) -> program.Job | None:
-    """Wait for the job; None if the init is gone."""
-    head = control.recv(_HEAD.size, socket.MSG_WAITALL)
-    if len(head) < _HEAD.size:
-        return None
-    (length,) = _HEAD.unpack(head)
+    """Wait for the job; None if the init is gone. Descriptors that came before it are the standard ones now."""
+    length = 0
+    while not length:
+        head, descriptors, _flags, _address = socket.recv_fds(control, _HEAD.size, len(_STDIO))
+        for target, source in zip(_STDIO, descriptors, strict=False):
+            if source != target:
+                os.dup2(source, target, inheritable=False)
+                os.close(source)
+        if len(head) < _HEAD.size:
+            return None
+        (length,) = _HEAD.unpack(head)
     body = control.recv(length, socket.MSG_WAITALL)
     return program.Job(*marshal.loads(body)) if len(body) == length else None
 
@@ -94,15 +117,12 @@ def _be(control: socket.socket, stdio: Sequence[int], freezer: Freezer, *, joine
         if not namespaces:
             clone.die_with_parent()  # where there is a namespace it dies with that
         freezer.join(begun=joined)
-        _arrange([control.fileno(), *stdio, _open_next_pid() if namespaces else control.fileno()])
+        descriptors.give_back()
+        _arrange([control.fileno(), *stdio])
         clone.name_process("unios-launcher")
         _Launcher(socket.socket(fileno=_CONTROL), namespaces=namespaces).run()
     finally:
         os._exit(70)
-
-
-def _open_next_pid() -> int:
-    return os.open(NEXT_PID, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _arrange(descriptors: list[int]) -> None:
@@ -136,9 +156,21 @@ class _Launcher:
         self._control, self._namespaces = control, namespaces
 
     def run(self) -> NoReturn:
-        job = receive(self._control)
-        if job is None:
-            os._exit(0)
+        before, owner = pristine.inherited(identity=False), None
+        while job := receive(self._control):
+            if owner not in (None, (job.uid, job.gid, job.groups)):
+                self._refuse("unavailable", "the launcher is another user's")
+            owner = job.uid, job.gid, job.groups
+            self._have(job)
+            os.umask(0o022)
+            os.chdir("/")
+            if not self._namespaces or pristine.inherited(identity=False) != before:
+                break
+            self._tell({"vacant": True})
+        os._exit(0)
+
+    def _have(self, job: program.Job) -> None:
+        """Start the program and tell how it ended."""
         try:
             pid = self._start(job)
         except program.Refused as refused:
@@ -146,11 +178,11 @@ class _Launcher:
         except OSError as error:
             self._refuse("unavailable", f"the program could not be prepared: {error.strerror or error}")
         self._tell({"program": pid})
-        os.closerange(_STDIO[0], _NEXT_PID + 1)  # so that its end of a pipe is the program's alone
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the init reaps it: should this process be killed now, nothing is lost
+        os.closerange(_STDIO[0], _STDIO[-1] + 1)  # so that its end of a pipe is the program's alone
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # should this process be killed now, the init reaps it and nothing is lost
         if ended is not None:
             self._tell({"status": _status(ended)})
-        os._exit(0)
+            os.waitpid(pid, 0)
 
     def _tell(self, fields: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
@@ -166,8 +198,6 @@ class _Launcher:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(null, _STDIO[0], inheritable=False)
             os.close(null)
-        if self._namespaces:
-            os.write(_NEXT_PID, b"%d" % (job.pid - 1))  # while there is the right to; nobody else forks here
         pid = self._fork(job) if job.limits or not self._namespaces else self._spawn(job)
         if self._namespaces and pid != job.pid:
             os.kill(pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ from unios import __version__
 from unios.core.addresses import is_loopback, split_address
 from unios.core.clocks import far_apart
 from unios.core.nodes import node_key
+from unios.kernel.clocks import boot_ms
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -34,5 +35,6 @@ def link_warnings(node: "Node") -> Iterator[str]:
             yield f"{text}: {CLOCK_MEND}"
         if link.up and link.version and link.version != __version__:
             yield f"{link.peer} runs unios {link.version} and {node.name} {__version__}: they understand each other; upgrade the older before long"
-        if not link.up and node.membership.view(link.peer)[0] == "ready" and link.reason != "no link yet":
+        settling = node.membership.is_settling(link.peer, boot_ms())
+        if not link.up and not settling and node.membership.view(link.peer)[0] == "ready" and link.reason != "no link yet":
             yield f"{node.name} has no link to {link.peer}: {link.reason}"

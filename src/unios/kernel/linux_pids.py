@@ -54,6 +54,8 @@ def roots(folder: NodeFolder) -> list[int]:
         trees = []
     for tree in trees:
         try:
+            if (tree / "exit.json").exists():
+                continue  # all of it is dead, and its init may have another tree
             fields = json.loads((tree / "tree.json").read_text())
             if runfiles.start_of(fields["init_pid"]) == fields["init_start"]:
                 found.append(int(fields["init_pid"]))

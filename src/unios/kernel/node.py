@@ -30,7 +30,7 @@ from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
 from unios.kernel.carrying import Carrying
 from unios.kernel.certificates import Identity, mark, mark_der
-from unios.kernel.clocks import wall_ms
+from unios.kernel.clocks import boot_ms, wall_ms
 from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
@@ -40,6 +40,7 @@ from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.link import Refused
 from unios.kernel.link_warnings import link_notes, link_warnings
 from unios.kernel.links import Links
+from unios.kernel.memory_kills import MemoryKills
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
 from unios.kernel.port_operations import SERVICES, STORE, PortOperations
@@ -280,7 +281,7 @@ class Node:
         gone = now is None or now.state == "left"
         if now is not None and gone and (now.name, now.certificate) == (self.name, self.certificate):
             self.start(self.stopping.removed("its record says so"))
-        self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone))
+        self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone, boot_ms()))
         if gone:
             self.links.forget(record.name)
         else:
@@ -288,10 +289,10 @@ class Node:
         self._members_dirty = True
 
     def _on_alive(self, key: str, _before: Alive | None, now: Alive | None) -> None:
-        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0))
+        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0, boot_ms()))
 
     def _on_link(self, name: str, up: bool, reason: str) -> None:
-        self._tell(members.LinkChanged(name, up, reason))
+        self._tell(members.LinkChanged(name, up, reason, boot_ms()))
 
     def _on_port(self, _key: str, _before: PortRecord | None, _now: PortRecord | None) -> None:
         self._pulse_ports()
@@ -357,9 +358,8 @@ class Node:
         """Return what merely is so, and what that means, as sentences."""
         machines: dict[str, list[str]] = {}
         for record in self.nodes.values.values():
-            if record.state != "joined":
-                continue
-            machines.setdefault(record.machine, []).append(record.name)
+            if record.state == "joined":
+                machines.setdefault(record.machine, []).append(record.name)
         for names in machines.values():
             if len(names) > 1:
                 yield f"{', '.join(sorted(names))} share one machine and its fate: good for trying out, no protection against its loss"
@@ -375,7 +375,8 @@ class Node:
         yield from self.notes()
         for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
-            if state in ("lost", "suspect") and not record.stopped:
+            passing = state == "suspect" and self.membership.is_settling(record.name, boot_ms())
+            if state in ("lost", "suspect") and not (record.stopped or passing):
                 yield f"{record.name} is {state}: {reason}"
         rule = self.rules.values.get(POLICY_KEY)
         if isinstance(rule, PolicyRule) and rule.replaced:
@@ -414,6 +415,7 @@ class Node:
                 self.leasing: LEASE,
                 self.reconciling: FENCE,
                 self.part_events: HOUSEKEEPING,
+                MemoryKills(self): HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,

@@ -14,6 +14,7 @@ from unios.core.processes import LIVE
 from unios.errors import Denied
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.callers import Caller, user_of
+from unios.kernel.clocks import boot_ms
 from unios.kernel.node_records import remove_node
 from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
 from unios.wire.home import Home
@@ -96,6 +97,8 @@ class NodeOperations:
             kernel = runfiles.read(folder.run / "kernel.json")
             kernel_pid = kernel.pid if kernel else 0
         state, reason = node.membership.view(record.name)
+        if record.state == "left":
+            state, reason = "left", "it left"  # one that has never registered is in no membership
         if record.stopped and state == "lost":
             reason = "it was stopped; `unios up` on its machine brings it back"
         return NodeView(
@@ -113,6 +116,7 @@ class NodeOperations:
             record.memory_bytes,
             record.devices,
             record.addresses,
+            node.membership.is_settling(record.name, boot_ms()),
         )
 
     async def links(self, caller: Caller, call: Call) -> object:

@@ -50,8 +50,8 @@ class _Process(NamedTuple):
     pages: int
 
 
-def of_trees(trees: Iterable[tuple[TreeInfo, Bounds]]) -> dict[tuple[int, int], Used]:
-    """Return what each tree uses, by its groups where they count everything."""
+def of_groups(trees: Iterable[tuple[TreeInfo, Bounds]]) -> tuple[dict[tuple[int, int], Used], list[TreeInfo]]:
+    """Return what each tree uses, by its groups, and the trees whose groups do not count everything."""
     found, others = {}, []
     for tree, bounds in trees:
         used = Used(bounds.cpu_ms(), bounds.memory_bytes(), bounds.processes() - 1)
@@ -59,44 +59,47 @@ def of_trees(trees: Iterable[tuple[TreeInfo, Bounds]]) -> dict[tuple[int, int], 
             found[tree.pid, tree.incarnation] = used
         else:
             others.append(tree)
-    return found | by_proc(others)
+    return found, others
 
 
-def by_proc(trees: Iterable[TreeInfo]) -> dict[tuple[int, int], Used]:
-    """Return what each tree uses, as /proc shows it: of processes that have ended in it only what their parents have waited for."""
-    wanted = {tree.init_pid: (tree.pid, tree.incarnation) for tree in trees}
-    if not wanted:
-        return {}
-    seen = _processes()
-    children: dict[int, list[int]] = {}
-    for pid, process in seen.items():
-        children.setdefault(process.parent, []).append(pid)
-    return {key: _of_tree(seen, children, init) for init, key in wanted.items() if init in seen}
+class Survey:
+    """All processes of the machine, as /proc shows them: of those that have ended in a tree only what their parents have waited for.
 
+    Taken in parts, for there are thousands: `take` some of `waiting` until none is left; then ask.
+    """
 
-def _of_tree(seen: dict[int, _Process], children: dict[int, list[int]], init: int) -> Used:
-    waiting, ticks, pages, count = list(children.get(init, ())), 0, 0, 0
-    while waiting:
-        pid = waiting.pop()
-        waiting.extend(children.get(pid, ()))
-        if seen[pid].parent == init and _is_launcher(pid):
-            continue
-        ticks, pages, count = ticks + seen[pid].ticks, pages + seen[pid].pages, count + 1
-    return Used(ticks * TICK_MS, pages * PAGE_BYTES, count)
+    def __init__(self) -> None:
+        self.waiting = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        self._seen: dict[int, _Process] = {}
+        self._children: dict[int, list[int]] = {}
+
+    def take(self, count: int) -> None:
+        """Read so many."""
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        for pid in taken:
+            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/stat", "rb") as file:
+                stat = file.read().rsplit(b")", 1)[1].split()
+                if stat[0] not in b"ZX":
+                    self._seen[pid] = _Process(int(stat[1]), sum(map(int, stat[11:15])), int(stat[21]))
+                    self._children.setdefault(int(stat[1]), []).append(pid)
+
+    def of(self, trees: Iterable[TreeInfo]) -> dict[tuple[int, int], Used]:
+        """Return what each tree uses; one that has no init any more is left out."""
+        return {(tree.pid, tree.incarnation): self._of_tree(tree.init_pid) for tree in trees if tree.init_pid in self._seen}
+
+    def _of_tree(self, init: int) -> Used:
+        waiting, ticks, pages, count = list(self._children.get(init, ())), 0, 0, 0
+        while waiting:
+            pid = waiting.pop()
+            waiting.extend(self._children.get(pid, ()))
+            process = self._seen[pid]
+            if process.parent == init and _is_launcher(pid):
+                continue
+            ticks, pages, count = ticks + process.ticks, pages + process.pages, count + 1
+        return Used(ticks * TICK_MS, pages * PAGE_BYTES, count)
 
 
 def _is_launcher(pid: int) -> bool:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
         return file.read().rstrip("\n") == "unios-launcher"
     return False
-
-
-def _processes() -> dict[int, _Process]:
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
-                stat = file.read().rsplit(b")", 1)[1].split()
-                if stat[0] not in b"ZX":
-                    found[int(name)] = _Process(int(stat[1]), sum(map(int, stat[11:15])), int(stat[21]))
-    return found

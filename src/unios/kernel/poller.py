@@ -152,6 +152,12 @@ class Client:
         self.fds.clear()
         self._on_close(self)
 
+    def detach(self) -> socket.socket:
+        """Give the socket up without closing it; the owner is not told. What has not been sent or read yet is dropped."""
+        self.open = False
+        self._poller.remove(self._sock.fileno())
+        return self._sock
+
     def _watch(self) -> None:
         if self.open:
             self._poller.change(self._sock.fileno(), (READ if self._reading else 0) | (WRITE if self._waiting else 0))

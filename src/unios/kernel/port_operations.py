@@ -14,7 +14,8 @@ from typing import Final
 
 from unios.core import sequences
 from unios.core.gate import is_trusted
-from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable
+from unios.kernel import relaying
 from unios.kernel.callers import Caller, user_of
 from unios.kernel.links import Links
 from unios.kernel.ports import Broker
@@ -24,7 +25,6 @@ from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revo
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
 
-CHUNK_BYTES: Final = 128 * 1024
 STORE: Final = "store"
 """The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect. Another kernel that speaks for
 ordinary users gets the gate (store_gate.py) instead."""
@@ -115,7 +115,7 @@ class PortOperations:
                 stream.close()
             self._relay_ended(caller.user)
             raise
-        self._start(_pump_stream(far, stream), caller.user)
+        self._start(_relay_out(far, stream), caller.user)
         return near
 
     def _relay_ended(self, user: str) -> None:
@@ -146,7 +146,7 @@ class PortOperations:
         near.setblocking(False)
         with near:
             await call.send(Connected(0))
-            await _pump_call(near, call)
+            await relaying.relay_asked(near, call)
         return Empty()
 
     async def grant(self, caller: Caller, call: Call) -> object:
@@ -165,46 +165,6 @@ class PortOperations:
             task.cancel()
 
 
-async def _pump_stream(sock: socket.socket, stream: Stream) -> None:
-    """Between a local socket and a stream that this side asked for, until both directions have ended."""
+async def _relay_out(sock: socket.socket, stream: Stream) -> None:
     become(sequences.PORT)
-    loop = asyncio.get_running_loop()
-    sock.setblocking(False)
-
-    async def outward() -> None:
-        while data := await loop.sock_recv(sock, CHUNK_BYTES):
-            await stream.send(data)
-        stream.end()
-
-    with sock, contextlib.suppress(OSError, UniosError):
-        task = loop.create_task(outward())
-        try:
-            async for data in stream.items(bytes):
-                await loop.sock_sendall(sock, data)
-            sock.shutdown(socket.SHUT_RDWR)
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError, UniosError):
-                await task
-            stream.close()
-
-
-async def _pump_call(sock: socket.socket, call: Call) -> None:
-    """Between a local socket and a request that another kernel asked, until both directions have ended."""
-    loop = asyncio.get_running_loop()
-
-    async def inward() -> None:
-        with contextlib.suppress(OSError, UniosError):
-            while (data := await call.receive(bytes)) is not None:
-                await loop.sock_sendall(sock, data)
-            sock.shutdown(socket.SHUT_WR)
-
-    task = loop.create_task(inward())
-    try:
-        with contextlib.suppress(OSError):
-            while data := await loop.sock_recv(sock, CHUNK_BYTES):
-                await call.send(data)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    await relaying.relay_stream(sock, stream)

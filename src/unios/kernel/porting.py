@@ -25,6 +25,7 @@ from unios.limits import (
     RESULTS_MANIFEST_BYTES_MAX,
 )
 from unios.wire import manifests
+from unios.wire.installation import obstacle
 from unios.wire.manifests import Entry
 
 _GARBAGE: Final = (EOFError, OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -61,7 +62,7 @@ def _porter(folder: str, timeout_s: float) -> Iterator[tuple[Pipe, IO[bytes]]]:
     try:
         child = subprocess.Popen([*PORTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, start_new_session=True)
     except OSError as error:
-        raise Unavailable(f"nothing can be started in {folder}: {error.strerror}") from error
+        raise Unavailable(obstacle() or f"nothing can be started in {folder}: {error.strerror}") from error
     assert child.stdin is not None and child.stdout is not None
     late = threading.Timer(timeout_s, child.kill)
     late.daemon = True
@@ -109,7 +110,7 @@ def _end(read: IO[bytes], timeout_s: float) -> Done:
                 return value
     except _GARBAGE:
         pass
-    raise Unavailable(f"the porter ended before its work did (it has {timeout_s:g} s)")
+    raise Unavailable(obstacle() or f"the porter ended before its work did (it has {timeout_s:g} s)")
 
 
 def collect(
@@ -141,7 +142,7 @@ def collect(
             names = b"".join(batch.add(block) for block in manifests.cut(data))
             batch.commit()
         except (*_GARBAGE, CallerError) as error:
-            raise Unavailable(f"the porter did not do its work (it has {timeout_s:g} s): {error}") from error
+            raise Unavailable(obstacle() or f"the porter did not do its work (it has {timeout_s:g} s): {error}") from error
     return Collected(names, entries, notes)
 
 

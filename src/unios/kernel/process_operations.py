@@ -14,15 +14,16 @@ import msgspec
 
 from unios.core import claims
 from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key
-from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
+from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel import spawning
 from unios.kernel.callers import Caller
 from unios.kernel.carrying import hand_out
 from unios.kernel.output_stream import OutputStream
 from unios.kernel.records import decode
 from unios.kernel.renicing import NICE_MAX, NICE_MIN
+from unios.kernel.tree_input import TreeInput
 from unios.kernel.tree_peer import TreePeer
-from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX, STREAM_WINDOW_BYTES
+from unios.limits import ARGV_SHOWN_BYTES_MAX, LIST_BYTES_MAX
 from unios.store.pages import every
 from unios.wire.carries import OfResults, Results
 from unios.wire.operations import (
@@ -168,7 +169,7 @@ class ProcessOperations:
         lost = bool(record.node) and self._node.membership.view(record.node)[0] in ("lost", "left")
         if (record.node and not (lost and record.on_partition == "keep")) or body.number not in (1, 2, 3, 9, 15):
             return None
-        why = f"ended by {caller.user} while it ran nowhere that could be reached"
+        why = f"ended by {caller.user} while it {'ran on ' + record.node + ', which is lost' if record.node else 'waited'}"
 
         def end(seen: ProcessRecord) -> ProcessRecord | None:
             if seen.state in ENDED or seen.node != record.node:
@@ -260,51 +261,22 @@ class ProcessOperations:
         if record.state in ENDED:
             raise NotFound(f"process {record.pid} has ended")
         await spawning.settled(self._node, record.pid, record.incarnation)
-        moved = asyncio.Event()
-        written, closed = 0, False
-
-        def on_event(event: dict[str, object]) -> None:
-            nonlocal written, closed
-            if event.get("event") == "stdin":
-                written, closed = int(str(event["written"])), bool(event["closed"])
-                moved.set()
-
-        init = self._node.trees.open_init(record.pid, record.incarnation, on_event)
-        closing = asyncio.get_running_loop().create_task(init.closed.wait())
-        closing.add_done_callback(lambda _task: moved.set())
+        stdin = TreeInput(self._node.trees, record.pid, record.incarnation)
         try:
-            sent = 0
-            while not closed and (data := await call.receive(bytes)) is not None:
-                await init.send_data(data)
-                sent += len(data)
-                while sent - written > STREAM_WINDOW_BYTES and not closed and not init.closed.is_set():
-                    moved.clear()
-                    await moved.wait()
-            await init.ask("stdin_eof")
+            while not stdin.closed and (data := await call.receive(bytes)) is not None:
+                await stdin.write(data)
+            await stdin.end()
         except Unavailable:
-            # The init has ended, since the process has: as with a pipe whose reader is gone, what it did not read is nobody's loss.
-            init.close()
-            return Empty()
+            pass  # its init has ended, since the process has: as with a pipe whose reader is gone, what it did not read is nobody's loss
         except asyncio.CancelledError:
             # The feeder is gone: for the program that is the end of its input, as when the writer of a pipe dies.
-            self._node.start(_end_input(init))
+            self._node.start(stdin.end_and_close())
             raise
         except BaseException:
-            init.close()
+            stdin.close()
             raise
-        finally:
-            closing.cancel()
-        init.close()
+        stdin.close()
         return Empty()
-
-
-async def _end_input(init: TreePeer) -> None:
-    try:
-        await init.ask("stdin_eof")
-    except UniosError:
-        pass
-    finally:
-        init.close()
 
 
 def _is_over(record: ProcessRecord) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unios.core import claims, reconcile
 from unios.core.processes import LIVE, ProcessRecord, process_key
-from unios.errors import CallerError, Denied, NoRoom, NotFound, ProgramNotFound, ProgramNotRunnable, UniosError, UserUnknown
+from unios.errors import CallerError, NoRoom, NotFound, UniosError
 from unios.kernel import spawning
 from unios.kernel.clocks import boot_ms
 from unios.kernel.records import decode
@@ -182,24 +182,17 @@ class Reconciling:
             await node.records.change_own(node.name, pid, incarnation, change, event=event)
 
     def _start(self, pid: int, incarnation: int) -> None:
+        async def give_back(why: str) -> None:
+            with contextlib.suppress(NotFound):
+                await self._node.records.change_own(self._node.name, pid, incarnation, lambda record: claims.placed(record, "", why))
+
         async def start() -> None:
             try:
                 await spawning.start(self._node, pid, incarnation)
-            except UserUnknown as error:  # a service looks for a machine that knows him, or says that there is none
-                text = f"{self._node.name}: {error}"
-                with contextlib.suppress(NotFound):
-                    await self._node.records.change_own(self._node.name, pid, incarnation, lambda record: claims.placed(record, "", text))
             except NoRoom as error:
-                full = str(error)
-                with contextlib.suppress(NotFound):
-                    await self._node.records.change_own(self._node.name, pid, incarnation, lambda record: claims.placed(record, "", f"waits: {full}"))
-            except (ProgramNotFound, ProgramNotRunnable, NotFound, Denied, CallerError) as error:
-                code = error.exit_code if isinstance(error, (ProgramNotFound, ProgramNotRunnable)) else claims.NO_START
-                text = f"{self._node.name}: {error}"
-                with contextlib.suppress(NotFound):
-                    await self._node.records.change_own(
-                        self._node.name, pid, incarnation, lambda record: claims.not_started(record, code, text, self._node.wall_ms())
-                    )
+                await give_back(f"waits: {error}")
+            except CallerError as error:  # a service tries the others, or says that none can
+                await give_back(f"{self._node.name}: {error}")
             except UniosError:
                 pass  # looked at again in a second
 

@@ -23,6 +23,8 @@ _TURNS_MAX: Final = 20
 _LEASE: Final = b"\xff" * 8 + (1).to_bytes(8, "little")
 _FIELDS: Final = {"pid": 2, "incarnation": 1, "argv": ["true"], "env": [["PATH", "/bin:/usr/bin"]], "cwd": "/", "groups": [0]}
 _NOWHERE: Final = "/nonexistent/unios"
+_NOBODY: Final = 2**22 + 1
+"""No process can have this number."""
 
 
 class _NoFreezer(Freezer):
@@ -69,7 +71,7 @@ def _one(scratch: str) -> None:
     guard, control = socket.socketpair()
     theirs, mine = socket.socketpair()
     pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-    launched = launcher.Launched(os.getpid(), mine, pipes[0][1], pipes[1][0], pipes[2][0])
+    launched = launcher.Launched(_NOBODY, mine, pipes[0][1], pipes[1][0], pipes[2][0])
     one = init.Init(scratch, "tree", _NoFreezer(None, "tree", namespaces=False), launched, namespaces=False)
     guard.sendall(trees_protocol.encode(_FIELDS))
     one.take(program.parse(vacancy.receive(control) or {}), control)

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import NamedTuple
 
 PathLike = str | os.PathLike[str]
@@ -86,6 +87,12 @@ def wait_gone(running: Running, timeout_s: float) -> bool:
         return wait_readable(descriptor, timeout_s)
     finally:
         os.close(descriptor)
+
+
+def wait_all_gone(running: list[Running], timeout_s: float) -> list[Running]:
+    """Wait until all these processes have ended; return those that have not after `timeout_s`, which is for all together."""
+    until = time.monotonic() + timeout_s
+    return [each for each in running if not wait_gone(each, max(0.0, until - time.monotonic()))]
 
 
 def wait_readable(descriptor: int, timeout_s: float) -> bool:

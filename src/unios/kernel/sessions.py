@@ -61,6 +61,7 @@ class Sessions:
         except OSError:
             _close(ours, theirs)
             raise
+        self._init.disturbed = True
         session = _Session(client, id_, ours, theirs, report)
         try:
             session.pid = os.fork()
@@ -150,6 +151,7 @@ def _close(*several: list[int]) -> None:
 
 def send_socket(init: "Init", client: Client, fields: dict[str, Any]) -> None:
     """Answer with a TCP socket of the network namespace that the tree's program is in. A child makes it: a process changes its namespace for good."""
+    init.disturbed = True
     try:
         if os.fork() == 0:
             try:

@@ -8,12 +8,12 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
 from unios.kernel.poller import Client
-from unios.limits import SPARE_TIMEOUT_S, SPARES_MAX
+from unios.limits import RECYCLED_MAX, SPARE_TIMEOUT_S, SPARES_MAX
 
 FAILURES_MAX: Final = 3
 """Spares that die one after the other before namespaces are given up."""
@@ -24,10 +24,16 @@ ZYGOTE_PAUSE_S: Final = 0.01
 ZYGOTE_PAUSE_MAX_S: Final = 5.0
 """A zygote that dies before it has forked anything is made again after the first, and after twice as long each time up to the second."""
 REST: Final = 2
+ANYBODY: Final = ()
+LINGER_S: Final = 1.0
+"""How long an init that has had a tree waits for another one, if there are more than at rest."""
 
 
 class Spare(NamedTuple):
-    """An init without a job. Whoever takes it owns pidfd and control. `group` names its folder too."""
+    """An init without a job. Whoever takes it owns pidfd and control. `group` names its folder too.
+
+    `owner`: uid, gid and groups of the trees that it has had, and only such it may have; ANYBODY if it is new.
+    """
 
     pid: int
     start: int
@@ -35,6 +41,7 @@ class Spare(NamedTuple):
     control: socket.socket
     group: str
     namespaces: bool
+    owner: guarded.Owner = ANYBODY
 
 
 class Spares:
@@ -63,7 +70,7 @@ class Spares:
         """Group and kind of those that the zygote shall fork, in order."""
         self._making: dict[int, Spare] = {}
         self._ready: list[Spare] = []
-        self._closed = self._resting = False
+        self._closed = self._resting = self._thinning = False
         self._recorded = cgroups.recorded(node_folder)
         gc.collect()
         gc.freeze()
@@ -82,21 +89,71 @@ class Spares:
         freezer.release(self._recorded, group)
         guarded.remove(f"{self._folder}/spares/{group}")
 
-    def take(self) -> Spare | None:
-        """Return a spare if one is ready."""
-        while self._ready:
-            spare = self._ready.pop(0)  # the oldest: its launcher has surely joined its group by now
-            self._loop.remove(spare.control.fileno())
-            if runfiles.start_of(spare.pid) == spare.start != 0:
-                return spare
-            self._discard(spare)
+    def take(self, owner: guarded.Owner) -> Spare | None:
+        """Return a spare for a job of `owner` if one is ready: best one that has had a tree of his."""
+        for kind in (owner, ANYBODY):
+            for spare in [one for one in self._ready if one.owner == kind]:  # the oldest first: its launcher has surely joined its groups by now
+                self._ready.remove(spare)
+                self._loop.remove(spare.control.fileno())
+                if runfiles.start_of(spare.pid) == spare.start != 0:
+                    return spare
+                self._discard(spare)
         return None
 
-    def want(self, jobs: int) -> None:
-        """See to it that there will be a spare for each of `jobs` waiting ones, and REST more; bounded."""
-        wanted = min(SPARES_MAX, jobs + REST)
-        while len(self._asked) + len(self._making) + len(self._ready) < wanted and not (self._closed or self._resting):
+    def any(self) -> bool:
+        """Return whether a spare is ready."""
+        return bool(self._ready)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many are ready, and how many are on the way."""
+        return {"ready": len(self._ready), "making": len(self._making) + len(self._asked)}
+
+    def want(self, owners: Sequence[guarded.Owner]) -> None:
+        """See to it that there will be a spare for each of the waiting jobs, whose owners these are, and REST more; bounded."""
+        wanted = min(SPARES_MAX, len(owners) + REST)
+        while not (self._closed or self._resting) and self._usable(owners) < wanted:
             self._ask()
+
+    def _usable(self, owners: Sequence[guarded.Owner]) -> int:
+        """Return how many spares there are or will be; of those that have had a tree only what can be used now, or could at rest."""
+        all_ = [*self._making.values(), *self._ready]
+        new = len(self._asked) + sum(one.owner == ANYBODY for one in all_)
+        recycled = [one.owner for one in all_ if one.owner != ANYBODY]
+        if not owners:
+            return new + min(len(recycled), REST - 1)  # one new one is always there: for another user
+        return new + sum(min(recycled.count(owner), owners.count(owner)) for owner in set(owners))
+
+    def recycle(self, spare: Spare) -> bool:
+        """Take an init that has had a tree and waits to hear in which group it shall have another; False if it is not needed."""
+        if self._closed or sum(one.owner != ANYBODY for one in (*self._making.values(), *self._ready)) >= RECYCLED_MAX:
+            return False
+        spare = spare._replace(group=self._next_group())
+        try:
+            spare.control.setblocking(True)
+            spare.control.sendall(trees_protocol.encode({"group": spare.group}))
+        except OSError:
+            return False
+        self._begin(spare)
+        if not self._thinning:
+            self._thinning = True
+            self._loop.after(LINGER_S, self._thin)
+        return True
+
+    def _thin(self) -> None:
+        """End those that nobody has taken meanwhile, up to what there is at rest."""
+        self._thinning = False
+        recycled = [one for one in self._ready if one.owner != ANYBODY]
+        for spare in recycled[REST - 1 :]:
+            self._loop.remove(spare.control.fileno())
+            self._discard(spare)
+        new = [one for one in self._ready if one.owner == ANYBODY]
+        for spare in new[REST - min(len(recycled), REST - 1) :]:
+            self._loop.remove(spare.control.fileno())
+            self._discard(spare)
+
+    def _next_group(self) -> str:
+        self._number += 1
+        return f"{self._token}.{self._number}"
 
     # the zygote
 
@@ -110,8 +167,7 @@ class Spares:
                 self._loop.after(1.0, self._ask_again)
                 return
             self._zygote = Client(self._loop, sock, self._answered, self._zygote_gone)
-        self._number += 1
-        group = f"{self._token}.{self._number}"
+        group = self._next_group()
         self._asked.append((group, self.namespaces))
         self._zygote.send({"group": group, "namespaces": self.namespaces})
         self._loop.after(ANSWER_S, lambda: self._zygote_hangs(group))
@@ -153,9 +209,11 @@ class Spares:
         pidfd, control = client.fds[:2]
         del client.fds[:2]
         pid = int(fields["pid"])
-        spare = Spare(pid, runfiles.start_of(pid), pidfd, socket.socket(fileno=control), group, namespaces)
-        self._making[control] = spare
-        self._loop.add(control, lambda _mask: self._heard(spare))
+        self._begin(Spare(pid, runfiles.start_of(pid), pidfd, socket.socket(fileno=control), group, namespaces))
+
+    def _begin(self, spare: Spare) -> None:
+        self._making[spare.control.fileno()] = spare
+        self._loop.add(spare.control.fileno(), lambda _mask: self._heard(spare))
         self._loop.after(SPARE_TIMEOUT_S, lambda: self._too_late(spare))
 
     def _cannot(self, namespaces: bool, why: str) -> None:
@@ -191,7 +249,7 @@ class Spares:
             self._ready.append(spare)
             self._ready_callback()
             return
-        if spare in self._ready:  # it was killed while it waited: that says nothing about what can be had here
+        if spare in self._ready or spare.owner != ANYBODY:  # it was killed, or cannot go on: that says nothing about what can be had here
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
             self._loop.after(0.05, self._ready_callback)

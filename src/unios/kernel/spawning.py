@@ -110,7 +110,9 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
         raise Denied(f"process {pid} of {record.user} may not run what {spec.user} has specified")
     await node.admission.admit(record)
     if spec.carry.manifest:
-        await node.carrying.lay_out(record, spec, job_of(node, record, spec))
+        job = job_of(node, record, spec)
+        await node.devices.check(record)  # before a folder is laid out for nothing: that may take minutes
+        await node.carrying.lay_out(record, spec, job)
     async with node.devices.given(record) as devices:
         job = node.carrying.placed(record, spec, job_of(node, record, spec, devices))
         tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)

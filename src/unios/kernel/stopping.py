@@ -154,6 +154,12 @@ class Stopping:
     async def _let_go(self, record: ProcessRecord, elsewhere: list[str], how: str, force: bool) -> None:
         node = self._node
         moves = self._can_move(record, elsewhere)
+        ended = _why_ended(node.name, how)
+        if not moves:  # before its end, which is written by whoever sees it first: it is to say why
+            told = node.records.change_own(
+                node.name, record.pid, record.incarnation, lambda seen: msgspec.structs.replace(claims.stopped(seen), reason=ended)
+            )
+            await self._at_store(told)
         await self._end_tree(record, term=not moves)  # first: what it does after it was handed over must not count
         why = f"{node.name} {how}"
         found = NOTHING if moves else await node.carrying.collect(record.pid, record.incarnation, timeout_s=COLLECT_S)
@@ -161,7 +167,7 @@ class Stopping:
         def change(seen: ProcessRecord) -> ProcessRecord:
             if moves:
                 return claims.claimed(seen, "", why)
-            reason = "; ".join(filter(None, (f"it was ended since {why}", found.note)))
+            reason = "; ".join(filter(None, (ended, found.note)))
             over = claims.ended(claims.stopped(seen), 143, 15, reason, node.wall_ms())
             return msgspec.structs.replace(over, results=found.results)
 
@@ -218,6 +224,12 @@ class Stopping:
             runfiles.kill(running, signal.SIGTERM)
         else:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _why_ended(node: str, how: str) -> str:
+    """Return why a process was ended with its node, what is lost, and where the rest is."""
+    written = f"what it wrote is kept: `unios logs` shows it when {node} is up again" if how == "was stopped" else "so is what it wrote"
+    return f"it was ended, since {node} {how} and it could not run elsewhere; what it had in memory is lost, {written}"
 
 
 async def _gone(peer: Peer) -> Any:

@@ -21,6 +21,7 @@ from unios.core.processes import ProcessRecord
 from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel.callers import Caller
+from unios.kernel.clocks import wall_ms
 from unios.limits import GATE_ATTEMPTS_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX
 from unios.store.client import StoreClient
 from unios.store.model import UNDECODABLE, Batch, Compare, Delete, Put, Range, RangeResult, Record, Transaction, TransactionResult
@@ -79,8 +80,9 @@ async def _serve(call: Call, session: "GateSession") -> None:
 class GateSession:
     """One connection of one member. `leases`: those that it was granted, shared by its connections."""
 
-    def __init__(self, member: Member, store: StoreClient, leases: dict[int, None]) -> None:
+    def __init__(self, member: Member, store: StoreClient, leases: dict[int, None], clock: Callable[[], int] = wall_ms) -> None:
         self._member = member
+        self._wall_ms = clock
         self._store = store
         self._leases = leases
         self._taken_up = False
@@ -139,9 +141,9 @@ class GateSession:
                 if operation.lease:
                     await self._take_up()
                 gate.check_lease(self._member, operation.key, operation.lease, self._leases)
-                gate.check_put(self._member, operation.key, operation.value, now, together)
+                gate.check_put(self._member, operation.key, operation.value, now, together, self._wall_ms())
             elif isinstance(operation, Delete):
-                gate.check_delete(self._member, operation.key, now, prefix=operation.prefix)
+                gate.check_delete(self._member, operation.key, prefix=operation.prefix)
 
     async def _shown(self, result: TransactionResult, operations: tuple[Put | Delete | Range, ...]) -> TransactionResult:
         """Return the result without what the member may not see."""

@@ -24,7 +24,7 @@ from unios.kernel.journals import open_journal
 from unios.wire.home import Home, NodeFolder
 
 STOP_S: Final = 4.0
-"""How long parts have to end on SIGTERM before they are killed."""
+"""How long parts of a kind have together to end on SIGTERM before they are killed."""
 
 
 class Supervisor:
@@ -172,10 +172,11 @@ class Supervisor:
             mine = [running for name, running in self._pidfds.values() if name in names]
             for running in mine:
                 runfiles.kill(running, signal.SIGTERM)
+            hung = runfiles.wait_all_gone(mine, STOP_S)
+            for running in hung:
+                runfiles.kill(running, signal.SIGKILL)
+            runfiles.wait_all_gone(hung, STOP_S)
             for running in mine:
-                if not runfiles.wait_gone(running, STOP_S):
-                    runfiles.kill(running, signal.SIGKILL)
-                    runfiles.wait_gone(running, STOP_S)
                 _reap(running.pid)
         freezer.tidy(self.folder.path)
         for name in (*BEATERS, "ready"):

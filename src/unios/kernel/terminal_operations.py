@@ -16,14 +16,15 @@ from typing import Any
 
 from unios.core.processes import ENDED, LIVE, ProcessRecord
 from unios.errors import CallerError, NotFound, Unavailable, UniosError
-from unios.kernel import spawning, terminal, time_index
+from unios.kernel import relaying, spawning, terminal, time_index
 from unios.kernel.callers import Caller
 from unios.kernel.output_stream import CHUNK_BYTES, OutputStream
 from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.session_peer import SessionPeer
 from unios.kernel.streams import StreamReader
-from unios.kernel.tree_peer import TreePeer
-from unios.limits import FORWARDS_PER_USER_MAX, STREAM_WINDOW_BYTES, TERMINAL_NUDGE_S
+from unios.kernel.tree_input import TreeInput
+from unios.kernel.trees import Trees
+from unios.limits import FORWARDS_PER_USER_MAX, TERMINAL_NUDGE_S
 from unios.wire.operations import Empty, Follow
 from unios.wire.peer import Call
 from unios.wire.terminals import AskOffsets, AskTerminal, Attach, Execute, Offsets, Reach, Said, TerminalView, Typed
@@ -126,7 +127,9 @@ class TerminalOperations(ProcessOperations):
             raise NotFound(f"process {record.pid} has ended")
         await spawning.settled(self._node, record.pid, record.incarnation)
         known, spec = await self._node.records.read_both(record.pid)
-        job = self._node.carrying.placed(known, spec, spawning.job_of(self._node, known, spec))
+        job = self._node.carrying.placed(
+            known, spec, spawning.job_of(self._node, known, spec, await self._node.devices.of(record.pid, record.incarnation))
+        )
         added = [[os.fsdecode(name), os.fsdecode(value)] for name, value in body.env]
         argv = [os.fsdecode(argument) for argument in body.argv] or [_shell_of(int(job["uid"]))]
         cwd = os.fsdecode(body.cwd) or job["cwd"]
@@ -155,7 +158,7 @@ class TerminalOperations(ProcessOperations):
         try:
             with await self._connected(record, port) as sock:
                 await call.send(b"")
-                await _relay(sock, call)
+                await relaying.relay_asked(sock, call)
         finally:
             self._reached[caller.user] -= 1
             self._reached += Counter()  # drops what is 0
@@ -218,47 +221,30 @@ async def _first_of(*works: Any) -> None:
 class _Typist:
     """One who types: a connection of his own to the tree's init, which knows by it that he is still there."""
 
-    def __init__(self, trees: Any, pid: int, incarnation: int) -> None:
-        self._moved = asyncio.Event()
-        self._sent, self._written, self._closed = 0, -1, False
-        self._init: TreePeer = trees.open_init(pid, incarnation, self._on_event)
-        self._closing = asyncio.get_running_loop().create_task(self._init.closed.wait())
-        self._closing.add_done_callback(lambda _task: self._moved.set())
-
-    def _on_event(self, event: dict[str, object]) -> None:
-        if event.get("event") == "stdin":
-            written = int(str(event["written"]))
-            if self._written < 0:
-                self._sent += written  # others have typed before: what they sent counts for both
-            self._written, self._closed = written, bool(event["closed"])
-            self._moved.set()
+    def __init__(self, trees: Trees, pid: int, incarnation: int) -> None:
+        self._input = TreeInput(trees, pid, incarnation)
 
     async def begin(self, *, hang_up: bool) -> None:
-        await self._init.ask("type", hang_up=hang_up)
+        await self._input.init.ask("type", hang_up=hang_up)
 
     async def pass_on(self, typed: Typed) -> None:
         """Do what was done at the terminal; waits while the program takes nothing in."""
         if typed.rows > 0:
-            await self._init.ask("terminal", rows=typed.rows, columns=typed.columns, nudge=typed.nudge)
-        if typed.data and not self._closed:
-            await self._init.send_data(typed.data)
-            self._sent += len(typed.data)
-            while self._sent - max(0, self._written) > STREAM_WINDOW_BYTES and not self._closed and not self._init.closed.is_set():
-                self._moved.clear()
-                await self._moved.wait()
+            await self._input.init.ask("terminal", rows=typed.rows, columns=typed.columns, nudge=typed.nudge)
+        if typed.data and not self._input.closed:
+            await self._input.write(typed.data)
 
     @property
     def is_over(self) -> bool:
         """Whether the tree has ended, and the connection with it."""
-        return self._init.closed.is_set()
+        return self._input.is_over
 
     async def leave(self) -> None:
         """Go for good: nothing shall be hung up."""
-        await self._init.ask("type", hang_up=False)
+        await self._input.init.ask("type", hang_up=False)
 
     def close(self) -> None:
-        self._closing.cancel()
-        self._init.close()
+        self._input.close()
 
 
 def _shell_of(uid: int) -> str:
@@ -358,24 +344,3 @@ async def _ready(descriptor: int, *, write: bool) -> None:
     finally:
         remove(own)
         os.close(own)
-
-
-async def _relay(sock: socket.socket, call: Call) -> None:
-    """Pass bytes both ways until both directions have ended."""
-    loop = asyncio.get_running_loop()
-
-    async def inward() -> None:
-        with contextlib.suppress(OSError, UniosError):
-            while (data := await call.receive(bytes)) is not None:
-                await loop.sock_sendall(sock, data)
-            sock.shutdown(socket.SHUT_WR)
-
-    task = loop.create_task(inward())
-    try:
-        with contextlib.suppress(OSError):
-            while data := await loop.sock_recv(sock, CHUNK_BYTES):
-                await call.send(data)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

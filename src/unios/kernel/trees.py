@@ -188,7 +188,7 @@ class Trees:
     def tree_of(self, linux_pid: int, namespace: int) -> tuple[int, int]:
         """Return (pid, incarnation) of the tree that a Linux process belongs to; (0, 0) for a stranger."""
         if namespace and namespace != self._own_namespace:
-            for (pid, incarnation), tree in self.trees.items():
+            for (pid, incarnation), tree in reversed(self.trees.items()):  # the newest: an init may have one tree after the other
                 if tree.namespace == namespace and tree.state != "ended":
                     return pid, incarnation
         elif not self.namespaces:

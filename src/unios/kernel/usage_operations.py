@@ -5,6 +5,7 @@ Decisions 0017 and 0018.
 
 import asyncio
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,7 @@ from unios.kernel import node_usage
 from unios.kernel.callers import Caller
 from unios.kernel.clocks import boot_ms
 from unios.kernel.records import decode
+from unios.kernel.trees import TreeInfo
 from unios.store.pages import every
 from unios.wire.operations import NodeUsage, ProcessUsage, UserUsage
 from unios.wire.peer import Call
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 TREES_AT_ONCE = 32
+PROCESSES_AT_ONCE = 128
 ATTEMPTS_MAX = 10
 """Old records are counted every few seconds, and reading takes far less."""
 SAMPLE_MS = 500
@@ -81,12 +84,15 @@ class UsageOperations:
             (tree for tree in node.trees.trees.values() if tree.state in ("starting", "running")), key=lambda one: (one.pid, one.incarnation)
         )
         used: dict[tuple[int, int], node_usage.Used] = {}
-        if node.trees.bounded >= {"memory", "cpu"}:
-            for start in range(0, len(alive), TREES_AT_ONCE):
-                used |= node_usage.of_trees((tree, node.trees.bounds(tree)) for tree in alive[start : start + TREES_AT_ONCE])
-                await asyncio.sleep(0)  # a thousand trees take half a second: whatever else the kernel has to do has its turn
-        else:
-            used = node_usage.of_trees((tree, node.trees.bounds(tree)) for tree in alive)
+        counted_by_groups = node.trees.bounded >= {"memory", "cpu"}
+        rest = [] if counted_by_groups else alive
+        for some in _parts(alive) if counted_by_groups else ():
+            counted, others = node_usage.of_groups((tree, node.trees.bounds(tree)) for tree in some)
+            used |= counted
+            rest += others
+            await asyncio.sleep(0)  # a thousand trees take half a second: whatever else the kernel has to do has its turn
+        if rest:
+            used |= await self._by_proc(rest)
         found = []
         for tree in alive:
             record = node.processes.values.get(process_key(tree.pid))
@@ -94,3 +100,17 @@ class UsageOperations:
                 user, state = (record.user, record.state) if record is not None else ("", tree.state)
                 found.append(ProcessUsage(tree.pid, tree.incarnation, user, state, *used[tree.pid, tree.incarnation]))
         return tuple(found)
+
+    async def _by_proc(self, trees: list[TreeInfo]) -> dict[tuple[int, int], node_usage.Used]:
+        survey, used = node_usage.Survey(), dict[tuple[int, int], node_usage.Used]()
+        while survey.waiting:
+            survey.take(PROCESSES_AT_ONCE)
+            await asyncio.sleep(0)
+        for some in _parts(trees):
+            used |= survey.of(some)
+            await asyncio.sleep(0)
+        return used
+
+
+def _parts(trees: list[TreeInfo]) -> Iterator[list[TreeInfo]]:
+    return (trees[start : start + TREES_AT_ONCE] for start in range(0, len(trees), TREES_AT_ONCE))

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
 from unios.kernel import cgroups, clone, launcher, mounts, rehearsal, trees_protocol, vacancy
-from unios.kernel.freezer import Freezer
 from unios.kernel.hierarchies import Hierarchy
 
 _CONTROL: Final = 3
@@ -101,6 +100,4 @@ def _be_spare(control: socket.socket, node_folder: str, groups: Groups, group: s
         with contextlib.suppress(OSError):
             control.sendall(trees_protocol.encode({"ready": False, "namespaces": False, "text": str(error)}))
         os._exit(1)
-    vacancy.serve(
-        control, node_folder, group, Freezer(groups.place, group, namespaces=namespaces, hierarchies=groups.hierarchies), namespaces=namespaces
-    )
+    vacancy.serve(control, node_folder, groups, group, namespaces=namespaces)

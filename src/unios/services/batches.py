@@ -7,13 +7,13 @@ from typing import Final
 
 import msgspec
 
-from unios.core import claims
-from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key
+from unios.core import claims, device_kinds
+from unios.core.processes import ENDED, ProcessRecord, ProcessSpec, process_key, spec_key
 from unios.core.queue import waits
-from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, Unavailable
+from unios.errors import CallerError, Denied, Misused, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import PID_MAX, PID_MIN, SUBMIT_BATCH_MAX, WAITING_MAX
 from unios.services.queueing import Queueing, wall_ms
-from unios.services.specifications import spec_of, user_of
+from unios.services.specifications import check_kinds, check_policy, spec_of, user_of
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.operations import Accepted, Empty
@@ -80,14 +80,17 @@ class Batches:
         self._pids = pids
 
     def check(self, spec: ProcessSpec, count: int) -> None:
-        """Raise why so many such processes cannot be taken in now: CallerError, or Unavailable at the bound."""
+        """Raise why so many such processes cannot be taken in now: Misused for a name of nothing, CallerError, or Unavailable at the bound."""
         known = {record.name for record in self._view.nodes.values.values()}
         for name in (spec.node, *spec.placing.forbidden):
             if name and name not in known:
-                raise CallerError(f"there is no node {name[:80]}; `unios nodes` lists them")
+                raise Misused(f"there is no node {name[:80]}; `unios nodes` lists them")
         for after in spec.queueing.after:
             if not self._queueing.queue.dependencies.knows(after.pid, spec.user):
                 raise CallerError(f"there is no process {after.pid} to wait for; `unios ps --all` lists them")
+        check_policy(spec.placing.policy)
+        offered = (device.kind for record in self._view.nodes.values.values() for device in record.devices)
+        check_kinds(spec.resources.devices, {*device_kinds.KINDS, *offered})
         if len(self._queueing.queue) + count > WAITING_MAX:
             raise Unavailable(
                 f"{len(self._queueing.queue)} processes wait already, and no more than {WAITING_MAX} may: try again when some have begun"
@@ -154,7 +157,9 @@ class Batches:
             if record.user != stamp.user and not stamp.privileged:
                 raise Denied(f"process {record.pid} belongs to {record.user}")
         if not waits(wanted[0]):
-            raise CallerError(f"process {pid} does not wait: it is {wanted[0].state}{f' on {wanted[0].node}' if wanted[0].node else ''}")
+            is_ = "has ended" if wanted[0].state in ENDED else f"is {wanted[0].state}"
+            kill = f"; `unios kill {pid}` ends it" if how == "cancel" and wanted[0].state not in ENDED else ""
+            raise CallerError(f"process {pid} does not wait: it {is_}{f' on {wanted[0].node}' if wanted[0].node else ''}{kill}")
         for start in range(0, len(wanted), ALTERED_AT_A_TIME):
             chunk = wanted[start : start + ALTERED_AT_A_TIME]
             await asyncio.gather(*(self._alter(record.pid, lambda seen: _altered(seen, how, stamp.user)) for record in chunk))

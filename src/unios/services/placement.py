@@ -126,8 +126,7 @@ class Placement:
                 raise
             if result.succeeded:
                 if not record.node:
-                    self._queueing.waits_now(record)
-                    return Tried(record, False)
+                    return await self._waits(record, result.revision.number)
                 tried = await self._starter.start(record, result.revision.number, spec, lease)
                 if not tried.record.node and tried.record.state == "pending":
                     self._queueing.waits_now(tried.record)
@@ -148,11 +147,22 @@ class Placement:
     def _first_record(self, pid: int, spec: ProcessSpec, user: str) -> ProcessRecord:
         record = claims.submitted(pid, spec, user, "", "", wall_ms())
         node, why = self._queueing.queue.place_now(record, self._starter.ready(), self._starter.choose)
-        if node:
-            return claims.placed(record, node, "", why)
+        if node:  # there seems to be room; whether it may have it at once a node that speaks for root says, through the queue
+            return claims.placed(record, node, "", why) if self._view.assigns() else record
         able = self._queueing.queue.able(self._view.ready(), record)
         waits = record.queueing.held or record.queueing.after
         return claims.placed(record, "", self._queueing.reason(record) if able or waits else self._starter.nowhere(record))
+
+    async def _waits(self, record: ProcessRecord, modified: int) -> Tried:
+        """Let it queue; what waits in vain has failed, and that is the answer. (It has been pending: nothing begins with an end, at the gate neither.)"""
+        fate = self._queueing.queue.dependencies.all_of(record)
+        if not fate.impossible:
+            self._queueing.waits_now(record)
+            return Tried(record, False)
+        failed = claims.not_started(record, claims.NO_START, fate.reason, wall_ms())
+        if await self._starter.replace(failed, modified):
+            return Tried(failed, False)
+        return await self._known(record.pid)  # the runner of the queue was quicker
 
     def _forget(self, pid: int) -> None:
         """The record of that pid is not what was to be written: what the mirror knows of it counts."""

@@ -111,7 +111,7 @@ class Queueing:
         if self._starter.refused:
             self._give_up_refused(mine)
         free = QUEUE_STARTS_MAX - len(self._tasks)
-        if free > 0 and self.queue.has_ready():
+        if free > 0 and self.queue.has_ready() and self._view.assigns():
             for placement in self.queue.plan(self._starter.ready(), wall_ms(), mine, self._starter.choose, free):
                 self._begin(placement.pid, self._place(placement))
 

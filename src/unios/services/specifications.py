@@ -1,19 +1,22 @@
 """Specifications: from what a caller asks to run to what the system keeps of it. Says no to what no node could ever run; does nothing else."""
 
+from collections.abc import Collection, Sequence
+
 import msgspec
 
-from unios.core import bounds, carries
+from unios.core import bounds, carries, devices, placement
 from unios.core.processes import ProcessSpec
 from unios.demands import PRIORITY_DEFAULT
-from unios.errors import CallerError, Denied, ProgramNotRunnable
+from unios.errors import CallerError, Denied, Misused, ProgramNotRunnable
 from unios.limits import ARGUMENT_BYTES_MAX, RESTARTS_MAX, SPEC_BYTES_MAX
+from unios.services.foreign import installed
 from unios.wire.operations import Accepted, Program
 
 
 def spec_of(program: Program, user: str) -> ProcessSpec:
     """Return the specification of a program. Raises CallerError or ProgramNotRunnable for what no node could run."""
     if not program.argv or not program.argv[0]:
-        raise CallerError("no program was named")
+        raise Misused("no program was named")
     total = 0
     for text in (*program.argv, *(name + b"=" + value for name, value in program.env), program.cwd):
         if b"\0" in text:
@@ -33,6 +36,22 @@ def spec_of(program: Program, user: str) -> ProcessSpec:
         return msgspec.convert({**msgspec.structs.asdict(program), "user": user}, ProcessSpec, strict=False)
     except msgspec.ValidationError as error:
         raise CallerError(f"the program is described wrongly: {error}") from error
+
+
+def check_policy(name: str) -> None:
+    """Raise Misused if no placement policy has that name here. "" is the system's."""
+    if name and name not in placement.POLICIES and name not in (own := installed()):
+        raise Misused(f"there is no placement policy {name[:80]}; there are {', '.join((*placement.POLICIES, *own))}")
+
+
+def check_kinds(requests: Sequence[str], kinds: Collection[str]) -> None:
+    """Raise Misused for a request that means nothing, or a kind that is none of `kinds`: no node will ever have it."""
+    wrong = devices.mistake(requests)
+    if wrong:
+        raise Misused(wrong)
+    for request in map(devices.parse, requests):
+        if request is not None and request.kind and request.kind not in kinds:
+            raise Misused(f"there is no kind of device {request.kind}; there are {', '.join(sorted(kinds))}, or give a path in /dev")
 
 
 def user_of(program: Program, stamp: Accepted) -> str:

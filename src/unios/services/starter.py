@@ -89,7 +89,9 @@ class Starter:
         return self._policies.choose(record, [name for name in willing if self._view.is_steady(name)] or willing)
 
     def best(self, record: ProcessRecord) -> tuple[str, str]:
-        """Return the node that has room for it now, and why that one; ("", "") for none: then it waits in the queue."""
+        """Return the node that has room for it now, and why that one; ("", "") for none, or if others assign: then it waits in the queue."""
+        if not self._view.assigns():
+            return "", ""
         resting = set(self._view.ready()) - set(self.ready())
         books = self._view.books
         return self.choose(record, [name for name in self.able(record) if name not in resting and books.has_room(name, record.resources)])
@@ -125,8 +127,9 @@ class Starter:
                 await self._kernel.call("processes.spawn", body, Spawned, node=record.node, timeout_ms=SPAWN_TIMEOUT_MS + 1_000)
                 self.refused.pop(key, None)
                 return Tried(record, True)
-            except PeerRestarted as error:
-                return Tried(record, False, error)  # somebody else has it
+            except PeerRestarted:  # somebody else has changed it: what it has come to is in the record
+                found = await self.read(record.pid)
+                return Tried(found[0] if found is not None else record, False)
             except NoRoom as error:
                 self._resting[record.node] = time.monotonic() + QUEUE_REST_MS / 1_000
                 why = f"waits: {error}"

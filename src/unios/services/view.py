@@ -36,6 +36,7 @@ class View:
         on_rule: OnRule = lambda _key, _before, _now: None,
         calm_ms: int = CALM_MS,
     ) -> None:
+        self._me = kernel.folder.name
         self.store = StoreClient(lambda: kernel.connect("store"))
         self.membership = Membership(kernel.folder.name)
         self._on_change = on_change
@@ -96,6 +97,11 @@ class View:
         """Return whether that node may run and record processes of that user."""
         record = self.nodes.values.get(node_key(node))
         return record is not None and may_speak_for(record.users, user)
+
+    def assigns(self) -> bool:
+        """Return whether services of this node may give processes their nodes: it speaks for root, or it is in a system where nobody does (core/gate.py)."""
+        speakers = [record.name for record in self.nodes.values.values() if record.state == "joined" and may_speak_for(record.users, "root")]
+        return not speakers or self._me in speakers
 
     def tidier(self) -> str:
         """Return the node that keeps the records within their bounds: one that speaks for root, if any does, since it may delete what is everybody's."""

@@ -104,7 +104,7 @@ def _ending(session: Session, pid: int, view: ProcessView | None) -> int:
         import msgspec
 
         write(2, msgspec.json.encode(describe(view)) + b"\n")
-    elif view.state != "exited" and view.reason:
+    elif view.reason:
         session.note(view.reason)
     return FAILED if view.exit_code is None else view.exit_code
 
@@ -117,6 +117,7 @@ WORDS = {
         argument="PID",
         least=1,
         one=True,
+        no_json="attach shows a terminal, which is not JSON; `unios logs PID --json` shows what the process wrote",
         text="Be at the terminal of a process, from any node; several may. Ctrl-\\ twice detaches. The exit code is the program's.",
     )
 }

@@ -41,7 +41,7 @@ def _tell_ready(session: Session, ready: list[str], warnings: list[tuple[str, in
     if session.json:
         session.print_json({"ready": ready, "addresses": doors, "warnings": texts})
         return 0
-    session.print(f"ready: {', '.join(ready)}")
+    session.print(f"ready: {', '.join(sorted(ready, key=lambda name: (len(name), name)))}")
     for text in texts:
         session.note(text)
     for name, addresses in doors.items():

@@ -1,11 +1,12 @@
 """Makes click commands of the declared words: help, mistakes, completion, every way of writing options. Imported only on need."""
 
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 import click
 
 from unios import __version__
-from unios.shell.words import COMMON, INDEX, Given, Option, Word, find, groups
+from unios.shell.words import COMMON, INDEX, Given, Option, Word, find, groups, is_given
 
 _HELP = """A handful of Linux machines that behave as one computer.
 
@@ -20,6 +21,9 @@ The first five minutes:
   unios down --all                    everything goes
 
 `unios help WORD` says what a word takes, `unios man` says all, with examples."""
+
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 
 class Chosen(Exception):
@@ -37,7 +41,7 @@ class _Command(click.Command):
         if word.argument:
             nargs = 1 if word.one else -1
             params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=word.least > 0, type=str))
-        settings: dict[str, Any] = {"allow_interspersed_args": not word.rest}
+        settings: dict[str, Any] = {**_SETTINGS, "allow_interspersed_args": not word.rest}
         super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1] if name in INDEX else "", context_settings=settings)
         self._word = word
 
@@ -48,7 +52,7 @@ class _Command(click.Command):
         typed = dict(ctx.params)
         arguments = typed.pop("arguments", None)
         values = dict(ctx.find_root().params)
-        values.update({key: value for key, value in typed.items() if value not in (None, False)})
+        values.update({key: value for key, value in typed.items() if is_given(value)})
         several = () if arguments is None else (arguments,) if isinstance(arguments, str) else tuple(arguments)
         raise Chosen(self._word, Given(values, several))
 
@@ -60,6 +64,13 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         word = find(cmd_name)
         return None if word is None else _Command(cmd_name, word)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in INDEX and find(args[0]) is None:
+            near = get_close_matches(args[0], INDEX, 3)
+            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise click.UsageError(f"there is no word {args[0]!r}{meant}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         widest = max(map(len, INDEX))
@@ -83,6 +94,7 @@ def group() -> click.Group:
     version = click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
     return _Group(
         "unios",
+        context_settings=_SETTINGS,
         params=[*(_parameter(option) for option in COMMON), version],
         help=_HELP,
     )

@@ -1,7 +1,7 @@
 """Completing: what may follow on a command line that is being typed, from the declared words. Pure: what only a system knows is named by its kind.
 
 The same declarations as for fast.py and clicks.py serve, so that a new word is completed without a line here. What a value is is told by its
-metavar: PID, NODE, SIGNAL, USER, DIR, FILE.
+metavar: PID, NODE, POLICY, SIGNAL, USER, DIR, FILE.
 """
 
 import re
@@ -14,6 +14,7 @@ _NODE_KEYS: Final = {"node", "on", "node_of", "dead"}
 _KINDS: Final = {
     "PID": "pids",
     "NODE": "nodes",
+    "POLICY": "policies",
     "SIGNAL": "signals",
     "USER": "users",
     "DIR": "dirs",
@@ -25,7 +26,7 @@ _NAME: Final = re.compile(r"[A-Z]+")
 
 
 class Possible(NamedTuple):
-    """`kind`: what else may stand there that is to be looked up: pids, nodes, signals, users, dirs, files, commands; or "".
+    """`kind`: what else may stand there that is to be looked up: pids, nodes, policies, signals, users, dirs, files, commands; or "".
 
     `texts`: (what to put, what it is).
     """

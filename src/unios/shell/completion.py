@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+from unios.client import queue
 from unios.errors import UniosError
 from unios.limits import COMPLETE_MS, COMPLETE_PIDS_MAX
 from unios.shell.completing import possible
@@ -92,7 +93,10 @@ def completion(session: Session, given: Given) -> int:
     shell = given.arguments[0]
     if shell not in _SCRIPTS:
         raise Misused(f"there is no completion for {shell!r}: there is one for bash, zsh and fish")
-    session.print_table(_SCRIPTS[shell].rstrip("\n"))
+    if session.json:
+        session.print_json({"shell": shell, "script": _SCRIPTS[shell]})
+    else:
+        session.print_table(_SCRIPTS[shell].rstrip("\n"))
     return 0
 
 
@@ -164,6 +168,8 @@ def _looked_up(session: Session, kind: str, typed: list[str]) -> list[tuple[str,
             "processes.list", ListProcesses(ended), tuple[ProcessView, ...], timeout_s=COMPLETE_MS / 1000
         )
         return [(str(view.pid), f"{view.state} {command_line(view.argv)}") for view in views[-COMPLETE_PIDS_MAX:]]
+    if kind == "policies":
+        return [(name, "placement policy") for name in queue.policy(session.connection).known]
     if kind == "signals":
         return [(one.name.removeprefix("SIG"), "") for one in sorted(signal.Signals)]
     if kind == "users":

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from unios.client.unfinished import unfinished
 from unios.shell.finding import Finding
 from unios.wire.home import Home, NodeFolder
 
@@ -40,6 +41,20 @@ def used(home: Path) -> Finding:
         f"{home} holds a system and no node of it",
         "it does nothing; `unios up` and `unios join` may stumble over it",
         f"once you are sure that nobody needs its records: rm -r {shlex.quote(str(home))}",
+    )
+
+
+def unfinished_up(home: Path) -> Finding:
+    """Say whether an `up` was killed before it had started its nodes."""
+    names = unfinished(Home(home))
+    if not names:
+        return Finding("unfinished up", "none")
+    return Finding(
+        "unfinished up",
+        f"one was killed before it had started {', '.join(names)}",
+        "they are nodes of this machine and do not run",
+        "`unios up` goes on with it; `unios down --all` takes it back",
+        command=f"{shlex.quote(sys.executable)} -m unios --home {shlex.quote(str(home))} up",
     )
 
 
@@ -129,4 +144,4 @@ def left_mounts(home: Path) -> Finding:
     )
 
 
-CHECKS: tuple[Callable[[Path], Finding], ...] = (rights, used, left_processes, left_groups, left_mounts)
+CHECKS: tuple[Callable[[Path], Finding], ...] = (rights, used, unfinished_up, left_processes, left_groups, left_mounts)

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unios.limits import PID_MAX
@@ -84,12 +84,28 @@ def _can_unshare(flags: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def _hierarchies() -> Iterator[tuple[str, list[str]]]:
+    """Yield version and controllers of each hierarchy in which this user may make groups: as a node looks for them, version 2 first."""
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for _source, top, kind, options, *_rest in sorted(mounts, key=lambda mount: mount[2], reverse=True):
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        names = options.split(",")
+        path = "" if kind == "cgroup2" else next((name for name in own if name and set(name.split(",")) & set(names)), "-")
+        mine = top if os.geteuid() == 0 else top + own.get(path, "")
+        if kind == "cgroup2":
+            control = Path(mine, "cgroup.controllers")
+            names = control.read_text().split() if control.exists() else []
+        if os.access(mine, os.W_OK):
+            yield "v2" if kind == "cgroup2" else "v1", names
+
+
 def freezer(_home: Path) -> Finding:
-    if os.access("/sys/fs/cgroup/freezer", os.W_OK):
-        return Finding("freezer", "cgroup v1")
-    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "")
-    if own and os.access(f"/sys/fs/cgroup{own}", os.W_OK) and Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        return Finding("freezer", "cgroup v2")
+    """Say by what trees would be frozen here: what a node that starts now would choose."""
+    for version, names in _hierarchies():
+        if version == "v2" or "freezer" in names:
+            return Finding("freezer", f"cgroup {version}")
     return Finding(
         "freezer",
         "no cgroup of this user's",
@@ -100,17 +116,7 @@ def freezer(_home: Path) -> Finding:
 
 def bounds(_home: Path) -> Finding:
     """Say which of memory, pids and cpu can be bounded here: what a node that starts now would find."""
-    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
-    found = set()
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _source, top, kind, options, *_rest = line.split()
-        if kind == "cgroup":
-            mine = top if os.geteuid() == 0 else next((top + own[name] for name in own if set(name.split(",")) & set(options.split(","))), top)
-            found |= {f"{one} (v1)" for one in _BOUNDED if one in options.split(",") and os.access(mine, os.W_OK)}
-        elif kind == "cgroup2":
-            mine = top if os.geteuid() == 0 else top + own.get("", "")
-            control = Path(mine, "cgroup.controllers")
-            found |= {f"{one} (v2)" for one in _BOUNDED if os.access(mine, os.W_OK) and control.exists() and one in control.read_text().split()}
+    found = {f"{one} ({version})" for version, names in _hierarchies() for one in _BOUNDED if one in names}
     lacking = [kind for kind in _BOUNDED if not any(one.startswith(kind) for one in found)]
     text = ", ".join(sorted(found)) or "nothing"
     if not lacking:

@@ -20,6 +20,9 @@ from unios.shell.table import moment, plain
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import EventView
 
+KINDS: Final = (
+    "node", "join", "loss", "recovery", "service", "start", "exit", "oom", "limit", "carry", "device", "policy", "quota",
+)  # fmt: skip
 _FOLLOWED_MAX: Final = 256
 """Events that have come and are not told yet; over it the reading waits, and the kernel after it."""
 
@@ -30,7 +33,7 @@ class Wanted:
     def __init__(self, given: Given, now_ms: int) -> None:
         self._since_ms = moment_of(given.text("since"), now_ms) if given.text("since") else 0
         self._pids = frozenset(pid_of(text) for text in given.many("pid"))
-        self._kinds = frozenset(given.many("kind"))
+        self._kinds = frozenset(map(_kind, given.many("kind")))
         name = given.text("node_of")
         self._name = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)") if name else None
         self._node = name
@@ -46,6 +49,12 @@ class Wanted:
             and (not self._kinds or event.kind in self._kinds)
             and (self._name is None or event.node == self._node or bool(self._name.search(event.text)))
         )
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise Misused(f"--kind {text}: there are {', '.join(KINDS)}")
+    return text
 
 
 def events(session: Session, given: Given) -> int:
@@ -72,11 +81,11 @@ def _happened(session: Session, wanted: Wanted, *, following: bool, last: int) -
     if wanted.everything or not last:
         yield from (event for event in client(session.connection, follow=following, last=last) if wanted.takes(event))
         return
-    past = deque((event for event in client(session.connection) if wanted.takes(event)), maxlen=min(last, EVENTS_KEPT))
-    yield from past
-    if following:
-        newest = past[-1].at_ms if past else time.time_ns() // 1_000_000
-        yield from (event for event in client(session.connection, follow=True, last=1) if wanted.takes(event) and event.at_ms > newest)
+    past = list(client(session.connection))
+    yield from deque((event for event in past if wanted.takes(event)), maxlen=min(last, EVENTS_KEPT))
+    if following:  # told apart by what they are: the clocks of nodes differ, so the newest need not have the latest time
+        known = frozenset(past)
+        yield from (event for event in client(session.connection, follow=True) if wanted.takes(event) and event not in known)
 
 
 def _told(happened: Iterable[EventView]) -> Iterator[Told]:
@@ -136,10 +145,10 @@ WORDS = {
         events,
         Option("follow", "-f", "--follow", text="Go on with what happens from now on; in JSON, a line each."),
         Option("last", "-n", "--last", metavar="N", number=True, text="Only the last so many."),
-        Option("since", "--since", metavar="TIME", text="Only from then on: 10m (ago), 14:30, '2026-11-24 14:30'."),
+        Option("since", "--since", metavar="TIME", text="Only from then on: 10m or 1h30m (ago), 14:30, 2026-11-24T14:30."),
         Option("pid", "--pid", metavar="PID", many=True, text="Only what concerns this process."),
         Option("node_of", "--node-of", metavar="NAME", text="Only what happened on this node or mentions it."),
-        Option("kind", "--kind", metavar="KIND", many=True, text="Only events of this kind: node, join, loss, recovery, service, start, exit, ..."),
+        Option("kind", "--kind", metavar="KIND", many=True, text=f"Only events of this kind: {', '.join(KINDS)}."),
         Option("each", "--each", text="Each event on a line of its own, with node and kind; nothing is put together."),
         text="Tell what happened in the system: nodes lost and what became of their processes, parts replaced, starts and ends. "
         "What belongs together is one line, and what repeats itself is told once with how often.",

@@ -4,10 +4,12 @@ import os
 import signal
 from collections.abc import Iterator
 
+import msgspec
+
 from unios.client.sessions import execute
 from unios.shell import terminals
 from unios.shell.local import LocalTerminal
-from unios.shell.session import Session
+from unios.shell.session import Session, write
 from unios.shell.signals import pid_of
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.terminals import Execute, Typed
@@ -46,6 +48,8 @@ def exec_(session: Session, given: Given) -> int:
     wanted = Execute(pid, argv, env, os.fsencode(given.text("cwd")), rows, columns)
     with _Speaker(session, terminal=terminal, typing=not given.flag("no_stdin")) as local:
         code = execute(session.connection, wanted, local)
+    if session.json:
+        write(2, msgspec.json.encode({"pid": pid, "exit_code": code}) + b"\n")
     return HUNG_UP if code is None else code
 
 

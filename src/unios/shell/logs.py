@@ -1,16 +1,18 @@
 """`unios logs`: what a process has written, kept within a bound; with -f on and on, over kernels' deaths and nodes' losses."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 from unios.client import processes
 from unios.client.offsets import offsets_since
 from unios.client.output import Anew, follow, read
-from unios.shell import since
+from unios.errors import Unavailable
+from unios.shell import moments
 from unios.shell.run import show
 from unios.shell.session import Session, shown
 from unios.shell.signals import pid_of
 from unios.shell.words import Given, Misused, Option, Word
-from unios.wire.operations import Chunk
+from unios.wire.operations import Chunk, ProcessView
 
 
 def logs(session: Session, given: Given) -> int:
@@ -18,23 +20,35 @@ def logs(session: Session, given: Given) -> int:
         raise Misused("--stdout and --stderr each mean only that one: leave both out for both")
     wanted = {"out"} if given.flag("out") else {"err"} if given.flag("err") else {"out", "err"}
     pid = pid_of(given.arguments[0])
-    since_ms = since.parse(given.text("since")) if given.text("since") else 0
+    since_ms = moments.since(given.text("since"), time.time_ns() // 1_000_000) if given.text("since") else 0
     places = {"out": 0, "err": 0}
     view = processes.view(session.connection, pid)
+    if not view.node and (view.state in processes.ENDED or not given.flag("follow")):
+        if not session.json:
+            session.note(f"there is no output of {pid}{'' if view.state in processes.ENDED else ' yet'}: {view.reason}")
+        return 0
     if since_ms:
         places = offsets_since(session.connection, pid, since_ms)
     if "tail" in given.values:
-        chunks = list(read(session.connection, pid, **places))
+        chunks = list(_kept(view, read(session.connection, pid, **places)))
         for chunk in chunks:
             places[chunk.stream] = chunk.offset + len(chunk.data)
         _show(session, tail([chunk for chunk in chunks if chunk.stream in wanted], given.number("tail")))
         if not given.flag("follow"):
             return 0
-    said: Iterable[Chunk | Anew] = read(session.connection, pid, **places)
+    said: Iterable[Chunk | Anew] = _kept(view, read(session.connection, pid, **places))
     if given.flag("follow"):
         said = follow(session.connection, pid, view=view, out=places["out"], err=places["err"])
     _show(session, (part for part in said if isinstance(part, Anew) or part.stream in wanted))
     return 0
+
+
+def _kept(view: ProcessView, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks; Unavailable says where they are kept."""
+    try:
+        yield from chunks
+    except Unavailable as error:
+        raise Unavailable(f"the output of {view.pid} is kept on {view.node or 'no node'}, which does not answer: {error}") from error
 
 
 def tail(chunks: list[Chunk], lines: int) -> Iterator[Chunk]:
@@ -83,9 +97,7 @@ WORDS = {
         Option("follow", "-f", "--follow", text="Go on until the process has ended."),
         Option("out", "--stdout", text="Only what it wrote to stdout."),
         Option("err", "--stderr", text="Only what it wrote to stderr."),
-        Option(
-            "since", "--since", metavar="TIME", text="Only what it wrote since then: an age such as 10m or 1h30m, or a time such as 2026-11-24T10:00."
-        ),
+        Option("since", "--since", metavar="TIME", text="Only what it wrote since then: 10m or 1h30m (ago), 14:30, 2026-11-24T14:30."),
         Option("tail", "-n", "--tail", metavar="LINES", number=True, text="Only the last so many lines of each."),
         argument="PID",
         least=1,

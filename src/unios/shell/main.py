@@ -46,6 +46,8 @@ def execute(typed: list[str]) -> int:
 
 
 def _do(typed: list[str]) -> int:
+    from unios.shell.words import check
+
     found = _plainly(typed)
     if found is None:
         from unios.shell import clicks
@@ -55,6 +57,7 @@ def _do(typed: list[str]) -> int:
             return chosen
         found = chosen.word, chosen.given
     word, given = found
+    check(word, given)
     from unios.shell.session import Session
 
     session = Session(given)

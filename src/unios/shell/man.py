@@ -11,7 +11,7 @@ from unios.errors import NotFound
 from unios.shell.manual import plainly
 from unios.shell.session import Session
 from unios.shell.table import is_terminal
-from unios.shell.words import INDEX, Given, Misused, Word
+from unios.shell.words import COMMON, INDEX, Given, Misused, Word, find
 
 _PLACES: Final = (Path(__file__).parents[1] / "unios.1", Path(__file__).parents[3] / "docs/man/unios.1")
 """In a wheel, and in the source."""
@@ -52,8 +52,22 @@ def help_(session: Session, given: Given) -> int:
     word = given.arguments[0] if given.arguments else ""
     if word and word not in INDEX:
         raise Misused(f"there is no word {word!r}: `unios help` lists them")
-    clicks.read([word, "--help"] if word else ["--help"])
+    if session.json:
+        session.print_json(described(word) if word else [{"word": name, "text": text} for name, (_module, text) in INDEX.items()])
+    else:
+        clicks.read([word, "--help"] if word else ["--help"])
     return 0
+
+
+def described(name: str) -> dict[str, object]:
+    """Return what a word takes, as JSON shows it."""
+    word = find(name)
+    assert word is not None
+    options = [
+        {"names": option.names, "value": option.metavar or "|".join(option.choices), "many": option.many, "text": option.text}
+        for option in (*word.options, *COMMON)
+    ]
+    return {"word": name, "argument": word.argument, "text": word.text, "options": options}
 
 
 WORDS = {

@@ -50,6 +50,19 @@ def find(facts: Facts) -> list[Problem]:
     return found + list(_other_warnings(facts.view, found))
 
 
+def broken_off(names: Sequence[str]) -> list[Problem]:
+    """Return the problem that an `up` was killed before it had started these nodes of this machine."""
+    if not names:
+        return []
+    return [
+        Problem(
+            f"an `unios up` of this machine was killed before it had started {', '.join(names)}",
+            "recorded as nodes of this machine, and not running",
+            "unios up",
+        )
+    ]
+
+
 def _store(facts: Facts) -> Iterator[Problem]:
     if facts.processes is not None:
         return
@@ -74,11 +87,11 @@ def _nodes(facts: Facts) -> Iterator[Problem]:
                 f"look after its machine and type `unios up` there; if it never comes back: `unios leave --dead {node.name}`",
                 since,
             )
-        elif node.state == "suspect":
+        elif node.state == "suspect" and not node.settling:
             yield Problem(
                 f"{node.name} is suspect",
                 f"{node.reason}; what is asked of it waits, and nothing is moved until its lease ends",
-                f"nothing for a moment; if it stays: `unios doctor --node {node.name}`, and the network between the machines",
+                f"`unios doctor --node {node.name}`, and see the network between the machines",
             )
         elif node.state == "ready" and node.name in facts.infos:
             info = facts.infos[node.name]

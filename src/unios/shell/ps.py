@@ -12,7 +12,7 @@ ARRAY_ROWS_MAX = 10
 
 
 def ps(session: Session, given: Given) -> int:
-    views = processes.list_processes(session.connection, ended=given.flag("every"))
+    views = present(session, processes.list_processes(session.connection, ended=given.flag("every")))
     if session.json:
         session.print_json([describe(view) for view in views])
     elif given.flag("usage"):
@@ -24,11 +24,27 @@ def ps(session: Session, given: Given) -> int:
     return 0
 
 
+def present(session: Session, views: tuple[ProcessView, ...]) -> tuple[ProcessView, ...]:
+    """Return the views, those that wait with why they wait now: their records have the reason of the moment at which they were written."""
+    if not any(map(_waits, views)):
+        return views
+    import msgspec
+
+    from unios.client import queue
+
+    reasons = queue.reasons(session.connection)
+    return tuple(msgspec.structs.replace(view, reason=reasons[view.pid]) if _waits(view) and view.pid in reasons else view for view in views)
+
+
+def _waits(view: ProcessView) -> bool:
+    return view.state == "pending" and not view.node
+
+
 def compact(views: tuple[ProcessView, ...]) -> list[ProcessView]:
     """Return the views with the waiting elements of a long array as one: the first, which says how many there are."""
     waiting: dict[int, list[ProcessView]] = {}
     for view in views:
-        if view.queueing.array and view.state == "pending" and not view.node:
+        if view.queueing.array and _waits(view):
             waiting.setdefault(view.queueing.array, []).append(view)
     long = {array: those for array, those in waiting.items() if len(those) > ARRAY_ROWS_MAX}
     if not long:
@@ -87,7 +103,7 @@ def _row(view: ProcessView) -> tuple[object, ...]:
     state = view.state
     if view.state in processes.ENDED and view.exit_code is not None:
         state = f"{view.state} {view.exit_code}"
-    note = f"  ({view.reason})" if view.reason and view.state not in ("running", "frozen") else ""
+    note = f"  ({view.reason})" if view.reason else ""
     return view.pid, state, view.node or "-", view.user, age(view.started_ms, view.ended_ms), command_line(view.argv) + note
 
 

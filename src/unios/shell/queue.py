@@ -2,7 +2,10 @@
 
 import time
 
+import msgspec
+
 from unios.client import queue as client
+from unios.errors import NotFound
 from unios.shell.ps import command_line
 from unios.shell.resources import cores, size
 from unios.shell.session import Session, shown
@@ -97,13 +100,31 @@ def quota(session: Session, given: Given) -> int:
         raise Misused("--none removes the quota: leave the others out")
     known = {view.user: view for view in client.quotas(session.connection)}
     old = known.get(user, QuotaView(user))
+    stranger = user not in known and not _is_user(user)
+    if stranger and (not changes or given.flag("none")):
+        raise NotFound(f"there is no user {user} on this machine, and none of that name has a quota or a process")
     if not changes and not given.flag("none"):
         return _show(session, (old,))
     cpu = cores("--cpus", given.text("cpus")) if given.text("cpus") else old.cpu_milli
     memory = size("--memory", given.text("memory")) if given.text("memory") else old.memory_bytes
     new = QuotaView(user) if given.flag("none") else QuotaView(user, cpu, memory, given.number("processes", old.processes))
     client.set_quota(session.connection, new)
+    if session.json:
+        used = {name: getattr(old, name) for name in ("cpu_milli_used", "memory_bytes_used", "processes_used")}
+        return _show(session, (msgspec.structs.replace(new, **used),))
+    if stranger:
+        session.note(f"there is no user {user} on this machine: the quota holds for whoever is called so on another")
     return 0
+
+
+def _is_user(name: str) -> bool:
+    import pwd
+
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def _show(session: Session, views: tuple[QuotaView, ...]) -> int:
@@ -142,7 +163,10 @@ WORDS = {
         cancel, argument="PID...", least=1, text="End what waits before it has begun; the first pid of an array means all of it that wait."
     ),
     "policy": Word(
-        policy, argument="[NAME]", one=True, text="List the placement policies, the system's with a star; with NAME make that the system's, at once."
+        policy,
+        argument="[POLICY]",
+        one=True,
+        text="List the placement policies, the system's with a star; with POLICY make that the system's, at once.",
     ),
     "quota": Word(
         quota,

@@ -27,7 +27,7 @@ def resources(given: Given) -> Resources:
         memory_bytes=_memory(given.text("memory")) if given.text("memory") else 0,
         devices=tuple(_device(text) for text in given.many("device")),
         cpu_milli_max=_cap(given.text("cpus_max")) if given.text("cpus_max") else 0,
-        tasks=_tasks(given.number("tasks")),
+        tasks=_tasks(given.number("tasks")) if "tasks" in given.values else 0,
     )
 
 
@@ -61,7 +61,7 @@ def _memory(text: str) -> int:
 
 
 def _tasks(number: int) -> int:
-    if number and not 4 <= number <= 4_194_304:
+    if not 4 <= number <= 4_194_304:
         raise Misused(f"--tasks {number}: from 4 to 4194304")
     return number
 

@@ -54,7 +54,16 @@ def run(session: Session, given: Given) -> int:
         return _foreground(session, wanted, quiet=given.flag("quiet"))
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
-        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused) else FAILED
+        return code_of(error)
+
+
+class StdinCut(OutcomeUnknown):
+    """The program ended with 0, but not all of its stdin was passed on."""
+
+
+def code_of(error: UniosError) -> int:
+    """Return the exit code of a `run` that failed: its own only where a program's could not be meant, else 125."""
+    return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused | StdinCut) else FAILED
 
 
 def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
@@ -70,12 +79,15 @@ def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
         if detached:
             return _detached(session, submitted)
         _explain(session, submitted)
-        code = attach.stay(session, submitted, given)
+        try:
+            code = attach.stay(session, submitted, given)
+        except Unavailable as error:
+            raise parted(session, submitted.pid, error) from error
         carry.give_if_ended(session, wanted, submitted.pid)
         return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
-        return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable) else FAILED
+        return code_of(error)
 
 
 def _detached(session: Session, submitted: Submitted) -> int:
@@ -84,12 +96,18 @@ def _detached(session: Session, submitted: Submitted) -> int:
     else:
         session.print(str(submitted.pid))
     _explain(session, submitted)
+    _explain_failed(session, submitted)
     return 0
 
 
 def _explain(session: Session, submitted: Submitted) -> None:
     if submitted.state == "pending" and submitted.reason and not session.json:
         session.note(f"{submitted.pid} is pending: {submitted.reason}")
+
+
+def _explain_failed(session: Session, submitted: Submitted) -> None:
+    if submitted.state == "failed" and not session.json:
+        session.note(f"{submitted.pid} was not started: {submitted.reason}")
 
 
 def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
@@ -110,11 +128,26 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
             abandon(session.connection, submitted.pid, timeout_s=ABANDON_S)
             raise
         except Unavailable as error:
+            if not session.connection.anybody():
+                raise parted(session, submitted.pid, error) from error
             session.note(str(error))
-        view = processes.wait(session.connection, submitted.pid)
+        try:
+            view = processes.wait(session.connection, submitted.pid)
+        except Unavailable as error:
+            raise parted(session, submitted.pid, error) from error
     code = _ending(session, view, feeder)
     carry.give(session, wanted, submitted.pid)
     return code
+
+
+def parted(session: Session, pid: int, error: Unavailable) -> Unavailable:
+    """Return what to say when nobody answers any more while a process waits or runs: who may be the cause, what became of it, what to type."""
+    if session.connection.anybody():
+        return Unavailable(f"nobody answers any more: {error}; {pid} goes on without this command, `unios wait {pid}` comes back to it")
+    return Unavailable(
+        f"no node runs on this machine any more (`unios down` stopped them, or they were killed) while this command waited for {pid}: "
+        f"what had begun here was ended, what waits waits on; type `unios up`, then `unios wait {pid}`"
+    )
 
 
 def _feed(session: Session, submitted: Submitted) -> "Feeder":
@@ -152,7 +185,7 @@ def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int
     if view.exit_code is None:
         return FAILED
     if feeder is not None and feeder.failure is not None and view.exit_code == 0:
-        raise OutcomeUnknown(f"its stdin was cut off after about {feeder.sent} bytes: {feeder.failure}")
+        raise StdinCut(f"its stdin was cut off after about {feeder.sent} bytes: {feeder.failure}")
     return view.exit_code
 
 
@@ -198,6 +231,8 @@ def _environment(given: Given) -> tuple[tuple[bytes, bytes], ...]:
             environment[name] = value
         elif name in os.environb:
             environment[name] = os.environb[name]
+        else:
+            raise Misused(f"--env {text}: it is not set here; write {text}=VALUE")
     return tuple(environment.items())
 
 

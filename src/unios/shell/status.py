@@ -12,10 +12,11 @@ from typing import Any, Final
 from unios.client import nodes as client
 from unios.client.channel import Asked, unpack
 from unios.client.connection import Connection
+from unios.client.unfinished import unfinished
 from unios.errors import UniosError
 from unios.limits import STATUS_EVENTS, STATUS_LOOK_MS
 from unios.shell.nodes import HEAD, describe, node_row
-from unios.shell.problems import Facts, Problem, ended_badly, find
+from unios.shell.problems import Facts, Problem, broken_off, ended_badly, find
 from unios.shell.session import Session
 from unios.shell.table import age, colourful, moment, plain, table
 from unios.shell.words import Given, Word
@@ -29,7 +30,7 @@ _NEEDS_SOMEBODY: Final = 1
 
 def status(session: Session, given: Given) -> int:
     facts = look(session.connection)
-    problems = find(facts)
+    problems = find(facts) + broken_off(unfinished(session.home))
     now_ms = time.time_ns() // 1_000_000
     if session.json:
         session.print_json(_described(facts, problems))
@@ -99,6 +100,9 @@ def report(facts: Facts, problems: list[Problem], now_ms: int, *, colour: bool) 
     yield plain(f"processes: {_counts(facts)}")
     yield from map(plain, _bad(facts, now_ms))
     yield plain(f"store: {facts.view.engine} on machine {facts.view.store_machine[:12]}; system {facts.view.system}, unios {facts.view.version}")
+    for node in facts.view.nodes:
+        if node.state == "suspect" and node.settling:
+            yield _painted(plain(f"note: the link to {node.name} is being made"), 2, colour)
     for note in facts.view.notes:
         yield _painted(plain(f"note: {note}"), 2, colour)
 

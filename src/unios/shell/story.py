@@ -14,7 +14,7 @@ FOLD_MS: Final = 60_000
 """What says the same again after a longer pause begins a new line."""
 LOSS_MS: Final = 30_000
 """What becomes of a lost node's processes is told with the loss if it comes within so long."""
-_PROCESS: Final = re.compile(r"process (\d+):? (.*)", re.DOTALL)
+_PROCESS: Final = re.compile(r"process (?P<pid>\d+)(?P<colon>:?) (?P<said>.*)", re.DOTALL)
 _LOST: Final = re.compile(r"(\S+) is lost: (.*)")
 _AGAIN: Final = re.compile(r"(\S+) was lost: incarnation \d+ (runs again on (\S+)|waits for a node)")
 _GONE: Final = re.compile(r"(\S+) was lost and (.*)")
@@ -37,10 +37,13 @@ class Group:
         self.key = key
         self.first_ms = self.last_ms = event.at_ms
         self.events = [event]
+        self.pids: set[int] = {event.pid} if event.pid else set()
 
     def add(self, event: EventView) -> None:
         self.last_ms = max(self.last_ms, event.at_ms)
         self.events.append(event)
+        if event.pid:
+            self.pids.add(event.pid)
 
     def takes(self, event: EventView, key: tuple[str, ...]) -> bool:
         """Whether it says the same again, soon enough."""
@@ -54,8 +57,10 @@ class Group:
         if match is None:
             return Told(self.first_ms, text + self._how_often())
         if len(pids) == 1:
-            return Told(self.first_ms, f"{match[1]} {match[2]}{self._how_often()}")
-        verb, space, rest = match[2].partition(" ")
+            return Told(self.first_ms, f"{match['pid']}{match['colon']} {match['said']}{self._how_often()}")
+        if match["colon"]:
+            return Told(self.first_ms, f"{_list(pids)}: {match['said']}{self._span()}")
+        verb, space, rest = match["said"].partition(" ")
         return Told(self.first_ms, f"{_list(pids)} {_PLURALS.get(verb, verb)}{space}{rest}{self._span()}")
 
     def _how_often(self) -> str:
@@ -89,10 +94,10 @@ class Loss(Group):
         match = _PROCESS.fullmatch(event.text)
         if match is None:
             return False
-        runs = _RUNS.fullmatch(match[2])
+        runs = _RUNS.fullmatch(match["said"])
         if runs is not None:
             return match[1] in self._where
-        found = _AGAIN.fullmatch(match[2]) or _GONE.fullmatch(match[2])
+        found = _AGAIN.fullmatch(match["said"]) or _GONE.fullmatch(match["said"])
         return found is not None and found[1] == self.name
 
     def add(self, event: EventView) -> None:
@@ -100,7 +105,7 @@ class Loss(Group):
         match = _PROCESS.fullmatch(event.text)
         if match is None:
             return
-        pid, said = match[1], match[2]
+        pid, said = match[1], match["said"]
         runs, again, gone = _RUNS.fullmatch(said), _AGAIN.fullmatch(said), _GONE.fullmatch(said)
         if runs is not None:
             self._where[pid] = runs[1]
@@ -141,12 +146,24 @@ class Story:
         """Take an event; return what has to be told to make room."""
         match = _LOST.fullmatch(event.text) if event.kind == "loss" and not event.pid else None
         key = ("loss", match[1]) if match is not None else (event.kind, _sentence(event))
-        group = next((group for group in reversed(self._open) if group.takes(event, key)), None)
+        group = self._group_of(event, key)
         if group is not None:
             group.add(event)
             return []
         self._open.append(Loss(event, match[1], match[2]) if match is not None else Group(event, key))
         return [self._open.pop(0).told()] if len(self._open) > STORY_GROUPS_MAX else []
+
+    def _group_of(self, event: EventView, key: tuple[str, ...]) -> Group | None:
+        """Return the latest group that takes it, None if it begins a line.
+
+        Not one before the line in which its process came last, unless that one has told of this process: an end would be told before its start.
+        """
+        later = False
+        for group in reversed(self._open):
+            if group.takes(event, key) and (not later or event.pid in group.pids):
+                return group
+            later = later or event.pid in group.pids
+        return None
 
     def quiet(self, at_ms: int, quiet_ms: int) -> list[Told]:
         """Tell the oldest groups, as many as nothing was added to for so long."""
@@ -165,4 +182,4 @@ class Story:
 def _sentence(event: EventView) -> str:
     """Return what it says, without whom of the processes it says it of."""
     match = _PROCESS.fullmatch(event.text)
-    return match[2] if match is not None else event.text
+    return match["said"] if match is not None else event.text

@@ -13,7 +13,7 @@ import msgspec
 from unios.client import processes
 from unios.client.connection import Connection
 from unios.client.output import read
-from unios.errors import UniosError
+from unios.errors import Unavailable, UniosError
 from unios.limits import TOP_DETAILS_BYTES, TOP_ORDERS_MAX, TOP_PERIOD_MS
 from unios.shell.fullscreen import Ended, FullScreen
 from unios.shell.ps import describe
@@ -43,12 +43,14 @@ def top(session: Session, given: Given) -> int:
 
 
 def _printed(session: Session, times: int) -> int:
-    session.connection.channel()  # raises in a sentence what `take` would only note
+    """Print it so many times. Nobody sees the next look that would put it right: so a kernel that is replaced is waited for, as by every command."""
     source = Source(session.connection)
-    source.take()
+    session.connection.persist(source.look)
+    code = 0
     for at in range(times):
         time.sleep(TOP_PERIOD_MS / 1000 if at else _FIRST_S)
-        snapshot = source.take()
+        snapshot = session.connection.persist(source.look)
+        code = Unavailable.exit_code if snapshot.trouble else 0
         if session.json:
             trouble, nodes, rows = snapshot.trouble, snapshot.nodes, snapshot.processes
             session.print_json({"trouble": trouble, "nodes": [n._asdict() for n in nodes], "processes": [r._asdict() for r in rows]})
@@ -61,7 +63,7 @@ def _printed(session: Session, times: int) -> int:
             session.print_table(part)
         if snapshot.trouble:
             session.note(snapshot.trouble)
-    return 0
+    return code
 
 
 def _plain(model: Model) -> Iterator[str]:

@@ -29,19 +29,21 @@ class Source:
         self._links: tuple[LinkView, ...] = ()
 
     def take(self) -> Snapshot:
-        """Return how it stands now. Never raises for a system that does not answer."""
-        until = time.monotonic() + TOP_PATIENCE_MS / 1000
-        trouble = ""
-        usage: dict[str, NodeUsage] = {}
+        """Return how it stands now. Never raises for a system that does not answer: that is shown as it was."""
         try:
-            trouble = self._look(until)
-            usage = self._usage(until + TOP_PATIENCE_MS / 1000)
+            return self.look()
         except UniosError as error:
-            trouble = str(error)
             self._connection.close()
+            return self._snapshot(time.monotonic(), {}, str(error))
+
+    def look(self) -> Snapshot:
+        """Return how it stands now. Raises what the kernel says, and Unavailable if it says nothing."""
+        until = time.monotonic() + TOP_PATIENCE_MS / 1000
+        trouble = self._ask(until)
+        usage = self._usage(until + TOP_PATIENCE_MS / 1000)
         return self._snapshot(time.monotonic(), usage, trouble)
 
-    def _look(self, until: float) -> str:
+    def _ask(self, until: float) -> str:
         asked = {
             "the nodes": self._connection.begin("node.list", Empty()),
             "the links": self._connection.begin("node.links", Empty()),

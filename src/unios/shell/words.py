@@ -7,17 +7,10 @@ click command for help, mistakes and everything else. INDEX names the module of 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unios.errors import CallerError
+from unios.errors import Misused as Misused
 
 if TYPE_CHECKING:
     from unios.shell.session import Session
-
-
-class Misused(CallerError):
-    """What was typed makes no sense: nothing was asked of anybody."""
-
-    code = "usage"
-    exit_code = 2
 
 
 class Option:
@@ -73,13 +66,19 @@ class Given:
     __hash__ = None  # type: ignore[assignment]
 
     def _set(self) -> dict[str, Any]:
-        return {key: value for key, value in self.values.items() if value not in (None, False, (), [])}
+        return {key: value for key, value in self.values.items() if is_given(value)}
+
+
+def is_given(value: object) -> bool:
+    """Return whether an option was typed, from its value: 0 and "" are values."""
+    return value is not None and value is not False and value not in ((), [])
 
 
 class Word:
     """`argument`: the metavar of what follows, "" for nothing; `least` of them; `one`: at most one.
 
     `rest`: the first argument ends the options, what follows is another program's. `prepare` rewrites what was typed beforehand.
+    `no_json`: why it has nothing to say in JSON, "" if it has.
     """
 
     def __init__(
@@ -92,6 +91,7 @@ class Word:
         one: bool = False,
         rest: bool = False,
         prepare: Callable[[list[str]], list[str]] | None = None,
+        no_json: str = "",
     ) -> None:
         self.does = does
         self.options = options
@@ -101,6 +101,20 @@ class Word:
         self.one = one
         self.rest = rest
         self.prepare = prepare
+        self.no_json = no_json
+
+
+def check(word: Word, given: Given) -> None:
+    """Raise Misused for what was typed and is empty: most often a variable of a script that is not set."""
+    for option in (*word.options, *COMMON):
+        value = given.values.get(option.key)
+        if value == "" or (option.many and "" in given.many(option.key)):
+            raise Misused(f"{option.names[-1]} is empty: give it a value ({option.metavar or '|'.join(option.choices)}), or leave it out")
+    if word.no_json and given.flag("json"):
+        raise Misused(f"--json: {word.no_json}")
+    name = word.argument.translate({ord(mark): None for mark in "[]."}).partition(" ")[0].lower()
+    if "" in (given.arguments[:1] if word.rest else given.arguments):
+        raise Misused(f"the {name} is empty")
 
 
 COMMON = (
@@ -148,7 +162,7 @@ INDEX: dict[str, tuple[str, str]] = {
 }
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Processes", ("run", "ps", "wait", "kill", "freeze", "thaw", "renice", "logs", "attach", "exec", "forward", "results")),
-    ("Queue and resources", ("queue", "hold", "release", "policy", "quota", "usage", "devices")),
+    ("Queue and resources", ("queue", "hold", "release", "cancel", "policy", "quota", "usage", "devices")),
     ("Seeing", ("status", "top", "events", "doctor")),
     ("System", ("up", "join", "leave", "down", "enable", "disable", "nodes")),
     ("Help", ("help", "man", "completion")),

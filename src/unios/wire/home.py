@@ -103,6 +103,11 @@ class Home:
         return self.path / "system.json"
 
     @property
+    def unfinished(self) -> "Path":
+        """What is known of an `up` that has not ended."""
+        return self.path / "up.json"
+
+    @property
     def ca(self) -> "Path":
         return self.path / "ca"
 

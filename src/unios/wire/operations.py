@@ -326,6 +326,8 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[Device, ...] = ()
     addresses: tuple[str, ...] = ()
     """Where it takes links, the best first."""
+    settling: bool = False
+    """Whether it, or the asked kernel's link to it, came or went a moment ago: if it is suspect, that passes."""
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 
 from unios.core.sequences import COUNT, Sequences
+from unios.errors import Unavailable
 from unios.limits import SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.running import PRIORITISED
-from unios.wire.transport import Transport
+from unios.wire.transport import Transport, duplicates
 
 
 class Outbox:
@@ -27,22 +28,26 @@ class Outbox:
         transport.on_room = self._pump
 
     def send(self, data: bytes, descriptors: Sequence[int], sequence: int) -> None:
-        """Send a frame, now or in its turn; the descriptors stay the caller's."""
+        """Send a frame, now or in its turn; the descriptors stay the caller's. Raises Unavailable, and sends nothing, when none are to be had for it."""
         if self.closed:
             return
         if not self._prioritised or (not self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES):
             self._transport.write(data, descriptors)
             return
-        self._waiting.raise_flag(sequence, (sequence, data, [os.dup(descriptor) for descriptor in descriptors]))
+        self._waiting.raise_flag(sequence, (sequence, data, duplicates(descriptors)))
         self._bytes[sequence] += len(data)
 
     def _pump(self) -> None:
         while self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES and not self.closed:
             sequence, data, descriptors = self._waiting.take()
             self._bytes[sequence] -= len(data)
-            self._transport.write(data, descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
+            try:
+                self._transport.write(data, descriptors)
+            except Unavailable as error:  # who waits for this frame would wait for ever
+                self._transport.close(str(error))
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
         self._wake()
 
     def _wake(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from unios.core.sequences import ARRIVAL
+from unios.errors import Unavailable
 from unios.limits import FDS_MAX, SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.running import PRIORITISED, in_sequence
 
@@ -42,6 +43,19 @@ def _buffer(name: str = "buffer") -> memoryview:
 def plain_buffer() -> memoryview:
     """Return this thread's buffer for what has been decrypted."""
     return _buffer("plain")
+
+
+def duplicates(descriptors: Sequence[int]) -> list[int]:
+    """Return a duplicate of each. Raises Unavailable, and has made none, when there are no more to be had."""
+    made: list[int] = []
+    try:
+        for descriptor in descriptors:
+            made.append(os.dup(descriptor))
+    except OSError as error:
+        for descriptor in made:
+            os.close(descriptor)
+        raise Unavailable(f"a descriptor cannot be passed on: {error.strerror}") from error
+    return made
 
 
 class Transport(Protocol):
@@ -138,7 +152,7 @@ class SocketTransport:
                 rest, descriptors = rest[sent:], ()
         if not isinstance(data, bytes):
             rest = memoryview(bytes(rest))  # the caller uses its buffer again
-        self._queue.append((rest, [os.dup(d) for d in descriptors]))
+        self._queue.append((rest, duplicates(descriptors)))
         self.queued += len(rest)
         if not self._writing:
             self._writing = True

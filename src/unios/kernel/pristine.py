@@ -1,0 +1,58 @@
+"""Pristine: whether an init, its namespaces and its launcher still are as they were before a tree, so that they may have another one of the same user.
+
+What a program without rights over them cannot change is not looked at. What one with such rights (root, or an ordinary user's own node) can change
+and Linux shows is: mounts, who is in the namespace, and what a child would inherit. What it writes into their memory is not seen, and can only harm
+who could have done the same to any other of his trees.
+"""
+
+import contextlib
+import os
+from typing import Final
+
+_STATUS: Final = frozenset(("TracerPid", "SigBlk", "SigIgn", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed"))
+_IDENTITY: Final = frozenset(("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
+_FILES: Final = ("limits", "oom_score_adj", "setgroups", "timerslack_ns")
+
+_PIECE_BYTES: Final = 1024 * 1024
+
+
+def inherited(*, identity: bool) -> tuple[object, ...]:
+    """Return what a child of this process would inherit, without `identity` (user, groups, capabilities) if that is about to change."""
+    wanted = _STATUS | _IDENTITY if identity else _STATUS
+    return (
+        [line for line in _read("/proc/self/status").splitlines() if line.split(":", 1)[0] in wanted],
+        [_read(f"/proc/self/{name}") for name in _FILES],
+        os.getpriority(os.PRIO_PROCESS, 0),
+        os.sched_getscheduler(0),
+    )
+
+
+class Pristine:
+    """The state of an init when it was built. `descriptor` stays open."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._before = self._look()
+
+    def still(self, launcher: int) -> bool:
+        """Return whether nothing differs and nobody is in the namespace but this process and `launcher`."""
+        if self._look() != self._before:
+            return False
+        return {int(name) for name in os.listdir("/proc") if name.isdigit()} == {os.getpid(), launcher}
+
+    def _look(self) -> tuple[object, ...]:
+        return (b"".join(self._mounts()), inherited(identity=True), _read("/proc/self/cgroup"), os.getcwd())
+
+    def _mounts(self) -> list[bytes]:
+        """Return the mount table by a descriptor of the /proc that was mounted first, whatever there is at that path now."""
+        pieces, at = [], 0
+        while piece := os.pread(self.descriptor, _PIECE_BYTES, at):
+            pieces.append(piece)
+            at += len(piece)
+        return pieces
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+    return ""

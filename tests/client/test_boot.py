@@ -1,0 +1,45 @@
+"""Stopping the nodes of a machine: all are greeted at the same time, so that those that hang do not hold up each other."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+from tests.client.scripted import ScriptedKernel
+from unios.client import boot
+from unios.wire.home import Home
+from unios.wire.operations import Empty
+from unios.wire.peer import Call
+
+
+class Slow(ScriptedKernel):
+    """One that greets only once all have been called."""
+
+    called: threading.Barrier
+
+    def _accept(self) -> None:
+        assert self._server is not None
+        self._loop.remove_reader(self._server.fileno())
+        threading.Thread(target=self._await_others).start()
+
+    def _await_others(self) -> None:
+        self.called.wait()
+        self._loop.call_soon_threadsafe(super()._accept)
+
+
+async def stop(_call: Call) -> object:
+    await asyncio.sleep(0)
+    return Empty()
+
+
+def test_all_are_greeted_at_the_same_time(tmp_path: Path) -> None:
+    Slow.called = threading.Barrier(3, timeout=20)
+    kernels = [Slow(tmp_path, name) for name in ("n1", "n2", "n3")]
+    said: list[str] = []
+    try:
+        for kernel in kernels:
+            kernel.operations["node.stop"] = stop
+        boot._stop_politely(Home(tmp_path).nodes(), force=True, progress=said.append)
+        assert said == ["n1 stopped", "n2 stopped", "n3 stopped"]
+    finally:
+        for kernel in kernels:
+            kernel.close()
