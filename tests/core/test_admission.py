@@ -20,13 +20,17 @@ def record(pid: int, cpu: int = 1_000, memory: int = 0, **fields: Any) -> Proces
 def test_never_is_more_admitted_than_there_is(steps: list[tuple[int, int, int, bool]]) -> None:
     room = Room()
     living: dict[Key, tuple[int, int]] = {}
+    incarnations: dict[int, int] = {}
     for pid, cpu, memory, ends in steps:
-        key = (pid, 1)
+        key = (pid, incarnations.setdefault(pid, 1))
         if ends:
             living.pop(key, None)
+            incarnations[pid] += 1  # what one incarnation asks for does not change
             continue
-        if key not in living and not room.take(record(pid, cpu, memory), 4, 20, living.__contains__):
+        if key not in living and not room.take(record(pid, cpu, memory, incarnation=key[1]), 4, 20, living.__contains__):
             living[key] = (cpu, memory)
+        elif key not in living:
+            incarnations[pid] += 1
         assert sum(held[0] for held in living.values()) <= 4_000 and sum(held[1] for held in living.values()) <= 20
 
 

@@ -419,3 +419,46 @@ def mutants() -> Iterator[tuple[str, Any, Any]]:
 def test_a_protection_that_is_switched_off_is_missed(switched_off: Any, test: Any) -> None:
     with switched_off, pytest.raises((AssertionError, ValueError, StopIteration)):
         test()
+
+
+class _Unknown(dict[Any, Any]):
+    """In the place of what is known of the groups: any of their lines may ask for nothing."""
+
+    value = 0
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        self[key] = default
+        return mock.Mock()
+
+    def __getitem__(self, _key: Any) -> Any:
+        return self
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_groups_that_ask_for_more_than_is_free_are_passed_over_and_nothing_else_changes(seed: int) -> None:
+    """The same orders as from a look at every line, while processes come, are held, and end."""
+    rng = random.Random(seed)
+    worlds = World(n1=3, n2=2), World(n1=3, n2=2)
+    worlds[1].queue._least = _Unknown()  # type: ignore[assignment]
+    pid, running = 300, list[int]()
+    for _turn in range(40):
+        pid += 1
+        new = waiting(
+            pid,
+            user=rng.choice(("ann", "bob")),
+            cpu=rng.choice((0, 250, 500, 1_000, 2_000)),
+            at=NOW + pid,
+            priority=rng.choice((0, 4)),
+            held=rng.random() < 0.1,
+        )
+        over = running.pop(rng.randrange(len(running))) if running and rng.random() < 0.5 else 0
+        placed = []
+        for world in worlds:
+            world.put(new)
+            if over:
+                world.end(over)
+            world.now += 1_000
+            placed.append(world.plan())
+        assert placed[0] == placed[1]
+        running += placed[0]
+    assert all(group.value == min(h[2].resources.cpu_milli for h in worlds[0].queue._groups[key]) for key, group in worlds[0].queue._least.items())

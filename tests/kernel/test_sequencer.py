@@ -11,6 +11,7 @@ import pytest
 from unios.core.sequences import BEAT, CALL, HOUSEKEEPING, OUTPUT, SIGNAL
 from unios.kernel import sequencer
 from unios.kernel.sequencer import SWITCH, SequencedLoop
+from unios.wire.chained import LINKS_MAX, ChainedLoop
 from unios.wire.running import PRIORITISED, RUNNING, become, context_of, in_sequence
 
 T = TypeVar("T")
@@ -148,6 +149,46 @@ def test_callbacks_from_other_threads_all_arrive() -> None:
         return count
 
     assert sequenced(work) == 4_000
+
+
+def rounds_of(loop: asyncio.AbstractEventLoop, links: int, background: int = 0) -> int:
+    """Return how often a loop looks at its descriptors while a chain of callbacks runs, each of which makes the next ready, and then so many of a flood."""
+    looks = 0
+    select = loop._selector.select  # type: ignore[attr-defined]
+
+    def counting(timeout: float | None) -> object:
+        nonlocal looks
+        looks += 1
+        return select(timeout)
+
+    def link(left: int) -> None:
+        if left:
+            loop.call_soon(link, left - 1)
+        elif not background:
+            loop.stop()
+
+    def flood(left: int) -> None:
+        if left == 0:
+            loop.stop()
+
+    loop._selector.select = counting  # type: ignore[attr-defined]
+    for number in reversed(range(background)):
+        loop.call_soon(flood, number, context=context_of(OUTPUT))
+    loop.call_soon(link, links)
+    try:
+        loop.run_forever()
+    finally:
+        loop._selector.select = select  # type: ignore[attr-defined]
+        loop.close()
+    return looks
+
+
+def test_a_chain_of_callbacks_runs_without_a_look_between_each_two_and_not_for_ever() -> None:
+    plain = rounds_of(asyncio.SelectorEventLoop(), 50)
+    for loop in (ChainedLoop(), SequencedLoop()):
+        looks = rounds_of(loop, 50)
+        assert 51 / (1 + LINKS_MAX) <= looks <= 51 / (1 + LINKS_MAX) + 2 < plain
+    assert rounds_of(SequencedLoop(), 0, background=20) >= 20  # a chain takes nothing of a flood along
 
 
 def test_the_switch_is_on_unless_it_says_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from unios.core.leases import Leases
 from unios.errors import Compacted, NotFound, Unavailable
 from unios.ids import Generation
 from unios.limits import HISTORY_BYTES_KEPT, WATCH_QUEUE_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
+from unios.store import sqlite
 from unios.store.host import StoreHost
-from unios.store.model import Batch, Delete, Put, Revision, Transaction
+from unios.store.model import Batch, Compare, Delete, Put, Revision, Transaction
 from unios.store.sqlite import Compact, Grant, Job, Look, Outcome, SqliteEngine
 
 MIB = 1024 * 1024
@@ -128,13 +129,13 @@ def test_a_watcher_is_cut_off_at_a_bound_in_bytes_and_not_before() -> None:
     async def work(host: StoreHost, _engine: Refusing, _clock: list[int]) -> None:
         reader, sleeper, other = [await host.watch(prefix, None) for prefix in ("/a", "/a", "/b")]
         for watcher in (reader, sleeper, other):
-            assert (await watcher.next()).events == ()
+            assert (await watcher.next()).batch.events == ()
         value, count = bytes(MIB - 100), WATCH_QUEUE_BYTES_MAX // MIB + 1
         for number in range(2 * count):
             await host.do(Transaction(then=(Put("/a", value),)))
-            assert len((await reader.next()).events) == 1
+            assert len((await reader.next()).batch.events) == 1
             assert sleeper.cut_off == (number + 1 >= count)
-        assert count < WATCH_QUEUE_EVENTS_MAX and not sleeper._batches
+        assert count < WATCH_QUEUE_EVENTS_MAX and not sleeper._waiting
         with pytest.raises(Compacted):
             await sleeper.next()
         assert not other.cut_off and not reader.cut_off and reader._bytes == 0
@@ -198,3 +199,49 @@ def test_what_the_disk_refused_is_asked_again_once_for_each_lease_that_there_was
 def test_leases_know_what_they_have() -> None:
     leases = Leases({1: 500}, 0)
     assert 1 in leases and 2 not in leases
+
+
+# the WAL
+
+
+def test_the_wal_is_written_over_from_its_beginning_and_cut_only_when_it_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = SqliteEngine(tmp_path / "db", GENERATION)
+    wal = tmp_path / "db-wal"
+    sizes = []
+    for number in range(1_200):
+        put(engine, f"/k/{number % 50}", bytes(2_000))
+        sizes.append(wal.stat().st_size)
+    assert sizes == sorted(sizes), "its length is written anew"
+    assert sizes[-1] == sizes[-200] <= 4 * sqlite.CHECKPOINT_PAGES * 4096
+    monkeypatch.setattr(sqlite, "WAL_BYTES_KEPT", 1)
+    for number in range(400):
+        put(engine, f"/k/{number % 50}", bytes(2_000))
+    assert wal.stat().st_size < sizes[-1]
+    engine.close()
+    again = SqliteEngine(tmp_path / "db", GENERATION)
+    assert again.number == 1_600 and again.keys() == 50
+    again.close()
+
+
+def test_a_job_sees_what_those_before_it_in_the_batch_wrote_and_nothing_of_a_batch_that_was_refused() -> None:
+    engine = SqliteEngine(":memory:", GENERATION)
+    free = (Compare("/a", "version", "==", 0),)
+    first, second, gone, third = (
+        outcome.result
+        for outcome in engine.run(
+            [
+                Transaction(free, (Put("/a", b"1"),)),
+                Transaction(free, (Put("/a", b"2"),)),
+                Transaction(then=(Delete("/a"),)),
+                Transaction(free, (Put("/a", b"3"),)),
+            ]
+        )
+    )
+    assert [one.succeeded for one in (first, second, gone, third)] == [True, False, True, True]  # type: ignore[union-attr]
+    engine._db.execute("CREATE TEMP TRIGGER full BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+    with pytest.raises(Unavailable):
+        engine.run([Transaction(then=(Put("/a", b"4"), Put("/b", b"4")))])
+    engine._db.execute("DROP TRIGGER full")
+    [outcome] = engine.run([Transaction((Compare("/a", "value", "==", b"3"), Compare("/b", "version", "==", 0)), (Put("/b", b"5"),))])
+    assert outcome.result.succeeded  # type: ignore[union-attr]
+    engine.close()

@@ -19,8 +19,8 @@ from tests.store.engines import SqliteProcess, opened, with_store
 from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable
 from unios.ids import LeaseId
 from unios.store import sqlite
-from unios.store.host import BATCH_BYTES_MAX, parts
 from unios.store.model import Batch, Event, Put, Range, Record, Revision, Store, Transaction
+from unios.store.watchers import BATCH_BYTES_MAX, parts
 
 SEED = 20_241
 KILLS = 15

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,6 +31,9 @@ class Scripted:
         self._records = tuple(Record(key, value, 1, 1, 1) for key, value in now.items())
         self.batches: asyncio.Queue[Batch] = asyncio.Queue()
         self._number = 1
+        self.calms: list[object] = []
+        """The calm of each watch that there was, the last one the present one."""
+        self.afters: list[object] = []
 
     async def range(self, *_args: object, **_options: object) -> tuple[RangeResult, Revision]:
         return RangeResult(self._records), Revision("g", 1)  # type: ignore[arg-type]
@@ -41,15 +45,17 @@ class Scripted:
         event = Event("put", self._number, Record(key, value, 1, self._number, 1))
         self.batches.put_nowait(Batch(Revision("g", self._number), (event,)))  # type: ignore[arg-type]
 
-    async def watch(self, _prefix: str, **_options: object) -> AsyncIterator[Batch]:
+    async def watch(self, _prefix: str, **options: object) -> AsyncIterator[Batch]:
+        self.calms.append(options.get("calm_ms"))
+        self.afters.append(options.get("after"))
         while True:
             yield await self.batches.get()
 
 
 @contextlib.asynccontextmanager
-async def mirrored(store: Scripted, type_: type) -> AsyncIterator[tuple[Mirror[object], list[tuple[str, object, object]]]]:
+async def mirrored(store: Scripted, type_: type, **options: Any) -> AsyncIterator[tuple[Mirror[object], list[tuple[str, object, object]]]]:
     changes: list[tuple[str, object, object]] = []
-    mirror: Mirror[object] = Mirror(store, "/", type_, lambda *change: changes.append(change))  # type: ignore[arg-type]
+    mirror: Mirror[object] = Mirror(store, "/", type_, lambda *change: changes.append(change), **options)  # type: ignore[arg-type]
     task = asyncio.create_task(mirror.run())
     try:
         await mirror.wait_complete()
@@ -129,5 +135,63 @@ def test_whatever_is_in_the_store_mirrors_and_events_go_on(values: list[bytes], 
                 store.put("/0", value)
             await until(lambda: mirror.revision is not None and mirror.revision.number == 1 + len(values))
             assert all(isinstance(value, type_) for value in mirror.values.values())
+
+    bounded(work)
+
+
+NEWS = EventView(1, "n1", "k", ".")
+
+
+def test_who_waits_for_a_key_is_asked_about_that_key_alone_and_told_what_it_became() -> None:
+    async def work() -> None:
+        store = Scripted({"/a": packed(NEWS)})
+        async with mirrored(store, EventView) as (mirror, _changes):
+            assert await mirror.wait_for("/a", lambda value: value is not None) == NEWS  # as it is already
+            asked: list[object] = []
+            gone = asyncio.create_task(mirror.wait_for("/b", lambda value: bool(asked.append(value)) or value is not None))
+            never = asyncio.create_task(mirror.wait_for("/c", lambda value: value is not None))
+            await until(lambda: len(asked) == 1)
+            store.put("/a", packed(NEWS))
+            store.put("/b", packed(NEWS))
+            assert await gone == NEWS and asked == [None, NEWS]
+            never.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await never
+            assert not mirror._waits
+
+    bounded(work)
+
+
+def test_a_mirror_hurries_while_somebody_waits_and_misses_nothing_when_its_pace_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unios.store.mirror.HURRY_S", 0.001)
+
+    async def work() -> None:
+        store = Scripted({})
+        async with mirrored(store, EventView, calm_ms=50, hurries=True) as (mirror, _changes):
+            await until(lambda: store.calms == [50])
+            waits = [asyncio.create_task(mirror.wait_for(key, lambda value: value is not None)) for key in ("/a", "/b")]
+            await until(lambda: store.calms == [50, 0])
+            store.put("/a", packed(NEWS))
+            await waits[0]
+            assert store.calms == [50, 0] and mirror._calming is None  # somebody waits still
+            store.put("/b", packed(NEWS))
+            await waits[1]
+            await until(lambda: store.calms == [50, 0, 50])
+            assert store.afters[-1] == mirror.revision == Revision("g", 3)  # type: ignore[arg-type]
+            mirror.set_calm(20)
+            await until(lambda: store.calms[-1] == 20)
+
+    bounded(work)
+
+
+def test_a_mirror_without_hurry_keeps_its_calm() -> None:
+    async def work() -> None:
+        store = Scripted({})
+        async with mirrored(store, EventView, calm_ms=50) as (mirror, _changes):
+            wait = asyncio.create_task(mirror.wait_for("/a", lambda value: value is not None))
+            await until(lambda: bool(mirror._waits))
+            store.put("/a", packed(NEWS))
+            await wait
+            assert store.calms == [50]
 
     bounded(work)

@@ -9,7 +9,7 @@ from typing import Any
 
 from unios.wire.frames import FrameReader, frame
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Message, decode, encode
-from unios.wire.peer import Call, Handler, Peer, refuse
+from unios.wire.peer import AtOnce, Call, Handler, Peer, refuse
 from unios.wire.transport import SocketTransport
 
 
@@ -54,10 +54,10 @@ def descriptors() -> int:
 
 
 @contextlib.asynccontextmanager
-async def peers(handler: Handler = refuse, other: Handler = refuse) -> AsyncIterator[tuple[Peer, Peer]]:
+async def peers(handler: Handler = refuse, other: Handler = refuse, *, at_once: AtOnce | None = None) -> AsyncIterator[tuple[Peer, Peer]]:
     """Yield (asker, answerer) that have greeted each other."""
     left, right = socket.socketpair()
-    asker, answerer = Peer(SocketTransport(left), other, role="asker"), Peer(SocketTransport(right), handler, role="answerer")
+    asker, answerer = Peer(SocketTransport(left), other, role="asker"), Peer(SocketTransport(right), handler, role="answerer", at_once=at_once)
     try:
         await asyncio.gather(asker.start(), answerer.start())
         yield asker, answerer

@@ -22,7 +22,7 @@ from unios.errors import (
     Unavailable,
     UniosError,
 )
-from unios.limits import FRAME_BYTES_MAX, REQUESTS_PER_PEER_MAX
+from unios.limits import FRAME_BYTES_MAX, REQUESTS_PER_PEER_MAX, SEND_QUEUE_BYTES_MAX
 from unios.wire.frames import frame
 from unios.wire.messages import Cancel, Fault, Hello, Request, encode
 from unios.wire.peer import Call
@@ -314,5 +314,99 @@ def test_a_request_withdrawn_before_it_began_leaves_nothing_behind() -> None:
             fault = await raw.receive()
             assert isinstance(fault, Fault) and (fault.id, fault.code) == (1, "outcome-unknown")
         assert descriptors() == before
+
+    bounded(work)
+
+
+# without a task
+
+
+def test_a_request_that_is_taken_at_once_makes_no_task_and_is_answered_when_its_time_comes() -> None:
+    async def work() -> None:
+        taken: list[Call] = []
+
+        def at_once(call: Call) -> bool:
+            if call.op == "wrong":
+                raise CallerError("that is wrong")
+            if call.op == "slow":
+                taken.append(call)
+            return call.op == "slow"
+
+        async with peers(echo, at_once=at_once) as (asker, answerer):
+            slow = asyncio.create_task(asker.call("slow", 1))
+            await until(lambda: len(taken) == 1)
+            assert [task for _call, task in answerer._calls.values()] == [None]
+            assert await asker.call("echo", 2) == 2
+            with pytest.raises(CallerError, match="that is wrong"):
+                await asker.call("wrong")
+            taken[0].answer(3)
+            taken[0].answer(4)  # there is one answer
+            assert await slow == 3 and not answerer._calls
+            failing = asyncio.create_task(asker.call("slow"))
+            await until(lambda: len(taken) == 2)
+            taken[1].answer(NotFound("it is not there"))
+            with pytest.raises(NotFound, match="it is not there"):
+                await failing
+
+    bounded(work)
+
+
+def test_what_was_taken_at_once_and_withdrawn_is_answered_to_nobody() -> None:
+    async def work() -> None:
+        taken: list[Call] = []
+        async with peers(echo, at_once=lambda call: call.op == "slow" and not taken.append(call)) as (asker, answerer):  # type: ignore[func-returns-value]
+            slow = asyncio.create_task(asker.call("slow"))
+            await until(lambda: len(taken) == 1)
+            slow.cancel()
+            await until(lambda: not answerer._calls)
+            taken[0].answer(1)
+            assert await asker.call("echo", 2) == 2
+            with pytest.raises(OutcomeUnknown):
+                await asker.call("slow", timeout_ms=10)
+            await until(lambda: not answerer._calls)
+            assert not asker._waiting and not asker._deadlines._due
+
+    bounded(work)
+
+
+def test_to_one_who_does_not_read_nothing_is_served_at_once() -> None:
+    """Else his answers would pile up: what waits for him to read counts as a request under way."""
+
+    async def work() -> None:
+        served: list[str] = []
+
+        def at_once(call: Call) -> bool:
+            served.append(call.op)
+            call.answer(bytes(1024 * 1024))
+            return True
+
+        async with raw_and_peer(for_ever) as (raw, peer):
+            peer._at_once = at_once
+            starting = asyncio.create_task(peer.start())
+            await raw.send(greet=True)
+            await starting
+            count = 2 * SEND_QUEUE_BYTES_MAX // (1024 * 1024)
+            for number in range(count):
+                await raw.send(Request(number + 1, "x"))
+            await until(lambda: len(served) + len(peer._calls) == count)
+            assert len(served) <= SEND_QUEUE_BYTES_MAX // (1024 * 1024) + 2 and peer._calls
+
+    bounded(work)
+
+
+def test_calls_have_their_own_time_though_they_share_a_timer() -> None:
+    async def work() -> None:
+        async with peers(for_ever) as (asker, answerer):
+            long = asyncio.create_task(asker.call("x", timeout_ms=60_000))
+            await until(lambda: len(answerer._calls) == 1)
+            middle = asyncio.create_task(asker.call("x", timeout_ms=60))
+            for _ in range(2):
+                with pytest.raises(OutcomeUnknown, match="within 10 ms"):
+                    await asker.call("x", timeout_ms=10)
+            with pytest.raises(OutcomeUnknown, match="within 60 ms"):
+                await middle
+            assert not long.done() and len(asker._deadlines._due) == 1
+            await until(lambda: len(answerer._calls) == 1)  # the others were withdrawn
+            long.cancel()
 
     bounded(work)

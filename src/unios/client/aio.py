@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
+from unios.wire import chained
 from unios.wire.doors import connect_unix
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Connect, Listen
 from unios.wire.peer import Call, Peer
-from unios.wire.ticks import tick
+from unios.wire.ticks import at_each_tick
 from unios.wire.transport import SocketTransport
 
 T = TypeVar("T")
@@ -138,18 +139,13 @@ def _settle(ready: "asyncio.Future[None]") -> None:
 def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: Callable[[Kernel], Awaitable[None]], role: str) -> int:
     """Run a service until it is stopped: its loop beats, its connection comes back, its failure is its end (it is restarted)."""
 
-    async def beating() -> None:
-        while True:
-            beat()
-            await tick(beat_s)
-
     async def work() -> None:
         kernel = Kernel(folder, role=role)
+        at_each_tick(beat_s, beat)
         async with asyncio.TaskGroup() as group:
-            group.create_task(beating())
             group.create_task(kernel.run())
             await service(kernel)
 
-    asyncio.run(work())
+    chained.run(work())
     print(f"{role} ({os.getpid()}) ended by itself", file=sys.stderr)
     return 1

@@ -15,6 +15,7 @@ from unios.core.processes import LIVE, ProcessRecord
 from unios.demands import Resources
 
 NOTHING: Final = Resources(cpu_milli=0)
+_NO_DEVICES: Final[Counter[str]] = Counter()
 
 
 class Held(NamedTuple):
@@ -169,7 +170,7 @@ class Books:
     def could_hold(self, name: str, resources: Resources) -> bool:
         """Return whether the node would have room if nothing else were there."""
         node = self._nodes[name]
-        return _fits(node, resources, 0, 0, Counter())
+        return _fits(node, resources, 0, 0, _NO_DEVICES)
 
     def has_room(self, name: str, resources: Resources) -> bool:
         """Return whether it fits beside what is set aside there now. What asks for nothing always does."""

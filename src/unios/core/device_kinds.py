@@ -76,9 +76,12 @@ _RULES: Final = (
 )
 
 
+_CANDIDATE: Final = re.compile("|".join(pattern for pattern, _rule in _RULES))
+
+
 def is_candidate(name: str) -> bool:
     """Return whether a file of that name may be a device to look at."""
-    return any(re.fullmatch(pattern, name) for pattern, _rule in _RULES)
+    return _CANDIDATE.fullmatch(name) is not None
 
 
 def environment(given: Sequence[Device], present: Sequence[Device]) -> dict[str, str]:

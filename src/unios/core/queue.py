@@ -98,6 +98,27 @@ class Line:
         return None
 
 
+class _Least:
+    """The least of some numbers, which come and go."""
+
+    __slots__ = ("_counts", "value")
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self.value = 0
+
+    def add(self, number: int) -> None:
+        self._counts[number] = self._counts.get(number, 0) + 1
+        self.value = number if len(self._counts) == 1 else min(self.value, number)
+
+    def drop(self, number: int) -> None:
+        self._counts[number] -= 1
+        if not self._counts[number]:
+            del self._counts[number]
+            if self._counts and number == self.value:
+                self.value = min(self._counts)
+
+
 def since(record: ProcessRecord) -> int:
     """Return since when it waits, as wall clock: its submission, or its last start if it waits to be started again."""
     return max(record.created_ms, record.started_ms)
@@ -140,6 +161,8 @@ class Queue:
         self._lines: dict[Kind, Line] = {}
         self._groups: dict[Group, list[Head]] = {}
         """The heads of the lines, sorted."""
+        self._least: dict[Group, _Least] = {}
+        """What of processors the lines of each group ask for."""
         self._held: dict[int, ProcessRecord] = {}
         self._depending: dict[int, ProcessRecord] = {}
         self._dependents: dict[int, set[int]] = {}
@@ -201,13 +224,16 @@ class Queue:
         if head == line.shown:
             return
         heads = self._groups.setdefault(group, [])
+        least = self._least.setdefault(group, _Least())
         if line.shown is not None:
             del heads[bisect.bisect_left(heads, line.shown[:2], key=_place)]
+            least.drop(kind.resources.cpu_milli)
         if head is not None:
             bisect.insort(heads, head, key=_place)
+            least.add(kind.resources.cpu_milli)
         line.shown = head
         if not heads:
-            del self._groups[group]
+            del self._groups[group], self._least[group]
 
     # questions
 
@@ -309,6 +335,9 @@ class Queue:
         free = self._most_free(ready)
         while fronts and len(placements) < most and looks < QUEUE_LOOK_MAX:
             rank, group, at = fronts[0]
+            if reservation is not None and self._least[group].value > free:
+                heapq.heappop(fronts)  # nothing of it can go beside the one that is waited for
+                continue
             kind = self._groups[group][at][2]
             if placements and (now := self._rank_of(self._groups[group][at], now_ms, uses)) > rank:  # its user has got something meanwhile
                 heapq.heapreplace(fronts, (now, group, at))

@@ -91,9 +91,9 @@ def plan(node: str, trees: Iterable[Tree], records: Mapping[int, ProcessRecord],
     return orders
 
 
-def doubtful(orders: Iterable[Order]) -> bool:
-    """Return whether anything is to be done for which what a mirror shows is not enough."""
-    return any(isinstance(order, Supersede | Gone | Report | StartNow | Drop) for order in orders)
+def doubtful(orders: Iterable[Order]) -> frozenset[Order]:
+    """Return those for which what a mirror shows is not enough."""
+    return frozenset(order for order in orders if isinstance(order, Supersede | Gone | Report | StartNow | Drop))
 
 
 def _judge(node: str, tree: Tree, record: ProcessRecord | None) -> list[Order]:

@@ -8,12 +8,22 @@ import os
 import pwd
 import socket
 import struct
+import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _UCRED = struct.Struct("3i")
 UID_NONE: Final = 2**32 - 1
 """What Linux takes for "leave the uid as it is"."""
+ACCOUNT_S: Final = 1.0
+"""So long what the machine said of a user stands: it reads its files anew for each question, and each start asks. That it knows none is asked again."""
+ACCOUNTS_KEPT: Final = 256
+_accounts: dict[str, tuple[float, tuple[int, int, list[int], str]]] = {}
+"""user -> (until when, the account)"""
+_names: dict[int, tuple[float, str]] = {}
 
 
 class Caller(NamedTuple):
@@ -33,10 +43,16 @@ class Caller(NamedTuple):
 
 def user_of(uid: int) -> str:
     """Return the user's name; a uid without one is named "#uid"."""
+    now = time.monotonic()
+    known = _names.get(uid)
+    if known is not None and known[0] > now:
+        return known[1]
     try:
-        return pwd.getpwuid(uid).pw_name
+        name = pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"#{uid}"
+    _keep(_names, uid, (now + ACCOUNT_S, name))
+    return name
 
 
 def account_of(user: str) -> tuple[int, int, list[int], str] | None:
@@ -46,13 +62,25 @@ def account_of(user: str) -> tuple[int, int, list[int], str] | None:
     """
     if user.startswith("#"):
         return _unnamed(user)
+    now = time.monotonic()
+    known = _accounts.get(user)
+    if known is not None and known[0] > now:
+        return known[1]
     try:
         entry = pwd.getpwnam(user)
     except (KeyError, ValueError):
         return None
     if entry.pw_uid == 0 and user != user_of(0):
         return None
-    return entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid), entry.pw_dir
+    found = (entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid), entry.pw_dir)
+    _keep(_accounts, user, (now + ACCOUNT_S, found))
+    return found
+
+
+def _keep(known: dict[K, V], key: K, value: V) -> None:
+    if len(known) >= ACCOUNTS_KEPT:
+        known.clear()
+    known[key] = value
 
 
 def _unnamed(user: str) -> tuple[int, int, list[int], str] | None:

@@ -187,7 +187,7 @@ class Carrying:
         key = process_key(record.pid)
         with contextlib.suppress(UniosError, TimeoutError):
             async with asyncio.timeout(TIDY_S):
-                await self.node.processes.wait_until(lambda values: key not in values or values[key].state != "pending")
+                await self.node.processes.wait_for(key, lambda record: record is None or record.state != "pending")
                 await self.node.records.change_own(self.node.name, record.pid, record.incarnation, change)
 
     # collecting

@@ -25,6 +25,7 @@ from unios.kernel.devices import Roots
 from unios.kernel.runfiles import start_of
 from unios.limits import DEVICES_LOCK_S, DEVICES_LOOK_S
 from unios.store.model import Compare, Put, Transaction
+from unios.wire.ticks import tick
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -43,7 +44,7 @@ class DeviceKeeping:
         """See what is plugged in and out, and say so in the node's record."""
         told: tuple[Device, ...] | None = None
         while True:
-            await asyncio.sleep(DEVICES_LOOK_S)
+            await tick(DEVICES_LOOK_S)
             names = self._roots.names()
             if names != self._names:
                 self._names, self.present = names, self._roots.look()

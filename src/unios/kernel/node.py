@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from unios import __version__, errors
 from unios.core import membership as members
@@ -67,9 +67,14 @@ from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
 from unios.wire.running import context_of, in_sequence
-from unios.wire.ticks import tick
+from unios.wire.ticks import at_each_tick, tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
+
+MEMBERS_S: Final = 1.0
+"""How often is looked whether the members have changed."""
+CALM_MS: Final = 100
+"""A kernel is in no hurry to hear of processes that nobody waits for here."""
 
 
 class Node:
@@ -110,7 +115,7 @@ class Node:
         self.dispatch.links = self.links
         self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
-        self.processes = Mirror(self.store, "/processes/", ProcessRecord)
+        self.processes = Mirror(self.store, "/processes/", ProcessRecord, calm_ms=CALM_MS, hurries=True)
         self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._ports_changed = asyncio.Event()
@@ -394,7 +399,7 @@ class Node:
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._beat(beat), context=context_of(BEAT))]
+            end_beats = in_sequence(BEAT, at_each_tick, BEAT_MS / 1000, beat)
             self.addresses.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
@@ -416,10 +421,11 @@ class Node:
                 self.carrying: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
             }
-            tasks += [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
+            tasks = [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]
             tasks += [group.create_task(self._say_ready()), group.create_task(self._remember_members(), context=context_of(HOUSEKEEPING))]
             await stop.wait()
             door.close()
+            end_beats()
             for task in tasks:
                 task.cancel()
         self.port_operations.close()
@@ -427,11 +433,6 @@ class Node:
         self.trees.close()
         self.carrying.close()
         await self.store.close()
-
-    async def _beat(self, beat: Callable[[], None]) -> None:
-        while True:
-            beat()
-            await tick(BEAT_MS / 1000)
 
     async def _say_ready(self) -> None:
         for mirror in (self.nodes, self.alive, self.processes, self.port_records):
@@ -455,7 +456,7 @@ class Node:
     async def _remember_members(self) -> None:
         """Keep in system.json how the others are reached, so that they are found again while the store is away."""
         while True:
-            await asyncio.sleep(1.0)
+            await tick(MEMBERS_S)
             if self._members_dirty:
                 joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
                 file = system.read(self.home.system_file, SystemFile)

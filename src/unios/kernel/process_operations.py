@@ -5,6 +5,7 @@ is privileged here. Decides nothing about where or whether a process runs.
 """
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
@@ -108,13 +109,11 @@ class ProcessOperations:
         if key not in values:
             await self._node.records.read(body.pid)  # the mirror may be behind; or there is none
 
-        def over(_values: object) -> bool:
-            return (seen := values.get(key)) is not None and _is_over(seen)
-
         try:  # what is over stays so: for that the mirror is enough
-            async with asyncio.timeout(body.timeout_ms / 1000 if body.timeout_ms else None):
-                await self._node.processes.wait_until(over)
-            return view(values[key])
+            async with asyncio.timeout(body.timeout_ms / 1000) if body.timeout_ms else contextlib.nullcontext():
+                seen = await self._node.processes.wait_for(key, lambda record: record is not None and _is_over(record))
+            assert seen is not None
+            return view(seen)
         except TimeoutError:
             return view((await self._node.records.read(body.pid))[0])
 

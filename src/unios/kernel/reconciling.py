@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unios.core import claims, reconcile
-from unios.core.processes import LIVE, ProcessRecord
+from unios.core.processes import LIVE, ProcessRecord, process_key
 from unios.errors import CallerError, NoRoom, NotFound, UniosError
 from unios.kernel import spawning
 from unios.kernel.clocks import boot_ms
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 EVERY_S = 1.0
+DOUBT_S = 0.2
+"""A kernel's mirror of the processes is behind by its calm and a message; what is in doubt for so long is no mere delay."""
 AGAIN_S = 0.5
 """Between two attempts to tell an init something."""
 
@@ -53,13 +55,22 @@ class Reconciling:
                 await self._bound_output()
 
     async def _glance(self) -> None:
-        """Compare with the mirrors; if something seems to be wrong, ask the store."""
-        here = {pid for pid, _incarnation in self._node.trees.trees}
-        values = self._node.processes.values.values()
-        records = {record.pid: record for record in values if record.node == self._node.name or record.pid in here}
-        orders = reconcile.plan(self._node.name, self._trees(), records, self._ripe(records))
-        if reconcile.doubtful(orders):
-            await self._compare()
+        """Compare with the mirrors; if something seems to be wrong, and still does when the mirror has had time to hear of it, ask the store."""
+        doubts = self._doubts()
+        if doubts:
+            await asyncio.sleep(DOUBT_S)
+            if doubts & self._doubts():
+                await self._compare()
+
+    def _doubts(self) -> frozenset[reconcile.Order]:
+        """Return what would have to be done if the mirror were right."""
+        node = self._node
+        values = node.processes.values
+        trees = self._trees()
+        here = (values.get(process_key(tree.pid)) for tree in trees)
+        records = {record.pid: record for record in here if record is not None}
+        records.update((record.pid, record) for record in values.values() if record.node == node.name and record.state in LIVE)
+        return reconcile.doubtful(reconcile.plan(node.name, trees, records, self._ripe(records)))
 
     def _trees(self) -> list[reconcile.Tree]:
         return [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]
@@ -197,7 +208,7 @@ class Reconciling:
         for _at, key in ended:
             if total <= OUTPUT_KEPT_BYTES:
                 return
-            record = self._node.processes.values.get(f"/processes/{key[0]:010d}")
+            record = self._node.processes.values.get(process_key(key[0]))
             if record is None or record.state not in LIVE or record.incarnation != key[1]:
                 total -= sizes[key]
                 with contextlib.suppress(UniosError, NotFound):

@@ -1,7 +1,8 @@
 """Sequencer: the kernel's event loop, asyncio's with its one queue replaced by the 32 of core/sequences.py.
 
 Each callback belongs to the sequence of the context that it was made in (wire/running.py), so a task's every step does. After each step of a
-background sequence the loop looks at its descriptors: what arrives preempts the flood at its next step. A step itself is never broken.
+background sequence the loop looks at its descriptors: what arrives preempts the flood at its next step. A step itself is never broken. What is urgent
+runs in chains (wire/chained.py).
 
 It relies on one inner name of asyncio, the queue `_ready` and how it is used by `_run_once`; tests/kernel/test_sequencer.py fails if that changes.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from unios.core.sequences import CALL, Sequences
 from unios.kernel import allocation
+from unios.wire.chained import LINKS_MAX, REST
 from unios.wire.running import PRIORITISED, RUNNING
 
 SWITCH: Final = "UNIOS_SEQUENCES"
@@ -31,6 +33,7 @@ class ReadyQueue:
         self._sequences: Sequences[Any] = Sequences(prioritised=prioritised)
         self._prioritised = prioritised
         self._owner = threading.get_ident()
+        self._in_chain = False
         self._strangers: deque[Any] = deque()
         """From other threads (call_soon_threadsafe); they wake the loop, which takes them in."""
 
@@ -41,12 +44,16 @@ class ReadyQueue:
             self._sequences.raise_flag(handle._context.get(RUNNING, CALL), handle)
 
     def popleft(self) -> Any:
-        return self._sequences.take()
+        return REST if self._in_chain and not self._sequences.urgent else self._sequences.take()
 
     def __len__(self) -> int:
         while self._strangers:
             self.append(self._strangers.popleft())
-        return self._sequences.quantum() if self._prioritised else self._sequences.count
+        if not self._prioritised:
+            return self._sequences.count
+        urgent = self._sequences.urgent
+        self._in_chain = urgent > 0
+        return (1 + LINKS_MAX) * urgent if urgent else self._sequences.quantum()
 
     def clear(self) -> None:
         self._sequences.clear()

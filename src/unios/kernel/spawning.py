@@ -7,7 +7,8 @@ task per process, each change guarded by the claim. What the store does not take
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,7 +28,10 @@ from unios.wire.operations import Spawn
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
-RUNNING_S = 0.004
+RUNNING_S = 0.015
+"""What ends so soon after its start needs no record that it ran: most short programs cost one write less. Less than a command takes to be started."""
+FS: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+"""What os.fsdecode uses."""
 PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -152,8 +156,8 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
     return {
         "pid": record.pid,
         "incarnation": record.incarnation,
-        "argv": [os.fsdecode(argument) for argument in spec.argv],
-        "env": [[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
+        "argv": [argument.decode(*FS) for argument in spec.argv],
+        "env": [[name.decode(*FS), value.decode(*FS)] for name, value in env.items()],
         "cwd": os.fsdecode(spec.cwd),
         "uid": uid,
         "gid": gid,
@@ -198,7 +202,8 @@ class Recorder:
         self._node = node
         self._wanted: dict[tuple[int, int], dict[str, Any] | None] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._ending: dict[tuple[int, int], asyncio.Event] = {}
+        self._soon: dict[tuple[int, int], asyncio.TimerHandle] = {}
+        """Those that run and are not recorded so yet."""
         self._known: dict[tuple[int, int], tuple[ProcessRecord, int]] = {}
         """The latest that this node wrote or was told, with its revision: spares a read when nobody else has written meanwhile."""
 
@@ -219,27 +224,32 @@ class Recorder:
 
     def running(self, pid: int, incarnation: int) -> None:
         """It has been executed."""
-        self._wanted.setdefault((pid, incarnation), None)
-        self._kick(pid, incarnation)
+        key = (pid, incarnation)
+        if key not in self._wanted:
+            self._wanted[key] = None
+            if key not in self._tasks:
+                self._soon[key] = asyncio.get_running_loop().call_later(RUNNING_S, self._kick, pid, incarnation)
 
     def ended(self, pid: int, incarnation: int, fields: dict[str, Any]) -> None:
         """It has ended; `fields` as in exit.json. What a leash killed counts for nothing any more."""
         if not fields.get("fenced"):
             self._wanted[pid, incarnation] = fields
-            if (pid, incarnation) in self._ending:
-                self._ending[pid, incarnation].set()
             self._kick(pid, incarnation)
 
     def _kick(self, pid: int, incarnation: int) -> None:
         key = (pid, incarnation)
+        soon = self._soon.pop(key, None)
+        if soon is not None:
+            soon.cancel()
         if key not in self._tasks:
             task = asyncio.get_running_loop().create_task(self._write(*key))
             self._tasks[key] = task
             task.add_done_callback(lambda _task: self._done(key))
 
     def _done(self, key: tuple[int, int]) -> None:
-        self._tasks.pop(key, None)
-        self._ending.pop(key, None)
+        del self._tasks[key]
+        if key in self._wanted:  # told after the task had looked for the last time
+            self._kick(*key)
 
     async def _write(self, pid: int, incarnation: int) -> None:
         key = (pid, incarnation)
@@ -251,11 +261,6 @@ class Recorder:
                 await self._write_ended(pid, incarnation, fields)
 
     async def _write_running(self, pid: int, incarnation: int) -> None:
-        ended = self._ending.setdefault((pid, incarnation), asyncio.Event())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), RUNNING_S)
-            return  # what ends at once needs no record that it ran
-
         def change(record: ProcessRecord) -> ProcessRecord | None:
             if record.state != "pending" or (pid, incarnation) in self._wanted:
                 return None  # it has even ended by now: that is written next
@@ -302,5 +307,7 @@ class Recorder:
 
     async def drain(self) -> None:
         """Wait until everything that is known has been written."""
+        for key in list(self._soon):
+            self._kick(*key)
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))

@@ -47,8 +47,10 @@ class TimeLimits:
         seen: set[Key] = set()
         children: dict[int, list[int]] = {}
         for key, tree in self._node.trees.trees.items():
+            if tree.state != "running":
+                continue
             record = self._node.processes.values.get(process_key(key[0]))
-            if tree.state != "running" or record is None or record.incarnation != key[1] or not record.queueing.time_limit_ms:
+            if record is None or record.incarnation != key[1] or not record.queueing.time_limit_ms:
                 continue
             seen.add(key)
             if key not in self._began:

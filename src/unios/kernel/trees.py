@@ -123,11 +123,12 @@ class Trees:
 
     async def spawn(self, fields: dict[str, Any], timeout_ms: int) -> TreeInfo:
         """Have the guard start a tree; return when the program has been executed. Idempotent. Raises why it was not."""
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._up.wait()
-        except TimeoutError:
-            raise Unavailable("the guard of this node does not answer") from None
+        if not self._up.is_set():
+            try:
+                async with asyncio.timeout(timeout_ms / 1000):
+                    await self._up.wait()
+            except TimeoutError:
+                raise Unavailable("the guard of this node does not answer") from None
         if self._guard is None:
             raise Unavailable("the guard of this node is being replaced")
         key = (int(fields["pid"]), int(fields["incarnation"]))

@@ -75,7 +75,7 @@ def decode(body: bytes) -> Frame:
     if body[0] != JSON:
         raise Garbage(f"a frame of kind {body[0]}")
     try:
-        fields = json.loads(body[1:])
+        fields = json.loads(body[1:].decode())  # as text: json looks for an encoding in bytes
     except (ValueError, RecursionError) as error:
         raise Garbage("a frame that is not JSON") from error
     if not isinstance(fields, dict):

@@ -38,8 +38,6 @@ ATTEMPTS_MAX: Final = 40
 COLLISIONS_MAX: Final = PID_MAX - PID_MIN
 """Numbers that may be found in use before a submission gives up."""
 READY_S: Final = 3.0
-CALM_MS: Final = 20
-"""The queue is in more of a hurry to hear of ends than other services are: a core stands still until then."""
 
 
 def wall_ms() -> int:
@@ -52,7 +50,7 @@ class Placement:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._queueing = Queueing(kernel.folder.name)
-        self._view = View(kernel, self._queueing.put_node, on_process=self._queueing.put, on_rule=self._on_rule, calm_ms=CALM_MS)
+        self._view = View(kernel, self._queueing.put_node, on_process=self._queueing.put, on_rule=self._on_rule)
         self._rules = Rules(self._view, kernel.folder.name)
         self._policies = Policies(self._view.books, self._rules.policy_failed)
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)
@@ -78,11 +76,8 @@ class Placement:
             self._policies.close()
 
     async def _serve(self, stamp: Accepted, call: Call) -> object:
-        try:
-            async with asyncio.timeout(READY_S):
-                await self._view.wait_complete()
-        except TimeoutError:
-            raise Unavailable("the store cannot be reached; `unios status` says why") from None
+        if not self._view.is_complete():
+            await self._wait_complete()
         match call.op:
             case "submit":
                 return await self._submit(stamp, call.decode(Submit))
@@ -101,6 +96,13 @@ class Placement:
             case "set_quota":
                 return await self._rules.set_quota(stamp, call.decode(QuotaView))
         raise CallerError(f"the placement service has no operation {call.op[:80]}")
+
+    async def _wait_complete(self) -> None:
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._view.wait_complete()
+        except TimeoutError:
+            raise Unavailable("the store cannot be reached; `unios status` says why") from None
 
     async def _submit(self, stamp: Accepted, body: Submit) -> Submitted:
         user = user_of(body.program, stamp)

@@ -22,11 +22,15 @@ from unios.core.share import Shares
 from unios.errors import UniosError
 from unios.limits import QUEUE_STARTS_MAX
 from unios.services.starter import Starter
-from unios.services.view import View
+from unios.services.view import CALM_MS, View
 from unios.wire.ticks import delay
 
 EVERY_S = 1.0
 """How often the queue is looked at, whatever was heard: priorities rise, leases end."""
+QUEUE_CALM_MS = 20
+"""While something waits: a core that has become free stands still until its end is heard of."""
+PACE_S = 1.0
+"""After the last one that waited: the next may come at once."""
 AGAIN_S = 0.2
 """After something that the store or a node did not take."""
 
@@ -44,6 +48,8 @@ class Queueing:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.lengths = Lengths()
         self._shares = Shares()
+        self._waited = float("-inf")
+        """When something waited for room last, by the loop's clock."""
         self.queue: Queue
 
     def open(self, view: View, starter: Starter) -> None:
@@ -84,8 +90,19 @@ class Queueing:
         while True:
             self._wake.clear()
             self._look()
+            self._set_pace()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), delay(EVERY_S))
+
+    def _set_pace(self) -> None:
+        """While anything waits for room, hear soon of what ends; else a service is in no hurry."""
+        now = asyncio.get_running_loop().time()
+        if self.queue.has_ready():
+            self._waited = now
+        if now - self._waited <= PACE_S:
+            self._view.processes.set_calm(QUEUE_CALM_MS)
+        else:
+            self._view.processes.set_calm(CALM_MS)
 
     def _look(self) -> None:
         mine = lru_cache(maxsize=None)(lambda user: self._view.runner(user) == self._me)
@@ -149,7 +166,7 @@ class Queueing:
         key, modified = process_key(pid), self._view.processes.modified
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVERY_S):
-                await self._view.processes.wait_until(lambda _values: modified.get(key, number) >= number)
+                await self._view.processes.wait_for(key, lambda _record: modified.get(key, number) >= number)
 
     def _seen(self, pid: int, incarnation: int) -> tuple[ProcessRecord, int] | None:
         key = process_key(pid)

@@ -32,6 +32,8 @@ from unios.wire.ticks import delay
 
 EVERY_S: Final = 1.0
 """How often everything is looked at again, whatever was heard."""
+CALM_MS: Final = 100
+"""To start again what has ended is in less of a hurry still: starts and ends that want nothing of it are most of what it hears."""
 TIDY_EVERY: Final = 20
 
 
@@ -44,11 +46,13 @@ class Recovery:
 
     def __init__(self, kernel: Kernel) -> None:
         self._me = kernel.folder.name
-        self._view = View(kernel, self._on_change, on_rule=self._on_rule)
+        self._view = View(kernel, self._on_change, on_process=self._on_process, on_rule=self._on_rule, calm_ms=CALM_MS)
         self._policies = Policies(self._view.books)
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)
         self._wake = asyncio.Event()
         self._claiming: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._open: dict[int, ProcessRecord] = {}
+        """Those that live, or are to be started again: what else there is costs no look."""
         self._events = 0
         self._ready: set[str] = set()
         """Nodes whose loss would be news."""
@@ -85,22 +89,17 @@ class Recovery:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._view.run())
-            group.create_task(self._watch_ends())
             await self._view.wait_complete()
             await self._look_again()
 
-    async def _watch_ends(self) -> None:
-        """Look at once when a process has ended that is to be restarted."""
-        await self._view.wait_complete()
-        while True:
-            await self._view.processes.wait_until(lambda values: any(self._is_news(record) for record in values.values()))
+    def _on_process(self, pid: int, _before: ProcessRecord | None, now: ProcessRecord | None) -> None:
+        """Keep what may have to be acted upon; look at once when a process has ended that is to be restarted."""
+        if now is None or not (now.state in LIVE or claims.wants_restart(now)):
+            self._open.pop(pid, None)
+            return
+        self._open[pid] = now
+        if now.state not in LIVE and (pid, now.incarnation) not in self._claiming:
             self._wake.set()
-            await asyncio.sleep(0.02)
-
-    def _is_news(self, record: ProcessRecord) -> bool:
-        return (
-            claims.wants_restart(record) and self._view.speaks_for(self._me, record.user) and (record.pid, record.incarnation) not in self._claiming
-        )
 
     async def _look_again(self) -> None:
         rounds = 0
@@ -118,7 +117,7 @@ class Recovery:
         if self._me not in self._view.survivors():
             return
         by_user: dict[str, list[ProcessRecord]] = {}
-        for record in self._view.processes.values.values():
+        for record in self._open.values():
             by_user.setdefault(record.user, []).append(record)
         for user, records in by_user.items():
             survivors = self._view.survivors(user)

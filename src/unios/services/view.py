@@ -118,6 +118,10 @@ class View:
             for mirror in (self.nodes, self.alive, self.rules, self.processes):
                 group.create_task(mirror.run())
 
+    def is_complete(self) -> bool:
+        """Return whether everything has been seen once."""
+        return all(mirror.is_complete for mirror in (self.nodes, self.alive, self.rules, self.processes))
+
     async def wait_complete(self) -> None:
         """Wait until everything has been seen once."""
         for mirror in (self.nodes, self.alive, self.rules, self.processes):

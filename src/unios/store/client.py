@@ -45,6 +45,8 @@ class StoreClient:
         self._closed = False
 
     async def _connected(self) -> Peer:
+        if self._peer is not None and not self._peer.is_closed:
+            return self._peer
         async with self._connecting:
             if self._closed:
                 raise Unavailable("this client of the store is closed")

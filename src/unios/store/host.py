@@ -1,103 +1,70 @@
 """Runs an engine in a process: batches jobs for it, judges leases with core/leases.py, and hands events to watchers.
 
 The engine works in a thread of its own, one batch at a time: a disk that takes its time stops neither beats nor renewals. What arrives meanwhile
-makes the next batch, so that one sync serves many. After the commit leave the answers, then the events, each in the order of the jobs.
+makes the next batch, so that one sync serves many. After the commit leave the answers, then the events, each in the order of the jobs
+(store/watchers.py).
 """
 
 import asyncio
-import itertools
+import contextlib
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 from unios.core.leases import LOOK_MS, Leases
-from unios.errors import Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
-from unios.store.model import Batch, Event, Revision, StoreStatistics
-from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine, record_bytes
+from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.store.model import Batch, Revision, StoreStatistics
+from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine
+from unios.store.watchers import Push, Watcher, Watchers
 from unios.wire.ticks import delay
 
+T = TypeVar("T")
 BATCH_JOBS_MAX = 256
-BATCH_BYTES_MAX = FRAME_BYTES_MAX - 1024 * 1024
 END_AGAIN_S = 0.1
 
-
-def parts(batch: Batch) -> Iterator[Batch]:
-    """Cut a batch between revisions into such as fit into a message. Raises Compacted where a single revision does not: it has to be read."""
-    events: list[Event] = []
-    size = 0
-    for number, same in itertools.groupby(batch.events, lambda event: event.number):
-        whole = list(same)
-        weight = sum(record_bytes(event.record) for event in whole)
-        if weight > BATCH_BYTES_MAX:
-            raise Compacted(f"what revision {number} changed is too much for one message: read everything again")
-        if size + weight > BATCH_BYTES_MAX:
-            yield Batch(Revision(batch.revision.generation, events[-1].number), tuple(events))
-            events, size = [], 0
-        events += whole
-        size += weight
-    yield Batch(batch.revision, tuple(events))
+Done = Callable[[Result], None]
+"""Told in the loop what a job came to: its result, or why it was refused."""
 
 
-class Watcher:
-    """A queue of batches, bounded in events and in bytes: over a bound it is cut off."""
+class Worker:
+    """One thread that does one thing after the other; what comes of each is told in the loop."""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.cut_off = False
-        self._batches: deque[Batch] = deque()
-        self._events = 0
-        self._bytes = 0
-        self._arrived = asyncio.Event()
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work: SimpleQueue[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
-    def put(self, batch: Batch) -> None:
-        if self.cut_off:
-            return
-        self._batches.append(batch)
-        self._events += len(batch.events)
-        self._bytes += _bytes_of(batch)
-        if self._events > WATCH_QUEUE_EVENTS_MAX or self._bytes > WATCH_QUEUE_BYTES_MAX:
-            self._batches.clear()
-            self.cut_off = True
+    def do(self, work: Callable[[], T], then: Callable[[T | Any, BaseException | None], None]) -> None:
+        """Call `work` in the thread; then `then` in the loop, with what it returned and None, or with None and what it raised."""
+        self._work.put((work, then))
 
-    def wake(self) -> None:
-        """Have `next` look for what has been put."""
-        if self._batches or self.cut_off:
-            self._arrived.set()
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            work, then = item
+            result, error = None, None
+            try:
+                result = work()
+            except BaseException as raised:  # noqa: BLE001 the loop is told; this thread goes on
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+                self._loop.call_soon_threadsafe(then, result, error)
 
-    async def next(self) -> Batch:
-        """Return the next batch; Compacted if this watcher fell behind."""
-        while not self._batches:
-            if self.cut_off:
-                raise Compacted(
-                    f"the watcher was more than {WATCH_QUEUE_EVENTS_MAX} events or {WATCH_QUEUE_BYTES_MAX} bytes behind: read everything again"
-                )
-            self._arrived.clear()
-            await self._arrived.wait()
-        batch = self._batches.popleft()
-        self._events -= len(batch.events)
-        self._bytes -= _bytes_of(batch)
-        return batch
-
-    def joined(self, batch: Batch) -> Batch:
-        """Return `batch` and all that has arrived since as one; what was cut off is found by the next `next`."""
-        batches = (batch, *self._batches)
-        self._batches.clear()
-        self._events = self._bytes = 0
-        return Batch(batches[-1].revision, tuple(event for one in batches for event in one.events))
-
-
-def _bytes_of(batch: Batch) -> int:
-    return sum(record_bytes(event.record) for event in batch.events)
+    def close(self) -> None:
+        """Return when all has been done."""
+        self._work.put(None)
+        self._thread.join()
 
 
 class _Entry(NamedTuple):
-    """A job under way; nobody waits for the end of a lease. `watcher`: to be let in when its history has been read."""
+    """A job under way; nobody waits for the end of a lease. `watcher`: to be let in when its history has been read, if `wanted` still."""
 
     job: Job
-    future: "asyncio.Future[Result] | None" = None
+    done: Done | None = None
     watcher: Watcher | None = None
+    wanted: Callable[[], bool] = lambda: True
 
 
 class StoreHost:
@@ -110,35 +77,48 @@ class StoreHost:
         self._ended: set[int] = set()
         """Leases that nobody may renew any more and whose end is not on disk yet."""
         self._jobs: deque[_Entry] = deque()
-        self._watchers: set[Watcher] = set()
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._watchers = Watchers(engine.generation)
+        self._loop = asyncio.get_running_loop()
+        self._busy = False
+        """Whether a batch is under way, or about to be."""
+        self._broken: asyncio.Future[None] = self._loop.create_future()
+        self._thread = Worker("engine")
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._judge())
-            while True:
-                await self._arrived.wait()
-                self._arrived.clear()
-                while self._jobs:
-                    await self._batch()
+            await self._broken
 
-    async def _batch(self) -> None:
+    def _push(self, entry: _Entry) -> None:
+        self._jobs.append(entry)
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._begin)  # what else has arrived by now goes into the same batch
+
+    def _begin(self) -> None:
         batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
-        loop = asyncio.get_running_loop()
-        try:
-            outcomes = await loop.run_in_executor(self._thread, self._engine.run, [entry.job for entry in batch])
-        except (Unavailable, OutcomeUnknown) as error:
-            outcomes = [Outcome(error)] * len(batch)
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            if outcome.events:
-                self._tell(outcome.events)  # before a watcher of the same batch is let in: what it looked up holds these events
-            self._finish(*entry, outcome)
-        for watcher in self._watchers:
-            watcher.wake()
+        jobs = [entry.job for entry in batch]
+        self._thread.do(lambda: self._engine.run(jobs), lambda outcomes, error: self._end_batch(batch, outcomes, error))
 
-    def _finish(self, job: Job, future: "asyncio.Future[Result] | None", watcher: Watcher | None, outcome: Outcome) -> None:
+    def _end_batch(self, batch: list[_Entry], outcomes: list[Outcome], error: BaseException | None) -> None:
+        if isinstance(error, Unavailable | OutcomeUnknown):
+            outcomes = [Outcome(error)] * len(batch)
+        elif error is not None:
+            if not self._broken.done():
+                self._broken.set_exception(error)
+            return
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            self._finish(*entry, outcome)
+        for outcome in outcomes:
+            if outcome.events:
+                self._watchers.tell(outcome.events)
+        if self._jobs:
+            self._begin()
+        else:
+            self._busy = False
+
+    def _finish(self, job: Job, done: Done | None, watcher: Watcher | None, wanted: Callable[[], bool], outcome: Outcome) -> None:
         match job:
             case Grant(ttl_ms) if isinstance(outcome.result, int):
                 self._leases.granted(outcome.result, ttl_ms, self._now_ms())
@@ -149,22 +129,11 @@ class StoreHost:
                 owed = tuple(lease for lease in leases if lease in self._ended)
                 if owed:
                     self._ended.difference_update(owed)
-                    asyncio.get_running_loop().call_later(END_AGAIN_S, self._end_for_good, owed)
-            case Look() if isinstance(outcome.result, Batch) and watcher is not None and future is not None and not future.done():
-                watcher.put(outcome.result)
-                self._watchers.add(watcher)
-        if future is not None and not future.done():
-            if isinstance(outcome.result, UniosError):
-                future.set_exception(outcome.result)
-            else:
-                future.set_result(outcome.result)
-
-    def _tell(self, events: tuple[Event, ...]) -> None:
-        revision = Revision(self._engine.generation, events[0].number)
-        for watcher in self._watchers:
-            mine = tuple(event for event in events if event.record.key.startswith(watcher.prefix))
-            if mine:
-                watcher.put(Batch(revision, mine))
+                    self._loop.call_later(END_AGAIN_S, self._end_for_good, owed)
+            case Look() if isinstance(outcome.result, Batch) and watcher is not None and wanted():
+                self._watchers.add(watcher, outcome.result)
+        if done is not None:
+            done(outcome.result)
 
     async def _judge(self) -> None:
         while True:
@@ -177,16 +146,16 @@ class StoreHost:
         self._ended.update(leases)
         self._push(_Entry(End(leases)))
 
-    def _push(self, entry: _Entry) -> None:
-        self._jobs.append(entry)
-        self._arrived.set()
-
     # requests
+
+    def submit(self, job: Job, done: Done) -> None:
+        """Have one job done; `done` is told its result once it is durable, or why it was refused."""
+        self._push(_Entry(job, done))
 
     async def do(self, job: Job, watcher: Watcher | None = None) -> Result:
         """Do one job; return its result once it is durable, or raise why it was refused."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._push(_Entry(job, future, watcher))
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._push(_Entry(job, lambda result: _settle(future, result), watcher, lambda: not future.done()))
         return await future
 
     def renew(self, lease: int) -> int:
@@ -203,9 +172,9 @@ class StoreHost:
             self._ended.add(lease)
         return await self.do(End((lease,)))
 
-    async def watch(self, prefix: str, after: Revision | None) -> Watcher:
-        """Return a watcher that has every event of `prefix` after that revision; Compacted if they are gone."""
-        watcher = Watcher(prefix)
+    async def watch(self, prefix: str, after: Revision | None, *, calm_ms: int = 0, push: Push | None = None) -> Watcher:
+        """Return a watcher that is told every event of `prefix` after that revision; Compacted if they are gone."""
+        watcher = Watcher(prefix, calm_ms, push or (lambda _raw: False))
         try:
             await self.do(Look(prefix, after), watcher)
         except BaseException:
@@ -214,16 +183,32 @@ class StoreHost:
         return watcher
 
     def unwatch(self, watcher: Watcher) -> None:
-        self._watchers.discard(watcher)
+        self._watchers.remove(watcher)
 
     async def statistics(self) -> StoreStatistics:
         """Return figures; keys and bytes are counted now."""
         engine = self._engine
-        keys, size = await asyncio.get_running_loop().run_in_executor(self._thread, lambda: (engine.keys(), engine.bytes()))
+        counted: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+
+        def then(found: tuple[int, int], error: BaseException | None) -> None:
+            if not counted.done():
+                counted.set_result(found) if error is None else counted.set_exception(error)
+
+        self._thread.do(lambda: (engine.keys(), engine.bytes()), then)
+        keys, size = await counted
         return StoreStatistics(
             engine.revision, engine.compacted, keys, len(self._leases), len(self._watchers), size, engine.transactions, engine.syncs
         )
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True)
+        self._thread.close()
         self._engine.close()
+
+
+def _settle(future: "asyncio.Future[Result]", result: Result) -> None:
+    if future.done():
+        return
+    if isinstance(result, UniosError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -3,12 +3,15 @@
 Decoded once per change. `run` is one task: it ranges, then watches from that revision; on Compacted (fell behind, or a
 new generation) it ranges again and reports the difference as if it had been events, so that a user of it never sees a
 gap. Reads of the copy are stale by the length of the watch; whoever needs the latest asks the store.
+
+A copy may be kept in calm: then the store gathers what happens and tells it a few times a second. One that `hurries` is told at once while anybody waits
+for a key of it, and HURRY_S after the last one did: what nobody waits for is worth no wake-up.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -18,46 +21,126 @@ from unios.store.model import UNDECODABLE, Record, Revision, Store
 V = TypeVar("V")
 OnChange = Callable[[str, V | None, V | None], None]
 """key, the value before (None: it was not there), the value now (None: deleted)."""
+HURRY_S: Final = 1.0
+"""After the last wait: the next of the same caller is told at once too."""
+
+
+class _Wait(Generic[V]):
+    __slots__ = ("future", "reached")
+
+    def __init__(self, reached: Callable[[V | None], bool], future: "asyncio.Future[V | None]") -> None:
+        self.reached = reached
+        self.future = future
 
 
 class Mirror(Generic[V]):
     """The records under `prefix`, decoded as `type_`. What does not decode is left out, also where something that did was before: a newer version, or
     nobody in his right mind, wrote it, and what was there is true no more."""
 
-    def __init__(self, store: Store, prefix: str, type_: type[V], on_change: OnChange[V] | None = None, *, calm_ms: int = 0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        type_: type[V],
+        on_change: OnChange[V] | None = None,
+        *,
+        calm_ms: int = 0,
+        hurries: bool = False,
+    ) -> None:
         self.prefix = prefix
         self.values: dict[str, V] = {}
         self.modified: dict[str, int] = {}
         self.revision: Revision | None = None
         self._store = store
         self._calm_ms = calm_ms
+        self._hurries = hurries
         self._decoder = msgspec.msgpack.Decoder(type_)
         self._on_change = on_change
         self._complete = asyncio.Event()
-        self._changed = asyncio.Condition()
+        self._waits: dict[str, list[_Wait[V]]] = {}
+        self._hurried = False
+        """Whether it is told at once now, or about to be."""
+        self._following: asyncio.Task[None] | None = None
+        self._calming: asyncio.TimerHandle | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the copy has been whole once."""
+        return self._complete.is_set()
 
     async def wait_complete(self) -> None:
         """Wait until the copy has been whole once."""
         await self._complete.wait()
 
-    async def wait_until(self, reached: Callable[[dict[str, V]], bool]) -> None:
-        """Wait until `reached(values)` is true; it is asked after each batch of changes."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: reached(self.values))
+    async def wait_for(self, key: str, reached: Callable[[V | None], bool]) -> V | None:
+        """Wait until `reached(value)` is true of what is under `key`, None if nothing is; return it. It is asked now and after each change of the key."""
+        value = self.values.get(key)
+        if reached(value):
+            return value
+        wait = _Wait(reached, asyncio.get_running_loop().create_future())
+        self._waits.setdefault(key, []).append(wait)
+        self._hurry()
+        try:
+            return await wait.future
+        finally:
+            self._waits[key].remove(wait)
+            if not self._waits[key]:
+                del self._waits[key]
+            self._calm_down()
+
+    def set_calm(self, calm_ms: int) -> None:
+        """From now on what happens may be gathered for so long."""
+        if calm_ms != self._calm_ms:
+            self._calm_ms = calm_ms
+            if not self._hurried:
+                self._follow_anew()
+
+    def _hurry(self) -> None:
+        if self._calming is not None:
+            self._calming.cancel()
+            self._calming = None
+        if self._hurries and self._calm_ms and not self._hurried:
+            self._hurried = True
+            self._follow_anew()
+
+    def _calm_down(self) -> None:
+        if self._hurried and not self._waits and self._calming is None:
+            self._calming = asyncio.get_running_loop().call_later(HURRY_S, self._calm)
+
+    def _calm(self) -> None:
+        self._calming = None
+        self._hurried = False
+        self._follow_anew()
+
+    def _follow_anew(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
 
     async def run(self) -> None:
         """Keep the copy; ends only by cancellation."""
         while True:
             try:
                 await self._resynchronise()
-                async for batch in self._store.watch(self.prefix, after=self.revision, calm_ms=self._calm_ms):
-                    for event in batch.events:
-                        self._apply(event.kind == "put", event.record)
-                    self.revision = batch.revision
-                    if batch.events:
-                        await self._announce()
+                while True:
+                    await self._follow_until_the_pace_changes()
             except (Compacted, Unavailable, OutcomeUnknown):
                 await asyncio.sleep(0.02)
+
+    async def _follow_until_the_pace_changes(self) -> None:
+        following = self._following = asyncio.get_running_loop().create_task(self._follow(0 if self._hurried else self._calm_ms))
+        try:
+            await asyncio.wait([following])
+        finally:
+            self._following = None
+            following.cancel()
+        if not following.cancelled():
+            following.result()
+
+    async def _follow(self, calm_ms: int) -> None:
+        async for batch in self._store.watch(self.prefix, after=self.revision, calm_ms=calm_ms):
+            for event in batch.events:
+                self._apply(event.kind == "put", event.record)
+            self.revision = batch.revision
 
     async def _resynchronise(self) -> None:
         seen: dict[str, Record] = {}
@@ -75,7 +158,6 @@ class Mirror(Generic[V]):
             self._apply(True, record)
         self.revision = first
         self._complete.set()
-        await self._announce()
 
     def _apply(self, put: bool, record: Record) -> None:
         value: V | None = None
@@ -96,7 +178,6 @@ class Mirror(Generic[V]):
             self.modified[key] = modified
         if self._on_change is not None and not (before is None and value is None):
             self._on_change(key, before, value)
-
-    async def _announce(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        for wait in self._waits.get(key, ()):
+            if not wait.future.done() and wait.reached(value):
+                wait.future.set_result(value)

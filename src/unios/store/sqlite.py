@@ -10,7 +10,7 @@ that `syncs` counts every one.
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
@@ -57,6 +57,10 @@ CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NU
 """
 FORMAT: Final = 1
 CHECKPOINT_PAGES: Final = 1_000
+COMMIT_PAGES: Final = 12
+"""About so many pages a small commit writes."""
+WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
+"""A WAL that has grown over this, while its disk was full say, is cut."""
 TRIM_EVERY: Final = 256
 RANGE_BYTES_MAX: Final = FRAME_BYTES_MAX - 1024 * 1024
 """A range answers about so much, and at least one record: what is more would fit into no message."""
@@ -121,10 +125,13 @@ class SqliteEngine:
         self.path = os.fspath(path)
         self.syncs = 0
         self.transactions = 0
-        self._commits = 0
+        self._wal_bytes = 0
+        """About how much the WAL has grown since the last checkpoint."""
         self._history_kept = history_kept
         self._history_bytes_kept = history_bytes_kept
         self._history_bytes = 0
+        self._seen: dict[str, Record | None] = {}
+        """What the present batch has looked up or written: a key that is compared is mostly written next."""
         fresh = self.path != ":memory:" and not os.path.exists(self.path)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
@@ -161,7 +168,7 @@ class SqliteEngine:
     def close(self) -> None:
         """Checkpoint and close; idempotent."""
         try:
-            self._checkpoint()
+            self._checkpoint("TRUNCATE")
         except sqlite3.Error:
             pass
         self._db.close()
@@ -182,6 +189,7 @@ class SqliteEngine:
         """Do the jobs in order and return what each came to, after one commit for all of them. Raises Unavailable: nothing was done."""
         before = (self.number, self.compacted, self._lease)
         history_bytes = self._history_bytes
+        self._seen.clear()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             outcomes = [self._one(job) for job in jobs]
@@ -201,8 +209,7 @@ class SqliteEngine:
                 raise OutcomeUnknown(f"the disk of the store failed to sync: {error}") from error
             raise Unavailable(f"the store cannot write its file: {error}; make room on its disk") from error
         if changed:
-            self._commits += 1
-            self._maybe_checkpoint()
+            self._maybe_checkpoint(max(0, self._history_bytes - history_bytes))
         return outcomes
 
     def _save(self, before: tuple[int, int, int]) -> None:
@@ -211,21 +218,24 @@ class SqliteEngine:
             self._compact(trimmed)
         if self._history_bytes > self._history_bytes_kept:
             self._compact(self._fitting())
-        self._db.executemany(
-            "UPDATE meta SET value = ? WHERE name = ?",
-            ((self.number, "revision"), (self.compacted, "compacted"), (self._lease, "lease")),
-        )
+        now = (self.number, self.compacted, self._lease)
+        for name, old, value in zip(("revision", "compacted", "lease"), before, now, strict=True):
+            if value != old:
+                self._db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
-    def _maybe_checkpoint(self) -> None:
-        if self._commits % 64 == 0 and self.path != ":memory:":
+    def _maybe_checkpoint(self, written: int) -> None:
+        """`written`: bytes of records in the commit; each is in the WAL twice, as a record and as history, and each commit takes some pages."""
+        self._wal_bytes += COMMIT_PAGES * 4096 + 2 * written
+        if self._wal_bytes > CHECKPOINT_PAGES * 4096 and self.path != ":memory:":
+            self._wal_bytes = 0
             try:
-                if os.stat(f"{self.path}-wal").st_size > CHECKPOINT_PAGES * 4096:
-                    self._checkpoint()
+                self._checkpoint("TRUNCATE" if os.stat(f"{self.path}-wal").st_size > WAL_BYTES_KEPT else "RESTART")
             except (OSError, sqlite3.Error):
                 pass  # what is committed is in the WAL; a later checkpoint moves it
 
-    def _checkpoint(self) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _checkpoint(self, how: Literal["RESTART", "TRUNCATE"]) -> None:
+        """Move the WAL into the database. RESTART leaves the file its size: a sync then writes data alone, and not each time how long the file is now."""
+        self._db.execute(f"PRAGMA wal_checkpoint({how})")
         self.syncs += 2
 
     def _one(self, job: Job) -> Outcome:
@@ -286,8 +296,11 @@ class SqliteEngine:
         return _compare(getattr(record, compare.target) if record else 0, compare.op, compare.operand)
 
     def _get(self, key: str) -> Record | None:
+        if key in self._seen:
+            return self._seen[key]
         row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?", (key,)).fetchone()
-        return Record(*row) if row else None
+        found = self._seen[key] = Record(*row) if row else None
+        return found
 
     def _do(self, operation: Operation, events: list[Event]) -> RangeResult | int:
         match operation:
@@ -296,6 +309,7 @@ class SqliteEngine:
                 number = self.number + 1
                 record = Record(key, value, old.created if old else number, number, old.version + 1 if old else 1, lease)
                 self._db.execute(f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", _row(record))
+                self._seen[key] = record
                 events.append(Event("put", number, record))
                 return 0
             case Delete(key, prefix):
@@ -328,6 +342,7 @@ class SqliteEngine:
 
     def _delete(self, record: Record, events: list[Event]) -> None:
         self._db.execute("DELETE FROM records WHERE key = ?", (record.key,))
+        self._seen[record.key] = None
         events.append(Event("delete", self.number + 1, record))
 
     def _note(self, events: list[Event]) -> None:

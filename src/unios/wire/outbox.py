@@ -58,7 +58,12 @@ class Outbox:
 
     def queued(self, sequence: int = COUNT - 1) -> int:
         """Return how many bytes are to be sent before what that sequence sends next."""
-        return self._transport.queued + sum(self._bytes[: sequence + 1])
+        taken = self._transport.queued
+        return taken + sum(self._bytes[: sequence + 1]) if self._waiting.count else taken
+
+    def is_full(self, sequence: int) -> bool:
+        """Return whether what that sequence sends next has so much before it that it should wait."""
+        return self.queued(sequence) > SEND_QUEUE_BYTES_MAX
 
     async def drain(self, sequence: int) -> None:
         """Wait until less than SEND_QUEUE_BYTES_MAX is to be sent before what that sequence sends next, or the connection has ended."""

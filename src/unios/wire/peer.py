@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
-from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, from_wire, to_wire
+from unios.core.sequences import ARRIVAL, BEAT, sequence_of
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.call import Call as Call
+from unios.wire.call import preemption_point
+from unios.wire.deadlines import Deadlines
 from unios.wire.flow import Inbox, Window
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
@@ -40,12 +43,11 @@ from unios.wire.messages import (
     pack,
 )
 from unios.wire.outbox import Outbox
-from unios.wire.running import RUNNING, become, context_of, in_sequence
+from unios.wire.running import context_of, in_sequence
 from unios.wire.transport import Buffer, Transport
 
 T = TypeVar("T")
 FAULT_CHARACTERS_MAX = 64 * 1024
-LARGE_ITEM_BYTES = 4 * 1024
 
 
 class Answer(msgspec.Struct):
@@ -63,66 +65,9 @@ def _answer(body: msgspec.Raw, type_: type[T] | Any) -> Any:
         raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 
-async def _preemption_point(size: int) -> None:
-    """After each item of a background sequence, and each large one: let go on whatever is more urgent."""
-    if size >= LARGE_ITEM_BYTES or RUNNING.get() >= BACKGROUND:
-        await asyncio.sleep(0)
-
-
-class Call:
-    """A request as its handler sees it."""
-
-    def __init__(self, peer: "Peer", request: Request, descriptors: list[int]) -> None:
-        self.peer = peer
-        self.op = request.op
-        self.node = request.node
-        self.user = request.user
-        self.hops = request.hops
-        self.body = request.body
-        self.descriptors = descriptors
-        self.sequence = sequence_of(request.op)
-        self._id = request.id
-        self._window = Window()
-        self._inbox = Inbox(lambda size: peer.send(Credit(request.id, size, to_asker=True), sequence=ARRIVAL))
-
-    def become(self, sequence: int) -> None:
-        """Serve it in another sequence than its operation's. To be called before anything is sent: its answers keep their order."""
-        self.sequence = sequence
-        become(sequence)
-
-    def take_descriptors(self) -> list[int]:
-        """Return the descriptors that came with the request; they are the handler's to close from now on."""
-        taken, self.descriptors = self.descriptors, []
-        return taken
-
-    def decode(self, type_: type[T]) -> T:
-        """Return the body; CallerError if it is not of that type."""
-        try:
-            return msgspec.msgpack.decode(self.body, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CallerError(f"the arguments of {self.op} are wrong: {error}") from error
-
-    async def send(self, item: object, descriptors: Sequence[int] = ()) -> None:
-        """Send one of many answers; waits for room. The descriptors stay the caller's."""
-        body = pack(item)
-        size = cost(body)
-        await self._window.take(size)
-        self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors, sequence=self.sequence)
-        await self.peer.outbox.drain(self.sequence)
-        await _preemption_point(size)
-
-    async def receive(self, type_: type[T]) -> T | None:
-        """Return the asker's next item, None when it has no more."""
-        item = await self._inbox.get()
-        if item is None:
-            return None
-        try:
-            return msgspec.msgpack.decode(item[0], type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CallerError(f"an item sent to {self.op} is wrong: {error}") from error
-
-
 Handler = Callable[[Call], Awaitable[object]]
+AtOnce = Callable[[Call], bool]
+"""Takes a request that needs no task, to `answer` it later; False leaves it to the handler. May raise UniosError."""
 
 
 async def refuse(call: Call) -> object:
@@ -170,7 +115,7 @@ class Stream:
             raise self._inbox.failure or Unavailable("the request has been answered: it takes no more items")
         self._peer.send(Item(self._id, body), sequence=self._sequence)
         await self._peer.outbox.drain(self._sequence)
-        await _preemption_point(size)
+        await preemption_point(size)
 
     def end(self) -> None:
         """Say that no more items will come."""
@@ -184,10 +129,19 @@ class Stream:
 class Peer:
     """One connection. Takes the transport over; all methods belong to the loop's thread."""
 
-    def __init__(self, transport: Transport, handler: Handler = refuse, *, role: str = "", facts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        handler: Handler = refuse,
+        *,
+        role: str = "",
+        facts: dict[str, str] | None = None,
+        at_once: AtOnce | None = None,
+    ) -> None:
         self.transport = transport
         self.outbox = Outbox(transport)
         self.handler = handler
+        self._at_once = at_once
         self.hello = Hello(PROTOCOL_MIN, PROTOCOL_MAX, role, facts or {})
         self.theirs: Hello | None = None
         self.protocol = 0
@@ -196,8 +150,10 @@ class Peer:
         self._descriptors: deque[int] = deque()
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[tuple[msgspec.Raw, list[int]]]] = {}
+        self._deadlines = Deadlines(self._give_up)
         self._streams: dict[int, Stream] = {}
-        self._calls: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._calls: dict[int, tuple[Call, asyncio.Task[None] | None]] = {}
+        """Without a task: those that are served at once."""
         loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[Hello] = loop.create_future()
         self._closed: asyncio.Future[str] = loop.create_future()
@@ -257,22 +213,27 @@ class Peer:
         payload = pack(body)
         future: asyncio.Future[tuple[msgspec.Raw, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = future
+        if timeout_ms is not None:
+            self._deadlines.add(id_, op, timeout_ms)
         try:
             self.send(Request(id_, op, payload, node, user, len(descriptors), hops), descriptors, sequence=sequence_of(op))
-            if timeout_ms is None:
-                return await future
-            return await asyncio.wait_for(future, timeout_ms / 1000)
-        except TimeoutError:
-            raise OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms") from None
+            return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 for descriptor in future.result()[1]:
                     os.close(descriptor)
             raise
         finally:
+            self._deadlines.drop(id_)
             del self._waiting[id_]
             if future.cancelled():
                 self.send(Cancel(id_), sequence=sequence_of(op))
+
+    def _give_up(self, id_: int, op: str, timeout_ms: int) -> None:
+        future = self._waiting.get(id_)
+        if future is not None and not future.done():
+            future.set_exception(OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms"))
+            self.send(Cancel(id_), sequence=sequence_of(op))
 
     def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", hops: int = 0, sequence: int | None = None) -> Stream:
         """Ask for many answers; what is sent along goes out in `sequence`, by default the operation's."""
@@ -312,6 +273,17 @@ class Peer:
                 self._greeted.set_exception(error)
             self.close(str(error))
 
+    def _on_cancel(self, id_: int) -> None:
+        """Withdraw a request. One without a task goes on to its end, which is told nobody; in its answer's place the asker hears what he may believe."""
+        entry = self._calls.get(id_)
+        if entry is None:
+            return
+        call, task = entry
+        if task is not None:
+            task.cancel()
+        else:
+            call.answer(OutcomeUnknown(f"{call.op} was cancelled"))
+
     def _claim(self, count: int) -> list[int]:
         if not 0 <= count <= len(self._descriptors):
             raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
@@ -336,8 +308,7 @@ class Peer:
             case Item():
                 self._on_item(message)
             case Cancel():
-                if (entry := self._calls.get(message.id)) is not None:
-                    entry[1].cancel()
+                self._on_cancel(message.id)
             case Credit():
                 self._on_credit(message)
             case Hello():
@@ -354,16 +325,30 @@ class Peer:
             self.send(Fault(request.id, Unavailable.code, why), sequence=sequence_of(request.op))
             return
         call = Call(self, request, descriptors)
+        if self._at_once is not None and not self.outbox.is_full(call.sequence) and self._serve_at_once(self._at_once, call, request.id):
+            return
         task = asyncio.get_running_loop().create_task(self._serve(call, request.id), context=context_of(call.sequence))
         self._calls[request.id] = (call, task)
         task.add_done_callback(lambda task: self._served(call, request.id, task))
+
+    def _serve_at_once(self, at_once: AtOnce, call: Call, id_: int) -> bool:
+        self._calls[id_] = (call, None)
+        try:
+            taken = at_once(call)
+        except UniosError as error:
+            call.answer(error)
+            return True
+        if not taken:
+            del self._calls[id_]
+        return taken
 
     async def _serve(self, call: Call, id_: int) -> None:
         answer: Answer | None = None
         try:
             result = await self.handler(call)
             answer = result if isinstance(result, Answer) else Answer(result)
-            await self.outbox.drain(call.sequence)
+            if self.outbox.is_full(call.sequence):
+                await self.outbox.drain(call.sequence)
             self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors, sequence=call.sequence)
         except asyncio.CancelledError:
             self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
@@ -376,10 +361,7 @@ class Peer:
     def _served(self, call: Call, id_: int, task: asyncio.Task[None]) -> None:
         """Let go of a request; a task that is cancelled before it began has done nothing of `_serve`."""
         del self._calls[id_]
-        call._inbox.discard()
-        call._inbox.end(Unavailable(f"{call.op} has ended"))  # for whoever still reads its items
-        for descriptor in call.take_descriptors():
-            os.close(descriptor)
+        call.end()
         if task.cancelled():
             self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
 
@@ -430,6 +412,7 @@ class Peer:
 
     def _on_close(self, why: str) -> None:
         self.why_closed = why
+        self._deadlines.close()
         self.outbox.close()
         if not self._greeted.done():
             self._greeted.set_exception(Unavailable(why))
@@ -441,8 +424,8 @@ class Peer:
             stream._inbox.end(Unavailable(f"the connection ended: {why}"))
             stream._window.grant(STREAM_WINDOW_BYTES)
         self._streams.clear()
-        for _call, task in self._calls.values():
-            task.cancel()
+        for id_ in list(self._calls):
+            self._on_cancel(id_)
         while self._descriptors:
             os.close(self._descriptors.popleft())
         if not self._closed.done():

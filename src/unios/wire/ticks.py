@@ -6,6 +6,7 @@ wake at the same time. A tick is late by the loop's delay and never early; after
 
 import asyncio
 import os
+from collections.abc import Callable
 
 
 def until_next(now_s: float, period_s: float, phase_s: float) -> float:
@@ -16,6 +17,20 @@ def until_next(now_s: float, period_s: float, phase_s: float) -> float:
 def delay(period_s: float) -> float:
     """Return how long it is to this process's next tick of that period, in s."""
     return until_next(asyncio.get_running_loop().time(), period_s, os.getpid() % 97 / 97 * 0.25)
+
+
+def at_each_tick(period_s: float, work: Callable[[], None]) -> Callable[[], None]:
+    """Call `work` now and at each tick of that period; return what ends that. Cheaper than a task that sleeps: nothing wakes but the call."""
+    loop = asyncio.get_running_loop()
+    handle: asyncio.TimerHandle
+
+    def go() -> None:
+        nonlocal handle
+        work()
+        handle = loop.call_later(delay(period_s), go)
+
+    go()
+    return lambda: handle.cancel()
 
 
 async def tick(period_s: float) -> None:
