@@ -19,12 +19,13 @@ import msgspec
 
 from unios.core.sequences import ARRIVAL, BACKGROUND, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, from_wire, to_wire
-from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, SEND_AHEAD_BYTES, STREAM_WINDOW_BYTES
 from unios.wire.flow import Inbox, Window
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    ITEM_COST,
     Cancel,
     Credit,
     Fault,
@@ -41,7 +42,7 @@ from unios.wire.messages import (
 )
 from unios.wire.outbox import Outbox
 from unios.wire.running import RUNNING, become, context_of, in_sequence
-from unios.wire.transport import Buffer, Transport
+from unios.wire.transport import Buffer, Frame, Transport
 
 T = TypeVar("T")
 FAULT_CHARACTERS_MAX = 64 * 1024
@@ -109,6 +110,22 @@ class Call:
         await self._window.take(size)
         self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors, sequence=self.sequence)
         await self.peer.outbox.drain(self.sequence)
+        await _preemption_point(size)
+
+    @property
+    def id(self) -> int:
+        return self._id
+
+    async def turn(self) -> None:
+        """Wait until an answer would go out at once: there is credit, and nothing is to be sent before it."""
+        while self._window.room <= 0 or (not self.peer.outbox.closed and self.peer.outbox.queued(self.sequence) > SEND_AHEAD_BYTES):
+            await self._window.opened()
+            await self.peer.outbox.turn(self.sequence)
+
+    async def send_framed(self, frame: Frame, size: int) -> None:
+        """Send an answer that is framed already, with a body of `size` bytes; to be called after `turn`, so that it need not be kept."""
+        self._window.room -= size + ITEM_COST
+        self.peer.outbox.send(frame, (), self.sequence)
         await _preemption_point(size)
 
     async def receive(self, type_: type[T]) -> T | None:
@@ -205,7 +222,7 @@ class Peer:
     async def start(self, *, timeout_ms: int = HELLO_TIMEOUT_MS) -> Hello:
         """Exchange greetings; return theirs. ProtocolError if no version fits, Unavailable if the peer does not greet in time."""
         self.send(self.hello, sequence=BEAT)  # first: what has come already may end the connection, and the other side has to hear why
-        in_sequence(ARRIVAL, self.transport.start, self._on_bytes, self._on_close)
+        in_sequence(ARRIVAL, self.transport.start, self._on_bytes, self._on_close, self._reader.room)
         try:
             return await asyncio.wait_for(asyncio.shield(self._greeted), timeout_ms / 1000)
         except TimeoutError:
