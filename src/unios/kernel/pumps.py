@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,8 @@ _CHUNK: Final = 64 * 1024
 _FLOOD_BYTES: Final = 256 * 1024
 """A program that fills its pipe gets one of this size: fewer turns for the same bytes. Linux counts pipes' sizes per user, so others keep theirs.
 Its bytes then go from the pipe into the file without passing through here, where Linux can do that."""
+_REST_S: Final = 0.0002
+"""So long a pump rests that has spliced less than half of what the pipe holds: what a program writes meanwhile costs one turn and not many."""
 _SET_PIPE_SIZE: Final = 1031
 _buffer: Final = memoryview(bytearray(_FLOOD_BYTES))
 """What is read goes here; to allocate that much for each read would cost a mapping and its page faults."""
@@ -105,6 +108,8 @@ class OutputPump:
             self._splices = False  # also on a full disk, for which there is a way when they are read and written
             return None
         self.eof = not moved
+        if _CHUNK // 4 <= moved < _FLOOD_BYTES // 2:
+            time.sleep(_REST_S)
         return bool(moved)
 
     def _widen(self) -> None:

@@ -23,9 +23,9 @@ from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, SEND_
 from unios.wire.flow import Inbox, Window
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
+    ITEM_COST,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
-    ITEM_COST,
     Cancel,
     Credit,
     Fault,
