@@ -92,3 +92,12 @@ def test_a_holder_is_told_again_when_it_has_acknowledged_what_it_was_told_and_no
     followers.acknowledge(cast(Client, holder), {"out": 40, "err": 0})  # it has read further than it was told
     followers.tell_growth({"out": 40, "err": 5})
     assert holder.told[-1] == {"event": "grew", "out": 40, "err": 5}
+
+
+def test_one_who_does_not_hold_acknowledges_nothing_and_is_told_each_time() -> None:
+    followers, _timers = made()
+    reader = Somebody()
+    followers.follow(cast(Client, reader), hold=False, offsets={})
+    for end in (10, 20):
+        followers.tell_growth({"out": end, "err": 0})
+    assert [event["out"] for event in reader.told] == [10, 20]

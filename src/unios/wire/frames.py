@@ -5,7 +5,7 @@ hundreds of megabytes a second, so whoever reads a large frame reads it into `ro
 """
 
 import struct
-import threading
+from _thread import _local as Local  # threading's, which a short command does without
 from typing import Final
 
 from unios.errors import ProtocolError
@@ -19,7 +19,7 @@ _USED_AGAIN_BYTES: Final = 272 * 1024
 """A frame of up to so many bytes is put together in a buffer that is used again when nobody holds a view of it any more."""
 _USED_AGAIN: Final = 2
 """Buffers kept for that, for all connections of a thread; who finds none free makes one that is not kept."""
-_local = threading.local()
+_local = Local()
 Payload = bytes | bytearray | memoryview
 
 
