@@ -110,7 +110,7 @@ TOKEN_TTL_S_MAX = 30 * 86_400
 RESTARTS_MAX = 1_000
 
 # streams
-STREAM_SEGMENT_BYTES = 1024 * 1024
+STREAM_SEGMENT_BYTES = 4 * 1024 * 1024
 STREAM_KEPT_BYTES = 16 * 1024 * 1024
 """Of each of a process's two output streams; the oldest segment goes first."""
 STREAM_FLIGHT_BYTES = 4 * 1024 * 1024

@@ -74,3 +74,30 @@ def test_a_follower_is_told_of_growth_once_and_not_while_it_is_behind() -> None:
     reader.behind = True  # type: ignore[misc]
     followers.tell_growth({"out": 20, "err": 0})
     assert reader.told == [{"event": "grew", "out": 10, "err": 0}]
+
+
+def test_a_holder_is_told_again_when_it_has_acknowledged_what_it_was_told_and_not_before() -> None:
+    followers, _timers = made()
+    holder = Somebody()
+    followers.follow(cast(Client, holder), hold=True, offsets={"out": 3})
+    for end in (10, 20, 30):
+        followers.tell_growth({"out": end, "err": 0})
+    assert [event["out"] for event in holder.told] == [10]  # it reads to the end that it finds, and acknowledges that
+    followers.acknowledge(cast(Client, holder), {"out": 9, "err": 0})
+    followers.tell_growth({"out": 30, "err": 0})
+    assert [event["out"] for event in holder.told] == [10]
+    followers.acknowledge(cast(Client, holder), {"out": 10, "err": 0})
+    followers.tell_growth({"out": 30, "err": 0})
+    assert [event["out"] for event in holder.told] == [10, 30]
+    followers.acknowledge(cast(Client, holder), {"out": 40, "err": 0})  # it has read further than it was told
+    followers.tell_growth({"out": 40, "err": 5})
+    assert holder.told[-1] == {"event": "grew", "out": 40, "err": 5}
+
+
+def test_one_who_does_not_hold_acknowledges_nothing_and_is_told_each_time() -> None:
+    followers, _timers = made()
+    reader = Somebody()
+    followers.follow(cast(Client, reader), hold=False, offsets={})
+    for end in (10, 20):
+        followers.tell_growth({"out": end, "err": 0})
+    assert [event["out"] for event in reader.told] == [10, 20]

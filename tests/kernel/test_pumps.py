@@ -45,7 +45,8 @@ class Output:
     def kept(self) -> bytes:
         reader = StreamReader(self.path, "out")
         try:
-            return reader.read(0, 10**6)[1]
+            into = bytearray(10**6)
+            return bytes(into[: reader.read(0, memoryview(into))[1]])
         finally:
             reader.close()
 
@@ -118,6 +119,59 @@ def test_it_never_goes_beyond_the_limit_of_a_holder(output: Output) -> None:
     assert output.kept == b"1234567"
     output.limit = 10**9
     assert output.pump.drain() and output.kept == b"123456789"
+
+
+def flood(output: Output, size: int) -> bytes:
+    """Have the program say so much, in pieces that fill its pipe, and let the pump move all but the last."""
+    said = b""
+    while len(said) < size:
+        piece = os.urandom(60_000) if output.pump._splices else os.urandom(64 * 1024)
+        output.say(piece)
+        said += piece
+        if len(said) < size:
+            output.turn()
+    return said
+
+
+def test_a_flood_goes_from_the_pipe_into_the_file_and_nothing_is_lost_or_turned_around(output: Output) -> None:
+    said = flood(output, 400_000)
+    output.pump.take = lambda _into: pytest.fail("it was read")  # type: ignore[method-assign]
+    assert output.pump.drain() and output.kept == said and output.pump.end == len(said)
+    os.close(output.program)
+    output.turn()
+    output.program = os.open(os.devnull, os.O_RDONLY)
+    assert output.pump.eof
+
+
+def test_a_flood_is_not_moved_while_it_is_not_allowed_and_not_beyond_the_limit(output: Output) -> None:
+    said = flood(output, 400_000)
+    end = output.pump.end
+    output.allowed = False
+    output.turn()
+    assert output.pump.end == end < len(said) and not output.pump.drain()
+    output.allowed, output.limit = True, end + 7
+    output.pump.update()
+    output.turn()
+    assert output.pump.end == end + 7
+    output.limit = 10**9
+    assert output.pump.drain() and output.kept == said
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EINVAL])
+def test_a_flood_that_cannot_be_moved_so_is_read_and_written(output: Output, error: int) -> None:
+    said = flood(output, 400_000)
+
+    def refused(_pipe: int, _bytes_max: int) -> int:
+        raise OSError(error, os.strerror(error))
+
+    output.writer.splice = refused  # type: ignore[method-assign]
+    output.disk = errno.ENOSPC
+    output.turn()
+    assert output.pump.disk_full and output.kept == said[: output.pump.end]
+    output.disk = 0
+    while output.pump.disk_full:
+        output.poller.turn()
+    assert output.pump.drain() and output.kept == said
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

@@ -25,16 +25,24 @@ def writer_in(folder: int, *, kept: int = KEPT) -> StreamWriter:
     return StreamWriter(folder, "out", segment_bytes=SEGMENT, kept_bytes=kept)
 
 
+class Reader(StreamReader):
+    def get(self, offset: int, bytes_max: int) -> tuple[int, bytes]:
+        """Return (actual offset, what was read)."""
+        into = bytearray(bytes_max)
+        at, count = self.read(offset, memoryview(into))
+        return at, bytes(into[:count])
+
+
 def write(writer: StreamWriter, data: bytes) -> None:
     while data:
         data = data[writer.write(data) :]
 
 
-def read_all(reader: StreamReader, offset: int = 0, *, bytes_max: int = 64) -> list[tuple[int, bytes]]:
+def read_all(reader: Reader, offset: int = 0, *, bytes_max: int = 64) -> list[tuple[int, bytes]]:
     """Read to the present end; return every answer with bytes."""
     answers = []
     while True:
-        at, data = reader.read(offset, bytes_max)
+        at, data = reader.get(offset, bytes_max)
         if not data:
             return answers
         answers.append((at, data))
@@ -85,15 +93,15 @@ def test_a_bound_below_one_segment_still_keeps_the_present_one(tmp_path: Path, f
 
 def test_a_reader_gets_every_byte_at_its_offset_across_rotations(tmp_path: Path, folder: int) -> None:
     write(writer_in(folder, kept=10**9), STORY)
-    answers = read_all(StreamReader(tmp_path, "out"))
+    answers = read_all(Reader(tmp_path, "out"))
     assert b"".join(data for _, data in answers) == STORY
     assert all(STORY[at : at + len(data)] == data for at, data in answers)
     assert all(at // SEGMENT == (at + len(data) - 1) // SEGMENT for at, data in answers)
 
 
 def test_a_reader_that_follows_gets_every_byte_as_it_is_written(tmp_path: Path, folder: int) -> None:
-    writer, reader, found = writer_in(folder), StreamReader(tmp_path, "out"), b""
-    assert reader.read(0, 64) == (0, b"")
+    writer, reader, found = writer_in(folder), Reader(tmp_path, "out"), b""
+    assert reader.get(0, 64) == (0, b"")
     for start in range(0, len(STORY), 41):
         write(writer, STORY[start : start + 41])
         for at, data in read_all(reader, len(found)):
@@ -105,37 +113,37 @@ def test_a_reader_that_follows_gets_every_byte_as_it_is_written(tmp_path: Path, 
 def test_bytes_that_are_gone_are_reported_by_a_larger_offset(tmp_path: Path, folder: int) -> None:
     writer = writer_in(folder)
     write(writer, STORY[:1_020])
-    at, data = StreamReader(tmp_path, "out").read(0, 64)
+    at, data = Reader(tmp_path, "out").get(0, 64)
     assert at == writer.start > 0 and data == STORY[at : at + 64]
-    at, data = StreamReader(tmp_path, "out").read(writer.start - 1, 10)
+    at, data = Reader(tmp_path, "out").get(writer.start - 1, 10)
     assert (at, data) == (writer.start, STORY[writer.start : writer.start + 10])
 
 
 def test_a_reader_that_was_overtaken_reads_its_open_segment_to_the_end_and_then_says_what_is_gone(tmp_path: Path, folder: int) -> None:
-    writer, reader = writer_in(folder), StreamReader(tmp_path, "out")
+    writer, reader = writer_in(folder), Reader(tmp_path, "out")
     write(writer, STORY[:150])
-    assert reader.read(0, 40) == (0, STORY[:40])
+    assert reader.get(0, 40) == (0, STORY[:40])
     write(writer, STORY[150:2_000])
-    assert reader.read(40, 100) == (40, STORY[40:100])
-    at, data = reader.read(100, 100)
+    assert reader.get(40, 100) == (40, STORY[40:100])
+    at, data = reader.get(100, 100)
     assert at == writer.start and data == STORY[at : at + len(data)] and data
 
 
 def test_a_reader_may_jump_back_and_forth(tmp_path: Path, folder: int) -> None:
     write(writer_in(folder, kept=10**9), STORY[:340])
-    reader = StreamReader(tmp_path, "out")
+    reader = Reader(tmp_path, "out")
     for offset in (310, 5, 99, 100, 205, 0, 339):
-        at, data = reader.read(offset, 7)
+        at, data = reader.get(offset, 7)
         assert at == offset and data and data == STORY[offset : offset + len(data)]
 
 
 def test_at_the_end_there_is_nothing_yet_and_it_is_no_loss(tmp_path: Path, folder: int) -> None:
-    writer, reader = writer_in(folder), StreamReader(tmp_path, "out")
-    assert (reader.read(0, 10), reader.end()) == ((0, b""), 0)
-    assert (reader.read(7, 10), StreamReader(tmp_path / "none", "out").end()) == ((7, b""), 0)
+    writer, reader = writer_in(folder), Reader(tmp_path, "out")
+    assert (reader.get(0, 10), reader.end()) == ((0, b""), 0)
+    assert (reader.get(7, 10), Reader(tmp_path / "none", "out").end()) == ((7, b""), 0)
     for size in (50, 100):  # in a segment, and at its end
         write(writer, STORY[writer.end : size])
-        assert (reader.read(size, 10), reader.end()) == ((size, b""), size)
+        assert (reader.get(size, 10), reader.end()) == ((size, b""), size)
 
 
 def test_the_two_streams_and_other_files_do_not_mix(tmp_path: Path, folder: int) -> None:
@@ -144,13 +152,13 @@ def test_the_two_streams_and_other_files_do_not_mix(tmp_path: Path, folder: int)
     write(err, b"to err")
     for other in ("out.1", "out.x000000000000000", "tree.json", "out.00000000000000000"):
         (tmp_path / other).write_bytes(b"no segment")
-    assert StreamReader(tmp_path, "out").read(0, 99) == (0, b"to out")
-    assert StreamReader(tmp_path, "err").read(0, 99) == (0, b"to err")
+    assert Reader(tmp_path, "out").get(0, 99) == (0, b"to out")
+    assert Reader(tmp_path, "err").get(0, 99) == (0, b"to err")
 
 
 def test_a_reader_and_a_writer_hold_one_file_each(tmp_path: Path, folder: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    writer, reader = writer_in(folder), StreamReader(tmp_path, "out")
+    writer, reader = writer_in(folder), Reader(tmp_path, "out")
     write(writer, STORY)
     read_all(reader)
     assert len(os.listdir("/proc/self/fd")) == before + 2
@@ -163,13 +171,13 @@ def test_a_reader_and_a_writer_hold_one_file_each(tmp_path: Path, folder: int) -
 def test_a_reader_beside_a_writer_that_drops_segments_sees_no_byte_twice_and_none_at_a_wrong_offset(tmp_path: Path, folder: int) -> None:
     """The real race: segments vanish between looking and opening."""
     data = os.urandom(400_000)
-    writer, reader = writer_in(folder), StreamReader(tmp_path, "out")
+    writer, reader = writer_in(folder), Reader(tmp_path, "out")
     thread = threading.Thread(target=write, args=(writer, data))
     thread.start()
     offset, gaps = 0, 0
     try:
         while thread.is_alive() or offset < writer.end:
-            at, got = reader.read(offset, 64)
+            at, got = reader.get(offset, 64)
             assert at >= offset and data[at : at + len(got)] == got
             gaps += at > offset
             offset = at + len(got)
@@ -185,10 +193,10 @@ def test_whatever_is_written_and_asked_for_an_answer_is_what_was_written_there(
 ) -> None:
     path = tmp_path_factory.mktemp("stream")
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    writer, reader = writer_in(descriptor), StreamReader(path, "out")
+    writer, reader = writer_in(descriptor), Reader(path, "out")
     for size, offset in steps:
         write(writer, STORY[writer.end : writer.end + size])
-        at, data = reader.read(offset, 50)
+        at, data = reader.get(offset, 50)
         assert data == STORY[at : at + len(data)] and at >= offset
         if offset < writer.end:
             assert data and at in (offset, writer.start)
@@ -196,3 +204,20 @@ def test_whatever_is_written_and_asked_for_an_answer_is_what_was_written_there(
     os.close(descriptor)
     writer.close()
     reader.close()
+
+
+def test_what_is_spliced_from_a_pipe_is_kept_as_what_is_written(tmp_path: Path, folder: int) -> None:
+    writer = writer_in(folder, kept=10**9)
+    pipe, program = os.pipe2(os.O_NONBLOCK)
+    os.write(program, STORY[:250])
+    assert [writer.splice(pipe, 70) for _ in range(5)] == [70, 30, 70, 30, 50]
+    with pytest.raises(BlockingIOError):
+        writer.splice(pipe, 70)
+    write(writer, STORY[250:280])
+    os.write(program, STORY[280:290])
+    assert writer.splice(pipe, 99) == 10
+    os.close(program)
+    assert writer.splice(pipe, 99) == 0
+    os.close(pipe)
+    assert b"".join(data for _at, data in read_all(Reader(tmp_path, "out"))) == STORY[:290]
+    assert segments(folder, "out") == [0, 100, 200]

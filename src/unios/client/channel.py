@@ -40,7 +40,8 @@ from unios.wire.messages import (
 )
 
 T = TypeVar("T")
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 32 * 1024
+"""Of what may be many small frames or the beginning of a large one, whose rest is read where it is put together."""
 
 
 def unpack(raw: msgspec.Raw, type_: type[T] | Any) -> Any:
@@ -102,7 +103,7 @@ class Asked:
         size = cost(body)
         self._held -= size
         self._owed += size
-        if self._owed >= STREAM_WINDOW_BYTES // 4 and not self.ended:
+        if self._owed >= STREAM_WINDOW_BYTES // 2 and not self.ended:
             self._channel.send(Credit(self._id, self._owed))
             self._owed = 0
         return unpack(body, type_)
@@ -212,7 +213,7 @@ class Channel:
         """Send one message; a connection that breaks ends every request under way and raises nothing."""
         if self.why_closed:
             return
-        data = memoryview(framed(message))
+        data = memoryview(b"".join(framed(message)))
         try:
             self.sock.settimeout(HELLO_TIMEOUT_MS / 1000)
             sent = 0
@@ -258,12 +259,14 @@ class Channel:
 
     def _receive(self) -> tuple[memoryview, list[int]]:
         space = socket.CMSG_SPACE(FDS_MAX * 4)
-        count, ancillary, _flags, _address = self.sock.recvmsg_into([self._buffer], space, socket.MSG_CMSG_CLOEXEC)
+        room = self._reader.room()
+        buffer = self._buffer if room is None else room
+        count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
         descriptors = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % 4])
-        return self._buffer[:count], list(descriptors)
+        return buffer[:count], list(descriptors)
 
     def _claim(self, count: int) -> list[int]:
         if not 0 <= count <= len(self._descriptors):

@@ -6,7 +6,9 @@ nothing, so it is never joined silently to what was said before. A broken connec
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import msgspec
 
 from unios.client import processes
 from unios.client.channel import Asked
@@ -33,6 +35,19 @@ class Anew(NamedTuple):
         return f"{self.pid} was started again on {self.node} ({self.reason or why}); output begins anew"
 
 
+class Passing(msgspec.Struct, frozen=True):
+    """A Chunk whose bytes are looked at where they came in, and not copied."""
+
+    stream: str
+    incarnation: int
+    offset: int
+    data: memoryview
+    lost: int = 0
+
+
+C = TypeVar("C", Chunk, Passing)
+
+
 class _Place:
     """How far the reading has come."""
 
@@ -41,7 +56,7 @@ class _Place:
         self.incarnation = view.incarnation
         self.offsets = {"out": out, "err": err}
 
-    def pass_by(self, chunk: Chunk) -> None:
+    def pass_by(self, chunk: Chunk | Passing) -> None:
         self.incarnation = chunk.incarnation
         self.offsets[chunk.stream] = chunk.offset + len(chunk.data)
 
@@ -63,15 +78,24 @@ def follow(
 ) -> Iterator[Chunk | Anew]:
     """Yield the output until the process has ended for good. `hold`: it waits for this reader rather than lose output.
 
+    `passing` does the same for one who only passes the bytes on.
     Raises NotFound if there is no such process, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS or the output of a
     process that has ended cannot be reached any more.
     """
-    place = _Place(view or processes.view(connection, pid), out, err)
+    return _follow(connection, pid, _Place(view or processes.view(connection, pid), out, err), hold, Chunk)
+
+
+def passing(connection: Connection, pid: int, *, view: ProcessView, hold: bool) -> Iterator[Passing | Anew]:
+    """Like `follow`, from the beginning."""
+    return _follow(connection, pid, _Place(view, 0, 0), hold, Passing)
+
+
+def _follow(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C]) -> Iterator[C | Anew]:
     give_up_at = 0.0
     while True:
         failure: UniosError | None = None
         try:
-            yield from _segment(connection, pid, place, hold)
+            yield from _segment(connection, pid, place, hold, type_)
         except (*PASSING, NotFound) as error:
             failure = error
         now = settled(connection, pid)
@@ -112,7 +136,7 @@ def settled(connection: Connection, pid: int) -> ProcessView:
             return now
 
 
-def _segment(connection: Connection, pid: int, place: _Place, hold: bool) -> Iterator[Chunk]:
+def _segment(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C]) -> Iterator[C]:
     """Yield one incarnation's output until it ends, or until the record shows that it is not this one that runs any more."""
     offsets = place.offsets
     asked = connection.begin("processes.follow", Follow(pid, place.incarnation, offsets["out"], offsets["err"], True, hold))
@@ -121,7 +145,7 @@ def _segment(connection: Connection, pid: int, place: _Place, hold: bool) -> Ite
             if not asked.wait(CLIENT_LOOK_MS / 1000) and processes.view(connection, pid).incarnation != place.incarnation:
                 return
             if asked.ready:
-                chunk: Chunk | None = asked.next(Chunk)
+                chunk: C | None = asked.next(type_)
                 if chunk is None:
                     return
                 place.pass_by(chunk)

@@ -23,6 +23,11 @@ class _Follower:
         self.hold, self.acknowledged = hold, acknowledged
         self.told: dict[str, Any] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether it is still to acknowledge something that it was told of: it reads to the end that it finds before it does, so it need not be told now."""
+        return self.hold and any(self.told.get(name, 0) > self.acknowledged[name] for name in NAMES)
+
 
 class Followers:
     """Those of one tree."""
@@ -71,9 +76,9 @@ class Followers:
         return min((one.acknowledged[name] + WINDOW_BYTES for one in holders if one.hold), default=UNBOUNDED)
 
     def tell_growth(self, ends: dict[str, int]) -> None:
-        """Tell each follower that has read what it was told before how far the streams are now."""
+        """Tell each follower how far the streams are now, but for those that have not read yet what they were told before: they find it themselves."""
         for client, follower in list(self._followers.items()):
-            if follower.told != ends and not client.behind:
+            if follower.told != ends and not client.behind and not follower.busy:
                 follower.told = dict(ends)
                 client.send({"event": "grew", **ends})
 

@@ -100,6 +100,7 @@ class Client:
         self._decoder = trees_protocol.Decoder()
         self._waiting = bytearray()
         self._reading = True
+        self._mask = READ
         self.open = True
         self.fds: list[int] = []
         """Descriptors that came along; whoever expects them takes them out."""
@@ -159,8 +160,10 @@ class Client:
         return self._sock
 
     def _watch(self) -> None:
-        if self.open:
-            self._poller.change(self._sock.fileno(), (READ if self._reading else 0) | (WRITE if self._waiting else 0))
+        mask = (READ if self._reading else 0) | (WRITE if self._waiting else 0)
+        if self.open and mask != self._mask:
+            self._mask = mask
+            self._poller.change(self._sock.fileno(), mask)
 
     def _flush(self) -> None:
         try:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,7 +18,10 @@ from unios.limits import DISK_RETRY_S, STDIN_BUFFER_BYTES
 
 _CHUNK: Final = 64 * 1024
 _FLOOD_BYTES: Final = 256 * 1024
-"""A program that fills its pipe gets one of this size: fewer turns for the same bytes. Linux counts pipes' sizes per user, so others keep theirs."""
+"""A program that fills its pipe gets one of this size: fewer turns for the same bytes. Linux counts pipes' sizes per user, so others keep theirs.
+Its bytes then go from the pipe into the file without passing through here, where Linux can do that."""
+_REST_S: Final = 0.0002
+"""So long a pump rests that has spliced less than half of what the pipe holds: what a program writes meanwhile costs one turn and not many."""
 _SET_PIPE_SIZE: Final = 1031
 _buffer: Final = memoryview(bytearray(_FLOOD_BYTES))
 """What is read goes here; to allocate that much for each read would cost a mapping and its page faults."""
@@ -40,6 +44,7 @@ class OutputPump:
         self._kept = memoryview(b"")
         self._watched = False
         self._chunk = _CHUNK
+        self._splices = False
         self.eof = False
         self.disk_full = ""
         """What the disk said last time; empty while it takes what comes."""
@@ -67,8 +72,8 @@ class OutputPump:
         return min(self._chunk, self._limit() - self._writer.end)
 
     def _pump(self) -> None:
-        self.step()
-        self.update()
+        if not self.step() or self._kept or self._room() <= 0:
+            self.update()
 
     def step(self) -> bool:
         """Move one chunk; return whether any byte was moved."""
@@ -78,6 +83,8 @@ class OutputPump:
             return False
         room = self._room()
         try:
+            if self._splices and (moved := self._splice(room)) is not None:
+                return moved
             count = self.take(_buffer[:room])
         except BlockingIOError:
             return False
@@ -91,9 +98,24 @@ class OutputPump:
         self._kept = memoryview(bytes(self._kept))  # what could not be written outlives the next read
         return moved
 
+    def _splice(self, room: int) -> bool | None:
+        """Move bytes straight into the file; None where that is not possible: then they are read and written."""
+        try:
+            moved = self._writer.splice(self._pipe, room)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._splices = False  # also on a full disk, for which there is a way when they are read and written
+            return None
+        self.eof = not moved
+        if _CHUNK // 4 <= moved < _FLOOD_BYTES // 2:
+            time.sleep(_REST_S)
+        return bool(moved)
+
     def _widen(self) -> None:
         """Let a program that floods write more between two looks of ours; what Linux refuses stays as it is."""
         self._chunk = _FLOOD_BYTES
+        self._splices = True
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._pipe, _SET_PIPE_SIZE, _FLOOD_BYTES)
 

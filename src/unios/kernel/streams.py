@@ -45,15 +45,29 @@ class StreamWriter:
 
     def write(self, data: bytes | memoryview) -> int:
         """Append as much of `data` as the current segment takes; return how many bytes. Raises OSError on a full disk."""
-        if self._file < 0 or self.end - self._starts[-1] >= self._segment_bytes:
-            self._roll()
-        room = self._segment_bytes - (self.end - self._starts[-1])
-        written = os.write(self._file, data[:room])
+        file, room = self._room()
+        written = os.write(file, data[:room])
         self.end += written
         return written
 
+    def splice(self, pipe: int, bytes_max: int) -> int:
+        """Append what waits in a pipe, as much as the current segment takes and at most so much, uncopied; return how many bytes, 0 at its end.
+
+        Raises BlockingIOError if nothing waits, and OSError with nothing moved if the disk is full or Linux cannot do it with such files.
+        """
+        file, room = self._room()
+        moved = os.splice(pipe, file, min(room, bytes_max), flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        self.end += moved
+        return moved
+
+    def _room(self) -> tuple[int, int]:
+        """Return the file to write to, and how many bytes it still takes."""
+        if self._file < 0 or self.end - self._starts[-1] >= self._segment_bytes:
+            self._roll()
+        return self._file, self._segment_bytes - (self.end - self._starts[-1])
+
     def _roll(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC  # not for appending: splice refuses that, and there is one writer
         file = os.open(file_name(self._name, self.end), flags, 0o600, dir_fd=self._folder)
         self.close()
         self._file = file
@@ -78,24 +92,24 @@ class StreamReader:
         self._folder, self._name = os.fspath(folder), name
         self._file, self._start, self._next = -1, 0, 0
 
-    def read(self, offset: int, bytes_max: int) -> tuple[int, bytes]:
-        """Return (actual offset, bytes): the offset is larger if older bytes are gone; no bytes mean that there are none yet.
+    def read(self, offset: int, into: memoryview) -> tuple[int, int]:
+        """Read into a buffer; return (actual offset, bytes read): the offset is larger if older bytes are gone; no bytes mean that there are none yet.
 
         An answer never crosses a segment's end: ask again for more.
         """
         for _attempt in range(8):  # the segment may be dropped between looking and opening
             if self._file >= 0 and self._start <= offset:
-                data = os.pread(self._file, bytes_max, offset - self._start)
-                if data or not self._ended(offset):
-                    return offset, data
+                count = os.preadv(self._file, [into], offset - self._start)
+                if count or not self._ended(offset):
+                    return offset, count
                 if self._open(offset):
                     continue  # the usual case costs no listing
             starts = segments(self._folder, self._name)
             if not starts:
-                return offset, b""
+                return offset, 0
             self._open(max((start for start in starts if start <= offset), default=starts[0]))
             offset = max(offset, self._start)
-        return offset, b""
+        return offset, 0
 
     def _ended(self, offset: int) -> bool:
         """Whether this segment ends at `offset` and another begins there or later: then what is to come is in that one."""

@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from unios.client import processes
-from unios.client.output import Anew, abandon, follow
+from unios.client.output import Anew, Passing, abandon, passing
 from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell import carry, demands
@@ -158,7 +158,7 @@ def _feed(session: Session, submitted: Submitted) -> "Feeder":
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
     view = ProcessView(pid=submitted.pid, state=submitted.state, node=submitted.node, user="", argv=(), incarnation=submitted.incarnation)
-    for said in follow(session.connection, submitted.pid, view=view, hold=True):
+    for said in passing(session.connection, submitted.pid, view=view, hold=True):
         if isinstance(said, Anew):
             if not quiet:
                 session.note(str(said))
@@ -166,7 +166,7 @@ def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
             show(session, said)
 
 
-def show(session: Session, chunk: Chunk) -> None:
+def show(session: Session, chunk: Chunk | Passing) -> None:
     """Write a chunk where the program wrote it."""
     if chunk.lost:
         session.note(f"{chunk.lost} bytes of its std{chunk.stream} before this are gone: only the last are kept")

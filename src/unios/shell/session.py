@@ -50,7 +50,7 @@ class Session:
         write(_ERR, f"unios: {plain(text)}\n".encode("utf-8", "backslashreplace"))
 
 
-def write(descriptor: int, data: bytes) -> None:
+def write(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of it. BrokenPipeError if the reader is gone, CallerError if it cannot be written for another reason."""
     rest = memoryview(data)
     while rest:

@@ -9,9 +9,11 @@ import msgspec
 
 from unios.core.sequences import ARRIVAL, BACKGROUND, sequence_of
 from unios.errors import CallerError, Unavailable, UniosError
+from unios.limits import SEND_AHEAD_BYTES
 from unios.wire.flow import Inbox, Window
-from unios.wire.messages import Credit, Reply, Request, cost, pack
+from unios.wire.messages import ITEM_COST, Credit, Reply, Request, cost, pack
 from unios.wire.running import RUNNING, become
+from unios.wire.transport import Frame
 
 if TYPE_CHECKING:
     from unios.wire.peer import Peer
@@ -92,6 +94,22 @@ class Call:
         await self._window.take(size)
         self.peer.send(Reply(self._id, body, more=True, descriptors=len(descriptors)), descriptors, sequence=self.sequence)
         await self.peer.outbox.drain(self.sequence)
+        await preemption_point(size)
+
+    @property
+    def id(self) -> int:
+        return self._id
+
+    async def turn(self) -> None:
+        """Wait until an answer would go out at once: there is credit, and nothing is to be sent before it."""
+        while self._window.room <= 0 or (not self.peer.outbox.closed and self.peer.outbox.queued(self.sequence) > SEND_AHEAD_BYTES):
+            await self._window.opened()
+            await self.peer.outbox.turn(self.sequence)
+
+    async def send_framed(self, frame: Frame, size: int) -> None:
+        """Send an answer that is framed already, with a body of `size` bytes; to be called after `turn`, so that it need not be kept."""
+        self._window.room -= size + ITEM_COST
+        self.peer.outbox.send(frame, (), self.sequence)
         await preemption_point(size)
 
     def send_now(self, body: msgspec.Raw) -> bool:

@@ -22,10 +22,14 @@ class Window:
         self._changed = asyncio.Event()
 
     async def take(self, size: int) -> None:
+        await self.opened()
+        self.room -= size
+
+    async def opened(self) -> None:
+        """Wait until there is room."""
         while self.room <= 0:
             self._changed.clear()
             await self._changed.wait()
-        self.room -= size
 
     def grant(self, size: int) -> None:
         self.room += size
@@ -70,7 +74,8 @@ class Inbox:
         size = cost(item[0])
         self._owed += size
         self._held -= size
-        if self._owed >= STREAM_WINDOW_BYTES // 4:
+        # Each grant costs both sides about what a chunk does: while there is more to read here, the sender is not kept waiting by a rarer one.
+        if self._owed >= STREAM_WINDOW_BYTES // (2 if self._items else 4):
             self.grant(self._owed)
             self._owed = 0
         return item

@@ -1,10 +1,12 @@
 """Frames: a 4-byte big-endian length, then that many bytes. Sans I/O; bounded by FRAME_BYTES_MAX.
 
-A frame over the bound is a ProtocolError: there is no way to find the next frame behind it, so the connection ends. A large frame is copied once, to
-the place where it is put together: output goes through here at hundreds of megabytes a second.
+A frame over the bound is a ProtocolError: there is no way to find the next frame behind it, so the connection ends. Output goes through here at
+hundreds of megabytes a second, so whoever reads a large frame reads it into `room`, the place where it is put together, and nothing is copied after.
 """
 
 import struct
+from _thread import _local as Local  # threading's, which a short command does without
+from typing import Final
 
 from unios.errors import ProtocolError
 from unios.limits import FRAME_BYTES_MAX
@@ -12,31 +14,54 @@ from unios.limits import FRAME_BYTES_MAX
 _LENGTH = struct.Struct(">I")
 _ROOM_BYTES = 512 * 1024
 """So much room is made for a frame when it is announced; more as its bytes come."""
+_USED_AGAIN_MIN: Final = 32 * 1024
+_USED_AGAIN_BYTES: Final = 272 * 1024
+"""A frame of up to so many bytes is put together in a buffer that is used again when nobody holds a view of it any more."""
+_USED_AGAIN: Final = 2
+"""Buffers kept for that, for all connections of a thread; who finds none free makes one that is not kept."""
+_local = Local()
+Payload = bytes | bytearray | memoryview
 
 
 def frame(*pieces: bytes | memoryview) -> bytes:
     """Return the pieces joined, with their length before them; ProtocolError if it is over the bound."""
+    return b"".join((length_of(*pieces), *pieces))
+
+
+def length_of(*pieces: bytes | memoryview) -> bytes:
+    """Return what stands before these pieces of one frame; ProtocolError if they are over the bound."""
     size = sum(map(len, pieces))
     if size > FRAME_BYTES_MAX:
         raise ProtocolError(f"a message of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
-    return b"".join((_LENGTH.pack(size), *pieces))
+    return _LENGTH.pack(size)
 
 
 class FrameReader:
     """Cuts a byte stream into frames; holds at most one unfinished frame."""
 
-    __slots__ = ("_begun", "_filled", "_head")
+    __slots__ = ("_begun", "_filled", "_head", "_hold")
 
     def __init__(self) -> None:
         self._head = b""
         self._begun: bytearray | None = None
-        """Room for a frame whose length is known and of which `_filled` bytes have come."""
+        """Room for a frame whose length is known and of which `_filled` bytes have come; may be longer."""
+        self._hold: memoryview | None = None
+        """What keeps `_begun` from being taken for another frame, if it is one of those that are used again."""
         self._filled = 0
 
-    def feed(self, data: bytes | memoryview) -> list[bytes | bytearray]:
+    def room(self) -> memoryview | None:
+        """Return where the next bytes of a large frame belong, to be read there and fed in the order of the stream; None while there is none begun."""
+        if self._begun is None or len(self._begun) < self._length():
+            return None
+        return memoryview(self._begun)[self._filled : self._length()]
+
+    def feed(self, data: bytes | memoryview) -> list[Payload]:
         """Take more bytes; return the frames they complete. `data` may be used again after. ProtocolError if a length is over the bound."""
         view = memoryview(data)
-        frames: list[bytes | bytearray] = []
+        frames: list[Payload] = []
+        if self._begun is not None and view.obj is self._begun:
+            self._take_in(len(view), frames)
+            return frames
         at, end = 0, len(view)
         while at < end:
             if self._begun is not None:
@@ -60,12 +85,16 @@ class FrameReader:
 
     def _begin(self, length: int, view: memoryview, at: int) -> int:
         """Make room for what is announced; a large one gets it as it comes, so that nobody takes memory by announcing alone."""
-        self._begun = bytearray(min(length, max(_ROOM_BYTES, 2 * (len(view) - at))))
+        self._begun = _free_buffer() if _USED_AGAIN_MIN <= length <= _USED_AGAIN_BYTES else None
+        if self._begun is not None:
+            self._hold = memoryview(self._begun)
+        else:
+            self._begun = bytearray(min(length, max(_ROOM_BYTES, 2 * (len(view) - at))))
         self._filled = len(view) - at
         self._begun[: self._filled] = view[at:]
         return len(view)
 
-    def _fill(self, view: memoryview, at: int, frames: list[bytes | bytearray]) -> int:
+    def _fill(self, view: memoryview, at: int, frames: list[Payload]) -> int:
         begun = self._begun
         assert begun is not None
         length = self._length()
@@ -73,11 +102,16 @@ class FrameReader:
         if self._filled + count > len(begun):
             begun.extend(bytes(min(length, max(2 * len(begun), self._filled + count)) - len(begun)))
         begun[self._filled : self._filled + count] = view[at : at + count]
-        self._filled += count
-        if self._filled == length:
-            frames.append(begun)
-            self._head, self._begun = b"", None
+        self._take_in(count, frames)
         return at + count
+
+    def _take_in(self, count: int, frames: list[Payload]) -> None:
+        """So many bytes more of the frame that is begun are in their place."""
+        self._filled += count
+        if self._filled == self._length():
+            assert self._begun is not None
+            frames.append(memoryview(self._begun)[: self._filled])
+            self._head, self._begun, self._hold = b"", None, None
 
     def _length(self) -> int:
         return int(_LENGTH.unpack(self._head)[0])
@@ -86,3 +120,20 @@ class FrameReader:
     def pending(self) -> int:
         """Bytes held of a frame that is not whole yet."""
         return len(self._head) + (self._filled if self._begun is not None else 0)
+
+
+def _free_buffer() -> bytearray | None:
+    """Return a buffer of this thread that nobody uses, None if all are in use. The frame under way keeps it by a view, and so does what was decoded from it."""
+    buffers: list[bytearray] | None = getattr(_local, "buffers", None)
+    if buffers is None:
+        buffers = _local.buffers = []
+    for buffer in buffers:
+        try:
+            buffer.append(buffer.pop())  # Python lets nobody change the size of what there is a view of
+        except BufferError:
+            continue
+        return buffer
+    if len(buffers) < _USED_AGAIN:
+        buffers.append(bytearray(_USED_AGAIN_BYTES))
+        return buffers[-1]
+    return None

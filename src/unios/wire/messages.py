@@ -14,7 +14,7 @@ import msgspec
 
 from unios import __version__
 from unios.errors import ProtocolError
-from unios.wire.frames import frame
+from unios.wire.frames import Payload, frame, length_of
 
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
@@ -93,26 +93,31 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def framed(message: Message) -> bytes:
-    """Return a message as a frame; a large body is copied once."""
+Pieces = tuple[bytes | memoryview, ...]
+"""A frame; its bytes are these, one behind the other."""
+
+
+def framed(message: Message) -> Pieces:
+    """Return a message as a frame; a large body is a piece of its own, and not copied."""
     if isinstance(message, Reply | Item):
         body = memoryview(message.body)
         if len(body) > LARGE_BODY_BYTES:
-            return frame(*_around(message, body))
-    return frame(_encoder.encode(message))
+            head, tail = around(message)
+            return length_of(head, body, tail) + head, body, tail
+    return (frame(_encoder.encode(message)),)
 
 
-def _around(message: Reply | Item, body: memoryview) -> tuple[bytes, memoryview, bytes]:
-    """Return the message in three pieces, of which the body is one: as the encoder would write it."""
+def around(message: Reply | Item) -> tuple[bytes, bytes]:
+    """Return what the encoder would write before and after the body."""
     kind, more = (b"\xa5reply", message.more) if isinstance(message, Reply) else (b"\xa4item", False)
     descriptors = message.descriptors if isinstance(message, Reply) else 0
     end = message.end if isinstance(message, Item) else False
     fields = 3 + bool(more) + bool(descriptors) + bool(end)
     tail = (b"\xa4more\xc3" if more else b"") + (b"\xabdescriptors" + _encoder.encode(descriptors) if descriptors else b"")
-    return b"%c\xa4type%b\xa2id%b\xa4body" % (0x80 | fields, kind, _encoder.encode(message.id)), body, tail + (b"\xa3end\xc3" if end else b"")
+    return b"%c\xa4type%b\xa2id%b\xa4body" % (0x80 | fields, kind, _encoder.encode(message.id)), tail + (b"\xa3end\xc3" if end else b"")
 
 
-def decode(payload: bytes | bytearray) -> Message:
+def decode(payload: Payload) -> Message:
     """Return the message in a frame; ProtocolError if it is none."""
     try:
         return _decoder.decode(payload)

@@ -12,7 +12,7 @@ from unios.core.sequences import COUNT, Sequences
 from unios.errors import Unavailable
 from unios.limits import SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.running import PRIORITISED
-from unios.wire.transport import Transport, duplicates
+from unios.wire.transport import Frame, Transport, duplicates
 
 
 class Outbox:
@@ -21,26 +21,33 @@ class Outbox:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._prioritised = PRIORITISED.get()
-        self._waiting: Sequences[tuple[int, bytes, list[int]]] = Sequences()
+        self._waiting: Sequences[tuple[int, int, Frame, list[int]]] = Sequences()
+        """(sequence, size, frame, descriptors)"""
         self._bytes = [0] * COUNT
         self._drains: list[asyncio.Future[None]] = []
         self.closed = False
         transport.on_room = self._pump
 
-    def send(self, data: bytes, descriptors: Sequence[int], sequence: int) -> None:
-        """Send a frame, now or in its turn; the descriptors stay the caller's. Raises Unavailable, and sends nothing, when none are to be had for it."""
+    def send(self, data: Frame, descriptors: Sequence[int], sequence: int) -> None:
+        """Send a frame, now or in its turn; the descriptors stay the caller's, and so does a buffer that can be written to.
+
+        Raises Unavailable, and sends nothing, when no descriptors are to be had for it.
+        """
         if self.closed:
             return
         if not self._prioritised or (not self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES):
             self._transport.write(data, descriptors)
             return
-        self._waiting.raise_flag(sequence, (sequence, data, duplicates(descriptors)))
-        self._bytes[sequence] += len(data)
+        if isinstance(data, memoryview) and not data.readonly:
+            data = bytes(data)
+        size = sum(map(len, data)) if isinstance(data, tuple) else len(data)
+        self._waiting.raise_flag(sequence, (sequence, size, data, duplicates(descriptors)))
+        self._bytes[sequence] += size
 
     def _pump(self) -> None:
         while self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES and not self.closed:
-            sequence, data, descriptors = self._waiting.take()
-            self._bytes[sequence] -= len(data)
+            sequence, size, data, descriptors = self._waiting.take()
+            self._bytes[sequence] -= size
             try:
                 self._transport.write(data, descriptors)
             except Unavailable as error:  # who waits for this frame would wait for ever
@@ -68,15 +75,23 @@ class Outbox:
     async def drain(self, sequence: int) -> None:
         """Wait until less than SEND_QUEUE_BYTES_MAX is to be sent before what that sequence sends next, or the connection has ended."""
         while not self.closed and self.queued(sequence) > SEND_QUEUE_BYTES_MAX:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._drains.append(future)
-            await future
+            await self._less()
+
+    async def turn(self, sequence: int) -> None:
+        """Wait until a frame of that sequence would not wait here, or the connection has ended: for one who can take his bytes from elsewhere so long."""
+        while not self.closed and self.queued(sequence) > SEND_AHEAD_BYTES:
+            await self._less()
+
+    async def _less(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._drains.append(future)
+        await future
 
     def close(self) -> None:
         """Drop what waits; idempotent."""
         self.closed = True
         while self._waiting.count:
-            for descriptor in self._waiting.take()[2]:
+            for descriptor in self._waiting.take()[3]:
                 os.close(descriptor)
         self._bytes = [0] * COUNT
         self._wake()

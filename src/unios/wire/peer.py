@@ -161,7 +161,7 @@ class Peer:
     async def start(self, *, timeout_ms: int = HELLO_TIMEOUT_MS) -> Hello:
         """Exchange greetings; return theirs. ProtocolError if no version fits, Unavailable if the peer does not greet in time."""
         self.send(self.hello, sequence=BEAT)  # first: what has come already may end the connection, and the other side has to hear why
-        in_sequence(ARRIVAL, self.transport.start, self._on_bytes, self._on_close)
+        in_sequence(ARRIVAL, self.transport.start, self._on_bytes, self._on_close, self._reader.room)
         try:
             return await asyncio.wait_for(asyncio.shield(self._greeted), timeout_ms / 1000)
         except TimeoutError:

@@ -9,7 +9,7 @@ from typing import Any
 from unios.errors import ProtocolError, UniosError
 from unios.limits import SEND_QUEUE_BYTES_MAX
 from unios.wire.peer import Call, Stream
-from unios.wire.transport import Buffer, OnBytes, OnClose
+from unios.wire.transport import Frame, OnBytes, OnClose, Room, nowhere
 
 CHUNK_BYTES = 256 * 1024
 
@@ -27,7 +27,7 @@ class _Pipe:
         self._on_close: OnClose | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
+    def start(self, on_bytes: OnBytes, on_close: OnClose, room: Room = nowhere) -> None:
         self._on_close = on_close
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._reading(on_bytes)), loop.create_task(self._writing())]
@@ -55,9 +55,11 @@ class _Pipe:
         except UniosError as error:
             self.close(str(error))
 
-    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Frame, descriptors: Sequence[int] = ()) -> None:
         if descriptors:
             raise ProtocolError("descriptors do not travel between machines")
+        if isinstance(data, tuple):
+            data = b"".join(data)
         if not self.closed.done():
             for start in range(0, len(data), CHUNK_BYTES):
                 self._queue.append(bytes(data[start : start + CHUNK_BYTES]))

@@ -10,7 +10,7 @@ from typing import Any
 from unios.core.sequences import ARRIVAL
 from unios.errors import ProtocolError
 from unios.wire.running import in_sequence
-from unios.wire.transport import Buffer, OnBytes, OnClose, Transport, plain_buffer
+from unios.wire.transport import Buffer, Frame, OnBytes, OnClose, Room, Transport, nowhere, plain_buffer
 
 RECORD_BYTES = 16 * 1024
 
@@ -56,6 +56,7 @@ class TlsTransport:
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._on_bytes: OnBytes | None = None
         self._on_close: OnClose | None = None
+        self._room: Room = nowhere
         self._early: list[bytes] = []
         self._plain: list[bytes] = []
         self._why = ""
@@ -65,8 +66,8 @@ class TlsTransport:
         in_sequence(ARRIVAL, inner.start, self._received, self._closed)
         self._advance()
 
-    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
-        self._on_bytes, self._on_close = on_bytes, on_close
+    def start(self, on_bytes: OnBytes, on_close: OnClose, room: Room = nowhere) -> None:
+        self._on_bytes, self._on_close, self._room = on_bytes, on_close, room
         for data in self._plain:
             on_bytes(data, [])
         self._plain.clear()
@@ -105,17 +106,20 @@ class TlsTransport:
         self._flush()
 
     def _read(self) -> None:
-        """Decrypt what has come, a record at a time, and hand it on together."""
-        buffer = plain_buffer()
+        """Decrypt what has come, a record at a time, into its place if that is known; records that came together are handed on together."""
         while not self._why:
+            place = self._room()
+            buffer = plain_buffer() if place is None else place
             count, ended, drained = 0, False, False
             try:
-                while len(buffer) - count >= RECORD_BYTES:
+                while count < len(buffer):
                     read: Any = self._ssl.read(RECORD_BYTES, buffer[count:])  # into a buffer: an object for each record costs more than to decrypt it
                     if not read:
                         ended = True
                         break
                     count += read
+                    if place is None and (read == RECORD_BYTES or len(buffer) - count < RECORD_BYTES):
+                        break  # a full record: the beginning of a large frame, whose place is known once this has been looked at
             except ssl.SSLWantReadError:
                 drained = True
             if count:
@@ -136,11 +140,13 @@ class TlsTransport:
         if data:
             self._inner.write(data)
 
-    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Frame, descriptors: Sequence[int] = ()) -> None:
         if descriptors:
             raise ProtocolError("descriptors do not travel between machines")
         if self._why:
             return
+        if isinstance(data, tuple):
+            data = data[0] if len(data) == 1 else b"".join(data)  # one write, as few records
         if not self.handshake.done():
             self._early.append(bytes(data))
             return

@@ -20,12 +20,24 @@ from unios.limits import FDS_MAX, SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.running import PRIORITISED, in_sequence
 
 READ_BYTES = 256 * 1024
+HEADS_BYTES: Final = 32 * 1024
+"""So much is read of what may be many small frames or the beginning of a large one, whose rest is then read where it belongs."""
+UNIX_BUFFER_BYTES: Final = 208 * 1024
+"""Asked of Linux for what a Unix socket holds, and it takes twice that: without, a chunk does not fit in, and half of it waits for the reader."""
 TCP_NOTSENT_LOWAT: Final = 25
 
 Buffer = bytes | memoryview
+Frame = Buffer | tuple[Buffer, ...]
+"""In one piece, or in several that go out one behind the other. What can be written to is copied where it has to wait, all else is kept."""
 OnBytes = Callable[[Buffer, list[int]], None]
 """What it is given is good only until it returns: the same buffer is read into again."""
 OnClose = Callable[[str], None]
+Room = Callable[[], memoryview | None]
+"""Where the next bytes are wanted; None: anywhere."""
+
+
+def nowhere() -> None:
+    """The Room of one who takes bytes anywhere."""
 
 
 _local = threading.local()
@@ -71,9 +83,11 @@ class Transport(Protocol):
         """How many bytes were written and not taken yet."""
         ...
 
-    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None: ...
+    def start(self, on_bytes: OnBytes, on_close: OnClose, room: Room = nowhere) -> None:
+        """Begin to read, into `room` where that is possible; `on_bytes` is told of these bytes as of others."""
+        ...
 
-    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Frame, descriptors: Sequence[int] = ()) -> None:
         """Queue bytes; the descriptors are duplicated by the kernel when they are sent, the caller keeps its own."""
         ...
 
@@ -95,6 +109,8 @@ class SocketTransport:
                 sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, SEND_AHEAD_BYTES)
         self.sock = sock
         self.unix = sock.family == socket.AF_UNIX
+        if self.unix:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
         self.closed = False
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[memoryview, list[int]]] = deque()
@@ -104,9 +120,10 @@ class SocketTransport:
         self._writing = False
         self._on_bytes: OnBytes | None = None
         self._on_close: OnClose | None = None
+        self._room_for: Room = nowhere
 
-    def start(self, on_bytes: OnBytes, on_close: OnClose) -> None:
-        self._on_bytes, self._on_close = on_bytes, on_close
+    def start(self, on_bytes: OnBytes, on_close: OnClose, room: Room = nowhere) -> None:
+        self._on_bytes, self._on_close, self._room_for = on_bytes, on_close, room
         if self.closed:
             self._loop.call_soon(on_close, "closed")
         else:
@@ -129,7 +146,9 @@ class SocketTransport:
             self._on_bytes(data, descriptors)
 
     def _receive(self, descriptors: list[int]) -> memoryview:
-        buffer = _buffer()
+        buffer = self._room_for()
+        if buffer is None:
+            buffer = _buffer() if self._room_for is nowhere else _buffer()[:HEADS_BYTES]
         if not self.unix:
             return buffer[: self.sock.recv_into(buffer)]
         count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
@@ -140,31 +159,40 @@ class SocketTransport:
                 descriptors.extend(numbers)
         return buffer[:count]
 
-    def write(self, data: Buffer, descriptors: Sequence[int] = ()) -> None:
+    def write(self, data: Frame, descriptors: Sequence[int] = ()) -> None:
         if self.closed:
             return
-        rest = memoryview(data)
+        pieces = data if isinstance(data, tuple) else (data,)
+        sent = 0
         if not self._queue:
-            sent = self._send(rest, descriptors)
-            if sent < 0 or sent == len(rest):
+            sent = self._send(pieces, descriptors)
+            if sent < 0 or sent == sum(map(len, pieces)):
                 return
-            if sent:
-                rest, descriptors = rest[sent:], ()
-        if not isinstance(data, bytes):
-            rest = memoryview(bytes(rest))  # the caller uses its buffer again
-        self._queue.append((rest, duplicates(descriptors)))
-        self.queued += len(rest)
+        if sent:
+            descriptors = ()  # they have gone out with the first byte
+        for piece in pieces:
+            if sent >= len(piece):
+                sent -= len(piece)
+            else:
+                self._keep(memoryview(piece)[sent:], descriptors)
+                sent, descriptors = 0, ()
         if not self._writing:
             self._writing = True
             in_sequence(ARRIVAL, self._loop.add_writer, self.sock.fileno(), self._writable)
 
-    def _send(self, data: memoryview, descriptors: Sequence[int]) -> int:
+    def _keep(self, rest: memoryview, descriptors: Sequence[int]) -> None:
+        if not rest.readonly:
+            rest = memoryview(bytes(rest))  # the caller uses its buffer again
+        self._queue.append((rest, duplicates(descriptors)))
+        self.queued += len(rest)
+
+    def _send(self, pieces: tuple[Buffer, ...], descriptors: Sequence[int]) -> int:
         """Return how much went out now; -1 if the connection broke."""
         try:
             if descriptors:
                 rights = array.array("i", descriptors)
-                return self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            return self.sock.send(data)
+                return self.sock.sendmsg(pieces, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            return self.sock.send(pieces[0]) if len(pieces) == 1 else self.sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
@@ -174,7 +202,7 @@ class SocketTransport:
     def _writable(self) -> None:
         while self._queue:
             data, descriptors = self._queue[0]
-            sent = self._send(data, descriptors)
+            sent = self._send((data,), descriptors)
             if sent <= 0:
                 break
             for descriptor in descriptors:
