@@ -8,7 +8,7 @@ from unios.core import bounds
 from unios.core.bounds import NAME_BYTES_MAX, NAMES_MAX, NUMBER_MAX
 from unios.demands import PRIORITY_MAX, After, Placing, Queueing, Resources
 from unios.errors import CallerError
-from unios.limits import PID_MAX
+from unios.limits import PID_MAX, TIME_LIMIT_MS_MAX
 
 LONG = "x" * NAME_BYTES_MAX
 
@@ -21,7 +21,8 @@ def check(**fields: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "most", "more"),
     [
-        *((name, NUMBER_MAX, NUMBER_MAX + 1) for name in ("cpu_milli", "memory_bytes", "cpu_milli_max", "tasks", "time_limit_ms", "array_limit")),
+        *((name, NUMBER_MAX, NUMBER_MAX + 1) for name in ("cpu_milli", "memory_bytes", "cpu_milli_max", "tasks", "array_limit")),
+        ("time_limit_ms", TIME_LIMIT_MS_MAX, TIME_LIMIT_MS_MAX + 1),
         *((name, 0, -1) for name in ("cpu_milli", "memory_bytes", "cpu_milli_max", "tasks", "time_limit_ms", "array_limit", "array", "index")),
         ("priority", PRIORITY_MAX, PRIORITY_MAX + 1),
         ("priority", 0, -1),

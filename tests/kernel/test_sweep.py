@@ -22,6 +22,7 @@ def deaf(tmp_path: Path) -> "Iterator[tuple[list[NodeFolder], list[subprocess.Po
         folder.run.mkdir(parents=True)
         processes.append(subprocess.Popen(["sleep", "1000"]))
         os.kill(processes[-1].pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, processes[-1].pid, os.WSTOPPED)
         runfiles.write(folder.run / "supervisor.json", processes[-1].pid)
     yield folders, processes
     for process in processes:
