@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from unios.core.sequences import BEAT, CALL, HOUSEKEEPING, OUTPUT, SIGNAL
+from unios.core.sequences import BEAT, CALL, FEED, HOUSEKEEPING, OUTPUT, SIGNAL
 from unios.kernel import sequencer
 from unios.kernel.sequencer import SWITCH, SequencedLoop
 from unios.wire.chained import LINKS_MAX, ChainedLoop
@@ -202,3 +202,32 @@ def test_the_switch_is_on_unless_it_says_off(monkeypatch: pytest.MonkeyPatch) ->
     sequencer.run(main())
     PRIORITISED.set(True)
     assert found == [(True, SequencedLoop), (False, SequencedLoop)]
+
+
+def test_descriptors_that_stay_ready_do_not_pile_up_while_their_sequences_wait() -> None:
+    async def work() -> list[int]:
+        loop = asyncio.get_running_loop()
+        read, write = os.pipe()
+        runs = [0, 0]
+
+        def ran(which: int) -> None:
+            runs[which] += 1  # and takes nothing away: the descriptor stays ready
+            if sum(runs) == 2_000:  # so long the task below does not wait
+                loop.remove_writer(write)
+                loop.remove_reader(read)
+
+        os.write(write, b"!")
+        in_sequence(FEED, loop.add_writer, write, ran, 0)
+        in_sequence(OUTPUT, loop.add_reader, read, ran, 1)
+        become(HOUSEKEEPING)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        waiting = loop._ready._sequences.count  # type: ignore[attr-defined]
+        loop.remove_writer(write)
+        loop.remove_reader(read)
+        os.close(read)
+        os.close(write)
+        return [waiting, *runs]
+
+    waiting, feeds, outputs = sequenced(work)
+    assert waiting <= 3 and feeds > outputs > 0 and feeds + outputs < 2_000

@@ -36,15 +36,23 @@ class ReadyQueue:
         self._in_chain = False
         self._strangers: deque[Any] = deque()
         """From other threads (call_soon_threadsafe); they wake the loop, which takes them in."""
+        self._waiting: set[int] = set()
+        """What waits, by identity. A descriptor that is ready hands in the same handle at each look; where a sequence is not served at each look, its
+        queue would grow with every one, faster than it is worked off, and what the sequence really has to do would wait behind that."""
 
     def append(self, handle: Any) -> None:
         if threading.get_ident() != self._owner:
             self._strangers.append(handle)
-        else:
+        elif id(handle) not in self._waiting:
+            self._waiting.add(id(handle))
             self._sequences.raise_flag(handle._context.get(RUNNING, CALL), handle)
 
     def popleft(self) -> Any:
-        return REST if self._in_chain and not self._sequences.urgent else self._sequences.take()
+        if self._in_chain and not self._sequences.urgent:
+            return REST
+        handle = self._sequences.take()
+        self._waiting.discard(id(handle))
+        return handle
 
     def __len__(self) -> int:
         while self._strangers:
@@ -57,6 +65,7 @@ class ReadyQueue:
 
     def clear(self) -> None:
         self._sequences.clear()
+        self._waiting.clear()
         self._strangers.clear()
 
 
