@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from benchmarks import work
@@ -28,6 +29,11 @@ COMMANDS = 30
 UNSHARE = ("unshare", "--pid", "--mount", "--fork", "true")
 SPAWN_LIMIT = 4.0
 PS_LIMIT = 6.0
+RATE_LIMIT = 200
+"""Programs a second, sustained through the client."""
+COMMAND_LIMIT = 2.0
+"""`unios run -- true` as a multiple of srun, both whole commands."""
+COMMAND_PEERS = ("slurm-srun", "podman", "ssh")
 TRUE = Program((b"true",), ((b"PATH", b"/usr/bin:/bin"),), resources=Resources(cpu_milli=0))
 """No core is set aside for it: what is timed is the start, not the queue."""
 PEERS = ("local", "unshare", "bwrap", "ssh", "podman", "slurm", "ray", "dask")
@@ -48,6 +54,7 @@ def run(peers: Peers) -> Report:
     report.rows += [
         *peers.rows(alone, "run_true_p50", SPAWN_PEERS),
         *peers.rows(rate, "run_true_sustained", SPAWN_PEERS),
+        *_whole_command(peers, report),
     ]
     report.notes.append(
         "Ours writes to disk before it answers: the record when the submission is answered, the exit before it is told. "
@@ -125,6 +132,7 @@ def _spawns(system: System, report: Report) -> tuple[Row, Row]:
     rate = Row(f"sustained, {WIDTH} at a time, a connection each", per_second, "/s", COUNT, "`unshare ...` likewise, same run:", beside, rate=True)
     rows += [
         rate,
+        Row(f"seconds for {RATE_LIMIT} programs at that rate", RATE_LIMIT / per_second, "s", COUNT, "limit", 1.0, 1.0),
         Row("syncs of the store per program (submit to exit), one after the other", syncs, "", COUNT + 3),
         Row(f"syncs of the store per program, {WIDTH} at a time", wide_syncs, "", COUNT),
     ]
@@ -168,6 +176,13 @@ def _counting(system: System, work: Callable[[], T], count: int) -> tuple[T, flo
     result = work()
     time.sleep(0.2)  # the last exit's record is written by then
     return result, (system.store_statistics().syncs - before) / count
+
+
+def _whole_command(peers: Peers, report: Report) -> list[Row]:
+    """Return `unios run -- true` against the peers' commands; srun is a limit."""
+    [ours] = [row for row in report.rows if row.what.startswith("`unios run -- true`")]
+    rows = peers.rows(ours, "run_true_p50", COMMAND_PEERS)
+    return [replace(row, at_most=COMMAND_LIMIT) if row.against.startswith("slurm") else row for row in rows]
 
 
 def _commands(system: System, report: Report, when: str) -> None:
