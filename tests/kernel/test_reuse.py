@@ -116,6 +116,9 @@ UNCLEAN = {
     "niceness of the launcher": "renice -n 5 -p 2",
     "processors of the init": "taskset -p 1 1",
     "what is killed first": "echo 500 > /proc/2/oom_score_adj",
+    "what a core of the launcher's children holds": "echo 0 > /proc/2/coredump_filter",
+    "priority of input and output": "ionice -c 3 -p 2",
+    "a session keyring": f"exec {sys.executable} -c 'import ctypes; c = ctypes.CDLL(None); c.syscall(250, 1, 0); exit(c.syscall(250, 18) != 0)'",
     "a stopped launcher": "kill -STOP 2",
     "a killed launcher": "kill -KILL 2",
 }
@@ -124,6 +127,8 @@ UNCLEAN = {
 @pytest.mark.skipif(not ROOT, reason="only root can leave these behind")
 @pytest.mark.parametrize("script", UNCLEAN.values(), ids=UNCLEAN)
 def test_what_a_program_leaves_behind_the_next_one_does_not_find(rig: Rig, script: str) -> None:
+    if "syscall" in script and os.uname().machine != "x86_64":
+        pytest.skip("the script has the numbers of x86_64")
     if script.startswith("taskset") and len(os.sched_getaffinity(0)) == 1:
         pytest.skip("one processor: nothing to change")
 
@@ -132,6 +137,34 @@ def test_what_a_program_leaves_behind_the_next_one_does_not_find(rig: Rig, scrip
         assert rig.exits[1_000, 1]["code"] == 0, rig.output(1_000, name="err")
         for pid in range(1_001, 1_007):
             assert (await one(rig, trees, pid, "true")).init_pid != first.init_pid
+
+    rig.run(work)
+
+
+@pytest.mark.skipif(not ROOT or not os.path.isdir("/sys/fs/cgroup/blkio"), reason="needs root and a hierarchy in which unios has no groups")
+def test_a_launcher_in_a_group_of_somebody_else_has_no_other_program(rig: Rig) -> None:
+    mine = Path(f"/sys/fs/cgroup/blkio/unios-elsewhere-{os.getpid()}")
+    mine.mkdir()
+
+    async def work(trees: Trees) -> None:
+        first = await one(rig, trees, 1_000, "sh", "-c", f"echo 2 > {mine}/cgroup.procs")
+        assert rig.exits[1_000, 1]["code"] == 0
+        for pid in range(1_001, 1_006):
+            assert (await one(rig, trees, pid, "true")).init_pid != first.init_pid
+
+    try:
+        rig.run(work)
+    finally:
+        assert cgroups.remove_empty(str(mine), 5.0)
+
+
+def test_a_program_has_no_descriptors_but_its_three(rig: Rig) -> None:
+    async def work(trees: Trees) -> None:
+        for pid in range(1_000, 1_006):
+            await one(
+                rig, trees, pid, "sh", "-c", "for one in /proc/$$/fd/*; do echo ${one##*/}; done", limits={"nofile": [64, 64]} if pid % 3 == 2 else {}
+            )
+            assert {"0", "1", "2"} == set(rig.output(pid).decode().split()) - {"3", "10", "255"}, rig.output(pid)
 
     rig.run(work)
 

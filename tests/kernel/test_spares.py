@@ -57,3 +57,21 @@ def test_a_zygote_that_dies_at_once_is_made_again_ever_more_slowly(tmp_path: Pat
 def test_nothing_is_released_without_a_name() -> None:
     with pytest.raises(AssertionError):
         freezer.release((), "")
+
+
+def test_a_spare_that_is_lost_on_the_way_to_another_tree_leaves_no_group_of_its_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[str] = []
+    made = spares.Spares(poller.Poller(), str(tmp_path), zygote.Groups(None), namespaces=True, ready=lambda: None, failed=lambda _text: None)
+    monkeypatch.setattr(freezer, "release", lambda _places, group: released.append(group))
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    mine, theirs = socket.socketpair()
+    spare = spares.Spare(child, 1, os.pidfd_open(child), mine, "last", True, (0, 0))
+    assert made.recycle(spare)
+    theirs.close()
+    while len(released) < 2:
+        made._loop.turn()
+    os.waitpid(child, 0)
+    assert set(released) == {"last", f"{made._token}.1"}
+    made.close()

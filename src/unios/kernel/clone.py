@@ -17,6 +17,8 @@ SIBLING: Final = 0x00008000
 _PIDFD: Final = 0x1000
 _INTO_CGROUP: Final = 0x2_0000_0000
 _SYS_CLONE3: Final = 435
+_NUMBERS: Final = {"x86_64": {"ioprio_get": 252, "keyctl": 250}, "aarch64": {"ioprio_get": 31, "keyctl": 219}}
+"""Of system calls that have another number on each machine."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -110,6 +112,21 @@ def die_with_parent() -> None:
 def name_process(name: str) -> None:
     """Set the short name that ps and top show."""
     _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def io_priority() -> int:
+    """Return this process's priority of input and output as Linux packs it; -1 if that cannot be told here."""
+    return _own_call("ioprio_get", 1, 0, 0)
+
+
+def session_keyring() -> int:
+    """Return the number of the keyring that this process's children inherit; -1 if there is none or that cannot be told here."""
+    return _own_call("keyctl", 0, -3, 0)
+
+
+def _own_call(name: str, *arguments: int) -> int:
+    number = _NUMBERS.get(os.uname().machine, {}).get(name, -1)
+    return int(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))) if number >= 0 else -1
 
 
 def _prctl(option: int, value: int | bytes) -> None:

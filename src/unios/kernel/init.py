@@ -420,6 +420,7 @@ class Init:
             self.poller.after(BURY_S, lambda: None)
         while fit and not (self.launcher_vacant or self._without_launcher) and time.monotonic() < until:
             self.poller.turn()
+        fit = fit and not self.disturbed
         if not (fit and self.launcher_vacant and not self._without_launcher and self._control is not None and self._launcher is not None):
             self.freezer.remove()
             return False

@@ -86,6 +86,7 @@ def receive(control: socket.socket) -> program.Job | None:
     while not length:
         head, descriptors, _flags, _address = socket.recv_fds(control, _HEAD.size, len(_STDIO))
         for target, source in zip(_STDIO, descriptors, strict=False):
+            os.set_inheritable(source, False)  # it may be its own target already
             if source != target:
                 os.dup2(source, target, inheritable=False)
                 os.close(source)
@@ -160,11 +161,11 @@ class _Launcher:
         while job := receive(self._control):
             if owner not in (None, (job.uid, job.gid, job.groups)):
                 self._refuse("unavailable", "the launcher is another user's")
-            owner = job.uid, job.gid, job.groups
+            owner, groups = (job.uid, job.gid, job.groups), pristine.groups()
             self._have(job)
             os.umask(0o022)
             os.chdir("/")
-            if not self._namespaces or pristine.inherited(identity=False) != before:
+            if not self._namespaces or pristine.inherited(identity=False) != before or pristine.groups() != groups:
                 break
             self._tell({"vacant": True})
         os._exit(0)

@@ -93,13 +93,14 @@ class Survey:
             pid = waiting.pop()
             waiting.extend(self._children.get(pid, ()))
             process = self._seen[pid]
-            if process.parent == init and _is_launcher(pid):
+            if process.parent == init and is_launcher(pid):
                 continue
             ticks, pages, count = ticks + process.ticks, pages + process.pages, count + 1
         return Used(ticks * TICK_MS, pages * PAGE_BYTES, count)
 
 
-def _is_launcher(pid: int) -> bool:
+def is_launcher(pid: int) -> bool:
+    """Return whether a process is a launcher, by its name."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
         return file.read().rstrip("\n") == "unios-launcher"
     return False

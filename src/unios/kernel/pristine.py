@@ -1,7 +1,7 @@
 """Pristine: whether an init, its namespaces and its launcher still are as they were before a tree, so that they may have another one of the same user.
 
-What a program without rights over them cannot change is not looked at. What one with such rights (root, or an ordinary user's own node) can change
-and Linux shows is: mounts, who is in the namespace, and what a child would inherit. What it writes into their memory is not seen, and can only harm
+The launcher is its user's, the init too on an ordinary user's own node, and root has rights over everything. What can be changed so and Linux shows is
+looked at: mounts, who is in the namespace, and what a child would inherit. What it writes into their memory is not seen, and can only harm
 who could have done the same to any other of his trees.
 """
 
@@ -9,9 +9,11 @@ import contextlib
 import os
 from typing import Final
 
+from unios.kernel import clone
+
 _STATUS: Final = frozenset(("TracerPid", "SigBlk", "SigIgn", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed"))
 _IDENTITY: Final = frozenset(("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
-_FILES: Final = ("limits", "oom_score_adj", "setgroups", "timerslack_ns")
+_FILES: Final = ("limits", "oom_score_adj", "setgroups", "timerslack_ns", "coredump_filter")
 
 _PIECE_BYTES: Final = 1024 * 1024
 
@@ -24,7 +26,14 @@ def inherited(*, identity: bool) -> tuple[object, ...]:
         [_read(f"/proc/self/{name}") for name in _FILES],
         os.getpriority(os.PRIO_PROCESS, 0),
         os.sched_getscheduler(0),
+        clone.io_priority(),
+        clone.session_keyring(),
     )
+
+
+def groups() -> str:
+    """Return in which control groups this process is, of all hierarchies."""
+    return _read("/proc/self/cgroup")
 
 
 class Pristine:
@@ -41,7 +50,7 @@ class Pristine:
         return {int(name) for name in os.listdir("/proc") if name.isdigit()} == {os.getpid(), launcher}
 
     def _look(self) -> tuple[object, ...]:
-        return (b"".join(self._mounts()), inherited(identity=True), _read("/proc/self/cgroup"), os.getcwd())
+        return (b"".join(self._mounts()), inherited(identity=True), groups(), os.getcwd())
 
     def _mounts(self) -> list[bytes]:
         """Return the mount table by a descriptor of the /proc that was mounted first, whatever there is at that path now."""

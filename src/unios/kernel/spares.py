@@ -42,6 +42,8 @@ class Spare(NamedTuple):
     group: str
     namespaces: bool
     owner: guarded.Owner = ANYBODY
+    before: str = ""
+    """The group of its last tree, which it removes before it is ready."""
 
 
 class Spares:
@@ -127,7 +129,7 @@ class Spares:
         """Take an init that has had a tree and waits to hear in which group it shall have another; False if it is not needed."""
         if self._closed or sum(one.owner != ANYBODY for one in (*self._making.values(), *self._ready)) >= RECYCLED_MAX:
             return False
-        spare = spare._replace(group=self._next_group())
+        spare = spare._replace(group=self._next_group(), before=spare.group)
         try:
             spare.control.setblocking(True)
             spare.control.sendall(trees_protocol.encode({"group": spare.group}))
@@ -283,6 +285,8 @@ class Spares:
         os.close(spare.pidfd)
         spare.control.close()
         self._remove(spare.group)
+        if spare.before:
+            freezer.release(self._recorded, spare.before)
 
     def drop(self, spare: Spare) -> None:
         """End a spare that was taken and is not needed."""

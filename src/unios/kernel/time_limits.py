@@ -16,6 +16,7 @@ from unios.core.processes import LIVE, ProcessRecord, process_key
 from unios.errors import NotFound, UniosError
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.clocks import boot_ms
+from unios.kernel.node_usage import is_launcher
 from unios.limits import TIME_LIMIT_GRACE_MS
 from unios.wire.ticks import tick
 
@@ -65,8 +66,9 @@ class TimeLimits:
 
     def _start_of(self, init_pid: int, children: dict[int, list[int]]) -> int:
         """Return when the program was started, as Linux says: it is the eldest below the launcher. Now, if there is none any more."""
-        launchers = children.get(init_pid, [])
-        starts = [runfiles.start_of(pid) for launcher in launchers for pid in children.get(launcher, [])] or list(map(runfiles.start_of, launchers))
+        below = children.get(init_pid, [])
+        starts = [runfiles.start_of(pid) for one in below for pid in children.get(one, [])]
+        starts = starts or [runfiles.start_of(pid) for pid in below if not is_launcher(pid)]  # a launcher may be much older than its program
         known = [start * 1_000 // TICKS_PER_S for start in starts if start]
         return min(known, default=boot_ms())
 

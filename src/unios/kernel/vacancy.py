@@ -93,8 +93,10 @@ def _cannot(control: socket.socket, error: OSError) -> NoReturn:
 
 def _have_tree(one: init.Init, control: socket.socket) -> bool:
     """Serve one job; return whether the process may have another."""
-    control.sendall(trees_protocol.encode({"ready": True}))
-    fields = receive(control)
+    fields = None
+    with contextlib.suppress(OSError):  # the guard may be gone
+        control.sendall(trees_protocol.encode({"ready": True}))
+        fields = receive(control)
     if fields is None:
         one.leave()
         os._exit(0)

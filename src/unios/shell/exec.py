@@ -37,7 +37,8 @@ class _Speaker(LocalTerminal):
 
 def exec_(session: Session, given: Given) -> int:
     pid = pid_of(given.arguments[0])
-    argv = tuple(os.fsencode(argument) for argument in given.arguments[1:])
+    words = given.arguments[2:] if given.arguments[1:2] == ("--",) else given.arguments[1:]
+    argv = tuple(os.fsencode(argument) for argument in words)
     if given.flag("terminal") and given.flag("no_terminal"):
         raise Misused("-t asks for a terminal and -T for none: leave one out")
     terminal = not given.flag("no_terminal") and (given.flag("terminal") or os.isatty(0))
