@@ -222,6 +222,7 @@ def test_a_session_sees_the_pids_of_the_tree_and_passes_its_exit_code_on(whole: 
     done = whole.unios("--node", "n3", "exec", "-T", str(pid), "sh", "-c", "cat /proc/$UNIOS_PID/cmdline; echo said >&2; exit 5", check=False)
     assert (done.returncode, done.stdout, done.stderr) == (5, b"sleep\x001003\x00", b"said\n")
     assert whole.unios("exec", "-T", str(pid), "nonesuch", check=False).returncode == 127
+    assert whole.unios("exec", "-T", str(pid), "--", "echo", "--", "x").stdout == b"-- x\n"
     with open("/etc/passwd", "rb") as file:
         assert whole.unios("exec", "-T", str(pid), "cat", stdin=file).stdout == Path("/etc/passwd").read_bytes()
     with Keyboard(whole, "exec", "-e", "PS1=$ ", str(pid), *BASH) as person:

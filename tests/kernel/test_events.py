@@ -1,20 +1,11 @@
 """Events on a real store: told in the order of their causes, whatever the clocks of those who wrote them say."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.store.engines import SqliteProcess, with_store
+from tests.store.engines import on_sqlite
 from unios.kernel.events import Events
 from unios.store.model import Store
-
-
-def run(folder: Path, work: Callable[[Store], Awaitable[None]]) -> None:
-    engine = SqliteProcess(folder)
-    try:
-        with_store(engine, work)
-    finally:
-        engine.stop()
 
 
 def test_an_end_is_told_after_its_start_though_its_nodes_clock_is_behind(tmp_path: Path) -> None:
@@ -31,4 +22,4 @@ def test_an_end_is_told_after_its_start_though_its_nodes_clock_is_behind(tmp_pat
         async with asyncio.timeout(10):
             assert [await anext(followed) for _ in past] == past  # whoever follows hears the same
 
-    run(tmp_path, work)
+    on_sqlite(tmp_path, work)

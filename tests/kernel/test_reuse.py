@@ -257,3 +257,24 @@ def test_many_programs_after_each_other_leave_no_descriptor_group_or_process(rig
         assert len(longest) > 5 and max(longest[2:]) <= longest[1] + 2
 
     rig.run(work)
+
+
+def test_a_guard_removes_groups_in_which_nobody_is(rig: Rig) -> None:
+    """A tree may be forgotten while its init, which removes its groups, dies with the guard."""
+
+    async def alive(trees: Trees) -> None:
+        await rig.spawn(trees, 1_000, "sleep", "60")
+
+    rig.run(alive)
+    left = [f"{top}/left" for _version, top in cgroups.recorded(str(rig.folder))]
+    for path in left:
+        os.makedirs(path)
+    rig.guard.kill()
+    rig.guard.wait()
+    rig.start()
+    assert not any(map(os.path.isdir, left))
+
+    async def still(trees: Trees) -> None:
+        assert trees.trees[1_000, 1].state == "running" and groups_of(rig, trees.trees[1_000, 1].group)
+
+    rig.run(still)

@@ -12,7 +12,7 @@ import pytest
 from unios.errors import Unavailable
 from unios.kernel import trees_protocol
 from unios.kernel.exit_notes import Sender
-from unios.kernel.trees import Trees
+from unios.kernel.trees import TreeInfo, Trees
 from unios.wire.home import NodeFolder
 
 EXIT = {"event": "exit", "pid": 300, "incarnation": 1, "code": 0}
@@ -91,3 +91,17 @@ def test_a_start_that_fails_leaves_nothing_known(tmp_path: Path) -> None:
         assert trees.trees == {} and trees._ended_meanwhile == {}
 
     run(tmp_path, [{"error": "unavailable", "text": "no"}], work)
+
+
+def test_of_two_trees_that_one_init_has_had_the_newer_one_is_meant(tmp_path: Path) -> None:
+    """A program may speak to its kernel before that has heard of the earlier one's end."""
+
+    async def work(trees: Trees, _exits: Exits) -> None:
+        for pid in (300, 301):
+            tree = trees.trees[pid, 1] = TreeInfo({"pid": pid, "incarnation": 1})
+            tree.namespace = 4_026_000_000
+        assert trees.tree_of(1, 4_026_000_000) == (301, 1)
+        trees.trees[301, 1].state = "ended"
+        assert trees.tree_of(1, 4_026_000_000) == (300, 1)
+
+    run(tmp_path, [], work)

@@ -1,26 +1,16 @@
 """Counting on a real store: what goes is counted, once, whoever else tidies at the same time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
-from tests.store.engines import SqliteProcess, with_store
+from tests.store.engines import on_sqlite
 from unios.core.processes import ProcessRecord, process_key, spec_key
 from unios.core.sums import UserSum, usage_key
 from unios.demands import Usage
 from unios.services.counting import delete
 from unios.store.model import Put, Store, Transaction
-
-
-def run(folder: Path, work: Callable[[Store], Awaitable[None]]) -> None:
-    """Run `work` on a store of its own, which is gone after it."""
-    engine = SqliteProcess(folder)
-    try:
-        with_store(engine, work)
-    finally:
-        engine.stop()
 
 
 def records(count: int) -> dict[str, ProcessRecord]:
@@ -65,7 +55,7 @@ def test_what_goes_is_counted_and_nothing_of_it_is_left(tmp_path: Path) -> None:
         for user in ("bob", "eve"):
             assert await sum_of(store, user) == expected(all_, user)
 
-    run(tmp_path, work)
+    on_sqlite(tmp_path, work)
 
 
 def test_two_that_tidy_at_once_count_each_record_once(tmp_path: Path) -> None:
@@ -78,7 +68,7 @@ def test_two_that_tidy_at_once_count_each_record_once(tmp_path: Path) -> None:
         for user in ("bob", "eve"):
             assert await sum_of(store, user) == expected(all_, user)
 
-    run(tmp_path, work)
+    on_sqlite(tmp_path, work)
 
 
 def test_another_process_under_the_number_of_one_that_is_gone_is_left_alone(tmp_path: Path) -> None:
@@ -90,4 +80,4 @@ def test_another_process_under_the_number_of_one_that_is_gone_is_left_alone(tmp_
         await delete(store, keys, all_, seen)
         assert (await modified(store)).keys() == all_.keys()
 
-    run(tmp_path, work)
+    on_sqlite(tmp_path, work)

@@ -93,3 +93,12 @@ def with_store(engine: Engine, work: Callable[[Store], Awaitable[None]]) -> None
             await work(store)
 
     asyncio.run(main())
+
+
+def on_sqlite(folder: Path, work: Callable[[Store], Awaitable[None]]) -> None:
+    """Run `work` on a SQLite store of its own, which is gone after it."""
+    engine = SqliteProcess(folder)
+    try:
+        with_store(engine, work)
+    finally:
+        engine.stop()

@@ -113,13 +113,17 @@ def test_descriptors_that_wait_in_their_turn_go_with_their_frame_or_are_closed()
             outbox.send(b"x", [end], SIGNAL)
         os.close(end)
         os.close(other)
-        outbox.close()
-        transport.close("the test is over")
-        left.close()
-        await settled()
+        await close(outbox, transport, left)
         assert descriptors() == before
 
     bounded(work)
+
+
+async def close(outbox: Outbox, transport: SocketTransport, other_end: socket.socket) -> None:
+    outbox.close()
+    transport.close("the test is over")
+    other_end.close()
+    await settled()
 
 
 def few(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -153,10 +157,7 @@ def test_when_descriptors_run_out_it_is_said_nothing_is_sent_and_none_is_kept(fu
         assert outbox.queued() == queued
         os.close(end)
         os.close(other)
-        outbox.close()
-        transport.close("the test is over")
-        left.close()
-        await settled()
+        await close(outbox, transport, left)
         assert descriptors() == before
 
     bounded(work)

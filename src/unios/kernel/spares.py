@@ -145,11 +145,8 @@ class Spares:
         """End those that nobody has taken meanwhile, up to what there is at rest."""
         self._thinning = False
         recycled = [one for one in self._ready if one.owner != ANYBODY]
-        for spare in recycled[REST - 1 :]:
-            self._loop.remove(spare.control.fileno())
-            self._discard(spare)
         new = [one for one in self._ready if one.owner == ANYBODY]
-        for spare in new[REST - min(len(recycled), REST - 1) :]:
+        for spare in (*recycled[REST - 1 :], *new[REST - min(len(recycled), REST - 1) :]):
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
 
