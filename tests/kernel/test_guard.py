@@ -342,7 +342,7 @@ def test_spares_that_are_killed_are_replaced_and_namespaces_kept(plain: Rig) -> 
         return found
 
     async def work(trees: Trees) -> None:
-        for _time in range(4):
+        for _time in range(8):
             gone = spares()
             for pid in gone:
                 with contextlib.suppress(ProcessLookupError):

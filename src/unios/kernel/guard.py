@@ -108,8 +108,8 @@ class Guard:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._spares.reaped(*ended)
 
     def run(self) -> None:
         """Serve until SIGTERM; the trees go on."""

@@ -16,7 +16,7 @@ from unios.kernel.poller import Client
 from unios.limits import RECYCLED_MAX, SPARE_TIMEOUT_S, SPARES_MAX
 
 FAILURES_MAX: Final = 3
-"""Spares that die one after the other before namespaces are given up."""
+"""Spares that die one after the other of themselves and without a word before namespaces are given up."""
 ANSWER_S: Final = 2.0
 """How long a zygote may take to fork; then it is replaced."""
 BURY_S: Final = 0.2
@@ -65,6 +65,8 @@ class Spares:
         self.why_not = "" if namespaces else "they are switched off"
         """Why trees get no namespaces."""
         self._failures = self._zygote_deaths = 0
+        self._statuses: dict[int, int] = {}
+        """Of those being made that the guard has reaped, by pid: as waitpid gave it."""
         self._token, self._number = os.urandom(4).hex(), 0
         self._zygote: Client | None = None
         self._zygote_pidfd = -1
@@ -257,9 +259,22 @@ class Spares:
             self._lost(spare)
             self._failed_callback(str(fields.get("text", "")))
             return
-        if spare.namespaces and self.namespaces and (fields or self._failures + 1 >= FAILURES_MAX):
+        if spare.namespaces and self.namespaces and (fields or (self._failures + 1 >= FAILURES_MAX and not self._was_killed(spare))):
             self._give_up(str(fields.get("text", "")) if fields else "the init died")
         self._lost(spare)
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Note how a child of the guard has ended, if it is one that is being made."""
+        if any(spare.pid == pid for spare in self._making.values()):
+            self._statuses[pid] = status
+
+    def _was_killed(self, spare: Spare) -> bool:
+        """Return whether one that ended without a word was killed, by a person or for want of memory: that says nothing about what can be had here."""
+        runfiles.wait_readable(spare.pidfd, BURY_S)
+        status = self._statuses.get(spare.pid, 0)
+        with contextlib.suppress(ChildProcessError):
+            status = os.waitpid(spare.pid, os.WNOHANG)[1] or status
+        return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
     def _lost(self, spare: Spare) -> None:
         self._loop.remove(spare.control.fileno())
@@ -274,6 +289,7 @@ class Spares:
     def _discard(self, spare: Spare) -> None:
         """Kill it and remove what it leaves."""
         self._making.pop(spare.control.fileno(), None)
+        self._statuses.pop(spare.pid, None)
         if spare in self._ready:
             self._ready.remove(spare)
         with contextlib.suppress(OSError):
