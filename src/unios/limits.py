@@ -26,10 +26,20 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 """Largest message; streams and buffers are cut into smaller ones."""
 FDS_MAX = 16
 REQUESTS_PER_PEER_MAX = 1_024
-STREAM_WINDOW_BYTES = 1024 * 1024
+STREAM_WINDOW_BYTES = 2 * 1024 * 1024
 SEND_QUEUE_BYTES_MAX = 4 * 1024 * 1024
 SEND_AHEAD_BYTES = 128 * 1024
 """So much of a connection's queue is handed on ahead: to the transport, and by it to Linux. What is handed on cannot be overtaken by a signal."""
+SEND_AHEAD_SWIFT_BYTES = 256 * 1024
+"""To Linux, on a link that carries PACE_BYTES_S."""
+CHUNK_BYTES = 128 * 1024
+"""In such pieces output is sent."""
+WIDE_CHUNK_BYTES = 384 * 1024
+"""On a link that carries PACE_BYTES_S. A Unix socket holds one."""
+PACE_BYTES = 1024 * 1024
+"""So much is looked at to tell whether a link is swift: more than Linux and a transport hold."""
+PACE_BYTES_S = 75_000_000
+"""Then WIDE_CHUNK_BYTES are gone within 5 ms. Gigabit Ethernet carries it."""
 SEQUENCE_TURNS_MAX = 32
 """Each so many turns one goes to the sequence that has waited longest, however unimportant."""
 HELLO_TIMEOUT_MS = 5_000
@@ -113,7 +123,7 @@ RESTARTS_MAX = 1_000
 STREAM_SEGMENT_BYTES = 4 * 1024 * 1024
 STREAM_KEPT_BYTES = 16 * 1024 * 1024
 """Of each of a process's two output streams; the oldest segment goes first."""
-STREAM_FLIGHT_BYTES = 4 * 1024 * 1024
+STREAM_FLIGHT_BYTES = 6 * 1024 * 1024
 """The most that is under way between a tree and a reader of it on another node: a window for each of the two connections, what the kernels queue, a chunk."""
 STREAM_HOLD_S = 10
 """How long an init waits for an attached reader that vanished before it lets old output go again."""

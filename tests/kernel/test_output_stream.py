@@ -8,10 +8,11 @@ from typing import cast
 import pytest
 
 from tests.wire.pairs import bounded, peers
-from unios.kernel import output_stream
+from unios.core import pacing
 from unios.kernel.node import Node
-from unios.kernel.output_stream import CHUNK_BYTES, WIDE_BYTES, OutputStream
+from unios.kernel.output_stream import OutputStream
 from unios.kernel.streams import StreamWriter
+from unios.limits import CHUNK_BYTES, WIDE_CHUNK_BYTES
 from unios.wire.operations import Chunk, Empty, Follow
 from unios.wire.peer import Call
 
@@ -52,11 +53,11 @@ def chunks(path: Path, follows: int, *, kept: int = 10**9) -> list[list[Chunk]]:
     return found
 
 
-@pytest.mark.parametrize(("swift_s", "size"), [(0.0, CHUNK_BYTES), (float("inf"), WIDE_BYTES)])
+@pytest.mark.parametrize(("swift_s", "size"), [(-1.0, CHUNK_BYTES), (float("inf"), WIDE_CHUNK_BYTES)])
 def test_each_of_several_readers_gets_every_byte_once_at_its_offset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swift_s: float, size: int
 ) -> None:
-    monkeypatch.setattr(output_stream, "SWIFT_S", swift_s)
+    monkeypatch.setattr(pacing, "_PACE_S", swift_s)
     for found in chunks(tmp_path, 3):
         assert b"".join(chunk.data for chunk in found) == SAID
         assert [chunk.offset for chunk in found] == [sum(len(chunk.data) for chunk in found[:n]) for n in range(len(found))]

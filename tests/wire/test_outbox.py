@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from typing import Any
 
 import msgspec
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 from tests.wire.pairs import Raw, bounded, descriptors, peers, raw_and_peer, settled, until
 from unios.core.sequences import OUTPUT, SIGNAL
 from unios.errors import Unavailable
-from unios.limits import SEND_QUEUE_BYTES_MAX, STREAM_WINDOW_BYTES
+from unios.limits import PACE_BYTES, SEND_AHEAD_BYTES, SEND_AHEAD_SWIFT_BYTES, SEND_QUEUE_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.wire.messages import Credit, Item, Message, Reply, Request, encode, framed
 from unios.wire.outbox import Outbox
 from unios.wire.peer import Call, Peer
 from unios.wire.running import PRIORITISED
-from unios.wire.transport import SocketTransport
+from unios.wire.transport import TCP_NOTSENT_LOWAT, SocketTransport
 
 ITEM = bytes(64 * 1024)
 
@@ -214,5 +215,44 @@ def test_a_stream_that_is_withdrawn_while_much_waits_ends_in_good_order(op: str)
         left.close()
         await settled()
         assert peer.outbox.queued() == peer.transport.queued == 0
+
+    bounded(work)
+
+
+def test_linux_may_hold_more_of_a_swift_link_and_less_again_of_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        now = 100.0
+        allowed: list[int] = []
+
+        class Link:
+            queued = 0
+
+            def write(self, _data: object, _descriptors: object) -> None: ...
+
+            def send_ahead(self, size: int) -> None:
+                allowed.append(size)
+
+        transport: Any = Link()
+        outbox = Outbox(transport)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        for pause in (0.0, 1.0):
+            for _ in range(2 * PACE_BYTES // len(ITEM)):
+                now += pause
+                outbox.send(ITEM, (), OUTPUT)
+        outbox.close()
+        assert allowed == [SEND_AHEAD_SWIFT_BYTES, SEND_AHEAD_BYTES]
+
+    bounded(work)
+
+
+def test_a_socket_is_told_how_much_it_may_hold() -> None:
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as one:
+            transport = SocketTransport(one)
+            assert one.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == SEND_AHEAD_BYTES
+            transport.send_ahead(SEND_AHEAD_SWIFT_BYTES)
+            assert one.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == SEND_AHEAD_SWIFT_BYTES
+            transport.close()
+            transport.send_ahead(SEND_AHEAD_BYTES)  # nothing is left to be told
 
     bounded(work)

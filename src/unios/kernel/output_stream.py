@@ -5,12 +5,12 @@ The bytes go from the page cache into the request, chunk by chunk, each chunk on
 
 import asyncio
 import os
-import time
 from typing import TYPE_CHECKING, Final
 
 from unios.errors import Unavailable
 from unios.kernel.streams import NAMES, Name, StreamReader
 from unios.kernel.tree_peer import TreePeer
+from unios.limits import WIDE_CHUNK_BYTES
 from unios.wire.chunks import ChunkBuffer
 from unios.wire.operations import Follow
 from unios.wire.peer import Call
@@ -18,13 +18,9 @@ from unios.wire.peer import Call
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
-CHUNK_BYTES: Final = 128 * 1024
-WIDE_BYTES: Final = 256 * 1024
-SWIFT_S: Final = 0.005
-"""Where a chunk is gone so soon the next is of WIDE_BYTES: half as many steps, and what is more urgent waits behind it for no longer than that."""
 ACK_BYTES: Final = 1024 * 1024
 """So much is sent before the init hears of it, while there is more."""
-_chunk: Final = ChunkBuffer(WIDE_BYTES)
+_chunk: Final = ChunkBuffer(WIDE_CHUNK_BYTES)
 """One for all readers: between the reading of a chunk and its sending nobody else has a turn."""
 
 
@@ -75,11 +71,9 @@ class OutputStream:
         """Send what there is; acknowledge it to the init if this reader holds."""
         for name, reader in self._readers.items():
             while True:
-                asked = time.monotonic()
                 await self._call.turn()
-                wide = time.monotonic() - asked < SWIFT_S
                 wanted = self._offsets[name]
-                offset, count = reader.read(wanted, _chunk.middle if wide else _chunk.middle[:CHUNK_BYTES])
+                offset, count = reader.read(wanted, _chunk.middle[: self._call.chunk_bytes])
                 if not count:
                     break
                 await self._call.send_framed(*_chunk.enclose(self._call.id, name, self._incarnation, offset, count, max(0, offset - wanted)))

@@ -106,6 +106,11 @@ class Call:
             await self._window.opened()
             await self.peer.outbox.turn(self.sequence)
 
+    @property
+    def chunk_bytes(self) -> int:
+        """The largest piece in which bulk is to be sent now."""
+        return self.peer.outbox.pace.chunk_bytes
+
     async def send_framed(self, frame: Frame, size: int) -> None:
         """Send an answer that is framed already, with a body of `size` bytes; to be called after `turn`, so that it need not be kept."""
         self._window.room -= size + ITEM_COST

@@ -15,7 +15,7 @@ _LENGTH = struct.Struct(">I")
 _ROOM_BYTES = 512 * 1024
 """So much room is made for a frame when it is announced; more as its bytes come."""
 _USED_AGAIN_MIN: Final = 32 * 1024
-_USED_AGAIN_BYTES: Final = 272 * 1024
+_USED_AGAIN_BYTES: Final = 400 * 1024
 """A frame of up to so many bytes is put together in a buffer that is used again when nobody holds a view of it any more."""
 _USED_AGAIN: Final = 2
 """Buffers kept for that, for all connections of a thread; who finds none free makes one that is not kept."""

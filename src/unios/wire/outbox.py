@@ -6,13 +6,19 @@ their order, so those of one request do. What waits is bounded by whoever awaits
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
+from typing import Final
 
+from unios.core.pacing import Pace
 from unios.core.sequences import COUNT, Sequences
 from unios.errors import Unavailable
 from unios.limits import SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.running import PRIORITISED
 from unios.wire.transport import Frame, Transport, duplicates
+
+_BULK_BYTES: Final = 16 * 1024
+"""Smaller frames say nothing of how swift a link is."""
 
 
 class Outbox:
@@ -26,6 +32,7 @@ class Outbox:
         self._bytes = [0] * COUNT
         self._drains: list[asyncio.Future[None]] = []
         self.closed = False
+        self.pace = Pace()
         transport.on_room = self._pump
 
     def send(self, data: Frame, descriptors: Sequence[int], sequence: int) -> None:
@@ -36,7 +43,7 @@ class Outbox:
         if self.closed:
             return
         if not self._prioritised or (not self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES):
-            self._transport.write(data, descriptors)
+            self._write(data, descriptors)
             return
         if isinstance(data, memoryview) and not data.readonly:
             data = bytes(data)
@@ -44,12 +51,18 @@ class Outbox:
         self._waiting.raise_flag(sequence, (sequence, size, data, duplicates(descriptors)))
         self._bytes[sequence] += size
 
+    def _write(self, data: Frame, descriptors: Sequence[int]) -> None:
+        self._transport.write(data, descriptors)
+        size = len(data) if not isinstance(data, tuple) else sum(map(len, data))
+        if size >= _BULK_BYTES and self.pace.sent(size, time.monotonic()) and self._prioritised:
+            self._transport.send_ahead(self.pace.ahead_bytes)
+
     def _pump(self) -> None:
         while self._waiting.count and self._transport.queued <= SEND_AHEAD_BYTES and not self.closed:
             sequence, size, data, descriptors = self._waiting.take()
             self._bytes[sequence] -= size
             try:
-                self._transport.write(data, descriptors)
+                self._write(data, descriptors)
             except Unavailable as error:  # who waits for this frame would wait for ever
                 self._transport.close(str(error))
             finally:

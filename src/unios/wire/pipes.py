@@ -70,6 +70,9 @@ class _Pipe:
         while self.queued > SEND_QUEUE_BYTES_MAX and not self.closed.done():
             await asyncio.sleep(0.005)
 
+    def send_ahead(self, size: int) -> None:
+        """That of the connection below holds."""
+
     def close(self, why: str = "closed") -> None:
         if self.closed.done():
             return

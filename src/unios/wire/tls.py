@@ -160,6 +160,9 @@ class TlsTransport:
     async def drain(self) -> None:
         await self._inner.drain()
 
+    def send_ahead(self, size: int) -> None:
+        self._inner.send_ahead(size)
+
     def close(self, why: str = "closed") -> None:
         self._inner.close(why)
         self._closed(why)

@@ -19,7 +19,7 @@ from unios.errors import Unavailable
 from unios.limits import FDS_MAX, SEND_AHEAD_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.running import PRIORITISED, in_sequence
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 416 * 1024
 HEADS_BYTES: Final = 32 * 1024
 """So much is read of what may be many small frames or the beginning of a large one, whose rest is then read where it belongs."""
 UNIX_BUFFER_BYTES: Final = 208 * 1024
@@ -95,6 +95,10 @@ class Transport(Protocol):
         """Wait until less than SEND_QUEUE_BYTES_MAX is queued, or the transport is closed."""
         ...
 
+    def send_ahead(self, size: int) -> None:
+        """Let Linux hold so many bytes that it has not sent, where that can be said."""
+        ...
+
     def close(self, why: str = "") -> None: ...
 
 
@@ -105,13 +109,13 @@ class SocketTransport:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if PRIORITISED.get():  # what Linux has taken cannot be overtaken any more
-                sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, SEND_AHEAD_BYTES)
         self.sock = sock
         self.unix = sock.family == socket.AF_UNIX
         if self.unix:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
         self.closed = False
+        if PRIORITISED.get():  # what Linux has taken cannot be overtaken any more
+            self.send_ahead(SEND_AHEAD_BYTES)
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[memoryview, list[int]]] = deque()
         self.queued = 0
@@ -230,6 +234,11 @@ class SocketTransport:
             future: asyncio.Future[None] = self._loop.create_future()
             self._room.append(future)
             await future
+
+    def send_ahead(self, size: int) -> None:
+        if not self.unix and not self.closed:
+            with contextlib.suppress(OSError):  # a socket that has just broken says so elsewhere
+                self.sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
 
     def close(self, why: str = "closed") -> None:
         if self.closed:
