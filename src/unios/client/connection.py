@@ -92,10 +92,12 @@ class Connection:
         channel = self.channel()
         return channel.begin(op, body, node=self._relayed if node is None else node)
 
-    def call(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
-        """Ask once; raise what the kernel raised, OutcomeUnknown if no answer came within `timeout_s`."""
+    def call(
+        self, op: str, body: object = None, type_: type[T] | Any = Any, *, node: str | None = None, timeout_s: float = CALL_TIMEOUT_MS / 1000
+    ) -> Any:
+        """Ask once; raise what the kernel raised, OutcomeUnknown if no answer came within `timeout_s`. `node` overrides the connection's."""
         channel = self.channel()
-        return channel.call(op, body, type_, node=self._relayed, timeout_s=timeout_s)
+        return channel.call(op, body, type_, node=self._relayed if node is None else node, timeout_s=timeout_s)
 
     def ask(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
         """Ask what is idempotent: asked again of any kernel while none answers, for at most CLIENT_RECONNECT_MS."""
@@ -117,7 +119,7 @@ class Connection:
                     raise
                 if isinstance(error, FULL) and now - begun >= CLIENT_TOLD_MS / 1000:
                     self.waits_for_room(f"{error}; this command tries again for at most {CLIENT_RECONNECT_MS // 1000} s, and nothing is lost")
-                time.sleep(CLIENT_RETRY_MS / 1000)
+                time.sleep((CLIENT_TOLD_MS if self._told and isinstance(error, FULL) else CLIENT_RETRY_MS) / 1000)
 
     def anybody(self) -> bool:
         """Say whether a part of a node of this machine is alive, so that its kernel answers now or will soon."""
