@@ -205,8 +205,14 @@ class ProcessOperations:
     async def _freeze(self, record: ProcessRecord) -> object:
         if record.state in ENDED:
             raise NotFound(f"process {record.pid} has ended")
-        await (await self._init(record)).ask("freeze")
-        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.frozen, refused=unless_full)
+        init = await self._init(record)
+        await init.ask("freeze")
+        try:
+            await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.frozen, refused=unless_full)
+        except DiskFull:  # nobody would know why it stands
+            if record.wanted != "frozen":
+                await init.ask("thaw")
+            raise
         return Empty()
 
     async def thaw(self, caller: Caller, call: Call) -> object:
