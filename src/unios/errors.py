@@ -75,6 +75,12 @@ class NoRoom(Unavailable):
     code = "no-room"
 
 
+class DiskFull(Unavailable):
+    """The disk of the store is full and nothing was done: a person must make room; who waits for that says so."""
+
+    code = "disk-full"
+
+
 class OutcomeUnknown(UniosError):
     """It may or may not have been done: retry only what is idempotent."""
 
@@ -127,6 +133,7 @@ _CLASSES: tuple[type[UniosError], ...] = (
     ProgramNotRunnable,
     Unavailable,
     NoRoom,
+    DiskFull,
     OutcomeUnknown,
     PeerRestarted,
     Compacted,

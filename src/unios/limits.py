@@ -180,6 +180,8 @@ CALL_TIMEOUT_MS = 30_000
 CLIENT_RECONNECT_MS = 30_000
 """So long a client looks for a kernel that answers before it gives an idempotent request up."""
 CLIENT_RETRY_MS = 50
+CLIENT_TOLD_MS = 500
+"""A command that waits so long for room on a disk says so, once."""
 SUBMIT_WAIT_MS = 5_000
 """So long a submission waits for the placement service to be there."""
 SUBMIT_TIMEOUT_MS = 15_000

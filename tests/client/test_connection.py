@@ -2,6 +2,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from tests.client.scripted import ScriptedKernel, hostile
 from unios.client import nodes
 from unios.client.channel import Channel
 from unios.client.connection import Connection
-from unios.errors import NotFound, OutcomeUnknown, ProtocolError, Unavailable, UniosError
-from unios.limits import STREAM_WINDOW_BYTES
+from unios.errors import DiskFull, NotFound, OutcomeUnknown, ProtocolError, Unavailable, UniosError
+from unios.limits import CLIENT_TOLD_MS, STREAM_WINDOW_BYTES
 from unios.wire.frames import frame
 from unios.wire.messages import Credit, Hello, Reply, encode, pack
 from unios.wire.operations import NodeView
@@ -245,3 +246,46 @@ def test_answers_of_several_requests_at_a_time_find_their_own(kernel: ScriptedKe
     kernel.operations["x.echo"] = echo
     asked = [connection.begin("x.echo", number) for number in range(50)]
     assert [one.finish()[0] for one in reversed(asked)] == [pack(number) for number in reversed(range(50))]
+
+
+def test_who_waits_for_room_on_a_disk_is_told_once_and_goes_on_when_there_is_room(kernel: ScriptedKernel, connection: Connection) -> None:
+    told: list[str] = []
+    asked: list[str] = []
+
+    async def policy(_call: Call) -> object:
+        asked.extend("x" if told else "")
+        if len(asked) < 2:  # refused once more when it has been told
+            raise DiskFull("the disk of the store is full")
+        return "done"
+
+    kernel.operations["x.y"] = policy
+    connection.tell = told.append
+    assert connection.ask("x.y", None, str) == "done"
+    assert told == ["the disk of the store is full; this command tries again for at most 30 s, and nothing is lost"]
+
+
+def test_a_store_that_is_away_is_waited_for_without_a_word_of_disks(kernel: ScriptedKernel, connection: Connection) -> None:
+    told: list[str] = []
+    begun = time.monotonic()
+
+    async def away(_call: Call) -> object:
+        if time.monotonic() < begun + 2 * CLIENT_TOLD_MS / 1000:
+            raise Unavailable("the store is away")
+        return "done"
+
+    kernel.operations["x.y"] = away
+    connection.tell = told.append
+    assert connection.ask("x.y", None, str) == "done" and not told
+
+
+def test_what_is_given_up_for_want_of_room_says_after_how_long(
+    kernel: ScriptedKernel, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unios.client.connection.CLIENT_RECONNECT_MS", 0)
+
+    async def full(_call: Call) -> object:
+        raise DiskFull("the disk of the store is full")
+
+    kernel.operations["x.y"] = full
+    with pytest.raises(DiskFull, match="is full; given up after 0 s"):
+        connection.ask("x.y", None, str)

@@ -72,7 +72,7 @@ def test_blocks_that_are_to_be_had_and_find_no_room_here_are_not_called_lost(tmp
     name = name_of(b"x" * 100)
     with pytest.raises(NoRoom):
         asyncio.run(one.fetch("ann", [name]))
-    carrying: Any = SimpleNamespace(sources=one)
+    carrying: Any = SimpleNamespace(sources=one, node=SimpleNamespace(name="n1"))
 
     async def manifest(_user: str, _names: bytes) -> list[Entry]:
         return [Entry(b"f", "f", size=100, blocks=name)]
@@ -82,7 +82,7 @@ def test_blocks_that_are_to_be_had_and_find_no_room_here_are_not_called_lost(tmp
         asyncio.run(Carrying._brought(carrying, "ann", Carry(b"m" * 32)))
     assert not isinstance(refused.value, NotFound)
     monkeypatch.setattr("unios.kernel.carrying.free_bytes", lambda _folder: DISK_FREE_BYTES_MIN + 99)
-    with pytest.raises(CallerError, match="free on the disk"):
+    with pytest.raises(CallerError, match="100 bytes are needed"):
         asyncio.run(Carrying._brought(carrying, "ann", Carry(b"m" * 32)))
 
 

@@ -71,11 +71,12 @@ class Attachment:
         Denied, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS.
         """
         give_up_at = 0.0
+        watch = processes.Watch(self._connection, self._pid)
         self._fresh, self._own = begun is None, begun is not None
         if begun is not None:
             self._incarnation, self._node = begun.incarnation, begun.node
         while not self._seat.left:
-            now = self._settled()
+            now = self._settled(watch)
             if now is None:
                 break
             self._follow_to(now)
@@ -92,6 +93,7 @@ class Attachment:
                 self._seen = True
                 self._idle += 1
                 if self._idle > _IDLE_MAX:
+                    watch.look()
                     time.sleep(CLIENT_RETRY_MS / 1000)
             except NotFound as error:
                 self._failure = error
@@ -101,13 +103,14 @@ class Attachment:
                 time.sleep(CLIENT_RETRY_MS / 1000)
         return None
 
-    def _settled(self) -> ProcessView | None:
+    def _settled(self, watch: processes.Watch) -> ProcessView | None:
         """Return the record once it is not pending; None if the person has left meanwhile."""
         while True:
             now = processes.wait(self._connection, self._pid, timeout_s=0)
             if now.state != "pending":
                 return now
             self._seat.rest()
+            watch.look()
             processes.wait(self._connection, self._pid, timeout_s=_TURN_S)
             self._keep(self._seat.typed([]))
             if self._seat.left:

@@ -50,6 +50,7 @@ class Scan:
     def __init__(self, exclude: tuple[bytes, ...], bytes_max: int, read: Progress) -> None:
         self.entries: list[Entry] = []
         self.places: dict[bytes, tuple[bytes, int]] = {}
+        self.sizes: dict[bytes, int] = {}
         self.warnings: list[str] = []
         self.bytes = 0
         self._exclude, self._bytes_max, self._read = exclude, bytes_max, read
@@ -100,6 +101,7 @@ class Scan:
         for block in folders.read_blocks(met.parent, met.name):
             name = manifests.name_of(block)
             self.places.setdefault(name, (folder.path + b"/" + met.path, size))
+            self.sizes[name] = len(block)
             names.append(name)
             size += len(block)
         self.bytes += size
@@ -175,16 +177,20 @@ def pack(
         names = [manifests.name_of(piece) for piece in manifests.cut(data)]
         everything = list(dict.fromkeys([*names, *manifests.blocks_of(scan.entries)]))
 
-        def content(name: bytes, pieces: dict[bytes, bytes] = pieces, scan: Scan = scan) -> bytes:
+        def read_block(name: bytes, pieces: dict[bytes, bytes] = pieces, scan: Scan = scan) -> bytes:
             return pieces[name] if name in pieces else scan.block(name)
 
+        def size_of(name: bytes, pieces: dict[bytes, bytes] = pieces, scan: Scan = scan) -> int:
+            return len(pieces[name]) if name in pieces else scan.sizes[name]
+
         try:
-            kept = blocks.keep(connection, everything, content, user=user, prefer=prefer, sent=sent)
+            kept = blocks.keep(connection, everything, blocks.Content(read_block, size_of), user=user, prefer=prefer, sent=sent)
         except _Changed as changed:
             busy = changed.args[0]
             continue
         files = sum(entry.kind != "d" for entry in scan.entries)
-        return Packed(b"".join(names), files, scan.bytes, kept.bytes, kept.nodes, scan.warnings)
+        warnings = [*scan.warnings, *(f"fewer nodes keep what is carried than should: {text}" for text in sorted(kept.refused))]
+        return Packed(b"".join(names), files, scan.bytes, kept.bytes, kept.nodes, warnings)
     raise CallerError(f"{shown(busy)} changes while it is read: --exclude it, or carry a copy of the folder")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unios.client.channel import Asked, Channel
-from unios.errors import OutcomeUnknown, PeerRestarted, Unavailable
-from unios.limits import CALL_TIMEOUT_MS, CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
+from unios.errors import DiskFull, NoRoom, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
+from unios.limits import CALL_TIMEOUT_MS, CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, CLIENT_TOLD_MS, HELLO_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder, default_home, door_of, node_names
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PASSING = (Unavailable, OutcomeUnknown, PeerRestarted)
 """What an idempotent request may be asked again after."""
+FULL = (DiskFull, NoRoom)
+"""What only a person can end, by making room: it is told while it is waited for."""
 _IMPATIENT_S = 0.7
 """The first round over the doors gives each this long to greet, so that one hung kernel does not hold up the others."""
 
@@ -36,6 +38,15 @@ class Connection:
         self._channel: Channel | None = None
         self._relayed = ""
         self._services: dict[str, Channel] = {}
+        self.tell: Callable[[str], None] | None = None
+        """Told, once, what a person has to do before this command goes on."""
+        self._told = False
+
+    def waits_for_room(self, text: str) -> None:
+        """Say that it waits for room on a disk: once in this connection's life, as it may try twenty times a second. Idempotent."""
+        if self.tell is not None and not self._told:
+            self._told = True
+            self.tell(text)
 
     @property
     def home(self) -> Home:
@@ -81,26 +92,34 @@ class Connection:
         channel = self.channel()
         return channel.begin(op, body, node=self._relayed if node is None else node)
 
-    def call(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
-        """Ask once; raise what the kernel raised, OutcomeUnknown if no answer came within `timeout_s`."""
+    def call(
+        self, op: str, body: object = None, type_: type[T] | Any = Any, *, node: str | None = None, timeout_s: float = CALL_TIMEOUT_MS / 1000
+    ) -> Any:
+        """Ask once; raise what the kernel raised, OutcomeUnknown if no answer came within `timeout_s`. `node` overrides the connection's."""
         channel = self.channel()
-        return channel.call(op, body, type_, node=self._relayed, timeout_s=timeout_s)
+        return channel.call(op, body, type_, node=self._relayed if node is None else node, timeout_s=timeout_s)
 
     def ask(self, op: str, body: object = None, type_: type[T] | Any = Any, *, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> Any:
         """Ask what is idempotent: asked again of any kernel while none answers, for at most CLIENT_RECONNECT_MS."""
         return self.persist(lambda: self.call(op, body, type_, timeout_s=timeout_s))
 
-    def persist(self, attempt: Callable[[], T]) -> T:
+    def persist(self, attempt: Callable[[], T], after: tuple[type[UniosError], ...] = PASSING) -> T:
         """Return what `attempt` returns; repeat it after a passing failure while something of a node lives on this machine."""
-        deadline = time.monotonic() + CLIENT_RECONNECT_MS / 1000
+        begun = time.monotonic()
+        deadline = begun + CLIENT_RECONNECT_MS / 1000
         while True:
             try:
                 return attempt()
-            except PASSING:
+            except after as error:
                 self.close()
-                if time.monotonic() >= deadline or not self.anybody():
+                now = time.monotonic()
+                if now >= deadline or not self.anybody():
+                    if isinstance(error, FULL):
+                        raise type(error)(f"{error}; given up after {now - begun:.0f} s") from error
                     raise
-                time.sleep(CLIENT_RETRY_MS / 1000)
+                if isinstance(error, FULL) and now - begun >= CLIENT_TOLD_MS / 1000:
+                    self.waits_for_room(f"{error}; this command tries again for at most {CLIENT_RECONNECT_MS // 1000} s, and nothing is lost")
+                time.sleep((CLIENT_TOLD_MS if self._told and isinstance(error, FULL) else CLIENT_RETRY_MS) / 1000)
 
     def anybody(self) -> bool:
         """Say whether a part of a node of this machine is alive, so that its kernel answers now or will soon."""

@@ -92,13 +92,14 @@ def passing(connection: Connection, pid: int, *, view: ProcessView, hold: bool) 
 
 def _follow(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C]) -> Iterator[C | Anew]:
     give_up_at = 0.0
+    watch = processes.Watch(connection, pid)
     while True:
         failure: UniosError | None = None
         try:
             yield from _segment(connection, pid, place, hold, type_)
         except (*PASSING, NotFound) as error:
             failure = error
-        now = settled(connection, pid)
+        now = settled(connection, pid, watch)
         if now.incarnation > place.incarnation:
             yield place.move(now)
             give_up_at = 0.0
@@ -128,10 +129,12 @@ def abandon(connection: Connection, pid: int, *, timeout_s: float) -> None:
         asked.close()
 
 
-def settled(connection: Connection, pid: int) -> ProcessView:
+def settled(connection: Connection, pid: int, watch: processes.Watch | None = None) -> ProcessView:
     """Return the record once it is not pending: where the process runs now, or how it ended."""
     while True:
         now = processes.wait(connection, pid, timeout_s=_TURN_S)
+        if watch is not None and now.state not in ENDED:
+            watch.look()
         if now.state != "pending":
             return now
 

@@ -10,8 +10,8 @@ import time
 from unios.client import ports
 from unios.client.channel import Channel
 from unios.client.connection import Connection
-from unios.errors import CallerError, Misused, NotFound, ProgramNotRunnable, Unavailable
-from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
+from unios.errors import CallerError, DiskFull, Misused, NotFound, ProgramNotRunnable, Unavailable, UniosError
+from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, CLIENT_TOLD_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
 from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
 
 ENDED = frozenset({"exited", "failed", "lost"})
@@ -67,11 +67,37 @@ def view(connection: Connection, pid: int) -> ProcessView:
 def wait(connection: Connection, pid: int, *, timeout_s: float | None = None) -> ProcessView:
     """Return the process once it has ended, or as it stands after `timeout_s`; whatever happens to nodes and kernels meanwhile."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    watch = Watch(connection, pid)
     while True:
-        left_ms = _TURN_MS if deadline is None else min(_TURN_MS, int((deadline - time.monotonic()) * 1000))
+        left_ms = watch.wait_ms if deadline is None else min(watch.wait_ms, int((deadline - time.monotonic()) * 1000))
         found: ProcessView = connection.ask("processes.wait", OfProcess(pid, max(left_ms, _GLANCE_MS)), ProcessView)
         if found.state in ENDED or left_ms <= 0:
             return found
+        watch.look()
+
+
+class Watch:
+    """Looks, soon and then seldom, whether it is room on a disk that a command waits for, and says so once."""
+
+    def __init__(self, connection: Connection, pid: int) -> None:
+        self._connection, self._pid = connection, pid
+        self.wait_ms = _TURN_MS if connection.tell is None else CLIENT_TOLD_MS
+        """Until it looks again."""
+        self._at = time.monotonic() + self.wait_ms / 1000
+
+    def look(self) -> None:
+        """Look, if it is time. Never raises: it is about nothing but the sentence."""
+        now = time.monotonic()
+        if self._connection.tell is None or now < self._at:
+            return
+        self.wait_ms = min(4 * self.wait_ms, _TURN_MS)
+        self._at = now + self.wait_ms / 1000
+        try:
+            self._connection.call("processes.stats", OfProcess(self._pid), ProcessStats)
+        except DiskFull as error:
+            self._connection.waits_for_room(f"{error}; it is recorded when there is room, and this command waits for that")
+        except UniosError:
+            pass
 
 
 def list_processes(connection: Connection, *, ended: bool = False) -> tuple[ProcessView, ...]:
@@ -87,7 +113,7 @@ def usage(connection: Connection) -> tuple[UserUsage, ...]:
 
 
 def signal(connection: Connection, pid: int, number: int, *, tree: bool = False, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> None:
-    """Send a signal to the program, or with `tree` to every Linux process of its tree."""
+    """Send a signal to the program, or with `tree` to every Linux process of its tree. DiskFull: that it shall end cannot be recorded; nothing was sent."""
     connection.call("processes.signal", Signal(pid, number, tree), Empty, timeout_s=timeout_s)
 
 

@@ -57,11 +57,13 @@ class BlockOperations:
         return Empty()
 
     async def put(self, caller: Caller, call: Call) -> object:
-        """Take blocks in; answer when they are on disk, and all that are named on as many nodes as asked for. Idempotent."""
+        """Take blocks in; answer when they are on disk, and all that are named on as many nodes as asked for. NoRoom. Idempotent."""
         body = call.decode(OfBlocks)
         user, names = owner(caller, body.user), _names(body)
         if not 1 <= body.copies <= BLOCKS_COPIES:
             raise CallerError(f"a block has 1 to {BLOCKS_COPIES} copies")
+        if body.bytes > 0:
+            self._carrying.blocks.check_room(body.bytes)
         taken = 0
         with self._carrying.batch(user) as batch:
             while (bundle := await call.receive(list[bytes])) is not None:
@@ -71,8 +73,8 @@ class BlockOperations:
         missing = await self._carrying.threaded(self._carrying.blocks.missing, user, names)
         if missing:
             raise CallerError(f"{len(missing)} of the blocks that were named did not come; the first is {missing[0].hex()}")
-        holders = await self._carrying.sources.copy(user, names, body.copies, body.prefer)
-        return Stored(taken, holders)
+        copied = await self._carrying.sources.copy(user, names, body.copies, body.prefer)
+        return Stored(taken, copied.nodes, copied.refused)
 
     async def drop(self, caller: Caller, call: Call) -> object:
         """Remove blocks, but none that a live process needs. Idempotent."""

@@ -6,7 +6,7 @@ Never decides what is needed.
 
 import asyncio
 from collections.abc import AsyncIterator, Container, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unios.core.nodes import may_speak_for
 from unios.errors import CallerError, NoRoom, UniosError
@@ -24,6 +24,13 @@ ASK_TIMEOUT_MS: Final = 10_000
 def chunks(names: list[bytes], size: int = BLOCK_NAMES_MAX) -> Iterable[list[bytes]]:
     """Yield the names, so many at a time."""
     return (names[at : at + size] for at in range(0, len(names), size))
+
+
+class Copied(NamedTuple):
+    """`nodes`: those that have all. `refused`: what those said that have no room."""
+
+    nodes: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 class BlockSources:
@@ -95,9 +102,9 @@ class BlockSources:
         while (bundle := await self._carrying.threaded(next, source, None)) is not None:
             yield bundle
 
-    async def copy(self, user: str, names: list[bytes], copies: int, prefer: str = "") -> tuple[str, ...]:
+    async def copy(self, user: str, names: list[bytes], copies: int, prefer: str = "") -> Copied:
         """See that so many nodes, this one among them, have the blocks on disk; return those that have. Fewer if there are fewer that answer."""
-        holders = [self._carrying.node.name]
+        holders, refused = [self._carrying.node.name], []
         for node in self.others(user, prefer):
             if len(holders) >= copies:
                 break
@@ -106,9 +113,11 @@ class BlockSources:
                     for some in chunks(names):
                         await self._copy_to(node, user, some)
                 holders.append(node)
+            except NoRoom as error:
+                refused.append(str(error))
             except (UniosError, TimeoutError):
                 continue
-        return tuple(holders)
+        return Copied(tuple(holders), tuple(refused))
 
     async def _copy_to(self, node: str, user: str, names: list[bytes]) -> None:
         links = self._carrying.node.links

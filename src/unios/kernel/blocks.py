@@ -50,9 +50,12 @@ class Kept(NamedTuple):
 
 
 class BlockStore:
-    """That of one node. `owner`: the node's own user, who is bounded by what the node keeps and by nothing else."""
+    """That of one node, `node` by name. `owner`: the node's own user, who is bounded by what the node keeps and by nothing else."""
 
-    def __init__(self, folder: str, *, bytes_max: int = BLOCKS_BYTES_MAX, young_s: float = BLOCKS_YOUNG_S, owner: str = "") -> None:
+    def __init__(
+        self, folder: str, *, bytes_max: int = BLOCKS_BYTES_MAX, young_s: float = BLOCKS_YOUNG_S, owner: str = "", node: str = "this node"
+    ) -> None:
+        self._node = node
         self._folder, self._bytes_max, self._young_s, self._owner = folder, bytes_max, young_s, folder_of(owner)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -155,6 +158,12 @@ class BlockStore:
         """Begin to take blocks in."""
         return Batch(self, user, pinned)
 
+    def check_room(self, needed: int) -> None:
+        """Raise NoRoom if so many bytes more are more than the disk has."""
+        free = free_bytes(self._folder)
+        if free < needed + DISK_FREE_BYTES_MIN:
+            raise NoRoom(lacks(self._node, needed, free))
+
     # for Batch
 
     def write_aside(self, user: str, data: bytes, pinned: Pinned) -> str:
@@ -164,21 +173,20 @@ class BlockStore:
             self._add(mine, len(data))
         path = f"{self._folder}/incoming/{next(self._numbers)}"
         try:
-            if free_bytes(self._folder) < DISK_FREE_BYTES_MIN:
-                raise NoRoom(f"the disk of this node has less than {DISK_FREE_BYTES_MIN} bytes left")
+            self.check_room(len(data))
             if self._is_over_share(mine) and not self._make_room(pinned, mine):
                 raise NoRoom(
-                    f"{user} keeps {self._used[mine] - len(data)} bytes of blocks on this node, his share: live processes of his and results need them, "
+                    f"{user} keeps {self._used[mine] - len(data)} bytes of blocks on {self._node}, his share: live processes of his and results need them, "
                     "or they are of the last hour; end what he does not need, or try later"
                 )
             if self.used_bytes > self._bytes_max and not self.evict(pinned):
-                raise NoRoom(f"this node keeps {self._bytes_max} bytes of blocks, its bound, and live processes need them")
+                raise NoRoom(f"{self._node} keeps {self._bytes_max} bytes of blocks, its bound, and live processes need them")
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
                 if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.forget_aside(user, path, len(data))
-            raise NoRoom(f"a block cannot be written here: {error.strerror}") from error
+            raise NoRoom(f"a block cannot be written on {self._node}: {error.strerror}") from error
         except Unavailable:
             self.forget_aside(user, path, len(data))
             raise
@@ -208,7 +216,7 @@ class BlockStore:
                 del written[name]
             sync(sorted(folders), self._folder)
         except OSError as error:
-            raise Unavailable(f"blocks cannot be brought to the disk here: {error.strerror}") from error
+            raise _refusal(error)(f"blocks cannot be brought to the disk of {self._node}: {error.strerror}") from error
 
     def _bring(self, user: str, name: bytes, path: str, place: str) -> bool:
         """Give it its name; return whether it had not been there. Looked at and done in one: two batches may bring the same."""
@@ -282,6 +290,19 @@ class Batch:
             self._store.settle(self._user, self._written)
             self._written.clear()
             self.bytes = 0
+
+
+def lacks(node: str, needed: int, free: int) -> str:
+    """Return the sentence on a disk without room for so many bytes."""
+    return (
+        f"the disk of {node} has no room: {needed} bytes are needed, {free} are free, and {DISK_FREE_BYTES_MIN} of these stay free for the node itself; "
+        "make room on that disk"
+    )
+
+
+def _refusal(error: OSError) -> type[Unavailable]:
+    """Return what a disk that refuses is: full, or broken."""
+    return NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
 
 
 def free_bytes(folder: str) -> int:

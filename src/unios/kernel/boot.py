@@ -6,6 +6,7 @@ supervisor per node, so that three nodes cost little more than one.
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         say(error=code, text=text)
         return error.exit_code
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            say(error="unavailable", text=f"the disk of this machine that UNIOS_HOME ({home.path}) is on is full: make room there and type it again")
+            return Unavailable.exit_code
         say(error="unavailable", text=f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
         return Unavailable.exit_code
 

@@ -9,6 +9,7 @@ What is left of a working folder when its process has been started again elsewhe
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from unios.demands import Carry
 from unios.errors import CallerError, DataLost, NoRoom, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.kernel import porting
 from unios.kernel.block_sources import BlockSources
-from unios.kernel.blocks import Batch, BlockStore, free_bytes
+from unios.kernel.blocks import Batch, BlockStore, free_bytes, lacks
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.porter_turns import PorterTurns
 from unios.limits import BLOCKS_COPIES, DISK_FREE_BYTES_MIN, RECORD_RETRY_MS_MAX, WORK_KEPT
@@ -65,7 +66,7 @@ class Carrying:
         self._work = f"{node.folder.path}/work"
         os.makedirs(self._work, exist_ok=True)
         os.chmod(self._work, 0o711 if os.geteuid() == 0 else 0o700)
-        self.blocks = BlockStore(f"{node.folder.path}/blocks", owner=user_of(os.geteuid()))
+        self.blocks = BlockStore(f"{node.folder.path}/blocks", owner=user_of(os.geteuid()), node=node.name)
         self.sources = BlockSources(self)
         self._laid: set[tuple[int, int]] = set(self._folders())
         """Those whose working folder is here."""
@@ -133,7 +134,7 @@ class Carrying:
             entries = await self.manifest(user, carry.manifest)
             needed, free = manifests.size_of(entries), free_bytes(self._work)
             if needed + DISK_FREE_BYTES_MIN > free:
-                raise CallerError(f"there is no room for the carried folder: it has {needed} bytes, {free} are free on the disk")
+                raise CallerError(f"there is no room for the carried folder: {lacks(self.node.name, needed, free)}")
             missing = await self.sources.fetch(user, manifests.blocks_of(entries))
         except NoRoom as error:  # which says: later, here. Another node may have room now, and waiting here would hold up others
             raise CallerError(f"there is no room for the carried folder: {error}") from error
@@ -318,13 +319,15 @@ def _lost(entries: list[Entry], missing: Collection[bytes]) -> str:
 
 
 def _make_empty(path: str, account: porting.Account) -> None:
-    """Make the working folder anew, its user's. Raises Unavailable."""
+    """Make the working folder anew, its user's. Raises CallerError (no room: another node may have it), Unavailable."""
     try:
         _remove(path)
         os.mkdir(path, 0o700)
         if os.geteuid() == 0:
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CallerError("there is no room for the carried folder: not even an empty one can be made") from error
         raise Unavailable(f"the working folder cannot be made: {error.strerror}") from error
 
 

@@ -16,6 +16,7 @@ guard knows them from their folders. It never decides about leases.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -257,7 +258,9 @@ class Guard:
             tree.settle(self._spares.folder_of(spare))
         except OSError as error:  # a tree that the next guard would not know is not started
             self._spares.drop(spare)
-            self._failed(tree, "unavailable", f"the folder of the process cannot be written: {error.strerror}")
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            text = f"the disk of {os.path.basename(self.folder)} is full" if full else "the folder of the process cannot be written"
+            self._failed(tree, "no-room" if full else "unavailable", f"{text}: {error.strerror}")
             return
         client = Client(self.loop, spare.control, lambda _one, frame: self._heard(tree, frame), lambda _one: self._init_gone(tree))
         self._follow_end(tree, spare.pidfd)

@@ -14,12 +14,12 @@ import msgspec
 
 from unios.core import claims
 from unios.core.processes import ENDED, LIVE, ProcessRecord, process_key
-from unios.errors import CallerError, Denied, NotFound, Unavailable
+from unios.errors import CallerError, Denied, DiskFull, NotFound, Unavailable
 from unios.kernel import spawning
 from unios.kernel.callers import Caller
 from unios.kernel.carrying import hand_out
 from unios.kernel.output_stream import OutputStream
-from unios.kernel.records import decode
+from unios.kernel.records import decode, unless_full
 from unios.kernel.renicing import NICE_MAX, NICE_MIN
 from unios.kernel.tree_input import TreeInput
 from unios.kernel.tree_peer import TreePeer
@@ -176,14 +176,20 @@ class ProcessOperations:
                 return None
             return claims.ended(claims.stopped(seen), 128 + body.number, body.number, why, self._node.wall_ms())
 
-        return Empty() if await self._node.records.change(body.pid, end) else None
+        return Empty() if await self._node.records.change(body.pid, end, refused=unless_full) else None
 
     async def _signal(self, record: ProcessRecord, body: Signal) -> object:
         if record.state in ENDED:
             raise NotFound(f"process {body.pid} has ended")
         init = await self._init(record)
         if body.number in ENDING:  # first: what is acknowledged as ended must not be started again, whatever happens now
-            await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped)
+            try:
+                await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped, refused=unless_full)
+            except DiskFull as error:
+                raise DiskFull(
+                    f"{record.pid} was not signalled, as that it shall stay ended cannot be recorded: {error}; "
+                    f"`unios kill -s INT {record.pid}` needs no record"
+                ) from error
         await init.ask("signal", number=body.number, all=body.tree)
         return Empty()
 
@@ -199,8 +205,14 @@ class ProcessOperations:
     async def _freeze(self, record: ProcessRecord) -> object:
         if record.state in ENDED:
             raise NotFound(f"process {record.pid} has ended")
-        await (await self._init(record)).ask("freeze")
-        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.frozen)
+        init = await self._init(record)
+        await init.ask("freeze")
+        try:
+            await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.frozen, refused=unless_full)
+        except DiskFull:  # nobody would know why it stands
+            if record.wanted != "frozen":
+                await init.ask("thaw")
+            raise
         return Empty()
 
     async def thaw(self, caller: Caller, call: Call) -> object:
@@ -211,7 +223,7 @@ class ProcessOperations:
         if record.state in ENDED:
             raise NotFound(f"process {record.pid} has ended")
         init = await self._init(record)
-        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.thawed)
+        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.thawed, refused=unless_full)
         await init.ask("thaw")
         return Empty()
 
@@ -226,14 +238,17 @@ class ProcessOperations:
         if record.state in ENDED:
             raise NotFound(f"process {record.pid} has ended")
         await (await self._init(record)).ask("renice", nice=nice, favour=favour)
-        await self._node.records.change_own(self._node.name, record.pid, record.incarnation, lambda seen: claims.reniced(seen, nice))
+        await self._node.records.change_own(
+            self._node.name, record.pid, record.incarnation, lambda seen: claims.reniced(seen, nice), refused=unless_full
+        )
         return Empty()
 
     async def stats(self, caller: Caller, call: Call) -> object:
-        """What the tree uses."""
+        """What the tree uses. DiskFull if what became of it cannot be recorded."""
         return await self._at_home(caller, call, call.decode(OfProcess).pid, self._stats)
 
     async def _stats(self, record: ProcessRecord) -> object:
+        self._node.recorder.check(record.pid, record.incarnation)
         fields = await (await self._init(record)).ask("stats")
         return ProcessStats(int(fields["cpu_ms"]), int(fields["rss_bytes"]), int(fields["processes"]))
 

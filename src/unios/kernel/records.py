@@ -11,7 +11,7 @@ import msgspec
 
 from unios.core import claims
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key, spec_key_of
-from unios.errors import DataLost, NotFound, OutcomeUnknown, Unavailable
+from unios.errors import DataLost, DiskFull, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.limits import RECORD_RETRY_MS_MAX
 from unios.store.model import Compare, Put, Range, Record, Store, Transaction
 
@@ -46,12 +46,18 @@ class Records:
         return record, msgspec.msgpack.decode(spec.records[0].value, type=ProcessSpec)
 
     async def change(
-        self, pid: int, change: Change, *, event: Put | None = None, known: tuple[ProcessRecord, int] | None = None
+        self,
+        pid: int,
+        change: Change,
+        *,
+        event: Put | None = None,
+        known: tuple[ProcessRecord, int] | None = None,
+        refused: Callable[[UniosError], None] = lambda _error: None,
     ) -> tuple[ProcessRecord, int] | None:
         """Apply `change` to the latest record until it holds; return the new record and its revision, None if `change` left it.
 
         Waits out an unavailable store. Idempotent if `change` is: it is asked again about the record as it then is. `known`: the record as it
-        probably still is; if it is not, it is read.
+        probably still is; if it is not, it is read. `refused`: told each time that it has to wait; what it raises ends the waiting.
         """
         wait_ms = RECORD_RETRY_MS_MAX // 32
         while True:
@@ -64,7 +70,8 @@ class Records:
                 number = await self.replace(wanted, modified, event=event)
                 if number:
                     return wanted, number
-            except (Unavailable, OutcomeUnknown):
+            except (Unavailable, OutcomeUnknown) as error:
+                refused(error)
                 await asyncio.sleep(wait_ms / 1000)
                 wait_ms = min(2 * wait_ms, RECORD_RETRY_MS_MAX)
 
@@ -84,13 +91,20 @@ class Records:
         *,
         event: Put | None = None,
         known: tuple[ProcessRecord, int] | None = None,
+        refused: Callable[[UniosError], None] = lambda _error: None,
     ) -> tuple[ProcessRecord, int] | None:
         """Like `change`, but only while the record is this node's and of this incarnation; None: it is somebody else's now."""
 
         def mine(record: ProcessRecord) -> ProcessRecord | None:
             return change(record) if claims.holds(record, node, incarnation) else None
 
-        return await self.change(pid, mine, event=event, known=known)
+        return await self.change(pid, mine, event=event, known=known, refused=refused)
+
+
+def unless_full(error: UniosError) -> None:
+    """Raise what only a person can end, who is to be told; a store that is away is waited for."""
+    if isinstance(error, DiskFull):
+        raise error
 
 
 def decode(record: Record) -> ProcessRecord:

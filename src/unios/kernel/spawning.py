@@ -6,6 +6,7 @@ task per process, each change guarded by the claim. What the store does not take
 
 import asyncio
 import contextlib
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +18,18 @@ from unios.core.exhaustion import size
 from unios.core.nodes import may_speak_for
 from unios.core.processes import LIVE, ProcessRecord, ProcessSpec
 from unios.demands import RESOURCES, Device, Resources, Usage
-from unios.errors import CallerError, Denied, NotFound, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, UserUnknown
+from unios.errors import (
+    CallerError,
+    Denied,
+    DiskFull,
+    NotFound,
+    PeerRestarted,
+    ProgramNotFound,
+    ProgramNotRunnable,
+    Unavailable,
+    UniosError,
+    UserUnknown,
+)
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
@@ -206,6 +218,8 @@ class Recorder:
         """Those that run and are not recorded so yet."""
         self._known: dict[tuple[int, int], tuple[ProcessRecord, int]] = {}
         """The latest that this node wrote or was told, with its revision: spares a read when nobody else has written meanwhile."""
+        self._refused: dict[tuple[int, int], UniosError] = {}
+        """Why what is being written is not written yet; no more than there are tasks."""
 
     def know(self, record: ProcessRecord, modified: int) -> None:
         """That is the record, as whoever wrote it says."""
@@ -218,9 +232,20 @@ class Recorder:
     async def _change(self, pid: int, incarnation: int, change: Change, event: Put) -> None:
         key = (pid, incarnation)
         with contextlib.suppress(NotFound):
-            known = await self._node.records.change_own(self._node.name, pid, incarnation, change, event=event, known=self._known.pop(key, None))
+            known = await self._node.records.change_own(
+                self._node.name, pid, incarnation, change, event=event, known=self._known.pop(key, None), refused=functools.partial(self._refuse, key)
+            )
             if known is not None and known[0].state in LIVE:
                 self._known[key] = known
+
+    def _refuse(self, key: tuple[int, int], error: UniosError) -> None:
+        self._refused[key] = error
+
+    def check(self, pid: int, incarnation: int) -> None:
+        """Raise DiskFull if what has become of it is not recorded for want of room."""
+        error = self._refused.get((pid, incarnation))
+        if isinstance(error, DiskFull):
+            raise DiskFull(f"what has become of process {pid} cannot be recorded: {error}")
 
     def running(self, pid: int, incarnation: int) -> None:
         """It has been executed."""
@@ -248,6 +273,7 @@ class Recorder:
 
     def _done(self, key: tuple[int, int]) -> None:
         del self._tasks[key]
+        self._refused.pop(key, None)
         if key in self._wanted:  # told after the task had looked for the last time
             self._kick(*key)
 

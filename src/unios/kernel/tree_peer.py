@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unios.errors import CallerError, Denied, InternalError, NotFound, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError
+from unios.errors import CallerError, Denied, InternalError, NoRoom, NotFound, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError
 from unios.kernel.trees_protocol import Decoder, Garbage, encode, encode_data
 from unios.limits import TREE_TIMEOUT_MS
 from unios.wire.doors import connect_unix
@@ -28,6 +28,7 @@ _ERRORS: dict[str, type[UniosError]] = {
     "program-not-runnable": ProgramNotRunnable,
     "too-big": ProgramNotRunnable,
     "unavailable": Unavailable,
+    "no-room": NoRoom,
 }
 
 

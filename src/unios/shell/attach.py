@@ -38,6 +38,7 @@ def attach(session: Session, given: Given) -> int:
     pid = pid_of(given.arguments[0])
     chosen = detach_keys(given)
     with LocalTerminal(session, chosen, watching=given.flag("read_only")) as local:
+        _speak_through(session, local)
         view = Attachment(session.connection, pid, local).run()
     return 0 if local.gone else _ending(session, pid, view)
 
@@ -68,6 +69,12 @@ class _Owner(LocalTerminal):
             connection.close()
 
 
+def _speak_through(session: Session, local: LocalTerminal) -> None:
+    """What is to be told while the terminal is raw comes on a line of its own."""
+    if session.connection.tell is not None:
+        session.connection.tell = local.note
+
+
 def stay(session: Session, submitted: Submitted, given: Given) -> int:
     """Be the terminal of a process that was submitted just now, until it ends or is left."""
     chosen = detach_keys(given)
@@ -75,6 +82,7 @@ def stay(session: Session, submitted: Submitted, given: Given) -> int:
     begun = ProcessView(submitted.pid, submitted.state, submitted.node, "", (), submitted.incarnation)
     with _Owner(session, chosen, typing=not given.flag("no_stdin")) as local:
         local.pid = submitted.pid
+        _speak_through(session, local)
         view = Attachment(session.connection, submitted.pid, local, hang_up=ends, hold=True).run(begun)
         if local.hung_up and ends:
             return _hang_up(session, submitted.pid)

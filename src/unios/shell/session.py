@@ -28,6 +28,7 @@ class Session:
         self.json = given.flag("json")
         self.node = given.text("node")
         self.connection = Connection(given.text("home") or None, self.node)
+        self.connection.tell = None if given.flag("quiet") else self._say_waits
 
     @property
     def home(self) -> Any:
@@ -48,6 +49,12 @@ class Session:
     def note(self, text: str) -> None:
         """Write a line for the person to stderr, escaped likewise."""
         write(_ERR, f"unios: {plain(text)}\n".encode("utf-8", "backslashreplace"))
+
+    def _say_waits(self, text: str) -> None:
+        if self.json:
+            write(_ERR, msgspec.json.encode({"waits": text}) + b"\n")
+        else:
+            self.note(text)
 
 
 def write(descriptor: int, data: bytes | memoryview) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from unios.client import processes
 from unios.client.connection import Connection
-from unios.errors import CallerError, UniosError, to_wire
+from unios.errors import CallerError, DiskFull, UniosError, to_wire
 from unios.shell.ps import describe
 from unios.shell.session import Session, tell
 from unios.shell.words import Given, Misused, Option, Word
@@ -64,7 +64,11 @@ def each(session: Session, pids: tuple[str, ...], does: Callable[[Connection, in
 def kill(session: Session, given: Given) -> int:
     number = number_of(given.text("signal") or "TERM")
     tree = given.flag("tree")
-    return each(session, given.arguments, lambda connection, pid: processes.signal(connection, pid, number, tree=tree), "signalled")
+
+    def send(connection: Connection, pid: int) -> None:
+        connection.persist(lambda: processes.signal(connection, pid, number, tree=tree), after=(DiskFull,))  # after which nothing was done
+
+    return each(session, given.arguments, send, "signalled")
 
 
 def freeze(session: Session, given: Given) -> int:

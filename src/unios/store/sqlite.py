@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.errors import CallerError, Compacted, DiskFull, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
 from unios.limits import (
     FRAME_BYTES_MAX,
@@ -69,6 +69,7 @@ RECORD_BYTES: Final = 64
 """What a record takes in a message beside its key and value; rounded up."""
 _COLUMNS: Final = "key, value, created, modified, version, lease"
 _IOERR_FSYNC: Final = 1034  # sqlite3.SQLITE_IOERR_FSYNC
+_IOERR_SHMSIZE: Final = 4874  # sqlite3.SQLITE_IOERR_SHMSIZE: the WAL's index cannot grow
 _HISTORY_BYTES: Final = f"length(value) + length(CAST(key AS BLOB)) + {RECORD_BYTES}"
 """What `record_bytes` says."""
 _END: Final = "\U0010ffff"
@@ -207,7 +208,11 @@ class SqliteEngine:
                 self._db.execute("ROLLBACK")
             if error.sqlite_errorcode == _IOERR_FSYNC:
                 raise OutcomeUnknown(f"the disk of the store failed to sync: {error}") from error
-            raise Unavailable(f"the store cannot write its file: {error}; make room on its disk") from error
+            if _is_full(error):
+                raise DiskFull(
+                    f"the disk of the store is full: {self.path} on {os.uname().nodename} cannot be written ({error}); make room on that disk"
+                ) from error
+            raise Unavailable(f"the store cannot write its file: {error}") from error
         if changed:
             self._maybe_checkpoint(max(0, self._history_bytes - history_bytes))
         return outcomes
@@ -457,6 +462,11 @@ def _compare(left: int | bytes, op: str, right: int | bytes) -> bool:
             return bool(left < right)  # type: ignore[operator]
         case _:
             return bool(left > right)  # type: ignore[operator]
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    """Return whether it is room that the file lacks."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or error.sqlite_errorcode == _IOERR_SHMSIZE
 
 
 def _sync_folder(path: str) -> None:

@@ -38,13 +38,16 @@ class OfBlocks(msgspec.Struct, frozen=True, omit_defaults=True):
     copies: int = 1
     prefer: str = ""
     """The node that will need them (put): of those that are as good it gets the copy."""
+    bytes: int = 0
+    """How many will come (put), 0 if that is not known: what has no room is refused before it is sent."""
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`bytes`: taken in. `nodes`: those that have all of it on disk."""
+    """`bytes`: taken in. `nodes`: those that have all of it on disk. `refused`: what nodes said that have no room for a copy."""
 
     bytes: int
     nodes: tuple[str, ...]
+    refused: tuple[str, ...] = ()
 
 
 class Dropped(msgspec.Struct, frozen=True):
