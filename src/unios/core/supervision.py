@@ -106,6 +106,10 @@ class Supervision:
     def names(self) -> list[str]:
         return list(self._parts)
 
+    def knows(self, name: str) -> bool:
+        """Whether that part is to run."""
+        return name in self._parts
+
     def status(self) -> list[Part]:
         return list(self._parts.values())
 
@@ -131,10 +135,13 @@ class Supervision:
 
     def wait_ms(self, now_ms: int, beats: dict[str, int]) -> int:
         """Return when to look again: when the next part would be too long without a beat, and never later than in BEAT_MS."""
-        due = [
-            max(beats.get(part.name, 0), part.since_ms, self._grace_ms) + HUNG_MS + 1 for part in self._parts.values() if part.pid and not part.killed
-        ]
-        return max(1, min([BEAT_MS, *(at - now_ms for at in due if at > now_ms)]))
+        wait_ms = BEAT_MS
+        for part in self._parts.values():
+            if part.pid and not part.killed:
+                left_ms = max(beats.get(part.name, 0), part.since_ms, self._grace_ms) + HUNG_MS + 1 - now_ms
+                if 0 < left_ms < wait_ms:
+                    wait_ms = left_ms
+        return wait_ms
 
     def _look(self, now_ms: int, beats: dict[str, int]) -> list[Order]:
         if now_ms - self._looked_ms > PAUSE_MS:

@@ -103,7 +103,7 @@ class Supervisor:
             self._tell(Died(name, running.pid, code, number, boot_ms()))
 
     def _look_after_store(self) -> None:
-        if "store" not in self.decider.names and self._hosts_store() and self._lock_is_free():
+        if not self.decider.knows("store") and self._hosts_store() and self._lock_is_free():
             self._tell(Wanted("store"))
 
     def _hosts_store(self) -> bool:

@@ -20,9 +20,10 @@ from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.wire import chained
+from unios.wire.beating import beat_while_turning
 from unios.wire.doors import listen_unix
 from unios.wire.peer import Call, Peer
-from unios.wire.ticks import at_each_tick
+from unios.wire.ticks import keep_step
 from unios.wire.transport import SocketTransport
 
 
@@ -114,7 +115,7 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> 
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
     server = Server(folder, Requests(host))
     loop = asyncio.get_running_loop()
-    end_beats = at_each_tick(BEAT_MS / 1000, beat)
+    end_beats = beat_while_turning(BEAT_MS / 1000, beat)
     work, stopping = (loop.create_task(task) for task in (host.run(), stop.wait()))
     try:
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +157,7 @@ def main(folder: Path, beat: Callable[[], None]) -> int:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve(folder, beat, stop)
 
+    keep_step()
     chained.run(work())
     os.close(lock)
     return 0

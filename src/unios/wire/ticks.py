@@ -1,7 +1,8 @@
 """Ticks: sleeping to the next multiple of a period, so that what a process does now and then wakes it once and not once each.
 
 A process at rest costs what its wake-ups cost. The multiples are counted from a moment of each process's own: processes of one machine do not all
-wake at the same time. A tick is late by the loop's delay and never early; after a pause it comes once, not for each that was missed.
+wake at the same time. Kernels and the store are in step: the renewals that the kernels of a machine send at their ticks wake the store once for all,
+and pings that cross wake each side once. A tick is late by the loop's delay and never early; after a pause it comes once, not for each that was missed.
 """
 
 import asyncio
@@ -14,9 +15,23 @@ def until_next(now_s: float, period_s: float, phase_s: float) -> float:
     return period_s - (now_s - phase_s) % period_s or period_s  # a remainder may be rounded up to the period itself
 
 
+_in_step = False
+
+
+def keep_step() -> None:
+    """Count from the machine's own zero in this process, as all do that have called this."""
+    global _in_step
+    _in_step = True
+
+
+def phase() -> float:
+    """Return the moment from which this process counts, in s."""
+    return 0.0 if _in_step else os.getpid() % 97 / 97 * 0.25
+
+
 def delay(period_s: float) -> float:
     """Return how long it is to this process's next tick of that period, in s."""
-    return until_next(asyncio.get_running_loop().time(), period_s, os.getpid() % 97 / 97 * 0.25)
+    return until_next(asyncio.get_running_loop().time(), period_s, phase())
 
 
 def at_each_tick(period_s: float, work: Callable[[], None]) -> Callable[[], None]:
