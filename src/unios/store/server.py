@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
@@ -25,6 +26,9 @@ from unios.wire.doors import listen_unix
 from unios.wire.peer import Call, Peer
 from unios.wire.ticks import keep_step
 from unios.wire.transport import SocketTransport
+
+STEP_S: Final = 0.01
+"""So long after the kernels' ticks the store has its own: renewals wake it before."""
 
 
 class Requests:
@@ -157,7 +161,7 @@ def main(folder: Path, beat: Callable[[], None]) -> int:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve(folder, beat, stop)
 
-    keep_step()
+    keep_step(STEP_S)
     chained.run(work())
     os.close(lock)
     return 0

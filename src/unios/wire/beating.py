@@ -2,16 +2,20 @@
 
 A timer for each beat costs a round of the loop, and a process at rest is woken for little else. Here the wait for events itself is cut at each beat and
 gone on with: who does not get round to wait does not beat, and that is what a beat is to say. A beat is late by what the loop has to do between two
-waits and comes once after a pause, as a tick does (wire/ticks.py); it falls on the same grid.
+waits and comes once after a pause, as a tick does (wire/ticks.py). It falls on the same grid, or before, when the process has been woken anyway.
 """
 
 import asyncio
 import selectors
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from unios.wire.ticks import phase, until_next
+
+EARLY: Final = 0.8
+LATEST: Final = 1.04
+"""Of a period: the shortest and the longest time between two beats of a process that waits."""
 
 
 class BeatingSelector(selectors.EpollSelector):
@@ -20,20 +24,23 @@ class BeatingSelector(selectors.EpollSelector):
     def __init__(self) -> None:
         super().__init__()
         self._beat: Callable[[], None] | None = None
-        self._period_s = self._due_s = 0.0
+        self._period_s = self._early_s = self._due_s = 0.0
 
     def begin(self, beat: Callable[[], None], period_s: float) -> None:
         """Call `beat` now and every `period_s` as long as somebody waits."""
         self._beat, self._period_s = beat, period_s
-        beat()
-        self._due_s = self._next(time.monotonic())
+        self._go(beat, time.monotonic())
 
     def end(self) -> None:
         """Beat no more. Idempotent."""
         self._beat = None
 
-    def _next(self, now_s: float) -> float:
-        return now_s + until_next(now_s, self._period_s, phase())
+    def _go(self, beat: Callable[[], None], now_s: float) -> None:
+        beat()
+        period_s = self._period_s
+        self._early_s = now_s + EARLY * period_s
+        soonest_s = now_s + (1 - EARLY) * period_s  # one that was early stands for the one that it came before
+        self._due_s = min(soonest_s + until_next(soonest_s, period_s, phase()), now_s + LATEST * period_s)
 
     def select(self, timeout: float | None = None) -> list[Any]:
         """As of any selector: return what is ready, [] after `timeout`."""
@@ -42,9 +49,8 @@ class BeatingSelector(selectors.EpollSelector):
         now_s = time.monotonic()
         end_s = None if timeout is None else now_s + timeout
         while True:
-            if now_s >= self._due_s:
-                self._beat()
-                self._due_s = self._next(now_s)
+            if now_s >= self._early_s:
+                self._go(self._beat, now_s)
             if end_s is not None and end_s <= self._due_s:
                 return super().select(end_s - now_s)
             found = super().select(self._due_s - now_s)

@@ -2,7 +2,8 @@
 
 A process at rest costs what its wake-ups cost. The multiples are counted from a moment of each process's own: processes of one machine do not all
 wake at the same time. Kernels and the store are in step: the renewals that the kernels of a machine send at their ticks wake the store once for all,
-and pings that cross wake each side once. A tick is late by the loop's delay and never early; after a pause it comes once, not for each that was missed.
+and pings that cross wake each side once. The store counts from a little later: what it does now and then it does when renewals have woken it.
+A tick is late by the loop's delay and never early; after a pause it comes once, not for each that was missed.
 """
 
 import asyncio
@@ -15,18 +16,18 @@ def until_next(now_s: float, period_s: float, phase_s: float) -> float:
     return period_s - (now_s - phase_s) % period_s or period_s  # a remainder may be rounded up to the period itself
 
 
-_in_step = False
+_in_step: float | None = None
 
 
-def keep_step() -> None:
-    """Count from the machine's own zero in this process, as all do that have called this."""
+def keep_step(after_s: float = 0.0) -> None:
+    """Count from the machine's own zero in this process, or from so long after it, as all do that have called this."""
     global _in_step
-    _in_step = True
+    _in_step = after_s
 
 
 def phase() -> float:
     """Return the moment from which this process counts, in s."""
-    return 0.0 if _in_step else os.getpid() % 97 / 97 * 0.25
+    return os.getpid() % 97 / 97 * 0.25 if _in_step is None else _in_step
 
 
 def delay(period_s: float) -> float:
