@@ -1,15 +1,18 @@
 """Beating: who waits for events beats, in time and without an event; who does not wait does not."""
 
 import asyncio
+import itertools
 import os
 import selectors
 import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unios.wire import ticks
-from unios.wire.beating import BeatingLoop, BeatingSelector, beat_while_turning
+from unios.wire.beating import LATEST, BeatingLoop, BeatingSelector, beat_while_turning
 
 PERIOD_S = 0.01
 
@@ -43,6 +46,30 @@ def test_it_beats_while_nothing_happens_and_what_happens_ends_the_wait(selector:
     finally:
         os.close(read)
         os.close(write)
+
+
+@given(st.floats(0, 1e6), st.lists(st.floats(0, 3), max_size=5))
+def test_whenever_it_begins_and_however_late_it_is_each_wait_is_one_wait(began: float, work: list[float]) -> None:
+    """In virtual time, in periods of 1 s: no beat is missed by more than LATEST, and none is waited for with empty waits."""
+    clock, waits, beats = [began], list[float](), list[float]()
+
+    def wait(_self: object, timeout: float) -> list[object]:
+        waits.append(timeout)
+        clock[0] += max(0.0, timeout)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch, BeatingSelector() as selector:
+        patch.setattr(time, "monotonic", lambda: clock[0])
+        patch.setattr(selectors.EpollSelector, "select", wait)
+        selector.begin(lambda: beats.append(clock[0]), 1.0)
+        for busy_s in work:
+            clock[0] += busy_s
+            waits.clear()
+            before = clock[0]
+            selector.select(10.0)
+            assert len(waits) <= 13 and min(waits[:-1]) > 0.15 and clock[0] - before >= 10 - 1e-6
+            woken = [before, *(at for at in beats if at >= before)]
+            assert all(after - at <= LATEST + 1e-6 for at, after in itertools.pairwise(woken)) and len(woken) >= 10
 
 
 def test_a_timeout_ends_the_wait_when_it_is_due_whatever_the_beats(selector: BeatingSelector) -> None:
@@ -106,5 +133,5 @@ def test_a_process_that_is_woken_shortly_before_beats_then_and_not_again(selecto
     selector.begin(lambda: beats.append(time.monotonic()), period_s)
     for _ in range(10):
         selector.select(0.9 * period_s)  # what has to be done at that time wakes it, and is no beat's doing
-    gaps = [after - before for before, after in zip(beats, beats[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(beats)]
     assert len(beats) >= 9 and min(gaps) >= 0.8 * period_s - 0.001

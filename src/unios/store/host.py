@@ -144,7 +144,14 @@ class StoreHost:
             done(outcome.result)
 
     def _judge(self) -> None:
-        """Look which leases have ended, and set when to look again."""
+        """Look which leases have ended, and set when to look again; a judge that fails is the store's end, as an engine that fails is."""
+        try:
+            self._look()
+        except Exception as error:  # noqa: BLE001 `run` raises it
+            if not self._broken.done():
+                self._broken.set_exception(error)
+
+    def _look(self) -> None:
         now_ms = self._now_ms()
         ended = self._leases.look(now_ms)
         if ended:

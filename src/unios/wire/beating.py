@@ -15,7 +15,7 @@ from unios.wire.ticks import phase, until_next
 
 EARLY: Final = 0.8
 LATEST: Final = 1.04
-"""Of a period: the shortest and the longest time between two beats of a process that waits."""
+"""Of a period: how long after a beat another may be early, and the longest time between two of a process that waits."""
 
 
 class BeatingSelector(selectors.EpollSelector):
@@ -38,9 +38,9 @@ class BeatingSelector(selectors.EpollSelector):
     def _go(self, beat: Callable[[], None], now_s: float) -> None:
         beat()
         period_s = self._period_s
-        self._early_s = now_s + EARLY * period_s
         soonest_s = now_s + (1 - EARLY) * period_s  # one that was early stands for the one that it came before
         self._due_s = min(soonest_s + until_next(soonest_s, period_s, phase()), now_s + LATEST * period_s)
+        self._early_s = min(now_s + EARLY * period_s, self._due_s)
 
     def select(self, timeout: float | None = None) -> list[Any]:
         """As of any selector: return what is ready, [] after `timeout`."""
