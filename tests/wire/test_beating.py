@@ -134,4 +134,4 @@ def test_a_process_that_is_woken_shortly_before_beats_then_and_not_again(selecto
     for _ in range(10):
         selector.select(0.9 * period_s)  # what has to be done at that time wakes it, and is no beat's doing
     gaps = [after - before for before, after in itertools.pairwise(beats)]
-    assert len(beats) >= 9 and min(gaps) >= 0.8 * period_s - 0.001
+    assert len(beats) >= 9 and min(gaps[1:]) >= 0.8 * period_s - 0.001  # the first is what is left of a period

@@ -154,7 +154,11 @@ class Supervision:
                     part.due_ms = now_ms + STARTING_MS
                     orders.append(Start(part.name))
             elif not part.killed:
-                orders.extend(self._hung(part, beats.get(part.name, 0), now_ms))
+                beat_ms = beats.get(part.name, 0)
+                if beat_ms >= part.since_ms and now_ms - beat_ms <= HUNG_MS:  # as nearly always: no step more for it
+                    part.beating_ms, part.beaten_ms = part.beating_ms or beat_ms, beat_ms
+                else:
+                    orders.extend(self._hung(part, beat_ms, now_ms))
         return orders
 
     def _hung(self, part: Part, beat_ms: int, now_ms: int) -> list[Order]:

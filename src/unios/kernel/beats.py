@@ -10,6 +10,7 @@ from typing import Final
 
 BEATERS: Final = ("supervisor", "guard", "kernel", "store", "placement", "recovery")
 _SLOTS: Final = {name: number for number, name in enumerate(BEATERS)}
+_WATCHED: Final = tuple(_SLOTS.items())[1:]
 _SIZE: Final = mmap.PAGESIZE
 
 
@@ -29,6 +30,10 @@ class Beats:
 
     def clear(self, name: str) -> None:
         self._words[_SLOTS[name]] = 0
+
+    def all_ms(self) -> dict[str, int]:
+        """Return of each but the supervisor what `last_ms` says."""
+        return {name: self._words[slot] // 1_000_000 for name, slot in _WATCHED}
 
     def last_ms(self, name: str) -> int:
         """Return when `name` last beat, in ms of CLOCK_BOOTTIME; 0 for never."""

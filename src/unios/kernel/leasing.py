@@ -88,11 +88,9 @@ class Leasing:
 
     async def run(self) -> None:
         """Keep the lease; ends only by cancellation."""
-        end_ticks = at_each_tick(TICK_S, lambda: self._tell(holding.Tick(boot_ms())))
         try:
-            await asyncio.get_running_loop().create_future()
+            await at_each_tick(TICK_S, lambda: self._tell(holding.Tick(boot_ms())))
         finally:
-            end_ticks()
             for task in self._tasks:
                 task.cancel()
 

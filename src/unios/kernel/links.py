@@ -28,7 +28,7 @@ from unios.wire.operations import Empty, Pong, RelayTo
 from unios.wire.peer import Call, Peer, Stream
 from unios.wire.pipes import CallTransport, StreamTransport
 from unios.wire.running import in_sequence
-from unios.wire.ticks import delay
+from unios.wire.ticks import delay, tick_or
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
 
@@ -193,8 +193,7 @@ class Links:
                         self._trying.add(name)
                         self._start(self._try(name, route, attempt))
                 self._wanted.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), delay(CALM_S) if self._routes.keys() <= self._links.keys() else TICK_S)
+                await tick_or(self._wanted, CALM_S if self._routes.keys() <= self._links.keys() else TICK_S)
         finally:
             self.close()
 

@@ -35,20 +35,39 @@ def delay(period_s: float) -> float:
     return until_next(asyncio.get_running_loop().time(), period_s, phase())
 
 
-def at_each_tick(period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-    """Call `work` now and at each tick of that period; return what ends that. Cheaper than a task that sleeps: nothing wakes but the call."""
+async def at_each_tick(period_s: float, work: Callable[[], None]) -> None:
+    """Call `work` now and at each tick of that period; ends by cancellation, or with what `work` raised. Nothing wakes but the call: no task takes a step."""
     loop = asyncio.get_running_loop()
-    handle: asyncio.TimerHandle
+    ended: asyncio.Future[None] = loop.create_future()
+    handle: asyncio.TimerHandle | None = None
 
     def go() -> None:
         nonlocal handle
-        work()
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 told below
+            if not ended.done():
+                ended.set_exception(error)
+            return
         handle = loop.call_later(delay(period_s), go)
 
     go()
-    return lambda: handle.cancel()
+    try:
+        await ended
+    finally:
+        if handle is not None:
+            handle.cancel()
 
 
 async def tick(period_s: float) -> None:
     """Sleep to the next tick of that period."""
     await asyncio.sleep(delay(period_s))
+
+
+async def tick_or(event: asyncio.Event, period_s: float) -> None:
+    """Wait until the event is set, which the next tick of that period does too. A third of the steps of `wait_for`, which makes a task and a future."""
+    handle = asyncio.get_running_loop().call_later(delay(period_s), event.set)
+    try:
+        await event.wait()
+    finally:
+        handle.cancel()
