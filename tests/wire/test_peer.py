@@ -198,6 +198,7 @@ def test_who_asks_without_a_task_is_told_once_whatever_comes() -> None:
         async with peers(by_name) as (asker, _):
             asker.ask("echo", 7, int, told.append, timeout_ms=20_000)
             await until(lambda: told == [7])
+            assert asker._deadlines._alarm is None  # which would wake a connection at rest
             asker.ask("echo", "no number", int, told.append, timeout_ms=20_000)
             asker.ask("fault", None, int, told.append, timeout_ms=20_000)
             asker.ask("for ever", None, int, told.append, timeout_ms=20)

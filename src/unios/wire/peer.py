@@ -256,6 +256,7 @@ class Peer:
         if told is None:
             return False
         self._deadlines.drop(id_)
+        self._deadlines.rest()
         told(answer)
         return True
 
