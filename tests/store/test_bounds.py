@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from tests.wire.pairs import bounded, until
+from tests.wire.pairs import bounded, settled, until
 from unios.core.leases import Leases
 from unios.errors import Compacted, NotFound, Unavailable
 from unios.ids import Generation
@@ -245,3 +246,33 @@ def test_a_job_sees_what_those_before_it_in_the_batch_wrote_and_nothing_of_a_bat
     [outcome] = engine.run([Transaction((Compare("/a", "value", "==", b"3"), Compare("/b", "version", "==", 0)), (Put("/b", b"5"),))])
     assert outcome.result.succeeded  # type: ignore[union-attr]
     engine.close()
+
+
+def test_a_renewal_is_as_good_a_moment_to_judge_as_any() -> None:
+    async def work(host: StoreHost, _engine: Refusing, clock: list[int]) -> None:
+        await settled()
+        kept, left = [cast(int, await host.do(Grant(1_000))) for _ in range(2)]
+        for now in range(250, 1_250, 250):  # none of the loop's timers is due in between
+            clock[0] = now
+            assert host.renew(kept) == 1_000
+        with pytest.raises(NotFound):
+            host.renew(left)
+        assert (await host.statistics()).leases == 1
+
+    hosted(work)
+
+
+def test_a_judge_that_fails_is_the_stores_end() -> None:
+    async def main() -> None:
+        clock = [0]
+        host = StoreHost(Refusing(":memory:", GENERATION), lambda: clock[0])
+        running = asyncio.create_task(host.run())
+        await settled()
+        clock.clear()
+        try:
+            with pytest.raises(IndexError):
+                await running
+        finally:
+            host.close()
+
+    bounded(main)

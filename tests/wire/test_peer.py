@@ -24,7 +24,7 @@ from unios.errors import (
 )
 from unios.limits import FRAME_BYTES_MAX, REQUESTS_PER_PEER_MAX, SEND_QUEUE_BYTES_MAX
 from unios.wire.frames import frame
-from unios.wire.messages import Cancel, Fault, Hello, Request, encode
+from unios.wire.messages import Cancel, Fault, Hello, Reply, Request, encode, pack
 from unios.wire.peer import Call
 
 # calls
@@ -184,6 +184,54 @@ def test_a_stream_item_of_a_wrong_type_is_the_peers_fault() -> None:
 
 
 # the end of a connection
+
+
+async def by_name(call: Call) -> object:
+    if call.op == "fault":
+        raise NotFound("nothing")
+    return await (for_ever(call) if call.op == "for ever" else echo(call))
+
+
+def test_who_asks_without_a_task_is_told_once_whatever_comes() -> None:
+    async def work() -> None:
+        told: list[object] = []
+        async with peers(by_name) as (asker, _):
+            asker.ask("echo", 7, int, told.append, timeout_ms=20_000)
+            await until(lambda: told == [7])
+            assert asker._deadlines._alarm is None  # which would wake a connection at rest
+            asker.ask("echo", "no number", int, told.append, timeout_ms=20_000)
+            asker.ask("fault", None, int, told.append, timeout_ms=20_000)
+            asker.ask("for ever", None, int, told.append, timeout_ms=20)
+            await until(lambda: len(told) == 4)
+            assert {type(one) for one in told[1:]} == {ProtocolError, NotFound, OutcomeUnknown}
+            asker.ask("for ever", None, int, lambda answer: asker.ask("echo", answer is None, int, told.append, timeout_ms=20_000), timeout_ms=20_000)
+            asker.close("in the middle")
+            await until(lambda: len(told) == 5)
+            assert isinstance(told[4], Unavailable)  # who asks again on hearing that the connection has ended hears that too
+            asker.ask("echo", 1, int, told.append, timeout_ms=20_000)
+            assert isinstance(told[5], Unavailable)
+            await settled()
+            assert len(told) == 6
+
+    bounded(work)
+
+
+def test_an_answer_that_comes_after_it_was_given_up_is_told_nobody() -> None:
+    async def work() -> None:
+        told: list[object] = []
+        async with raw_and_peer(echo) as (raw, peer):
+            await raw.send(greet=True)
+            await peer.start()
+            peer.ask("late", None, int, told.append, timeout_ms=1)
+            assert isinstance(await raw.receive(), Hello)
+            request, cancel = await raw.receive(), await raw.receive()
+            assert isinstance(request, Request) and cancel == Cancel(request.id)
+            await raw.send(Reply(request.id, pack(5)), Request(9, "echo", pack(6)))
+            answer = await raw.receive()
+            assert isinstance(answer, Reply) and answer.id == 9
+            assert len(told) == 1 and isinstance(told[0], OutcomeUnknown)
+
+    bounded(work)
 
 
 def test_a_call_whose_connection_breaks_after_sending_has_an_unknown_outcome() -> None:

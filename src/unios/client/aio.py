@@ -16,11 +16,11 @@ import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.wire import chained
+from unios.wire.beating import beat_while_turning
 from unios.wire.doors import connect_unix
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Connect, Listen
 from unios.wire.peer import Call, Peer
-from unios.wire.ticks import at_each_tick
 from unios.wire.transport import SocketTransport
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: 
 
     async def work() -> None:
         kernel = Kernel(folder, role=role)
-        at_each_tick(beat_s, beat)
+        beat_while_turning(beat_s, beat)
         async with asyncio.TaskGroup() as group:
             group.create_task(kernel.run())
             await service(kernel)

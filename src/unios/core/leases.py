@@ -8,8 +8,8 @@ from typing import Final
 
 PAUSE_MS: Final = 500
 """A longer gap between two looks means that the judge did not run."""
-LOOK_MS: Final = 250
-"""The judge looks at least so often."""
+LOOK_MS: Final = 260
+"""The judge looks at least so often: a little less often than holders renew, so that it looks when their renewals have woken it anyway."""
 
 
 class Leases:

@@ -106,6 +106,10 @@ class Supervision:
     def names(self) -> list[str]:
         return list(self._parts)
 
+    def knows(self, name: str) -> bool:
+        """Whether that part is to run."""
+        return name in self._parts
+
     def status(self) -> list[Part]:
         return list(self._parts.values())
 
@@ -131,10 +135,13 @@ class Supervision:
 
     def wait_ms(self, now_ms: int, beats: dict[str, int]) -> int:
         """Return when to look again: when the next part would be too long without a beat, and never later than in BEAT_MS."""
-        due = [
-            max(beats.get(part.name, 0), part.since_ms, self._grace_ms) + HUNG_MS + 1 for part in self._parts.values() if part.pid and not part.killed
-        ]
-        return max(1, min([BEAT_MS, *(at - now_ms for at in due if at > now_ms)]))
+        wait_ms = BEAT_MS
+        for part in self._parts.values():
+            if part.pid and not part.killed:
+                left_ms = max(beats.get(part.name, 0), part.since_ms, self._grace_ms) + HUNG_MS + 1 - now_ms
+                if 0 < left_ms < wait_ms:
+                    wait_ms = left_ms
+        return wait_ms
 
     def _look(self, now_ms: int, beats: dict[str, int]) -> list[Order]:
         if now_ms - self._looked_ms > PAUSE_MS:
@@ -147,7 +154,11 @@ class Supervision:
                     part.due_ms = now_ms + STARTING_MS
                     orders.append(Start(part.name))
             elif not part.killed:
-                orders.extend(self._hung(part, beats.get(part.name, 0), now_ms))
+                beat_ms = beats.get(part.name, 0)
+                if beat_ms >= part.since_ms and now_ms - beat_ms <= HUNG_MS:  # as nearly always: no step more for it
+                    part.beating_ms, part.beaten_ms = part.beating_ms or beat_ms, beat_ms
+                else:
+                    orders.extend(self._hung(part, beat_ms, now_ms))
         return orders
 
     def _hung(self, part: Part, beat_ms: int, now_ms: int) -> list[Order]:

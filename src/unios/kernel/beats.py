@@ -5,13 +5,12 @@ One store of eight bytes per beat, no message. A slot is an index into BEATERS; 
 
 import mmap
 import os
-import struct
+import time
 from typing import Final
 
-from unios.kernel.clocks import boot_ns
-
 BEATERS: Final = ("supervisor", "guard", "kernel", "store", "placement", "recovery")
-_SLOT = struct.Struct("<Q")
+_SLOTS: Final = {name: number for number, name in enumerate(BEATERS)}
+_WATCHED: Final = tuple(_SLOTS.items())[1:]
 _SIZE: Final = mmap.PAGESIZE
 
 
@@ -22,17 +21,20 @@ class Beats:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, _SIZE)
-            self._map = mmap.mmap(descriptor, _SIZE)
+            self._words = memoryview(mmap.mmap(descriptor, _SIZE)).cast("Q")
         finally:
             os.close(descriptor)
 
     def beat(self, name: str) -> None:
-        _SLOT.pack_into(self._map, 8 * BEATERS.index(name), boot_ns())
+        self._words[_SLOTS[name]] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def clear(self, name: str) -> None:
-        _SLOT.pack_into(self._map, 8 * BEATERS.index(name), 0)
+        self._words[_SLOTS[name]] = 0
+
+    def all_ms(self) -> dict[str, int]:
+        """Return of each but the supervisor what `last_ms` says."""
+        return {name: self._words[slot] // 1_000_000 for name, slot in _WATCHED}
 
     def last_ms(self, name: str) -> int:
         """Return when `name` last beat, in ms of CLOCK_BOOTTIME; 0 for never."""
-        (value,) = _SLOT.unpack_from(self._map, 8 * BEATERS.index(name))
-        return int(value) // 1_000_000
+        return self._words[_SLOTS[name]] // 1_000_000

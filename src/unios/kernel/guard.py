@@ -122,6 +122,7 @@ class Guard:
 
     def _tick(self) -> None:
         self._beat()
+        self._watchman.watch()
         self.loop.after(BEAT_MS / 1000, self._tick)
 
     # clients

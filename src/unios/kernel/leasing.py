@@ -8,18 +8,20 @@ import asyncio
 import mmap
 import os
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from unios.core import holding
 from unios.core.journal import Journal
-from unios.errors import NotFound, UniosError
+from unios.core.sequences import LEASE
+from unios.errors import NotFound, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
 from unios.limits import LEASE_HOLD_MS, LEASE_TICK_MS, LEASE_TTL_MS
-from unios.store.model import Store
-from unios.wire.ticks import tick
+from unios.store.client import StoreClient
+from unios.wire.running import context_of
+from unios.wire.ticks import at_each_tick
 
 _WORDS: Final = struct.Struct("<QQ")
 TICK_S: Final = LEASE_TICK_MS / 1000
@@ -55,7 +57,7 @@ class Leasing:
     """The lease of one node. `run` keeps it."""
 
     def __init__(
-        self, store: Store, page: DeadlinePage, register: Register, check_claims: Callable[[int], Awaitable[None]], journal: Journal | None
+        self, store: StoreClient, page: DeadlinePage, register: Register, check_claims: Callable[[int], Awaitable[None]], journal: Journal | None
     ) -> None:
         self._store = store
         self._page = page
@@ -87,9 +89,7 @@ class Leasing:
     async def run(self) -> None:
         """Keep the lease; ends only by cancellation."""
         try:
-            while True:
-                self._tell(holding.Tick(boot_ms()))
-                await tick(TICK_S)
+            await at_each_tick(TICK_S, lambda: self._tell(holding.Tick(boot_ms())))
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -104,7 +104,7 @@ class Leasing:
     def _carry_out(self, order: holding.Order) -> None:
         match order:
             case holding.Renew():
-                self._start(self._renew())
+                self._renew()
             case holding.Register():
                 self._start(self._get())
             case holding.MoveDeadline(until_ms, incarnation):
@@ -113,21 +113,34 @@ class Leasing:
             case holding.CheckClaims(incarnation):
                 self._start(self._check(incarnation))
 
-    def _start(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, context=context_of(LEASE))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _renew(self) -> None:
+    def _renew(self) -> None:
+        """Four times a second, whatever else happens: no task for it while the store is connected."""
         sent_ms = boot_ms()
+        if not self._store.renew_now(self._lease, lambda answer: self._renewed(sent_ms, answer), timeout_ms=LEASE_HOLD_MS):
+            self._start(self._connect_and_renew(sent_ms))
+
+    def _renewed(self, sent_ms: int, answer: object) -> None:
+        match answer:
+            case NotFound():
+                self._tell(holding.Ended())
+            case UniosError():
+                self._tell(holding.Failed())
+            case _:
+                self._tell(holding.Renewed(sent_ms, boot_ms()))
+
+    async def _connect_and_renew(self, sent_ms: int) -> None:
+        answer: object
         try:
             async with asyncio.timeout(LEASE_HOLD_MS / 1000):
-                await self._store.lease_renew(self._lease)
-            self._tell(holding.Renewed(sent_ms, boot_ms()))
-        except NotFound:
-            self._tell(holding.Ended())
-        except (UniosError, TimeoutError):
-            self._tell(holding.Failed())
+                answer = await self._store.lease_renew(self._lease)
+        except (UniosError, TimeoutError) as error:
+            answer = error if isinstance(error, UniosError) else Unavailable("the store did not answer")
+        self._renewed(sent_ms, answer)
 
     async def _get(self) -> None:
         try:

@@ -27,8 +27,8 @@ from unios.wire.messages import VersionsApart
 from unios.wire.operations import Empty, Pong, RelayTo
 from unios.wire.peer import Call, Peer, Stream
 from unios.wire.pipes import CallTransport, StreamTransport
-from unios.wire.running import become, in_sequence
-from unios.wire.ticks import delay, tick
+from unios.wire.running import in_sequence
+from unios.wire.ticks import delay, tick_or
 from unios.wire.tls import TlsTransport
 from unios.wire.transport import SocketTransport, Transport
 
@@ -193,8 +193,7 @@ class Links:
                         self._trying.add(name)
                         self._start(self._try(name, route, attempt))
                 self._wanted.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), delay(CALM_S) if self._routes.keys() <= self._links.keys() else TICK_S)
+                await tick_or(self._wanted, CALM_S if self._routes.keys() <= self._links.keys() else TICK_S)
         finally:
             self.close()
 
@@ -281,7 +280,7 @@ class Links:
         name = identity.node
         if (refused := self._refusal(tls, identity)) is not None:
             raise Denied(refused.why)
-        peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts)
+        peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts, at_once=_answer_ping)
         link = Link(peer, identity, via=via, dialled=dialled)
         why = ""
         try:
@@ -293,7 +292,7 @@ class Links:
                 peer.close("there is a better link")
                 return
             settled.set()
-            self._start(self._ping(name, link))
+            in_sequence(PING, self._ping, name, link)
             why = await peer.closed()
         except UniosError as error:
             why = str(error)
@@ -346,25 +345,29 @@ class Links:
                 self._wanted.set()
             self._on_link(name, False, why)
 
-    async def _ping(self, name: str, link: Link) -> None:
-        """Ask again and again; a peer that does not answer in time is let go."""
-        become(PING)
-        while not link.peer.is_closed:
-            started = asyncio.get_running_loop().time()
-            try:
-                pong: Pong | None = await link.peer.call("links.ping", None, Pong | None, timeout_ms=LINK_PING_LATE_MS)
-                link.rtt_ms = 1000 * (asyncio.get_running_loop().time() - started)
+    def _ping(self, name: str, link: Link) -> None:
+        """Ask now, and again and again; a peer that does not answer in time is let go. No task: it is the most frequent of all requests at rest."""
+        if link.peer.is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        def told(pong: Pong | UniosError | None) -> None:
+            took_ms = 1000 * (loop.time() - started)
+            if not isinstance(pong, UniosError):
+                link.rtt_ms = took_ms
                 if pong is not None and pong.wall_ms:
-                    link.clock.heard(theirs_ms=pong.wall_ms, ours_ms=wall_ms(), rtt_ms=link.rtt_ms)
-            except UniosError as error:
-                if asyncio.get_running_loop().time() - started > 2 * LINK_PING_LATE_MS / 1000:
-                    continue  # it was this side that did not run
-                link.peer.close(f"{name} does not answer: {error}")
-                return
-            await tick(max(LINK_PING_MS, 30 * len(self._links)) / 1000)
+                    link.clock.heard(theirs_ms=pong.wall_ms, ours_ms=wall_ms(), rtt_ms=took_ms)
+                loop.call_later(delay(max(LINK_PING_MS, 30 * len(self._links)) / 1000), in_sequence, PING, self._ping, name, link)
+            elif took_ms > 2 * LINK_PING_LATE_MS:  # it was this side that did not run
+                in_sequence(PING, self._ping, name, link)
+            else:
+                link.peer.close(f"{name} does not answer: {pong}")
+
+        link.peer.ask("links.ping", None, Pong | None, told, timeout_ms=LINK_PING_LATE_MS)
 
     async def _serve(self, identity: Identity, call: Call) -> object:
-        if call.op == "links.ping":
+        if call.op == "links.ping":  # at_once had to leave it: the asker does not read
             return Pong(wall_ms())
         user = call.user
         if not may_speak_for(identity.users, user):
@@ -441,6 +444,14 @@ class Links:
             link.peer.close("the kernel stops")
         for task in list(self._tasks):
             task.cancel()
+
+
+def _answer_ping(call: Call) -> bool:
+    """Serve what needs no task: a ping."""
+    if call.op != "links.ping":
+        return False
+    call.answer(Pong(wall_ms()))
+    return True
 
 
 async def _join_ends(call: Call, onward: Stream) -> None:

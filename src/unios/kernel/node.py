@@ -21,7 +21,7 @@ from unios.core.nodes import Alive, NodeRecord, covers, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
-from unios.core.sequences import ARRIVAL, BEAT, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
+from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import Unavailable, UniosError
 from unios.kernel import parts, sequencer, system
 from unios.kernel.addresses import Addresses
@@ -61,13 +61,14 @@ from unios.kernel.usage_operations import UsageOperations
 from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
+from unios.wire.beating import beat_while_turning
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
 from unios.wire.pipes import StreamTransport
 from unios.wire.running import context_of, in_sequence
-from unios.wire.ticks import at_each_tick, tick
+from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
 from unios.wire.transport import SocketTransport
 
@@ -351,8 +352,7 @@ class Node:
             listed = json.loads((self.folder.run / "parts").read_text())
         except (OSError, ValueError):
             listed = []
-        for fields in listed:
-            yield service_view(fields)
+        yield from map(service_view, listed)
 
     def notes(self) -> Iterator[str]:
         """Return what merely is so, and what that means, as sentences."""
@@ -399,7 +399,7 @@ class Node:
     async def run(self, beat: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`."""
         async with asyncio.TaskGroup() as group:
-            end_beats = in_sequence(BEAT, at_each_tick, BEAT_MS / 1000, beat)
+            end_beats = beat_while_turning(BEAT_MS / 1000, beat)
             self.addresses.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 from unios.core.sequences import CALL, Sequences
 from unios.kernel import allocation
+from unios.wire.beating import BeatingLoop
 from unios.wire.chained import LINKS_MAX, REST
 from unios.wire.running import PRIORITISED, RUNNING
+from unios.wire.ticks import keep_step
 
 SWITCH: Final = "UNIOS_SEQUENCES"
 """Set to `off` in the environment of `unios up`, a kernel works in order of arrival: only to be measured."""
@@ -69,7 +71,7 @@ class ReadyQueue:
         self._strangers.clear()
 
 
-class SequencedLoop(asyncio.SelectorEventLoop):
+class SequencedLoop(BeatingLoop):
     """Made and run in one thread."""
 
     def __init__(self, *, prioritised: bool = True) -> None:
@@ -80,6 +82,7 @@ class SequencedLoop(asyncio.SelectorEventLoop):
 def run(main: Any) -> None:
     """Run a coroutine to its end, as asyncio.run does."""
     on = switched_on()
+    keep_step()
     PRIORITISED.set(on)
     allocation.keep_buffers()
     with asyncio.Runner(loop_factory=lambda: SequencedLoop(prioritised=on)) as runner:

@@ -61,7 +61,7 @@ class Supervisor:
         while not self.stopping:
             self.beats.beat("supervisor")
             self._look_after_store()
-            now_ms, beats = boot_ms(), {name: self.beats.last_ms(name) for name in BEATERS[1:]}
+            now_ms, beats = boot_ms(), self.beats.all_ms()
             self._tell(Tick(now_ms, beats))
             self._write_status()
             self._wait(self.decider.wait_ms(now_ms, beats) / 1000)
@@ -103,7 +103,7 @@ class Supervisor:
             self._tell(Died(name, running.pid, code, number, boot_ms()))
 
     def _look_after_store(self) -> None:
-        if "store" not in self.decider.names and self._hosts_store() and self._lock_is_free():
+        if not self.decider.knows("store") and self._hosts_store() and self._lock_is_free():
             self._tell(Wanted("store"))
 
     def _hosts_store(self) -> bool:

@@ -18,7 +18,7 @@ from unios.kernel import linux_pids, runfiles
 from unios.kernel.clocks import boot_ms
 from unios.kernel.node_usage import is_launcher
 from unios.limits import TIME_LIMIT_GRACE_MS
-from unios.wire.ticks import tick
+from unios.wire.ticks import at_each_tick
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -39,9 +39,7 @@ class TimeLimits:
 
     async def run(self) -> None:
         """Look again and again; ends only by cancellation."""
-        while True:
-            await tick(EVERY_S)
-            self.look()
+        await at_each_tick(EVERY_S, self.look)
 
     def look(self) -> None:
         """Begin to end what has run for too long."""

@@ -15,9 +15,9 @@ from unios.kernel import runfiles
 from unios.kernel.beats import Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.poller import Poller
-from unios.limits import HUNG_MS, RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
+from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
 
-LOOK_S: Final = 0.25
+LOOK_S: Final = BEAT_MS / 1000
 SETTLE_S: Final = 5.0
 """How long a started supervisor has to write its run file before the next is started."""
 
@@ -35,7 +35,6 @@ class Watchman:
         self._watched_at = 0.0
         self._grace_at = 0.0
         self._look()
-        self._watch()
 
     def _look(self) -> None:
         """Find a living supervisor and wait for its end, else count how long there is none."""
@@ -51,8 +50,8 @@ class Watchman:
             self._restart(now)
         self._loop.after(LOOK_S, self._look)
 
-    def _watch(self) -> None:
-        """Kill a supervisor that does not beat; time in which this guard did not run does not count."""
+    def watch(self) -> None:
+        """Kill a supervisor that does not beat; to be called every LOOK_S. Time in which this guard did not run does not count."""
         now = time.monotonic()
         if now - self._watched_at > 3 * LOOK_S:
             self._grace_at = now
@@ -64,7 +63,6 @@ class Watchman:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._grace_at = now
-        self._loop.after(LOOK_S, self._watch)
 
     def _ended(self) -> None:
         self._loop.remove(self._pidfd)

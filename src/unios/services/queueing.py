@@ -23,7 +23,7 @@ from unios.errors import UniosError
 from unios.limits import QUEUE_STARTS_MAX
 from unios.services.starter import Starter
 from unios.services.view import CALM_MS, View
-from unios.wire.ticks import delay
+from unios.wire.ticks import tick_or
 
 EVERY_S = 1.0
 """How often the queue is looked at, whatever was heard: priorities rise, leases end."""
@@ -91,8 +91,7 @@ class Queueing:
             self._wake.clear()
             self._look()
             self._set_pace()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay(EVERY_S))
+            await tick_or(self._wake, EVERY_S)
 
     def _set_pace(self) -> None:
         """While anything waits for room, hear soon of what ends; else a service is in no hurry."""

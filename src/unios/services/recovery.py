@@ -28,7 +28,7 @@ from unios.store.model import Put
 from unios.store.pages import every
 from unios.wire.home import NodeFolder
 from unios.wire.operations import EventView
-from unios.wire.ticks import delay
+from unios.wire.ticks import tick_or
 
 EVERY_S: Final = 1.0
 """How often everything is looked at again, whatever was heard."""
@@ -106,8 +106,7 @@ class Recovery:
         while True:
             self._wake.clear()
             self._look()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay(EVERY_S))
+            await tick_or(self._wake, EVERY_S)
             rounds += 1
             if rounds % TIDY_EVERY == 0 and self._view.tidier() == self._me:
                 with contextlib.suppress(UniosError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from unios.errors import OutcomeUnknown, ProtocolError, Unavailable
+from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.limits import STORE_RETRY_MS, STORE_TIMEOUT_MS
 from unios.store.model import (
@@ -110,6 +110,14 @@ class StoreClient:
     async def lease_renew(self, lease: LeaseId, *, timeout_ms: int = 0) -> int:
         ttl: int = await self._ask("store.renew", LeaseRequest(lease), int, timeout_ms=timeout_ms)
         return ttl
+
+    def renew_now(self, lease: LeaseId, told: Callable[[int | UniosError], None], *, timeout_ms: int) -> bool:
+        """Ask for what `lease_renew` asks for, without a task; `told` hears it. Return False, nothing asked, while there is no connection."""
+        peer = self._peer
+        if peer is None or peer.is_closed:
+            return False
+        peer.ask("store.renew", LeaseRequest(lease), int, told, timeout_ms=timeout_ms)
+        return True
 
     async def lease_revoke(self, lease: LeaseId) -> None:
         await self._ask("store.end", LeaseRequest(lease), int, writes=True)

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from unios.core.leases import LOOK_MS, Leases
+from unios.core.leases import Leases
 from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.store.model import Batch, Revision, StoreStatistics
 from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine
 from unios.store.watchers import Push, Watcher, Watchers
-from unios.wire.ticks import delay
 
 T = TypeVar("T")
 BATCH_JOBS_MAX = 256
 END_AGAIN_S = 0.1
+EARLY_MS = 200
 
 Done = Callable[[Result], None]
 """Told in the loop what a job came to: its result, or why it was refused."""
@@ -83,12 +83,20 @@ class StoreHost:
         """Whether a batch is under way, or about to be."""
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = Worker("engine")
+        self._alarm: asyncio.TimerHandle | None = None
+        """The judge's next look; None while nobody runs it."""
+        self._early_ms = 0
+        """From then on a renewal is as good a moment to look as that."""
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._judge())
+        self._judge()
+        try:
             await self._broken
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
 
     def _push(self, entry: _Entry) -> None:
         self._jobs.append(entry)
@@ -135,12 +143,23 @@ class StoreHost:
         if done is not None:
             done(outcome.result)
 
-    async def _judge(self) -> None:
-        while True:
-            ended = self._leases.look(self._now_ms())
-            if ended:
-                self._end_for_good(tuple(ended))
-            await asyncio.sleep(min(self._leases.wait_ms(self._now_ms()) / 1000, delay(LOOK_MS / 1000)))
+    def _judge(self) -> None:
+        """Look which leases have ended, and set when to look again; a judge that fails is the store's end, as an engine that fails is."""
+        try:
+            self._look()
+        except Exception as error:  # noqa: BLE001 `run` raises it
+            if not self._broken.done():
+                self._broken.set_exception(error)
+
+    def _look(self) -> None:
+        now_ms = self._now_ms()
+        ended = self._leases.look(now_ms)
+        if ended:
+            self._end_for_good(tuple(ended))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._early_ms = now_ms + EARLY_MS
+        self._alarm = self._loop.call_later(self._leases.wait_ms(now_ms) / 1000, self._judge)
 
     def _end_for_good(self, leases: tuple[int, ...]) -> None:
         self._ended.update(leases)
@@ -160,7 +179,10 @@ class StoreHost:
 
     def renew(self, lease: int) -> int:
         """Renew a lease; return its time to live in ms. No disk: leases outlive a restart, with their full time."""
-        ttl = self._leases.renewed(lease, self._now_ms())
+        now_ms = self._now_ms()
+        ttl = self._leases.renewed(lease, now_ms)
+        if now_ms >= self._early_ms and self._alarm is not None:
+            self._judge()
         if not ttl:
             raise NotFound(f"lease {lease} has ended")
         return ttl

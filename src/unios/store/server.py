@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
@@ -20,10 +21,14 @@ from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.wire import chained
+from unios.wire.beating import beat_while_turning
 from unios.wire.doors import listen_unix
 from unios.wire.peer import Call, Peer
-from unios.wire.ticks import at_each_tick
+from unios.wire.ticks import keep_step
 from unios.wire.transport import SocketTransport
+
+STEP_S: Final = 0.01
+"""So long after the kernels' ticks the store has its own: renewals wake it before."""
 
 
 class Requests:
@@ -114,7 +119,7 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> 
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
     server = Server(folder, Requests(host))
     loop = asyncio.get_running_loop()
-    end_beats = at_each_tick(BEAT_MS / 1000, beat)
+    end_beats = beat_while_turning(BEAT_MS / 1000, beat)
     work, stopping = (loop.create_task(task) for task in (host.run(), stop.wait()))
     try:
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +161,7 @@ def main(folder: Path, beat: Callable[[], None]) -> int:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve(folder, beat, stop)
 
+    keep_step(STEP_S)
     chained.run(work())
     os.close(lock)
     return 0

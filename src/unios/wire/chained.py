@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from typing import Any, Final
 
+from unios.wire.beating import BeatingLoop
+
 LINKS_MAX: Final = 4
 
 
@@ -33,7 +35,7 @@ class ReadyQueue(deque[Any]):
         return super().popleft() if super().__len__() else REST
 
 
-class ChainedLoop(asyncio.SelectorEventLoop):
+class ChainedLoop(BeatingLoop):
     """Made and run in one thread."""
 
     def __init__(self) -> None:

@@ -29,6 +29,12 @@ class Deadlines:
         """It needs no deadline any more. Idempotent."""
         self._due.pop(id_, None)
 
+    def rest(self) -> None:
+        """If no call waits, do without the timer: for a connection at rest, which it would wake for nothing."""
+        if not self._due and self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
     def close(self) -> None:
         """None needs one any more."""
         self._due.clear()

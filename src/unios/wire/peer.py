@@ -150,6 +150,8 @@ class Peer:
         self._descriptors: deque[int] = deque()
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[tuple[msgspec.Raw, list[int]]]] = {}
+        self._told: dict[int, Callable[[msgspec.Raw | UniosError], None]] = {}
+        """Who waits for an answer without a task."""
         self._deadlines = Deadlines(self._give_up)
         self._streams: dict[int, Stream] = {}
         self._calls: dict[int, tuple[Call, asyncio.Task[None] | None]] = {}
@@ -229,7 +231,40 @@ class Peer:
             if future.cancelled():
                 self.send(Cancel(id_), sequence=sequence_of(op))
 
+    def ask(self, op: str, body: object, type_: type[T] | Any, told: Callable[[T | UniosError], None], *, timeout_ms: int) -> None:
+        """Ask once, without a task; `told` is called with the answer, or with what `call` would raise, now or later and exactly once."""
+
+        def answered(raw: msgspec.Raw | UniosError) -> None:
+            if not isinstance(raw, UniosError):
+                try:
+                    raw = _answer(raw, type_)
+                except ProtocolError as error:
+                    raw = error
+            told(raw)  # type: ignore[arg-type]
+
+        if self.is_closed:
+            answered(Unavailable(f"the connection has ended: {self.why_closed}"))
+            return
+        id_ = self._begin()
+        self._told[id_] = answered
+        self._deadlines.add(id_, op, timeout_ms)
+        self.send(Request(id_, op, pack(body)), sequence=sequence_of(op))
+
+    def _tell(self, id_: int, answer: msgspec.Raw | UniosError) -> bool:
+        """Tell who asked without a task; return whether there was one."""
+        told = self._told.pop(id_, None)
+        if told is None:
+            return False
+        self._deadlines.drop(id_)
+        self._deadlines.rest()
+        told(answer)
+        return True
+
     def _give_up(self, id_: int, op: str, timeout_ms: int) -> None:
+        if id_ in self._told:
+            self.send(Cancel(id_), sequence=sequence_of(op))
+            self._tell(id_, OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms"))
+            return
         future = self._waiting.get(id_)
         if future is not None and not future.done():
             future.set_exception(OutcomeUnknown(f"no answer to {op} within {timeout_ms} ms"))
@@ -383,6 +418,8 @@ class Peer:
         elif (future := self._waiting.get(reply.id)) is not None and not future.done() and not reply.more:
             future.set_result((reply.body, descriptors))
             return
+        elif not reply.more:
+            self._tell(reply.id, reply.body)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -393,6 +430,8 @@ class Peer:
             stream._window.grant(STREAM_WINDOW_BYTES)
         elif (future := self._waiting.get(fault.id)) is not None and not future.done():
             future.set_exception(error)
+        else:
+            self._tell(fault.id, error)
 
     def _on_item(self, item: Item) -> None:
         if (entry := self._calls.get(item.id)) is not None:
@@ -430,3 +469,5 @@ class Peer:
             os.close(self._descriptors.popleft())
         if not self._closed.done():
             self._closed.set_result(why)
+        for id_ in list(self._told):  # last: who is told may ask again, and has to hear that there is no connection
+            self._tell(id_, OutcomeUnknown(f"the connection ended before the answer came: {why}"))

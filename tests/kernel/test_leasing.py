@@ -1,0 +1,94 @@
+"""Leasing: what the store answers moves the node's deadline, or does not, with a connection and without."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from tests.wire.pairs import bounded, until
+from unios.errors import NotFound, Unavailable, UniosError
+from unios.ids import LeaseId
+from unios.kernel.clocks import boot_ms
+from unios.kernel.leasing import DeadlinePage, Leasing
+from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS
+from unios.store.client import StoreClient
+
+
+class Answering:
+    """A store as the holder of a lease sees it: answers each renewal with the next of `answers`, of which the last stays."""
+
+    def __init__(self, *answers: int | UniosError, connected: bool = True) -> None:
+        self.answers, self.connected = list(answers), connected
+        self.asked: list[LeaseId] = []
+        self.registered = 0
+
+    def _next(self, lease: LeaseId) -> int | UniosError:
+        self.asked.append(lease)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def renew_now(self, lease: LeaseId, told: Callable[[int | UniosError], None], *, timeout_ms: int) -> bool:
+        assert timeout_ms == LEASE_HOLD_MS
+        if self.connected:
+            asyncio.get_running_loop().call_soon(told, self._next(lease))
+        return self.connected
+
+    async def lease_renew(self, lease: LeaseId) -> int:
+        answer = self._next(lease)
+        if isinstance(answer, UniosError):
+            raise answer
+        return answer
+
+    async def register(self) -> tuple[LeaseId, int]:
+        self.registered += 1
+        return LeaseId(self.registered), self.registered
+
+
+def leased(store: Answering, page: Path, met: Callable[[Leasing], bool]) -> None:
+    """Keep a lease until a condition is met."""
+
+    async def checked(_incarnation: int) -> None:
+        return None
+
+    async def work() -> None:
+        leasing = Leasing(cast(StoreClient, store), DeadlinePage(page), store.register, checked, None)
+        task = asyncio.create_task(leasing.run())
+        try:
+            await until(lambda: met(leasing))
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    bounded(work)
+
+
+def test_each_renewal_that_is_acknowledged_moves_the_deadline_from_when_it_was_sent(tmp_path: Path) -> None:
+    store, began, left = Answering(LEASE_TTL_MS), boot_ms(), []
+
+    def met(leasing: Leasing) -> bool:
+        left.append(leasing.left_ms())
+        return len(store.asked) == 4
+
+    leased(store, tmp_path / "lease", met)
+    assert max(left) <= LEASE_HOLD_MS and store.registered == 1
+    assert DeadlinePage(tmp_path / "lease").left_ms() + boot_ms() - LEASE_HOLD_MS > began + 250
+
+
+def test_a_store_that_does_not_answer_moves_nothing_and_is_asked_again(tmp_path: Path) -> None:
+    store, until_ms = Answering(Unavailable("away")), []
+
+    def met(leasing: Leasing) -> bool:
+        if leasing.incarnation and leasing.left_ms() > 0:
+            until_ms.append(leasing.left_ms() + boot_ms())
+        return len(store.asked) == 3
+
+    leased(store, tmp_path / "lease", met)
+    assert max(until_ms) - min(until_ms) <= 2 and store.registered == 1
+
+
+def test_a_lease_that_has_ended_is_registered_anew_with_and_without_a_connection(tmp_path: Path) -> None:
+    for connected in (True, False):
+        store = Answering(LEASE_TTL_MS, NotFound("it has ended"), LEASE_TTL_MS, connected=connected)
+        leased(store, tmp_path / "lease", lambda leasing: len(store.asked) >= 3 and leasing.left_ms() > 0)  # noqa: B023 it is called in this round
+        assert store.registered == 2 and store.asked[:3] == [1, 1, 2]
