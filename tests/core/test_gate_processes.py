@@ -62,6 +62,14 @@ def test_a_member_takes_a_node_away_and_lets_the_queue_look_for_another() -> Non
     put(claims.restarted(ENDED, ""), ENDED)
 
 
+def test_a_member_says_of_no_node_that_it_has_refused() -> None:
+    refused = claims.placed(WAITING, "", "no such program", refused=("n1",))
+    assert "cannot run" in denied(refused, WAITING)
+    assert "cannot run" in denied(refused)
+    put(but(refused, wanted="stopped"), refused)
+    put(but(refused, refused=()), refused)
+
+
 def test_a_process_came_when_it_came() -> None:
     """Else it would stand at the front of the queue."""
     for offset in (-GATE_CLOCK_MS_MAX, GATE_CLOCK_MS_MAX):

@@ -2,12 +2,22 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from unios.kernel import freezer, poller, spares, zygote
+
+
+def turn_until(loop: poller.Poller, reached: Callable[[], bool], what: str) -> None:
+    """Let the loop turn until it is so; fail after five seconds, since a loop to which nothing comes waits for ever."""
+    late: list[bool] = []
+    poller.Poller.after(loop, 5.0, lambda: late.append(True))
+    while not reached():
+        assert not late, f"not within 5 s: {what}"
+        loop.turn()
 
 
 def test_a_zygote_that_cannot_be_forked_is_waited_for_and_leaves_no_nameless_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +55,7 @@ def test_a_zygote_that_dies_at_once_is_made_again_ever_more_slowly(tmp_path: Pat
     monkeypatch.setattr(loop, "after", lambda seconds, _callback: pauses.append(seconds) if seconds != spares.ANSWER_S else 0)
     for _death in range(12):
         made.want(())
-        while made._zygote is not None:
-            loop.turn()
+        turn_until(loop, lambda: made._zygote is None, "its death is seen")
         made.want([(0,), (0,), (0,)])
         assert made._zygote is None  # not before its time
         made._ask_again()
@@ -70,8 +79,7 @@ def test_a_spare_that_is_lost_on_the_way_to_another_tree_leaves_no_group_of_its_
     spare = spares.Spare(child, 1, os.pidfd_open(child), mine, "last", True, (0, 0))
     assert made.recycle(spare)
     theirs.close()
-    while len(released) < 2:
-        made._loop.turn()
     os.waitpid(child, 0)
+    turn_until(made._loop, lambda: len(released) == 2, "both groups are released")
     assert set(released) == {"last", f"{made._token}.1"}
     made.close()

@@ -283,12 +283,14 @@ class Lab:
 
 def _groups(inside: str = "") -> set[Path]:
     """Return the nodes' groups of the whole host, or what matches `inside` them: machines share its cgroup file systems."""
-    return {path for top in ("unios-*", "unified/unios-*", "freezer/unios-*") for path in Path("/sys/fs/cgroup").glob(top + inside)}
+    return {path for top in ("unios-*", "*/unios-*") for path in Path("/sys/fs/cgroup").glob(top + inside)}
 
 
 def is_frozen(pid: int, incarnation: int) -> bool:
     """Return whether a tree of that name stands frozen in its group, on whichever machine."""
     for group in _groups(f"/{pid}.{incarnation}"):
+        if not any((group / name).exists() for name in ("freezer.state", "cgroup.freeze")):
+            continue  # of another hierarchy, in which nothing is frozen
         with contextlib.suppress(OSError):
             if cgroups.is_frozen("v1" if (group / "freezer.state").exists() else "v2", str(group)):
                 return True

@@ -63,7 +63,7 @@ def test_joining_from_behind_a_firewall_with_a_clock_an_hour_ahead() -> None:
         try:
             _join_oddly(built)
         finally:
-            for machine in built.machines:
+            for machine in reversed(built.machines):
                 machine.unios("down", "--all", check=False)
 
 

@@ -1,5 +1,7 @@
 """Users are names of the system: each machine has numbers of its own for them, and need not know them all."""
 
+from typing import Any
+
 import pytest
 
 from tests.e2e.system import wait_for
@@ -36,9 +38,14 @@ def test_users_are_mapped_by_name(three: Lab) -> None:
     pid = start(second, "sleep", "1000", options=("--user", "bob", "--cwd", "/"))
     assert wait_process(first, pid, "runs", state="running")["node"] == "n2"
     second.die()
-    waits = wait_process(first, pid, "has been tried everywhere", state="pending", node="")
-    waits = wait_for(lambda: process(first, pid), lambda record: "no user bob" in record["reason"], "it says what it lacks")
-    assert "add it there (useradd bob)" in waits["reason"], waits
+
+    def lacks(record: dict[str, Any]) -> bool:
+        return record["state"] == "pending" and not record["node"] and "add it there (useradd bob)" in record["reason"]
+
+    for_all = wait_for(
+        lambda: [process(first, pid), process(third, pid)], lambda seen: all(map(lacks, seen)), "wherever one asks it says what it lacks"
+    )
+    assert [record["incarnation"] for record in for_all] == [2, 2]
     second.boot()
     second.unios("up")
     assert wait_process(first, pid, "runs again", state="running")["node"] == "n2"

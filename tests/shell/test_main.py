@@ -187,7 +187,7 @@ def test_everyday_words_are_in_a_group_of_help() -> None:
     assert "cancel" in dict(groups())["Queue and resources"] and "More" not in dict(groups())
 
 
-def test_ps_says_why_something_waits_now_and_not_why_it_waited_when_it_was_submitted(kernel: ScriptedKernel) -> None:
+def test_ps_and_top_say_why_something_waits_now_and_not_why_it_waited_when_it_was_submitted(kernel: ScriptedKernel) -> None:
     async def listing(call: Call) -> object:
         return (
             ProcessView(300, "pending", "", "ann", (b"true",), 1, reason="long ago"),
@@ -199,12 +199,18 @@ def test_ps_says_why_something_waits_now_and_not_why_it_waited_when_it_was_submi
             raise NotFound(call.op)
         return (Waiting(300, "ann", (b"true",), 16, 1, "waits for a core: 2 of 2 are set aside; 0 before it"),)
 
-    kernel.operations["processes.list"] = listing
+    async def usage(call: Call) -> object:
+        return NodeUsage("n1")
+
+    kernel.operations |= {"processes.list": listing, "node.links": lambda call: nothing_at_all(), "node.usage": usage}
     assert b"long ago" in unios("ps").stdout  # nobody can be asked: better an old reason than none
+    assert b"long ago" in unios("top", "--json").stdout
     kernel.services["placement"] = waits
     said = unios("ps").stdout.decode()
     assert "2 of 2 are set aside" in said and "long ago" not in said and "begins" in said
     assert [view["reason"][:5] for view in json.loads(unios("ps", "--json").stdout)] == ["waits", "begin"]
+    said = unios("top", "--json").stdout.decode()
+    assert "waits for a core" in said and "long ago" not in said and "begins" in said
 
 
 @pytest.mark.parametrize("state", ["exited", "failed", "pending"])

@@ -4,6 +4,7 @@ A record is held by (node, incarnation). Whoever changes it compares the store's
 counts. Times are wall clock, for people only.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -59,12 +60,15 @@ def shown(argv: tuple[bytes, ...], left: int) -> tuple[bytes, ...]:
 def _becomes(record: ProcessRecord, state: State, **fields: object) -> ProcessRecord:
     if not may_become(record.state, state) and record.state != state:
         raise AssertionError(f"process {record.pid} cannot go from {record.state} to {state}")
-    return msgspec.structs.replace(record, state=state, **fields)
+    return msgspec.structs.replace(record, **{"state": state, "refused": (), **fields})
 
 
-def placed(record: ProcessRecord, node: str, reason: str, why: str = "") -> ProcessRecord:
-    """Assign a pending process to another node, which has not started it; "" for none: it waits in the queue."""
-    return _becomes(record, "pending", node=node, reason=reason, why=why)
+def placed(record: ProcessRecord, node: str, reason: str, why: str = "", refused: Iterable[str] = ()) -> ProcessRecord:
+    """Assign a pending process to another node, which has not started it; "" for none: it waits in the queue.
+
+    `refused`: the nodes that have said that they cannot run it, for those who ask why it waits.
+    """
+    return _becomes(record, "pending", node=node, reason=reason, why=why, refused=() if node else tuple(refused))
 
 
 def timed_out(record: ProcessRecord) -> ProcessRecord:

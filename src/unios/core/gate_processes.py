@@ -80,6 +80,8 @@ def _check_assigned(member: str, key: str, record: ProcessRecord, old: ProcessRe
     had = old is not None and (old.node, old.incarnation) == (record.node, record.incarnation) and (old.state in LIVE or record.state not in LIVE)
     if record.node and not had:
         raise Denied(f"{member} may not give {key} a node: that is for the queue, run by a node that speaks for root; write it without one")
+    if record.refused and (old is None or record.refused != old.refused):
+        raise Denied(f"{member} may not say which nodes cannot run {key}: that is for the queue, which has asked them")
 
 
 def _check_life(member: str, key: str, record: ProcessRecord, old: ProcessRecord) -> None:

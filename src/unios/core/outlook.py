@@ -1,7 +1,8 @@
 """Outlook: for each that waits, why, and about when it begins. Decides only; asked for by people, so it may cost more than a look over the queue.
 
 A reason is a sentence: "held", "waits for 301 to end well", "over quota: ...", "no node that is ready has a gpu", "waits for a core: 8 of 8 are set
-aside; 12 before it". The order is the one of now: the shares of users change while it is worked off.
+aside; 12 before it"; if all nodes that are ready have refused it, what they said. The order is the one of now: the shares of users change while it is
+worked off.
 """
 
 from collections.abc import Iterable
@@ -25,33 +26,40 @@ class Wait(NamedTuple):
 def outlook(queue: Queue, books: Books, lengths: Lengths, ready: list[str], now_ms: int) -> list[Wait]:
     """Return all that wait: first those that wait for room, in the order in which they go, then the others by pid."""
     use: dict[str, float] = {}
-    ranked: list[tuple[Rank, ProcessRecord]] = []
+    ranked: list[tuple[Rank, ProcessRecord, str]] = []
     others: list[Wait] = []
-    short: dict[Kind, tuple[str, str]] = {}
-    """What those of one kind wait for, and why no node can run them."""
+    known: dict[tuple[Kind, str], tuple[str, str]] = {}
+    """Of those of one kind that were refused in the same words: what they wait for, and why no node can run them."""
     for record in queue.records():
-        kind = kind_of(record)
-        if kind not in short:
-            able = queue.able(ready, record)
-            short[kind] = (shortage(books, able, record), "" if able else nowhere(books, ready, record))
-        why = held_back(queue, record) or short[kind][1]
+        sort = (kind_of(record), record.reason if record.refused else "")
+        if sort not in known:
+            known[sort] = (shortage(books, queue.hopeful(ready, record), record), hopeless(queue, books, ready, record))
+        short, nowhere_at_all = known[sort]
+        why = held_back(queue, record) or nowhere_at_all
         if why:
             others.append(Wait(record, why))
             continue
         if record.user not in use:
             use[record.user] = queue.use_of(record.user, now_ms)
-        ranked.append((queue.rank(record, now_ms, use[record.user]), record))
-    ranked.sort(key=lambda pair: pair[0])
-    begins = _begins(books, lengths, ready, [record for _rank, record in ranked], now_ms)
-    found = [
-        Wait(record, f"{short[kind_of(record)][0]}; {place} before it", begins.get(record.pid, 0)) for place, (_rank, record) in enumerate(ranked)
-    ]
+        ranked.append((queue.rank(record, now_ms, use[record.user]), record, short))
+    ranked.sort(key=lambda one: one[0])
+    begins = _begins(books, lengths, ready, [record for _rank, record, _short in ranked], now_ms)
+    found = [Wait(record, f"{short}; {place} before it", begins.get(record.pid, 0)) for place, (_rank, record, short) in enumerate(ranked)]
     return found + sorted(others, key=lambda wait: wait.record.pid)
 
 
 def blocked(queue: Queue, books: Books, ready: list[str], record: ProcessRecord) -> str:
     """Return why it would wait even if there were room; "" if it would not."""
-    return held_back(queue, record) or ("" if queue.able(ready, record) else nowhere(books, ready, record))
+    return held_back(queue, record) or hopeless(queue, books, ready, record)
+
+
+def hopeless(queue: Queue, books: Books, ready: list[str], record: ProcessRecord) -> str:
+    """Return why none of the nodes that are ready can run it, as far as is known; "" if one may."""
+    if queue.hopeful(ready, record):
+        return ""
+    if queue.able(ready, record):  # but they have all refused it, and with it was written what they said
+        return record.reason or f"{', '.join(record.refused)} cannot run it"
+    return nowhere(books, ready, record)
 
 
 def held_back(queue: Queue, record: ProcessRecord) -> str:

@@ -96,6 +96,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names of the blocks of the manifest of what it took along, as in `carry`: a node keeps what a live process may need again."""
     results: bytes = b""
     """The same of what was collected when it ended."""
+    refused: tuple[str, ...] = ()
+    """While it waits: the nodes that have said that they cannot run it. `reason` has their words."""
 
 
 def process_key(pid: int) -> str:

@@ -66,6 +66,7 @@ class Kind(NamedTuple):
     wishes: Placing
     time_limit_ms: int
     array: int
+    refused: tuple[str, ...]
 
 
 Head = tuple[int, int, Kind]
@@ -146,7 +147,9 @@ def kind_of(record: ProcessRecord) -> Kind:
     wishes = Placing(placing.policy, placing.forbidden, placing.near, placing.apart)
     queueing = record.queueing
     array = queueing.array if queueing.array_limit else 0
-    return Kind(record.user, queueing.priority, was_lost(record), record.resources, record.pinned, wishes, queueing.time_limit_ms, array)
+    return Kind(
+        record.user, queueing.priority, was_lost(record), record.resources, record.pinned, wishes, queueing.time_limit_ms, array, record.refused
+    )
 
 
 class Queue:
@@ -287,6 +290,10 @@ class Queue:
         """Return the ready nodes that could run it if they were empty."""
         return [name for name in ready if self._books.may_run(name, record) and self._books.could_hold(name, record.resources)]
 
+    def hopeful(self, ready: Iterable[str], record: ProcessRecord) -> list[str]:
+        """Return those of them that have not said that they cannot run it: where room would help it."""
+        return [name for name in self.able(ready, record) if name not in record.refused]
+
     # orders
 
     def failing(self, may_act_for: Callable[[str], bool]) -> list[Failing]:
@@ -319,7 +326,7 @@ class Queue:
         if len(self._lines) > LINES_LOOKED_AT:
             return True
         heads = (line.head() for line in self._lines.values())
-        return any(self.able(ready, head) and not self.over_quota(head) and not self.over_array_limit(head) for head in heads if head is not None)
+        return any(self.hopeful(ready, head) and not self.over_quota(head) and not self.over_array_limit(head) for head in heads if head is not None)
 
     def plan(self, ready: list[str], now_ms: int, may_act_for: Callable[[str], bool], choose: Choose, most: int) -> list[Placement]:
         """Return at most `most` placements in order. What is placed counts as assigned from now on: tell it again (`put`) what became of it."""
@@ -380,18 +387,19 @@ class Queue:
     def _try(
         self, record: ProcessRecord, ready: list[str], reservation: Reservation | None, choose: Choose, now_ms: int
     ) -> tuple[Placement | None, list[str]]:
-        """Return where it goes now; or None, and the nodes on which room would help."""
+        """Return where it goes now; or None, and the nodes on which room would help.
+
+        One that has refused it counts for nothing here, but is tried when `choose` names it: its user may have been added there.
+        """
         if self.over_quota(record) or self.over_array_limit(record):
             return None, []
         able = self.able(ready, record)
         room = [name for name in able if self._books.has_room(name, record.resources)]
         if reservation is not None and not asks_for_nothing(record.resources):
             room = [name for name in room if reservation.allows(name, record, now_ms)]
-        if not room:
-            return None, able
-        node, why = choose(record, room)
-        if not node:
-            return None, []
+        node, why = choose(record, room) if room else ("", "")
+        if not node:  # who has room has refused it
+            return None, [name for name in able if name not in room and name not in record.refused]
         return Placement(record.pid, record.incarnation, node, why), able
 
     def _assign(self, record: ProcessRecord, placement: Placement, reservation: Reservation | None, now_ms: int) -> None:

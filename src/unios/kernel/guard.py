@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -64,6 +65,8 @@ class Guard:
         self._living: set[Tree] = set()
         """Those that start or run."""
         self._seen: dict[int, int] = {}
+        self._kept: Counter[int] = Counter()
+        """How many trees of each pid there are in `_trees`."""
         self._connected: dict[Tree, Client] = {}
         self._clients: set[Client] = set()
         self._watchers: set[Client] = set()
@@ -166,10 +169,20 @@ class Guard:
             if tree.state in ("starting", "running"):
                 raise ValueError(f"process {tree.name} has not ended")
             tree.remove()
-            del self._trees[tree.pid, tree.incarnation]
-            if not any(pid == tree.pid for pid, _incarnation in self._trees):
+            self._drop(tree)
+            if tree.pid not in self._kept:
                 self._seen.pop(tree.pid, None)  # the number may come again, for another process
         return {}
+
+    def _keep(self, tree: Tree) -> None:
+        self._kept[tree.pid] += (tree.pid, tree.incarnation) not in self._trees
+        self._trees[tree.pid, tree.incarnation] = tree
+
+    def _drop(self, tree: Tree) -> None:
+        del self._trees[tree.pid, tree.incarnation]
+        self._kept[tree.pid] -= 1
+        if not self._kept[tree.pid]:
+            del self._kept[tree.pid]
 
     # spawning
 
@@ -197,7 +210,7 @@ class Guard:
             tree.owner = (int(fields.get("uid", os.getuid())), int(fields.get("gid", os.getgid())), *map(int, fields.get("groups", ())))
         if tree.devices and any(set(one.devices) & set(tree.devices) for one in self._living if one.pid != pid):
             raise program.Refused("unavailable", f"another process has {' or '.join(tree.devices)}")
-        self._trees[pid, incarnation] = tree
+        self._keep(tree)
         self._seen[pid] = incarnation
         older = [one for one in self._living if one.pid == pid and one.state == "running"]
         self._living.add(tree)
@@ -306,7 +319,7 @@ class Guard:
         tree.state, tree.failure = "failed", {"error": code, "text": text}
         self._living.discard(tree)
         if self._trees.get((tree.pid, tree.incarnation)) is tree:
-            del self._trees[tree.pid, tree.incarnation]
+            self._drop(tree)
         tree.remove()
         tree.tell()
 
@@ -316,7 +329,7 @@ class Guard:
         for name in os.listdir(f"{self.folder}/trees"):
             tree = guarded.load(f"{self.folder}/trees/{name}")
             if tree is not None:
-                self._trees[tree.pid, tree.incarnation] = tree
+                self._keep(tree)
                 self._seen[tree.pid] = max(self._seen.get(tree.pid, 0), tree.incarnation)
                 if tree.state in ("starting", "running"):
                     self._living.add(tree)

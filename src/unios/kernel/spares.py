@@ -1,6 +1,6 @@
 """Spares: inits made ahead of their job, already in their namespaces and with folder and group, so that a spawn does not wait for that.
 
-Two at rest; more, up to SPARES_MAX, while jobs wait. The zygote forks them. Where namespaces cannot be had the spares come without, and say why.
+How many there are decides core/spares.py; the zygote forks them. Where namespaces cannot be had the spares come without, and say why.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from unios.core import spares as decider
 from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
 from unios.kernel.poller import Client
-from unios.limits import RECYCLED_MAX, SPARE_TIMEOUT_S, SPARES_MAX
+from unios.limits import SPARE_TIMEOUT_S
 
 FAILURES_MAX: Final = 3
 """Spares that die one after the other of themselves and without a word before namespaces are given up."""
@@ -23,7 +24,6 @@ BURY_S: Final = 0.2
 ZYGOTE_PAUSE_S: Final = 0.01
 ZYGOTE_PAUSE_MAX_S: Final = 5.0
 """A zygote that dies before it has forked anything is made again after the first, and after twice as long each time up to the second."""
-REST: Final = 2
 ANYBODY: Final = ()
 LINGER_S: Final = 1.0
 """How long an init that has had a tree waits for another one, if there are more than at rest."""
@@ -113,23 +113,18 @@ class Spares:
         return {"ready": len(self._ready), "making": len(self._making) + len(self._asked)}
 
     def want(self, owners: Sequence[guarded.Owner]) -> None:
-        """See to it that there will be a spare for each of the waiting jobs, whose owners these are, and REST more; bounded."""
-        wanted = min(SPARES_MAX, len(owners) + REST)
-        while not (self._closed or self._resting) and self._usable(owners) < wanted:
+        """See to it that there are enough for the waiting jobs, whose owners these are (core/spares.py)."""
+        while not (self._closed or self._resting) and self._lacking(owners):
             self._ask()
 
-    def _usable(self, owners: Sequence[guarded.Owner]) -> int:
-        """Return how many spares there are or will be; of those that have had a tree only what can be used now, or could at rest."""
+    def _lacking(self, owners: Sequence[guarded.Owner]) -> int:
         all_ = [*self._making.values(), *self._ready]
         new = len(self._asked) + sum(one.owner == ANYBODY for one in all_)
-        recycled = [one.owner for one in all_ if one.owner != ANYBODY]
-        if not owners:
-            return new + min(len(recycled), REST - 1)  # one new one is always there: for another user
-        return new + sum(min(recycled.count(owner), owners.count(owner)) for owner in set(owners))
+        return decider.lacking(new, [one.owner for one in all_ if one.owner != ANYBODY], owners)
 
     def recycle(self, spare: Spare) -> bool:
         """Take an init that has had a tree and waits to hear in which group it shall have another; False if it is not needed."""
-        if self._closed or sum(one.owner != ANYBODY for one in (*self._making.values(), *self._ready)) >= RECYCLED_MAX:
+        if self._closed or not decider.may_recycle(sum(one.owner != ANYBODY for one in (*self._making.values(), *self._ready))):
             return False
         spare = spare._replace(group=self._next_group(), before=spare.group)
         try:
@@ -148,7 +143,8 @@ class Spares:
         self._thinning = False
         recycled = [one for one in self._ready if one.owner != ANYBODY]
         new = [one for one in self._ready if one.owner == ANYBODY]
-        for spare in (*recycled[REST - 1 :], *new[REST - min(len(recycled), REST - 1) :]):
+        kept_new, kept_recycled = decider.kept_at_rest(len(new), len(recycled))
+        for spare in (*recycled[kept_recycled:], *new[kept_new:]):
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
 

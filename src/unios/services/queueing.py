@@ -197,6 +197,6 @@ class Queueing:
         why = outlook.blocked(self.queue, self._view.books, self._view.ready(), record)
         if why:
             return why
-        short = outlook.shortage(self._view.books, self.queue.able(self._view.ready(), record), record)
+        short = outlook.shortage(self._view.books, self.queue.hopeful(self._view.ready(), record), record)
         before = len(self.queue)
         return f"{short}; {before} wait already" if before else short

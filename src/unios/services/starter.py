@@ -144,7 +144,7 @@ class Starter:
                     return await self._give_up(record, modified, self.refused.pop(key))
                 why = _summary(self.refused[key])
             node, chosen = self.best(record)
-            moved = claims.placed(record, node, why, chosen)
+            moved = claims.placed(record, node, why, chosen, self._refusals(record))
             number = await self.replace(moved, modified)
             if not number or not node:
                 return Tried(moved if number else record, False)
@@ -165,14 +165,18 @@ class Starter:
         self.refused.pop((record.pid, record.incarnation), None)
         return True
 
-    async def _give_up(self, record: ProcessRecord, modified: int, tried: dict[str, UniosError]) -> Tried:
-        """No node can run it: say why, with the exit code that a shell would give. One whose user may be on a machine that is away waits for that."""
-        self.strangers.told(record.user, tried)
+    async def _give_up(self, record: ProcessRecord, modified: int, told: dict[str, UniosError]) -> Tried:
+        """No node can run it: say why, with the exit code that a shell would give. One whose user may be on a machine that is away waits for that.
+
+        `told`: what was said now; of one that has waited so before, others may have said it lately.
+        """
+        self.strangers.told(record.user, told)
+        tried = {**told, **{name: error for name, error in self._refusals(record).items() if name not in told}}
         if may_be_elsewhere(record.incarnation, tried, list(self._view.nodes.values.values()), set(self._view.ready())):
             self._estranged[record.pid, record.incarnation] = None
             if len(self._estranged) > REFUSALS_KEPT:
                 del self._estranged[next(iter(self._estranged))]
-            waits = claims.placed(record, "", _summary(tried))
+            waits = claims.placed(record, "", _summary(tried), refused=tried)
             await self.replace(waits, modified)
             return Tried(waits, False)
         runnable = [error for error in tried.values() if isinstance(error, ProgramNotRunnable)]

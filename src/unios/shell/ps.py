@@ -26,17 +26,21 @@ def ps(session: Session, given: Given) -> int:
 
 def present(session: Session, views: tuple[ProcessView, ...]) -> tuple[ProcessView, ...]:
     """Return the views, those that wait with why they wait now: their records have the reason of the moment at which they were written."""
-    if not any(map(_waits, views)):
+    if not any(map(waits, views)):
         return views
-    import msgspec
-
     from unios.client import queue
 
-    reasons = queue.reasons(session.connection)
-    return tuple(msgspec.structs.replace(view, reason=reasons[view.pid]) if _waits(view) and view.pid in reasons else view for view in views)
+    return with_reasons(views, queue.reasons(session.connection))
 
 
-def _waits(view: ProcessView) -> bool:
+def with_reasons(views: tuple[ProcessView, ...], reasons: dict[int, str]) -> tuple[ProcessView, ...]:
+    """Return the views, those that wait with these reasons, as far as there are any."""
+    import msgspec
+
+    return tuple(msgspec.structs.replace(view, reason=reasons[view.pid]) if waits(view) and view.pid in reasons else view for view in views)
+
+
+def waits(view: ProcessView) -> bool:
     return view.state == "pending" and not view.node
 
 
@@ -44,7 +48,7 @@ def compact(views: tuple[ProcessView, ...]) -> list[ProcessView]:
     """Return the views with the waiting elements of a long array as one: the first, which says how many there are."""
     waiting: dict[int, list[ProcessView]] = {}
     for view in views:
-        if view.queueing.array and _waits(view):
+        if view.queueing.array and waits(view):
             waiting.setdefault(view.queueing.array, []).append(view)
     long = {array: those for array, those in waiting.items() if len(those) > ARRAY_ROWS_MAX}
     if not long:

@@ -8,13 +8,17 @@ import contextlib
 import time
 from typing import Any
 
+from unios.client import queue
 from unios.client.channel import Asked, unpack
 from unios.client.connection import Connection
 from unios.errors import Unavailable, UniosError
 from unios.limits import TOP_PATIENCE_MS
-from unios.shell.ps import command_line
+from unios.shell.ps import command_line, waits, with_reasons
 from unios.shell.snapshots import NodeRow, ProcessRow, Rates, Snapshot
 from unios.wire.operations import Empty, LinkView, ListProcesses, NodeUsage, NodeView, ProcessUsage, ProcessView
+
+REASONS_EVERY_S = 3.0
+"""So long the reasons of those that wait are kept: to work them out costs the placement service more than anything else that is asked here."""
 
 
 class Source:
@@ -27,6 +31,8 @@ class Source:
         self._nodes: tuple[NodeView, ...] = ()
         self._processes: tuple[ProcessView, ...] = ()
         self._links: tuple[LinkView, ...] = ()
+        self._reasons: dict[int, str] = {}
+        self._reasons_at = float("-inf")
 
     def take(self) -> Snapshot:
         """Return how it stands now. Never raises for a system that does not answer: that is shown as it was."""
@@ -59,9 +65,17 @@ class Source:
                 one.close()
                 silent.append(what)
         self._nodes, self._links, self._processes = found
+        self._processes = with_reasons(self._processes, self._why())
         if len(silent) == len(asked):
             raise Unavailable("the kernel does not answer: looking for another")
         return f"no answer about {' and '.join(silent)}: what is shown of that is older" if silent else ""
+
+    def _why(self) -> dict[int, str]:
+        """Return why those wait that wait, as it was lately: their records have the reason of the moment at which they were written."""
+        now = time.monotonic()
+        if any(map(waits, self._processes)) and now - self._reasons_at > REASONS_EVERY_S:
+            self._reasons, self._reasons_at = queue.reasons(self._connection), now
+        return self._reasons
 
     def _usage(self, until: float) -> dict[str, NodeUsage]:
         asked = {node.name: self._connection.begin("node.usage", Empty(), node=node.name) for node in self._nodes if node.state == "ready"}
