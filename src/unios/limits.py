@@ -136,7 +136,7 @@ TREE_PEER_QUEUE_BYTES_MAX = 4 * 1024 * 1024
 """What a guard or an init keeps for a client that does not read, before it closes it."""
 TREE_CLIENTS_MAX = 64
 SPARES_MAX = 4
-"""Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there is one."""
+"""Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there are two."""
 SPARE_TIMEOUT_S = 10
 TREES_PER_INIT_MAX = 200
 """An init that has had so many trees, one after the other, gives way to a new one: whatever grows in it is bounded."""
