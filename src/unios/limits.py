@@ -377,3 +377,17 @@ FOREIGN_MAX = 8
 """Placement policies that are no part of unios and have a process of their own, of one service; over it the default stands in."""
 FAILED_MAX = 64
 """Policies that a service remembers to have failed; the oldest is tried again."""
+
+# messages between programs
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024 * 1024
+"""Of one message between processes of one user; it has to fit in memory on both sides."""
+MESSAGE_BYTES_STRANGER_MAX = 64 * 1024 * 1024
+"""Of one message from another user's process."""
+PART_BYTES = 1024 * 1024
+"""Buffers that cannot be handed over as memory travel in such pieces."""
+SESSION_KEPT_S = 30
+"""So long a port knows what a caller whose connection broke had asked, and answers it once when he comes back."""
+SESSIONS_MAX = 4_096
+"""Of one port; over it, the oldest without a connection goes."""
+KEPT_REPLIES_BYTES = 256 * 1024 * 1024
+"""Answers that a session keeps until they are acknowledged; over it the oldest go, and whoever asks again for one is told so."""

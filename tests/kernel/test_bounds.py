@@ -229,7 +229,7 @@ def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.
     async def work() -> None:
         monkeypatch.setattr(port_operations, "USER_RELAYS_MAX", 2)
         far, here = FarNode(), Broker("n1", lambda _name: None)
-        operations = PortOperations(here, far, lambda _name: ["n2"], None, None, None, None)  # type: ignore[arg-type]
+        operations = PortOperations(here, far, lambda _name: ["n2"], None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
         kept = [(await operations._connect("p", ANN))[1] for _ in range(2)]
         with pytest.raises(Unavailable, match="ann has 2"):
             await operations._connect("p", ANN)

@@ -17,7 +17,7 @@ from unios import __version__, errors
 from unios.core import membership as members
 from unios.core import sequences
 from unios.core.membership import Membership
-from unios.core.nodes import Alive, NodeRecord, covers, node_key
+from unios.core.nodes import Alive, NodeRecord, covers, may_speak_for, node_key
 from unios.core.processes import ProcessRecord, process_key
 from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
@@ -66,7 +66,7 @@ from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
 from unios.wire.operations import Connect, Connected, ServiceView
 from unios.wire.peer import Peer
-from unios.wire.pipes import StreamTransport
+from unios.wire.pipes import StreamTransport, join
 from unios.wire.running import context_of, in_sequence
 from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
@@ -125,7 +125,7 @@ class Node:
         self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
         self.port_operations = PortOperations(
-            self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate
+            self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate, self.speaks_for
         )
         self._offer()
 
@@ -266,7 +266,7 @@ class Node:
                 raise Unavailable(self._why_no_store(error)) from error
         near, far = socket.socketpair()
         transport = await self._store_link()
-        _splice(SocketTransport(far), transport)
+        join(SocketTransport(far), transport)
         return near
 
     # what mirrors and links tell
@@ -329,6 +329,11 @@ class Node:
         """Whether that node speaks for everybody for whom this one does."""
         record = self.nodes.values.get(node_key(name))
         return record is not None and covers(record.users, self.identity.users)
+
+    def speaks_for(self, name: str, user: str) -> bool:
+        """Whether that node may act for that user: what it says of him is believed."""
+        record = self.nodes.values.get(node_key(name))
+        return record is not None and may_speak_for(record.users, user)
 
     async def _wait_place(self, name: str) -> None:
         """Wait until something about ports has changed; the caller looks again."""
@@ -469,12 +474,6 @@ class Node:
                     system.write(self.home.system_file, file)
                     self._members_dirty = False
                 self.system = file
-
-
-def _splice(one: SocketTransport, other: StreamTransport) -> None:
-    """Pass bytes between two transports until one of them ends."""
-    one.start(lambda data, _descriptors: other.write(data), other.close)
-    other.start(lambda data, _descriptors: one.write(data), one.close)
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

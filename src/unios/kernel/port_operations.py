@@ -36,7 +36,8 @@ OpenStore = Callable[[], Awaitable[socket.socket]]
 
 
 class PortOperations:
-    """Serves `ports.*`. `places(name)` gives the other nodes on which a port is said to be open, the nearest first."""
+    """Serves `ports.*`. `places(name)` gives the other nodes on which a port is said to be open, the nearest first; `speaks_for(node, user)` says
+    whether a node is believed that a user of that name listens there."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class PortOperations:
         publish: Callable[[str], Awaitable[None]],
         open_store: OpenStore,
         gate: StoreGate,
+        speaks_for: Callable[[str, str], bool],
     ) -> None:
         self._broker = broker
         self._links = links
@@ -55,6 +57,7 @@ class PortOperations:
         self._publish = publish
         self._open_store = open_store
         self._gate = gate
+        self._speaks_for = speaks_for
         self._pumps: set[asyncio.Task[None]] = set()
         self._relayed: Counter[str] = Counter()
         """How many connections to ports of other nodes there are, by user."""
@@ -84,8 +87,8 @@ class PortOperations:
         deadline = asyncio.get_running_loop().time() + body.wait_ms / 1000
         while True:
             try:
-                id_, near = await self._connect(body.name, caller)
-                return Answer(Connected(id_), [near.detach()])
+                id_, near, owner = await self._connect(body.name, caller)
+                return Answer(Connected(id_, owner, owner == caller.user), [near.detach()])
             except NotFound:
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
@@ -93,22 +96,24 @@ class PortOperations:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wait_place(body.name), left)
 
-    async def _connect(self, name: str, caller: Caller) -> tuple[int, socket.socket]:
+    async def _connect(self, name: str, caller: Caller) -> tuple[int, socket.socket, str]:
+        """Return the connection's id, the caller's end, and the user who listens."""
         if self._broker.has(name):
-            return self._broker.connect(name, caller)
+            return *self._broker.connect(name, caller), self._broker.owner(name)
         if not caller.privileged and self._relayed[caller.user] >= USER_RELAYS_MAX:
             raise Unavailable(f"{caller.user} has {USER_RELAYS_MAX} connections to ports of other nodes, which is the limit")
         for node in self._places(name):
             with contextlib.suppress(NotFound, Unavailable, OutcomeUnknown):
-                return 0, await self._connect_far(name, node, caller)
+                near, owner = await self._connect_far(name, node, caller)
+                return 0, near, owner if self._speaks_for(node, owner) else ""
         raise NotFound(f"nobody listens on port {name}")
 
-    async def _connect_far(self, name: str, node: str, caller: Caller) -> socket.socket:
+    async def _connect_far(self, name: str, node: str, caller: Caller) -> tuple[socket.socket, str]:
         self._relayed[caller.user] += 1
         stream: Stream | None = None
         try:
             stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
-            await stream.next(Connected)
+            connected = await stream.next(Connected)
             near, far = socket.socketpair()
         except BaseException:
             if stream is not None:
@@ -116,7 +121,7 @@ class PortOperations:
             self._relay_ended(caller.user)
             raise
         self._start(_relay_out(far, stream), caller.user)
-        return near
+        return near, connected.owner if connected is not None else ""
 
     def _relay_ended(self, user: str) -> None:
         self._relayed[user] -= 1
@@ -145,7 +150,7 @@ class PortOperations:
             _id, near = self._broker.connect(body.name, caller)
         near.setblocking(False)
         with near:
-            await call.send(Connected(0))
+            await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
             await relaying.relay_asked(near, call)
         return Empty()
 

@@ -140,6 +140,11 @@ class Broker:
         port = self._ports.get(name)
         return PortRecord(name, self._node, port.owner.user, port.mode) if port else None
 
+    def owner(self, name: str) -> str:
+        """Return the user who listens, "" if nobody does."""
+        port = self._ports.get(name)
+        return port.owner.user if port else ""
+
     def grant(self, name: str, user: str, caller: Caller) -> None:
         """Let one more user connect."""
         self._owned(name, caller).grants.add(user)

@@ -39,7 +39,9 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
 
 class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     """`node`: to be done by that node, empty for the one that reads it. `user`: on whose behalf; only kernels are believed.
-    `hops`: how many kernels have passed it on because the process it is about was elsewhere."""
+    `hops`: how many kernels have passed it on because the process it is about was elsewhere.
+    What follows is for programs (wire/conversations.py). `ack`: the answers to all up to this id have come. `oneway`: it is not answered. `stream`: many
+    answers are wanted. `have`: so many of them have come. `buffers`: (descriptor or -1, offset, size) of each large buffer of the body."""
 
     id: int
     op: str
@@ -48,6 +50,11 @@ class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     user: str = ""
     descriptors: int = 0
     hops: int = 0
+    ack: int = 0
+    oneway: bool = False
+    stream: bool = False
+    have: int = 0
+    buffers: tuple[tuple[int, int, int], ...] = ()
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
@@ -55,12 +62,15 @@ class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
     body: msgspec.Raw = msgspec.Raw(b"\xc0")
     more: bool = False
     descriptors: int = 0
+    buffers: tuple[tuple[int, int, int], ...] = ()
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault", omit_defaults=True):
     id: int
     code: str
     text: str = ""
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    """Between programs: the exception itself."""
 
 
 class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
@@ -83,13 +93,27 @@ class Credit(msgspec.Struct, frozen=True, tag="credit", omit_defaults=True):
     to_asker: bool = False
 
 
+class Part(msgspec.Struct, frozen=True, tag="part", omit_defaults=True):
+    """Between programs: a piece of the buffers of the message `id` that comes next, which have `total` bytes in all."""
+
+    id: int
+    total: int
+    data: memoryview
+
+
+class Ack(msgspec.Struct, frozen=True, tag="ack"):
+    """Between programs: the answers to all requests up to `id` have come."""
+
+    id: int
+
+
 Message = Hello | Request | Reply | Fault | Item | Cancel | Credit
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message | Part | Ack) -> bytes:
     return _encoder.encode(message)
 
 
@@ -99,7 +123,7 @@ Pieces = tuple[bytes | memoryview, ...]
 
 def framed(message: Message) -> Pieces:
     """Return a message as a frame; a large body is a piece of its own, and not copied."""
-    if isinstance(message, Reply | Item):
+    if isinstance(message, Reply | Item) and not (isinstance(message, Reply) and message.buffers):
         body = memoryview(message.body)
         if len(body) > LARGE_BODY_BYTES:
             head, tail = around(message)

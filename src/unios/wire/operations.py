@@ -45,8 +45,12 @@ class Connect(msgspec.Struct, frozen=True, omit_defaults=True):
     """How long to wait for a port that nobody listens on."""
 
 
-class Connected(msgspec.Struct, frozen=True):
+class Connected(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`connection`: its id; 0 if it goes to another node. `owner`: the user who listens. `mine`: that is the asker, who may be sent pickles."""
+
     connection: int
+    owner: str = ""
+    mine: bool = False
 
 
 class Revoke(msgspec.Struct, frozen=True):

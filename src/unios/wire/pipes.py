@@ -9,7 +9,7 @@ from typing import Any
 from unios.errors import ProtocolError, UniosError
 from unios.limits import SEND_QUEUE_BYTES_MAX
 from unios.wire.peer import Call, Stream
-from unios.wire.transport import Frame, OnBytes, OnClose, Room, nowhere
+from unios.wire.transport import Frame, OnBytes, OnClose, Room, Transport, nowhere
 
 CHUNK_BYTES = 256 * 1024
 
@@ -108,3 +108,9 @@ class CallTransport(_Pipe):
             return call.receive(bytes)
 
         super().__init__(send, receive, lambda: None)
+
+
+def join(one: Transport, other: Transport) -> None:
+    """Pass bytes between two transports until one of them ends."""
+    one.start(lambda data, _descriptors: other.write(data), other.close)
+    other.start(lambda data, _descriptors: one.write(data), one.close)

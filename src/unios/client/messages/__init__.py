@@ -1,0 +1,1 @@
+"""Messages: ports for programs, blocking and asyncio. docs/messages.md."""

@@ -1,0 +1,173 @@
+"""Acceptor: takes the connections of all ports of a process in, in one thread, and opens the ports again after the kernel was restarted."""
+
+import contextlib
+import os
+import pwd
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from unios.client.connection import Connection
+from unios.errors import ProtocolError, UniosError
+from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
+from unios.wire.operations import Accepted, Listen, NodeInfo, Revoke
+
+OnAccepted = Callable[[Accepted, socket.socket], None]
+_STAMP_BYTES: Final = 4_096
+
+
+def me() -> str:
+    """Return the name of the user who runs this, as the kernel would stamp it."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"#{os.geteuid()}"
+
+
+class _Listening:
+    __slots__ = ("accepted", "kernel", "lost", "mode", "name", "sock")
+
+    def __init__(self, name: str, mode: int, accepted: OnAccepted, lost: Callable[[], None]) -> None:
+        self.name, self.mode, self.accepted, self.lost = name, mode, accepted, lost
+        self.sock: socket.socket | None = None
+        self.kernel = 0
+        """The Linux pid of the kernel that opened it."""
+
+
+class Acceptor:
+    """That of one process and system."""
+
+    _all: "dict[tuple[int, str, str], Acceptor]" = {}
+    _making: threading.Lock = threading.Lock()
+
+    @classmethod
+    def of(cls, home: "Path | str | None", node: str) -> "Acceptor":
+        """Return the one of this process for a system: a forked child has its own."""
+        with cls._making:
+            connection = Connection(home, node, role="program")
+            key = (os.getpid(), str(connection.home.path), node)
+            if key not in cls._all:
+                cls._all[key] = cls(connection)
+            return cls._all[key]
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._ports: dict[str, _Listening] = {}
+        self._by_descriptor: dict[int, _Listening] = {}
+        self._poll = select.epoll()
+        self._down: set[str] = set()
+        """Ports that the kernel has forgotten, to be opened again."""
+        self.node = str(connection.ask("node.info", None, NodeInfo).name)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wake, select.EPOLLIN)
+        threading.Thread(target=self._run, name="unios-acceptor", daemon=True).start()
+
+    def listen(self, name: str, mode: int, accepted: OnAccepted, lost: Callable[[], None]) -> None:
+        """Open a port; each connection goes to `accepted`. One of this user is taken over: `lost` is called when that happens to this one."""
+        port = _Listening(name, mode, accepted, lost)
+        with self._lock:
+            before = self._ports.get(name)
+            self._open(port)
+            self._ports[name] = port
+            if before is not None:
+                self._forget(before)
+
+    def _open(self, port: _Listening) -> None:
+        def ask() -> socket.socket:
+            asked = self._connection.begin("ports.listen", Listen(port.name, port.mode), node="")
+            _raw, descriptors = asked.finish(timeout_s=CALL_TIMEOUT_MS / 1000)
+            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            if len(sockets) != 1:
+                for sock in sockets:
+                    sock.close()
+                raise ProtocolError("the kernel answered ports.listen without a descriptor")
+            return sockets[0]
+
+        port.sock = self._connection.persist(ask)  # to open it twice is to take it over from oneself
+        port.sock.setblocking(False)
+        port.kernel = self._kernel()
+        self._by_descriptor[port.sock.fileno()] = port
+        self._poll.register(port.sock, select.EPOLLIN)
+
+    def _kernel(self) -> int:
+        return int(self._connection.ask("node.info", None, NodeInfo).kernel_pid)
+
+    def _forget(self, port: _Listening) -> None:
+        if port.sock is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._poll.unregister(port.sock)
+            self._by_descriptor.pop(port.sock.fileno(), None)
+            port.sock.close()
+            port.sock = None
+
+    def close(self, name: str) -> None:
+        """Close a port."""
+        with self._lock:
+            port = self._ports.pop(name, None)
+            self._down.discard(name)
+            if port is not None:
+                with contextlib.suppress(UniosError):
+                    self._connection.call("ports.close", Revoke(name), Any)
+                self._forget(port)
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _mask in self._poll.poll(CLIENT_RETRY_MS / 1000 if self._down else None):
+                port = self._by_descriptor.get(descriptor)
+                if port is not None:
+                    self._take(port)
+            if self._down:
+                self._open_again()
+
+    def _take(self, port: _Listening) -> None:
+        sock = port.sock
+        if sock is None:
+            return
+        try:
+            packet, descriptors, _flags, _address = socket.recv_fds(sock, _STAMP_BYTES, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, descriptors = b"", []
+        if not packet:
+            with self._lock:
+                self._forget(port)
+                if self._ports.get(port.name) is port:
+                    self._down.add(port.name)  # the kernel has ended, or somebody else of this user listens there now
+            return
+        stamp = _stamp(packet)
+        if stamp is None or not descriptors:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        port.accepted(stamp, socket.socket(fileno=descriptors[0]))
+
+    def _open_again(self) -> None:
+        with self._lock:
+            for name in list(self._down):
+                port = self._ports.get(name)
+                if port is not None and port.sock is None:
+                    try:
+                        if self._kernel() == port.kernel:
+                            del self._ports[name]
+                            port.lost()
+                        else:
+                            self._open(port)
+                    except UniosError:
+                        time.sleep(CLIENT_RETRY_MS / 1000)
+                        return
+                self._down.discard(name)
+
+
+def _stamp(packet: bytes) -> Accepted | None:
+    import msgspec
+
+    try:
+        return msgspec.msgpack.decode(packet, type=Accepted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,49 @@
+"""Places: the way to a port by its name, from any program of a machine, waiting for whoever listens there."""
+
+import time
+
+import msgspec
+
+from unios.client.connection import Connection
+from unios.client.messages.line import Line
+from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, ProtocolError, Unavailable
+from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
+from unios.wire.operations import Connect, Connected
+
+WAIT_MS = 1_000
+"""So long at a time the kernel is asked to wait for somebody to listen."""
+
+
+def connect(connection: Connection, name: str, deadline: float | None) -> Line:
+    """Return a line to whoever listens under a name; waits for him, and for a kernel, until the deadline (time.monotonic; None: for ever).
+
+    NotFound if nobody listens by then, Unavailable if no kernel answers by then, or at once if no node runs here at all; Denied.
+    """
+    while True:
+        left = WAIT_MS if deadline is None else max(0, min(WAIT_MS, int((deadline - time.monotonic()) * 1000)))
+        try:
+            return _connect(connection, name, left)
+        except NotFound:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise NotFound(f"nobody listens on port {name}") from None
+        except (Unavailable, OutcomeUnknown, PeerRestarted):
+            connection.close()
+            if (deadline is not None and time.monotonic() >= deadline) or not connection.anybody():
+                raise
+            time.sleep(CLIENT_RETRY_MS / 1000)
+
+
+def _connect(connection: Connection, name: str, wait_ms: int) -> Line:
+    import socket
+
+    raw, descriptors = connection.begin("ports.connect", Connect(name, wait_ms), node="").finish(timeout_s=(wait_ms + CALL_TIMEOUT_MS) / 1000)
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    try:
+        connected = msgspec.msgpack.decode(raw, type=Connected)
+    except msgspec.MsgspecError:
+        connected = None
+    if connected is None or len(sockets) != 1:
+        for sock in sockets:
+            sock.close()
+        raise ProtocolError("the kernel answered ports.connect with something else than a connection")
+    return Line(sockets[0], local=connected.connection != 0, trusted=connected.mine)
