@@ -144,6 +144,14 @@ _CLASSES: tuple[type[UniosError], ...] = (
 _BY_CODE = {cls.code: cls for cls in _CLASSES}
 
 
+def fresh(error: UniosError) -> UniosError:
+    """Return the same error anew, to be raised where the old one stays in an object of the frame: with a traceback it would refer to itself by that frame,
+    and to all that its callers have in their variables, until the garbage collector comes by. CPython before 3.13 may crash there if buffers are among it."""
+    found = type(error)(*error.args)
+    found.__cause__ = error.__cause__
+    return found
+
+
 def to_wire(error: BaseException) -> tuple[str, str]:
     """Return (code, sentence). An exception that is not ours becomes `internal` with its type named."""
     if isinstance(error, UniosError):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire
+from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh, from_wire
 from unios.limits import FDS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, STREAM_WINDOW_BYTES
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
@@ -95,7 +95,7 @@ class Asked:
         while not self._items:
             if self.ended:
                 if self.failure is not None:
-                    raise self.failure
+                    raise fresh(self.failure)
                 return None
             self._channel.read_until(deadline, self.op)
         body, descriptors = self._items.popleft()
@@ -117,7 +117,7 @@ class Asked:
         finally:
             self.close()
         if self.failure is not None:
-            raise self.failure
+            raise fresh(self.failure)
         if self.result is None:
             raise ProtocolError(f"the peer ended {self.op} without an answer")
         return self.result
@@ -128,7 +128,7 @@ class Asked:
         while self.room <= 0 and not self.ended:
             self._channel.read_until(deadline, self.op)
         if self.failure is not None:
-            raise self.failure
+            raise fresh(self.failure)
         body = pack(item)
         self.room -= len(memoryview(body))
         self._channel.send(Item(self._id, body))

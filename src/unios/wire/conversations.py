@@ -9,6 +9,7 @@ and whoever answers does nothing twice: a request that is under way goes on, one
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -48,7 +49,8 @@ class Asked:
         self.have = self.owed = 0
 
     def request(self, ack: int, buffers: tuple[tuple[int, int, int], ...], descriptors: int) -> Request:
-        """Return the message that asks."""
+        """Return the message that asks. One that is not answered is not open, and so would be among what `ack` says is done with."""
+        ack = min(ack, self.id - 1)
         return Request(self.id, self.op, self.value.body, "", "", descriptors, 0, ack, self.oneway, self.stream, self.have, buffers)
 
 
@@ -222,9 +224,9 @@ class Answering:
 class Gathering:
     """Puts the parts of large buffers together, for one connection. `bytes_max`: of one message."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._max = bytes_max
-        self._begun: dict[int, tuple[bytearray, int]] = {}
+    def __init__(self, bytes_max: int, allocate: Callable[[int], bytearray | memoryview] = bytearray) -> None:
+        self._max, self._allocate = bytes_max, allocate
+        self._begun: dict[int, tuple[bytearray | memoryview, int]] = {}
 
     def add(self, part: Part) -> None:
         """Take a piece in. ProtocolError if it does not fit what was announced, or that is over the bound."""
@@ -232,7 +234,7 @@ class Gathering:
         if room is None:
             if not 0 < part.total <= self._max or len(self._begun) >= 16:
                 raise ProtocolError(f"the peer announced {part.total} bytes; the limit is {self._max}")
-            room = bytearray(part.total)
+            room = self._allocate(part.total)
         if part.total != len(room) or filled + len(part.data) > part.total:
             raise ProtocolError("the peer sent more than it had announced")
         room[filled : filled + len(part.data)] = part.data

@@ -32,11 +32,12 @@ class Closed(Exception):
 class Line:
     """Takes a connected stream socket over. `local`: descriptors can be sent along; `trusted`: the other side is of the same user."""
 
-    def __init__(self, sock: socket.socket, *, local: bool, trusted: bool) -> None:
+    def __init__(self, sock: socket.socket, *, local: bool, trusted: bool, keeps: bool = False) -> None:
+        """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
         self.sock = sock
-        self.local, self.trusted = local, trusted
+        self.local, self.trusted, self._keeps = local, trusted, keeps
         self._reader = FrameReader()
-        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX)
+        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else bytearray)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._descriptors: list[int] = []
         self._early: list[Heard] = []
@@ -171,7 +172,9 @@ class Line:
         try:
             total = sum(size for number, _offset, size in message.buffers if number == memory.INLINE)
             inline = self._gathering.take(message.id, total) if total else memoryview(b"")
-            return memory.receive(message.buffers, descriptors, inline, trusted=self.trusted)
+            if self._keeps:
+                memory.settle(inline)
+            return memory.receive(message.buffers, descriptors, inline, trusted=self.trusted, kept=self._keeps)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -14,7 +14,7 @@ WAIT_MS = 1_000
 """So long at a time the kernel is asked to wait for somebody to listen."""
 
 
-def connect(connection: Connection, name: str, deadline: float | None) -> Line:
+def connect(connection: Connection, name: str, deadline: float | None, *, keeps: bool = False) -> Line:
     """Return a line to whoever listens under a name; waits for him, and for a kernel, until the deadline (time.monotonic; None: for ever).
 
     NotFound if nobody listens by then, Unavailable if no kernel answers by then, or at once if no node runs here at all; Denied.
@@ -22,7 +22,7 @@ def connect(connection: Connection, name: str, deadline: float | None) -> Line:
     while True:
         left = WAIT_MS if deadline is None else max(0, min(WAIT_MS, int((deadline - time.monotonic()) * 1000)))
         try:
-            return _connect(connection, name, left)
+            return _connect(connection, name, left, keeps)
         except NotFound:
             if deadline is not None and time.monotonic() >= deadline:
                 raise NotFound(f"nobody listens on port {name}") from None
@@ -33,7 +33,7 @@ def connect(connection: Connection, name: str, deadline: float | None) -> Line:
             time.sleep(CLIENT_RETRY_MS / 1000)
 
 
-def _connect(connection: Connection, name: str, wait_ms: int) -> Line:
+def _connect(connection: Connection, name: str, wait_ms: int, keeps: bool) -> Line:
     import socket
 
     raw, descriptors = connection.begin("ports.connect", Connect(name, wait_ms), node="").finish(timeout_s=(wait_ms + CALL_TIMEOUT_MS) / 1000)
@@ -46,4 +46,4 @@ def _connect(connection: Connection, name: str, wait_ms: int) -> Line:
         for sock in sockets:
             sock.close()
         raise ProtocolError("the kernel answered ports.connect with something else than a connection")
-    return Line(sockets[0], local=connected.connection != 0, trusted=connected.mine)
+    return Line(sockets[0], local=connected.connection != 0, trusted=connected.mine, keeps=keeps)

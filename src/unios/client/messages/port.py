@@ -17,7 +17,7 @@ from typing import Any, Final
 from unios.client.connection import Connection
 from unios.client.messages import places
 from unios.client.messages.line import Closed, Line
-from unios.errors import CallerError, OutcomeUnknown, ProtocolError, UniosError, from_wire
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, UniosError, fresh, from_wire
 from unios.limits import HELLO_TIMEOUT_MS
 from unios.wire.conversations import ACK_BYTES, Asked, Asking
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Fault, Reply, agree
@@ -38,9 +38,22 @@ class RemoteTraceback(Exception):
 class Port:
     """What `connect` returns. `port.NAME(...)` calls NAME; `options` gives the same port with other ways of calling."""
 
-    def __init__(self, name: str, *, home: "Path | str | None" = None, node: str = "", timeout: float | None = None) -> None:
-        """Connect; waits up to `timeout` seconds (None: for ever) for somebody to listen. NotFound, Denied, Unavailable."""
-        self._ends = _Ends(name, home, node)
+    def __init__(
+        self,
+        name: str,
+        *,
+        home: "Path | str | None" = None,
+        node: str = "",
+        timeout: float | None = None,
+        keeps: bool = False,
+        opened: "Callable[[], tuple[str, tuple[Any, ...]]] | None" = None,
+    ) -> None:
+        """Connect; waits up to `timeout` seconds (None: for ever) for somebody to listen. NotFound, Denied, Unavailable.
+
+        `keeps`: large buffers of answers are only kept here and sent on uncopied, not written to. `opened`: gives the one-way message (operation, arguments)
+        that is the first on each new connection.
+        """
+        self._ends = _Ends(name, home, node, keeps, opened)
         self._timeout: float | None = None
         self._again = False
         self._ends.open(None if timeout is None else time.monotonic() + timeout)
@@ -93,6 +106,11 @@ class Port:
     def __reduce__(self) -> tuple[Any, ...]:
         """A port travels as its name: who receives it connects with rights of his own."""
         return _travelled, (self._ends.name, self._timeout, self._again)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the connection, -1 while there is none: for watching its end (POLLRDHUP). What comes over it is not yours to read."""
+        line = self._ends.line
+        return -1 if line is None or line.is_closed else line.sock.fileno()
 
     def __enter__(self) -> "Port":
         return self
@@ -158,9 +176,17 @@ def _items(ends: "_Ends", asked: Asked, deadline: float | None) -> Iterator[Any]
 class _Ends:
     """A session and its connection, shared by the threads of one process."""
 
-    def __init__(self, name: str, home: "Path | str | None", node: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        home: "Path | str | None",
+        node: str,
+        keeps: bool = False,
+        opened: "Callable[[], tuple[str, tuple[Any, ...]]] | None" = None,
+    ) -> None:
         self.name = name
         self._home, self._node = home, node
+        self._keeps, self._opened = keeps, opened
         self._line: Line | None = None
         self._connect = threading.Lock()
         """Held by whoever makes the connection anew."""
@@ -175,6 +201,11 @@ class _Ends:
         """Held by the one who reads."""
         self._turn = threading.Condition(threading.Lock())
         self._followers = 0
+
+    @property
+    def line(self) -> Line | None:
+        """The connection, if there is one."""
+        return self._line
 
     def _fork_check(self) -> None:
         if self._pid != os.getpid():
@@ -206,10 +237,16 @@ class _Ends:
     def _reopen(self, deadline: float | None) -> Line:
         with Connection(self._home, self._node, role="program") as connection:
             while True:
-                line = places.connect(connection, self.name, deadline)
+                line = places.connect(connection, self.name, deadline, keeps=self._keeps)
                 try:
                     theirs = line.greet(self._asking.hello(_VERSIONS), time.monotonic() + HELLO_TIMEOUT_MS / 1000)
                     agree(theirs)
+                    if self._opened is not None:
+                        op, args = self._opened()
+                        first = encode((args, {}), trusted=line.trusted)
+                        with self._lock:
+                            told = self._asking.ask(op, first, oneway=True)
+                        self._transmit(line, told)
                     with self._lock:
                         again, _failed = self._asking.greeted(theirs)
                     for asked in again:
@@ -355,7 +392,7 @@ class _Ends:
             if failure.code == RAISED and trusted:
                 raise _raised(failure)
             raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
-        raise failure
+        raise fresh(failure)
 
     def give_up(self, asked: Asked) -> UniosError:
         """Withdraw a request; return what to raise."""
@@ -365,7 +402,7 @@ class _Ends:
                 self._asking.fail(asked, failure)
         if self._line is not None and not self._line.is_closed:
             self._line.withdraw(asked.id)
-        return failure
+        return fresh(failure)
 
     def close(self) -> None:
         """End the connection."""

@@ -101,10 +101,25 @@ class Sessions:
 class Server:
     """What `listen` returns: an open port. Close it, or use it with `with`; it ends with the process."""
 
-    def __init__(self, name: str, target: Handlers, *, mode: int = 0o600, home: "Path | str | None" = None, node: str = "") -> None:
-        """Open the port and answer from now on. `mode`: as a file's, who may call; 0o600 the owner. Denied, CallerError, Unavailable."""
+    def __init__(
+        self,
+        name: str,
+        target: Handlers,
+        *,
+        mode: int = 0o600,
+        home: "Path | str | None" = None,
+        node: str = "",
+        keeps: bool = False,
+        left: Callable[[Accepted], None] | None = None,
+    ) -> None:
+        """Open the port and answer from now on. `mode`: as a file's, who may call; 0o600 the owner. Denied, CallerError, Unavailable.
+
+        `keeps`: large buffers that come are only kept here and sent on uncopied, not written to. `left`: called when a connection has ended, with the very
+        stamp that `caller` returned to its handlers.
+        """
         self.name = name
         self._target = target
+        self._keeps, self._left = keeps, left
         self._incarnation = uuid.uuid4().hex
         self._sessions = Sessions()
         self._lines: set[Line] = set()
@@ -138,7 +153,7 @@ class Server:
         self._closed.set()
 
     def _accepted(self, stamp: Accepted, sock: Any) -> None:
-        line = Line(sock, local=stamp.node == self._acceptor.node, trusted=stamp.user == me())
+        line = Line(sock, local=stamp.node == self._acceptor.node, trusted=stamp.user == me(), keeps=self._keeps)
         threading.Thread(target=self._serve, args=(stamp, line), name=f"unios-port-{self.name}", daemon=True).start()
 
     def _serve(self, stamp: Accepted, line: Line) -> None:
@@ -158,6 +173,8 @@ class Server:
                 self._lines.discard(line)
             if session is not None:
                 self._sessions.detach(session, line)
+            if self._left is not None:
+                self._left(stamp)
 
     def _greet(self, stamp: Accepted, line: Line) -> Session | None:
         heard = line.read(time.monotonic() + HELLO_TIMEOUT_MS / 1000)
