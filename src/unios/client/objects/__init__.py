@@ -1,0 +1,1 @@
+"""Objects of programs: put in shared memory, read in place, counted across nodes. docs/objects.md."""

@@ -1,0 +1,276 @@
+"""Holder: keeps the objects of one user on one node in memory files, until nobody refers to them. What it decides is core/objects.py.
+
+The port's operations (docs/objects.md has the protocol); `known` is (id, node, size):
+
+- put(id, data, inside, born) -> whether the caller is noted as a reader; get(known) -> (is noted, data), or None: it has to be brought first
+- bring(known): have it here; may last. fetch(id) -> data: for other nodes' holders
+- one-way: tie(all known, reading, token), hold(known, token), drop(id), lend(ids, token), read(id), leave()
+
+The lock is held by whoever changes the ledger or the data, never while something is waited for.
+"""
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from unios.client.messages import memory
+from unios.client.messages.acceptor import me
+from unios.client.messages.server import Server, caller
+from unios.client.objects.spilling import spill
+from unios.client.objects.tie import Gone, Tie
+from unios.errors import DataLost, InternalError, UniosError, fresh
+from unios.limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
+from unios.wire.objects import Acquire, Drop, Known, Ledger, Order, port_of
+from unios.wire.operations import Accepted
+
+Data = list[pickle.PickleBuffer]
+
+
+def now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+class Holder:
+    """Answers on its port from `open` until `serve` returns."""
+
+    def __init__(self, node: str, folder: str, *, memory_bytes_max: int, disk_bytes_max: int, files_max: int) -> None:
+        self.node, self._folder = node, folder
+        files = max(16, (files_max - OBJECTS_FILES_KEPT) // 2)
+        self._ledger = Ledger(memory_bytes_max=memory_bytes_max, disk_bytes_max=disk_bytes_max, objects_max=OBJECTS_MAX, files_max=files)
+        self._changed = threading.Condition(threading.RLock())
+        self._room = threading.Lock()
+        """Held by the one who makes room."""
+        self._data: dict[str, list[memoryview]] = {}
+        self._stamps: dict[int, Accepted] = {}
+        self._ties: dict[str, Tie] = {}
+        self._coming: dict[str, Future[UniosError | None]] = {}
+
+    def serve(self) -> None:
+        """Answer until nobody has been there, and nothing kept, for OBJECTS_IDLE_MS."""
+        operations = (self.put, self.get, self.bring, self.fetch, self.tie, self.hold, self.drop, self.lend, self.read, self.leave, self.statistics)
+        target = {operation.__name__: operation for operation in operations}
+        with Server(port_of(me(), self.node), target, keeps=True, left=self._left, node=self.node) as server, self._changed:
+            idle_since = now_ms()
+            while not server.wait(0):
+                now = now_ms()
+                self._carry_out(self._ledger.expired(now))
+                if not self._ledger.is_idle:
+                    idle_since = now
+                elif now - idle_since >= OBJECTS_IDLE_MS:
+                    break
+                due = idle_since + OBJECTS_IDLE_MS if self._ledger.is_idle else self._ledger.due()
+                self._changed.wait(None if due is None else max(0.001, (due - now) / 1000))
+        for tie in self._ties.values():
+            tie.close()
+
+    # who asks
+
+    def _party(self) -> str:
+        """Return the party that asks, known from now on: its connection."""
+        stamp = caller()
+        if id(stamp) not in self._stamps:
+            self._stamps[id(stamp)] = stamp
+            self._ledger.joined(f"c{id(stamp)}", far=stamp.node != self.node)
+            self._changed.notify()
+        return f"c{id(stamp)}"
+
+    def _left(self, stamp: Accepted) -> None:
+        with self._changed:
+            if self._stamps.pop(id(stamp), None) is not None:
+                self._carry_out(self._ledger.left(f"c{id(stamp)}", now_ms()))
+                self._changed.notify()
+
+    def _carry_out(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            if isinstance(order, Drop):
+                self._data.pop(order.id, None)
+            elif isinstance(order, Acquire):
+                tie, known = self._tie(order.node), (order.id, order.node, 0)
+                tie.post(lambda tie=tie, known=known: tie.hold(known))  # type: ignore[misc]
+            else:
+                tie, id_ = self._tie(order.node), order.id
+                tie.post(lambda tie=tie, id_=id_: tie.drop(id_))  # type: ignore[misc]
+        if self._ledger.due() is not None or self._ledger.is_idle:
+            self._changed.notify()
+
+    def _tie(self, node: str) -> Tie:
+        if node not in self._ties:
+            self._ties[node] = Tie(port_of(me(), node), keeps=True)
+        return self._ties[node]
+
+    # references
+
+    def tie(self, known: list[Known], reading: dict[str, int], token: str) -> None:
+        """Say all that a party refers to and reads: it has just connected."""
+        with self._changed:
+            party = self._party()
+            for one in known:
+                self._hold(one, token, party)
+            for id_, times in reading.items():
+                for _ in range(times):
+                    self._ledger.reading(id_, party)
+
+    def hold(self, known: Known, token: str) -> None:
+        """Refer to an object from now on; `token` of the loan with which the reference came."""
+        with self._changed:
+            self._hold(known, token, self._party())
+
+    def _hold(self, known: Known, token: str, party: str) -> None:
+        id_, node, size = known
+        self._carry_out(self._ledger.held(id_, party, now_ms(), origin="" if node == self.node else node, size=size, token=token))
+
+    def drop(self, id_: str) -> None:
+        """Refer to it no more."""
+        with self._changed:
+            self._carry_out(self._ledger.dropped(id_, self._party()))
+
+    def lend(self, ids: list[str], token: str) -> None:
+        """References to these are about to be sent."""
+        with self._changed:
+            for id_ in ids:
+                self._carry_out(self._ledger.lent(id_, token, now_ms()))
+
+    def read(self, id_: str) -> None:
+        """A reading in place has ended."""
+        with self._changed:
+            self._ledger.read(id_, self._party())
+
+    def leave(self) -> None:
+        """Refer to nothing any more: the process ends well."""
+        with self._changed:
+            party = self._party()
+            del self._stamps[id(caller())]
+            self._carry_out(self._ledger.ended(party))
+            self._changed.notify()
+
+    # data
+
+    def put(self, id_: str, data: list[Any], inside: list[Known], born: bool) -> bool:
+        """Keep an object. `inside`: what its data refer to. `born`: the caller has its memory mapped. Idempotent."""
+        views = [memoryview(one) for one in data]
+        size, files = weight(views)
+        with self._changed:
+            found = self._ledger.look(id_)
+            if found is not None and found[0] != "away":
+                return born and self._ledger.reading(id_, self._party())
+        self._make_room(size, files)
+        with self._changed:
+            party = self._party()
+            orders = self._ledger.kept(id_, party, size, now_ms(), files=files, inside=[one[0] for one in inside])
+            self._data.setdefault(id_, views)
+            self._carry_out(orders)
+            return born and self._ledger.reading(id_, party)
+
+    def get(self, known: Known) -> tuple[bool, Data] | None:
+        """Return an object's data in place, and whether the caller is noted as a reader; None if they have to be brought. DataLost."""
+        with self._changed:
+            party = self._party()
+            self._hold(known, "", party)
+            found = self._ledger.look(known[0])
+            if found is None:
+                raise DataLost(f"{describe(known)} is lost: the holder of objects there is another one by now")
+            if found[0] == "away":
+                return None
+            views = self._data[known[0]]
+            is_large = any(memory.mapping_of(view) is not None for view in views)
+            return is_large and self._ledger.reading(known[0], party), buffers_of(views)
+
+    def fetch(self, id_: str) -> Data:
+        """Return an object's data for another node. DataLost."""
+        with self._changed:
+            if id_ not in self._data:
+                raise DataLost(f"node {self.node} does not keep it any more")
+            return buffers_of(self._data[id_])
+
+    def bring(self, known: Known) -> None:
+        """Have the data of another node's object here. DataLost, Unavailable."""
+        id_, _node, size = known
+        with self._changed:
+            found = self._ledger.look(id_)
+            if found is None:
+                raise DataLost(f"{describe(known)} is lost: nothing is known of it here")
+            if found[0] != "away":
+                return
+            coming, is_mine = self._coming.get(id_), False
+            if coming is None:
+                coming, is_mine = Future(), True
+                self._coming[id_] = coming
+        if is_mine:
+            try:
+                self._bring(known, found[1], size or found[2])
+                coming.set_result(None)
+            except UniosError as error:
+                coming.set_result(error)
+            except BaseException as error:  # noqa: BLE001 - told to all who wait for it
+                coming.set_result(InternalError(f"{type(error).__name__}: {error}"))
+            finally:
+                with self._changed:
+                    del self._coming[id_]
+        failure = coming.result()
+        if failure is not None:
+            raise fresh(failure)
+
+    def _bring(self, known: Known, origin: str, size: int) -> None:
+        with self._changed:
+            tie = self._tie(origin)
+        self._make_room(size, 1)
+        try:
+            views = [memoryview(one) for one in tie.wait("fetch", known[0], deadline=None)]
+        except (Gone, DataLost) as error:
+            with self._changed:
+                self._ledger.unreserve(size)
+            raise DataLost(f"{describe(known)} is lost: {error}; that node or its holder of objects has ended") from error
+        except BaseException:
+            with self._changed:
+                self._ledger.unreserve(size)
+            raise
+        with self._changed:
+            if self._ledger.came(known[0], size, files=weight(views)[1]):
+                self._data[known[0]] = views
+
+    def _make_room(self, size: int, files: int) -> None:
+        """Reserve memory, and spill for it. Unavailable if there is none."""
+        with self._room:
+            while True:
+                with self._changed:
+                    victims = {id_: self._data[id_] for id_ in self._ledger.reserve(size, files=files)}
+                if not victims:
+                    return
+                for id_, views in victims.items():
+                    spilled = spill(self._folder, views)
+                    with self._changed:
+                        if self._data.get(id_) is views and self._ledger.spilled(id_):
+                            self._data[id_] = spilled
+
+    def statistics(self) -> dict[str, int]:
+        """Return what is counted now; bytes. For a person, and tests."""
+        with self._changed:
+            found = self._ledger.statistics()
+        return {name: getattr(found, name) for name in found.__slots__} | {"pid": os.getpid(), "files": len(os.listdir("/proc/self/fd"))}
+
+
+def describe(known: Known) -> str:
+    """Return what a sentence calls an object."""
+    return f"the object {known[0][:8]} of {known[2]} bytes, put on node {known[1]},"
+
+
+def weight(views: Iterable[memoryview]) -> tuple[int, int]:
+    """Return how many bytes the data take, whole memory files among them, and how many files that are."""
+    files = {}
+    rest = 0
+    for view in views:
+        mapping = memory.mapping_of(view)
+        if mapping is None:
+            rest += view.nbytes
+        else:
+            files[id(mapping)] = len(mapping)
+    return rest + sum(files.values()), len(files)
+
+
+def buffers_of(views: Iterable[memoryview]) -> Data:
+    """Return data as they travel."""
+    return [pickle.PickleBuffer(view) for view in views]

@@ -1,0 +1,42 @@
+"""Spilling: an object's data in a file without a name, in the holder's folder: however the holder ends, nothing is left of it.
+
+What is on disk is mapped by its readers like what is in memory, so it does not come back: Linux keeps in memory what is read of it.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+
+from unios.client.messages import memory
+from unios.errors import Unavailable
+from unios.limits import DISK_FREE_BYTES_MIN
+
+
+def spill(folder: str, data: Sequence[memoryview]) -> list[memoryview]:
+    """Write the data to the disk; return them as they are mapped from there. Unavailable if the disk is full or fails."""
+    size = sum(one.nbytes for one in data)
+    descriptor = -1
+    try:
+        free = os.statvfs(folder)
+        if free.f_bavail * free.f_frsize - size < DISK_FREE_BYTES_MIN:
+            raise Unavailable(f"no room for an object of {size} bytes: the disk of {folder} is full, and the memory for objects too")
+        descriptor = _file(folder)
+        begins = memory.fill(descriptor, data)
+        os.ftruncate(descriptor, max(1, begins[-1] + data[-1].nbytes))
+        taken, descriptor = descriptor, -1
+        whole = memory.keep(taken)
+    except OSError as error:
+        raise Unavailable(f"an object of {size} bytes cannot be spilled to {folder}: {error.strerror}") from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return [whole[begin : begin + one.nbytes] for begin, one in zip(begins, data, strict=True)]
+
+
+def _file(folder: str) -> int:
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # a file system without files that have no name
+        descriptor, path = tempfile.mkstemp(dir=folder)
+        os.unlink(path)
+        return descriptor

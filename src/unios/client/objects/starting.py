@@ -1,0 +1,30 @@
+"""Starting: the holder of a user's objects on a node is an ordinary process of the system, so that it outlives the program which needed it first."""
+
+import os
+import sys
+from typing import Final
+
+from unios.client.connection import Connection
+from unios.client.processes import submit
+from unios.demands import Placing, Resources
+from unios.limits import PORT_CONNECTIONS_PER_USER_MAX
+from unios.wire.operations import Program
+
+_KEPT: Final = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "UNIOS_OBJECTS_DISK", "UNIOS_OBJECTS_MEMORY")
+LABEL: Final = "objects"
+"""How `unios ps` shows it."""
+
+
+def start(node: str, system: str) -> None:
+    """Start the holder of this user on this node; does not wait for it. One that finds another there ends at once. Unavailable, CallerError."""
+    program = Program(
+        argv=tuple(os.fsencode(word) for word in (sys.executable, "-m", "unios.client.objects", node, system)),
+        env=tuple((os.fsencode(name), os.fsencode(os.environ[name])) for name in _KEPT if name in os.environ),
+        restart="never",
+        on_partition="keep",
+        node=node,
+        resources=Resources(cpu_milli=0, tasks=4 * PORT_CONNECTIONS_PER_USER_MAX),
+        placing=Placing(label=LABEL),
+    )
+    with Connection(role="program") as connection:
+        submit(connection, program)

@@ -1,0 +1,30 @@
+"""What is public in Python: names of `unios`, each found where it is made at its first use, so that a short command loads none of it.
+
+To add a name: a line in _WHERE, and the same in the imports below, which type checkers and editors read. A test holds the two together.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+_WHERE: Final = {
+    # name: module:attribute
+    "Ref": "unios.client.objects.ref:Ref",
+    "allocate": "unios.client.objects.putting:allocate",
+    "empty": "unios.client.objects.putting:empty",
+    "get": "unios.client.objects.getting:get",
+    "put": "unios.client.objects.putting:put",
+}
+
+if TYPE_CHECKING:
+    from unios.client.objects.getting import get as get
+    from unios.client.objects.putting import allocate as allocate
+    from unios.client.objects.putting import empty as empty
+    from unios.client.objects.putting import put as put
+    from unios.client.objects.ref import Ref as Ref
+
+
+def _find(name: str) -> object:
+    """Return what is public under that name. Raises KeyError if nothing is, and what its import raises."""
+    import importlib
+
+    module, _, attribute = _WHERE[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
