@@ -108,6 +108,12 @@ def test_an_object_of_another_node_is_acquired_once_and_released_once() -> None:
     assert book.dropped("a", "q") == [Release("a", "n2")]
 
 
+def test_that_a_reference_has_come_is_told_to_the_node_that_lent_it() -> None:
+    book = ledger()
+    assert book.held("a", "p", 0, origin="n2", token="t1") == [Acquire("a", "n2", "t1")]
+    assert book.held("a", "p", 0, origin="n2", token="t2") == [Acquire("a", "n2", "t2")]
+
+
 def test_what_was_brought_from_another_node_is_dropped_and_released() -> None:
     book = ledger()
     book.held("a", "p", 0, origin="n2", size=5_000)

@@ -29,10 +29,11 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Order: tell the holder of `node` that this node refers to its object."""
+    """Order: tell the holder of `node` that this node refers to its object; `token` of the loan with which the reference came."""
 
     id: str
     node: str
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,9 @@ class Ledger:
             if not origin or len(self._objects) >= self._objects_max:
                 return []
             found = self._objects[id_] = _Object(origin, max(0, size))
-            orders.append(Acquire(id_, origin))
+            orders.append(Acquire(id_, origin, token))
+        elif token and found.origin:
+            orders.append(Acquire(id_, found.origin, token))  # said again for the loan, which that holder made
         if party in self._of:
             found.parties.add(party)
             self._of[party].add(id_)

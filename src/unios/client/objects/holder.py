@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from unios.client.messages import memory
@@ -89,11 +90,11 @@ class Holder:
             if isinstance(order, Drop):
                 self._data.pop(order.id, None)
             elif isinstance(order, Acquire):
-                tie, known = self._tie(order.node), (order.id, order.node, 0)
-                tie.post(lambda tie=tie, known=known: tie.hold(known))  # type: ignore[misc]
+                tie, known, token = self._tie(order.node), (order.id, order.node, 0), order.token
+                tie.post(partial(tie.hold, known, token))
             else:
-                tie, id_ = self._tie(order.node), order.id
-                tie.post(lambda tie=tie, id_=id_: tie.drop(id_))  # type: ignore[misc]
+                tie = self._tie(order.node)
+                tie.post(partial(tie.drop, order.id))
         if self._ledger.due() is not None or self._ledger.is_idle:
             self._changed.notify()
 
