@@ -81,6 +81,15 @@ def test_an_array_that_was_not_born_there_is_copied_once_and_then_read_in_place(
     assert inode(here, "b") == inode(beside, "b")
 
 
+@pytest.mark.parametrize("size", [0, 10, 40_000, MEGA])
+def test_a_buffer_that_was_allocated_is_got_as_a_view(here: Remote, beside: Remote, elsewhere: Remote, size: int) -> None:
+    here.do(f"b = unios.allocate({size}); b[:2] = b'xy'[:{size}]; r = unios.put(b)")
+    for program in (here, beside, elsewhere):
+        if program is not here:
+            here.give("r", program)
+        assert program.ask("(type(r.get()).__name__, bytes(r.get()[:3]).hex(), len(r.get()))") == ["memoryview", b"xy\0".hex() if size else "", size]
+
+
 def test_many_readers_take_the_memory_of_one(here: Remote, beside: Remote) -> None:
     here.do(f"a = unios.empty({MEGA * 25}); a[:] = 1; r = unios.put(a)")
     here.give("r", beside)
@@ -212,7 +221,7 @@ def test_an_object_of_another_node_is_fetched_once_for_all_programs_there(whole:
 
 def test_garbage_at_the_holders_port_changes_nothing(here: Remote) -> None:
     here.do("r = unios.put('whole')")
-    before = here.statistics()
+    before = settled(here, objects=1, parties=1)
     here.do(
         """
 from unios.client import ports

@@ -23,7 +23,8 @@ def put(value: T, *, remake: Callable[[], T] | tuple[Any, ...] | None = None) ->
     """Keep a value for everybody who has the reference; return that. The value is as it is now: what is changed later nobody sees.
 
     `remake`: a function, or (function, argument, ...), that makes an equal value: called by whoever asks for the object after it was lost with its node.
-    CallerError for what cannot be pickled; Unavailable if there is no room or no system. Buffers of `empty` and `allocate` are not copied.
+    A memoryview is put as its bytes. CallerError for what cannot be pickled; Unavailable if there is no room or no system. Buffers of `empty` and `allocate`
+    are not copied.
     """
     recipe = _recipe(remake)
     id_ = uuid.uuid4().hex
@@ -34,7 +35,7 @@ def put(value: T, *, remake: Callable[[], T] | tuple[Any, ...] | None = None) ->
 def store(id_: str, value: object) -> int:
     """Put a value under an id; return its size in bytes. Idempotent."""
     with collecting() as inside:
-        encoded = encode(value, trusted=True)
+        encoded = encode(_View(value) if isinstance(value, memoryview) else value, trusted=True)
     buffers = [_whole(buffer) for buffer in encoded.buffers]
     born = [mapping for mapping in map(memory.mapping_of, buffers) if mapping is not None]
     size = sum(buffer.nbytes for buffer in buffers) + len(memoryview(encoded.body))
@@ -53,6 +54,16 @@ def store(id_: str, value: object) -> int:
         for one in data:
             one.release()
     return size
+
+
+class _View:
+    """A buffer to be put as it is: who gets it has a view of its bytes."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return memoryview, (pickle.PickleBuffer(self._view),)
 
 
 def _whole(buffer: memoryview) -> memoryview:

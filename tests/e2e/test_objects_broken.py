@@ -1,0 +1,198 @@
+"""Objects on hard days: nodes and holders are killed, memory and disk are short."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.e2e.remote import Raised, Remote
+from tests.e2e.system import System, wait_for
+
+MEGA = 1_000_000
+
+
+def kill_holder(program: Remote) -> None:
+    """kill -9 the holder of the program's node."""
+    program.do("from unios.client.objects.counts import COUNTS")
+    stat = program.statistics()
+    found = [pid for pid in linux_pids() if int(namespace_pid(pid)) == stat["pid"] and b"unios.client.objects" in command(pid)]
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    assert found
+    wait_for(lambda: [pid for pid in found if b"unios" in command(pid)], lambda left: not left, "the holder is dead")
+
+
+def linux_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def namespace_pid(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next(line.split()[-1] for line in file if line.startswith("NSpid:"))
+    except (OSError, StopIteration):
+        return "0"
+
+
+def test_what_was_put_on_a_lost_node_is_reported_lost_with_the_node_and_what_it_was(fresh: System) -> None:
+    with Remote(fresh, "n2") as far, Remote(fresh, "n1") as here:
+        far.do(f"r = unios.put(bytes({MEGA})); again = unios.put(bytes({MEGA}), remake=(bytes, {MEGA}))")
+        far.give("r", here)
+        far.give("again", here)
+        fresh.power_cut("n2")
+        begun = time.monotonic()
+        with pytest.raises(Raised, match=r"the object \w+ of 10000\d\d bytes, put on node n2, is lost") as caught:
+            here.do("unios.get(r)")
+        assert caught.value.name == "DataLost"
+        assert time.monotonic() - begun < 15
+        assert here.ask("len(unios.get(again))") == MEGA, "it has a recipe"
+        assert here.ask("len(unios.get(again))") == MEGA
+        far.kill()
+
+
+def test_what_was_fetched_before_its_node_was_lost_is_still_there(fresh: System) -> None:
+    with Remote(fresh, "n2") as far, Remote(fresh, "n1") as here:
+        far.do("r = unios.put([1, 2, 3])")
+        far.give("r", here)
+        assert here.ask("r.get()") == [1, 2, 3]
+        fresh.power_cut("n2")
+        assert here.ask("r.get()") == [1, 2, 3]
+        far.kill()
+
+
+def test_a_node_that_is_lost_while_its_object_is_fetched_is_reported(fresh: System) -> None:
+    with Remote(fresh, "n2") as far, Remote(fresh, "n1") as here:
+        far.do(f"r = unios.put(bytes({800 * MEGA}))")
+        far.give("r", here)
+        here.begin("do", "unios.get(r)")
+        with Remote(fresh, "n1") as beside:
+            wait_for(lambda: beside.statistics()["objects"], lambda found: found == 1, "it is being fetched")
+        fresh.power_cut("n2")
+        with pytest.raises(Raised) as caught:
+            here.result()
+        assert caught.value.name == "DataLost"
+        far.kill()
+
+
+def test_a_killed_holder_loses_what_it_kept_and_the_next_serves_on(fresh: System) -> None:
+    with Remote(fresh, "n1") as here, Remote(fresh, "n2") as far:
+        here.do("r = unios.put('gone'); again = unios.put('made again', remake=(str, 'made again'))")
+        far.do("f = unios.put('kept elsewhere')")
+        far.give("f", here)
+        here.give("r", far)
+        kill_holder(here)
+        with pytest.raises(Raised, match="put on node n1, is lost") as caught:
+            here.do("unios.get(r)")
+        assert caught.value.name == "DataLost"
+        with pytest.raises(Raised, match="put on node n1, is lost"):
+            far.do("unios.get(r)")
+        assert here.ask("unios.get(again)") == "made again"
+        assert here.ask("unios.get(f)") == "kept elsewhere"
+        assert here.ask("unios.get(unios.put([1]))") == [1]
+        far.do("del f")
+        assert here.ask("unios.get(f)") == "kept elsewhere", "the new holder refers to it there again"
+
+
+def test_views_of_a_killed_holder_stay(fresh: System) -> None:
+    with Remote(fresh, "n1") as here:
+        here.do(f"b = unios.allocate({MEGA}); b[:2] = b'xy'; v = unios.get(unios.put(b))")
+        kill_holder(here)
+        assert here.ask("bytes(v[:3]).hex()") == b"xy\0".hex()
+        here.do("b[0] = 1; v[1] = 2")
+        assert here.ask("(b[0], b[1], v[0], v[1])") == [1, 121, 120, 2]
+
+
+def test_objects_outlive_a_kernel_that_is_killed(fresh: System) -> None:
+    with Remote(fresh, "n1") as here, Remote(fresh, "n2") as far:
+        here.do("r = unios.put('whole')")
+        here.give("r", far)
+        assert far.ask("r.get()") == "whole"
+        kernel = fresh.nodes()["n1"]["kernel_pid"] if "kernel_pid" in fresh.nodes()["n1"] else None
+        pids = [kernel] if kernel else [pid for pid in fresh.nodes()["n1"]["pids"] if b"kernel" in command(pid)]
+        assert pids
+        os.kill(pids[0], signal.SIGKILL)
+        assert here.ask("r.get()") == "whole"
+        wait_for(lambda: fresh.nodes()["n1"]["state"], lambda state: state == "ready", "the node is back")
+        here.do("n = unios.put('new')")
+        here.give("n", far)
+        assert far.ask("n.get(timeout=30)") == "new"
+        assert far.ask("r.get()") == here.ask("r.get()") == "whole"
+
+
+def test_pressure_goes_to_the_disk_and_what_is_there_is_read_as_before(fresh: System) -> None:
+    with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY=str(50 * MEGA), UNIOS_OBJECTS_DISK=str(200 * MEGA)) as here, Remote(fresh, "n1") as beside:
+        here.do(f"refs = [unios.put(bytes([n]) * {8 * MEGA}) for n in range(20)]")
+        found = here.statistics()
+        assert found["objects"] == 20 and found["memory_bytes"] <= 50 * MEGA and found["disk_bytes"] >= 110 * MEGA
+        here.give("refs", beside)
+        for program in (here, beside):
+            assert program.ask(f"all(one == bytes([n]) * {8 * MEGA} for n, one in enumerate(unios.get(refs)))")
+        with Remote(fresh, "n2") as far:
+            here.give("refs", far)
+            assert far.ask(f"all(unios.get(one) == bytes([n]) * {8 * MEGA} for n, one in enumerate(refs))")
+        for program in (here, beside):
+            program.do("del refs; one = None; gc.collect()")
+        wait_for(here.statistics, lambda found: found["objects"] == found["disk_bytes"] == found["memory_bytes"] == 0, "nothing is left", 40)
+
+
+def test_a_full_quota_is_refused_with_a_sentence_and_room_that_is_made_is_used(fresh: System) -> None:
+    with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY=str(20 * MEGA), UNIOS_OBJECTS_DISK="0") as here:
+        here.do(f"a = unios.put(bytes({15 * MEGA}))")
+        with pytest.raises(Raised, match=r"no room for an object of 10\d+ bytes: 15\d+ of 20000000 bytes of memory \(UNIOS_OBJECTS_MEMORY\)") as caught:
+            here.do(f"b = unios.put(bytes({10 * MEGA}))")
+        assert caught.value.name == "Unavailable"
+        with pytest.raises(Raised, match="larger than the memory for objects here"):
+            here.do(f"b = unios.put(bytes({21 * MEGA}))")
+        assert here.ask("len(unios.get(a))") == 15 * MEGA
+        with Remote(fresh, "n2") as far:
+            far.do(f"f = unios.put(bytes({10 * MEGA}))")
+            far.give("f", here)
+            with pytest.raises(Raised, match="no room for an object"):
+                here.do("unios.get(f)")
+            here.do("del a; gc.collect()")
+            wait_for(here.statistics, lambda found: found["memory_bytes"] == 0, "there is room again")
+            assert here.ask("len(unios.get(f))") == 10 * MEGA
+
+
+def test_what_is_being_read_is_not_spilled(fresh: System) -> None:
+    with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY=str(20 * MEGA)) as here:
+        here.do(f"a = unios.put(unios.allocate({15 * MEGA})); v = unios.get(a)")
+        with pytest.raises(Raised, match="what is being read cannot be spilled"):
+            here.do(f"b = unios.put(bytes({10 * MEGA}))")
+        here.do("del v; gc.collect()")
+        wait_for(here.statistics, lambda found: found["read"] == 0, "nobody reads")
+        here.do(f"b = unios.put(bytes({10 * MEGA}))")
+        assert here.statistics()["disk_bytes"] >= 15 * MEGA
+        assert here.ask("len(unios.get(a))") == 15 * MEGA
+
+
+def test_many_programs_that_begin_at_once_have_one_holder(fresh: System) -> None:
+    programs = [Remote(fresh, "n1") for _ in range(6)]
+    try:
+        for number, program in enumerate(programs):
+            program.begin("do", f"r = unios.put({number})")
+        for program in programs:
+            program.result()
+        assert len({program.statistics()["pid"] for program in programs}) == 1
+        assert [program.ask("r.get()") for program in programs] == list(range(6))
+    finally:
+        for program in programs:
+            program.__exit__()
+
+
+def test_without_a_system_there_is_a_sentence_and_no_wait(fresh: System) -> None:
+    with Remote(fresh, "n1", UNIOS_HOME=str(fresh.home / "none")) as nowhere:
+        begun = time.monotonic()
+        with pytest.raises(Raised) as caught:
+            nowhere.do("unios.put(1)")
+        assert caught.value.name == "Unavailable"
+        assert time.monotonic() - begun < 5
