@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 _WHERE: Final = {
     # name: module:attribute
+    "CallerError": "unios.errors:CallerError",
+    "DataLost": "unios.errors:DataLost",
     "Ref": "unios.client.objects.ref:Ref",
+    "Unavailable": "unios.errors:Unavailable",
     "allocate": "unios.client.objects.putting:allocate",
     "empty": "unios.client.objects.putting:empty",
     "get": "unios.client.objects.getting:get",
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from unios.client.objects.putting import empty as empty
     from unios.client.objects.putting import put as put
     from unios.client.objects.ref import Ref as Ref
+    from unios.errors import CallerError as CallerError
+    from unios.errors import DataLost as DataLost
+    from unios.errors import Unavailable as Unavailable
 
 
 def _find(name: str) -> object:
