@@ -347,15 +347,7 @@ class _Ends:
 
     def outcome(self, asked: Asked) -> Any:
         """Return what came of a request that has ended; raise what it raised."""
-        trusted = self._line is not None and self._line.trusted
-        failure = asked.failure
-        if failure is None:
-            return None if asked.answer is None else decode(asked.answer, trusted=trusted)
-        if isinstance(failure, Fault):
-            if failure.code == RAISED and trusted:
-                raise _raised(failure)
-            raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
-        raise failure
+        return outcome(asked, trusted=self._line is not None and self._line.trusted)
 
     def give_up(self, asked: Asked) -> UniosError:
         """Withdraw a request; return what to raise."""
@@ -383,6 +375,18 @@ class _Ends:
                     self._line = None
                 finally:
                     self._reading.release()
+
+
+def outcome(asked: Asked, *, trusted: bool) -> Any:
+    """Return what came of a request that has ended; raise what it raised."""
+    failure = asked.failure
+    if failure is None:
+        return None if asked.answer is None else decode(asked.answer, trusted=trusted)
+    if isinstance(failure, Fault):
+        if failure.code == RAISED and trusted:
+            raise _raised(failure)
+        raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
+    raise failure
 
 
 def _raised(fault: Fault) -> BaseException:
