@@ -49,6 +49,7 @@ class Asked:
 
     def request(self, ack: int, buffers: tuple[tuple[int, int, int], ...], descriptors: int) -> Request:
         """Return the message that asks."""
+        ack = min(ack, self.id - 1)  # one that is not answered is not waited for either
         return Request(self.id, self.op, self.value.body, "", "", descriptors, 0, ack, self.oneway, self.stream, self.have, buffers)
 
 

@@ -416,7 +416,7 @@ class _Answers:
             if inspect.isawaitable(found) or request.stream:
                 task = self._server._loop.create_task(self._later(session, request, begun, found))
                 self._tasks[request.id] = task
-                task.add_done_callback(lambda _task: self._tasks.pop(request.id, None))
+                task.add_done_callback(lambda _task: self._over(request.id, found))
                 return
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its caller's
             self._fail(session, request, begun, error)
@@ -424,6 +424,11 @@ class _Answers:
         finally:
             current_caller.reset(token)
         self._end(session, request, begun, found)
+
+    def _over(self, id_: int, found: Any) -> None:
+        self._tasks.pop(id_, None)
+        if inspect.iscoroutine(found):
+            found.close()  # withdrawn before it had begun
 
     async def _later(self, session: Session, request: Request, begun: Begun, found: Any) -> None:
         try:
