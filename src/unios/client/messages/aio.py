@@ -232,7 +232,7 @@ class _Ends:
 
     def next_item(self, asked: Asked) -> Any:
         """Return the next item of a stream that has come, and grant credit for it."""
-        value = asked.items.popleft()
+        value = asked.take()
         credit = self._asking.credit(asked)
         if credit is not None and self.line is not None:
             self.line.send(credit)
