@@ -21,8 +21,6 @@ from unios.wire.values import Value
 
 Said = Hello | Request | Reply | Fault | Cancel | Credit | Part | Ack
 _decoder: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Said)
-ACK_BYTES: Final = 64 * 1024
-"""An answer of so much is acknowledged at once, and not with the next request: it is kept for so long."""
 
 
 def decode(payload: Payload) -> Said:
@@ -114,10 +112,16 @@ class Asking:
 
     def heard(self, message: Reply | Fault, value: Value | None) -> Asked | None:
         """Take an answer in; return whose it is, None if nobody waits for it any more."""
+        if type(message) is Reply and not message.more:
+            asked = self.open.pop(message.id, None)
+            if asked is not None:
+                asked.answer = value
+                asked.ended = True
+            return asked
         asked = self.open.get(message.id)
         if asked is None:
             return None
-        if isinstance(message, Reply) and message.more:
+        if isinstance(message, Reply):
             if value is None or not isinstance(asked.items, deque):
                 raise ProtocolError("the peer sends items where one answer is wanted")
             asked.items.append(value)
@@ -127,11 +131,7 @@ class Asking:
                 raise ProtocolError("the peer sent items without credit")
             return asked
         del self.open[asked.id]
-        asked.ended = True
-        if isinstance(message, Fault):
-            asked.failure = message
-        else:
-            asked.answer = value
+        asked.ended, asked.failure = True, message
         return asked
 
     def credit(self, asked: Asked) -> Credit | None:

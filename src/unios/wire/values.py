@@ -17,6 +17,7 @@ BESIDE_BYTES: Final = 32 * 1024
 """A buffer of so many bytes travels beside its pickle, and so does a pickle that is itself so large as PICKLE_BYTES."""
 PICKLE_BYTES: Final = 256 * 1024
 STRANGER_BYTES_MAX: Final = FRAME_BYTES_MAX - 64 * 1024
+LARGE_BYTES: Final = 64 * 1024
 _encoder: Final = msgspec.msgpack.Encoder()
 _PICKLED: Final = (0xC4, 0xC5, 0xC6)
 """msgpack's bytes: a body that is just that is a pickle."""
@@ -29,6 +30,11 @@ class Value(NamedTuple):
 
     body: msgspec.Raw
     buffers: Sequence[memoryview] = ()
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth a message of its own to let it go."""
+        return bool(self.buffers) or len(memoryview(self.body)) >= LARGE_BYTES
 
 
 NOTHING: Final = Value(msgspec.Raw(b"\xc4\x04" + pickle.dumps(None, 5)))

@@ -20,7 +20,7 @@ from unios.client.messages.port import outcome
 from unios.client.messages.server import Handlers, Session, Sessions, current_caller, fault_of, function_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, to_wire
 from unios.limits import HELLO_TIMEOUT_MS
-from unios.wire.conversations import ACK_BYTES, Asked, Asking, Begun, Said
+from unios.wire.conversations import Asked, Asking, Begun, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
 from unios.wire.values import Value, decode, encode
@@ -213,7 +213,7 @@ class _Ends:
     def _heard(self, message: Said, value: Value | None) -> None:
         if isinstance(message, Reply | Fault):
             asked = self._asking.heard(message, value)
-            if value is not None and self.line is not None and (value.buffers or len(memoryview(message.body)) >= ACK_BYTES):
+            if value is not None and value.is_large and self.line is not None:
                 self.line.send(Ack(self._asking.ack))
             if asked is not None:
                 self._settle(asked)

@@ -44,6 +44,8 @@ class Line:
         self._early: list[Heard] = []
         self._sending = threading.Lock()
         self.is_closed = False
+        self.heard_large = False
+        """Whether what was read since this was reset had a message that is worth letting go at once."""
 
     # sending
 
@@ -140,7 +142,9 @@ class Line:
         if not data:
             self.close()
             raise Closed("the other side has ended")
-        if room is None and (frame := self._whole(data)) is not None:
+        if room is not None:
+            self.heard_large = True
+        elif (frame := self._whole(data)) is not None:
             return self._heard(decode(frame))
         frames = self._reader.feed(data)
         return [heard for frame in frames for heard in self._heard(decode(frame))]
@@ -174,6 +178,7 @@ class Line:
         if isinstance(message, Reply | Request):
             if not message.buffers and not message.descriptors:
                 return [(message, Value(message.body))]
+            self.heard_large = True
             return [(message, Value(message.body, self._buffers(message)))]
         if isinstance(message, Part):
             self._gathering.add(message)

@@ -19,7 +19,7 @@ from unios.client.messages import places
 from unios.client.messages.line import Closed, Line
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, UniosError, from_wire
 from unios.limits import HELLO_TIMEOUT_MS
-from unios.wire.conversations import ACK_BYTES, Asked, Asking
+from unios.wire.conversations import Asked, Asking
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Fault, Reply, agree
 from unios.wire.values import Value, decode, encode
 
@@ -65,6 +65,8 @@ class Port:
         asked = ends.ask(op, (args, kwargs), deadline, again=self._again)
         if not ends.finish(asked, deadline):
             raise ends.give_up(asked)
+        if asked.answer is not None:
+            return decode(asked.answer, trusted=ends.trusted)
         return ends.outcome(asked)
 
     def begin(self, op: str, /, *args: object, **kwargs: object) -> "Pending":
@@ -251,6 +253,12 @@ class _Ends:
         else:
             time.sleep(0)
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the other side is of the same user."""
+        line = self._line
+        return line is not None and line.trusted
+
     # asking
 
     def ask(self, op: str, value: object, deadline: float | None, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
@@ -262,16 +270,18 @@ class _Ends:
         encoded = encode(value, trusted=line.trusted)
         with self._lock:
             asked = self._asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
+            ack = self._asking.ack
+        asked.sent = True
         try:
-            while True:
-                try:
-                    asked.sent = True
-                    self._transmit(line, asked)
-                except Closed:
-                    if oneway or asked.ended:
-                        return asked
-                    line = self.open(deadline)  # which sends again what was sent
-                return asked
+            if encoded.buffers:
+                self._transmit(line, asked)
+            else:
+                line.send(asked.request(ack, (), 0), self._while_blocked)
+            return asked
+        except Closed:
+            if not (oneway or asked.ended):
+                self.open(deadline)  # which sends again what was sent
+            return asked
         except BaseException:
             with self._lock:
                 self._asking.open.pop(asked.id, None)
@@ -282,7 +292,16 @@ class _Ends:
         if self._reading.acquire(blocking=False):
             try:
                 while not asked.ended:
-                    self._read(deadline)
+                    line = self._line
+                    if line is None or line.is_closed or deadline is not None:
+                        self._read(deadline)
+                    else:
+                        self._take_in(line, None)
+                return True
+            except Closed:
+                return self._finish_anew(asked, deadline)
+            except ProtocolError as error:
+                self._break(error)
                 return True
             except TimeoutError:
                 return asked.ended
@@ -292,6 +311,15 @@ class _Ends:
                     with self._turn:
                         self._turn.notify_all()
         return self.wait(asked, lambda: asked.ended, deadline)
+
+    def _finish_anew(self, asked: Asked, deadline: float | None) -> bool:
+        """The connection ended while this thread, which holds `_reading`, was waiting: come back and wait on."""
+        try:
+            while not asked.ended:
+                self._read(deadline)
+            return True
+        except TimeoutError:
+            return asked.ended
 
     def wait(self, asked: Asked, ready: Callable[[], bool], deadline: float | None) -> bool:
         """Read, or wait for who reads, until `ready`; False at the deadline."""
@@ -343,16 +371,16 @@ class _Ends:
                 self._asking.fail(asked, OutcomeUnknown(f"no answer to {asked.op} came: {error}"))
 
     def _take_in(self, line: Line, deadline: float | None) -> None:
-        acknowledge = False
-        for message, value in line.read(deadline):
-            if type(message) is not Reply and type(message) is not Fault:
-                raise ProtocolError("the peer asks where it should answer")
-            with self._lock:
+        for message, value in line.read(deadline):  # without the lock: only the one who reads takes answers in
+            if type(message) is Reply or type(message) is Fault:
                 self._asking.heard(message, value)
-            if value is not None and (value.buffers or len(memoryview(value.body)) >= ACK_BYTES):
-                acknowledge = True
-        if acknowledge:
-            line.send(Ack(self._asking.ack))
+            else:
+                raise ProtocolError("the peer asks where it should answer")
+        if line.heard_large:
+            line.heard_large = False
+            with self._lock:
+                ack = self._asking.ack
+            line.send(Ack(ack))
         if self._followers:
             with self._turn:
                 self._turn.notify_all()

@@ -40,7 +40,7 @@ def function_of(target: Handlers, op: str) -> Callable[..., Any]:
     """Return what answers `op`. NotFound if nothing does: names with an underscore in front are never found."""
     found = None
     if not op.startswith("_"):
-        found = target.get(op) if isinstance(target, Mapping) else getattr(target, op, None)
+        found = target.get(op) if type(target) is dict or isinstance(target, Mapping) else getattr(target, op, None)
     if not callable(found):
         raise NotFound(f"this port has no {op[:80]!r}")
     return found
