@@ -222,7 +222,12 @@ def test_who_lets_go_of_a_peer_that_is_late_breaks_nothing_that_was_due_at_the_s
         failures: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
         async with peers(for_ever) as (asker, _):
-            asker.ask("late", None, int, lambda answer: (told.append(answer), asker.close("it is late")), timeout_ms=0)
+
+            def let_go(answer: object) -> None:
+                told.append(answer)
+                asker.close("it is late")
+
+            asker.ask("late", None, int, let_go, timeout_ms=0)
             asker.ask("late too", None, int, told.append, timeout_ms=0)
             await until(lambda: len(told) == 2)
             await settled()
