@@ -138,6 +138,8 @@ TREE_CLIENTS_MAX = 64
 SPARES_MAX = 4
 """Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there are two."""
 SPARE_TIMEOUT_S = 10
+REAPED_MAX = 64
+"""Ends of children that a guard keeps while it does not know yet whether they were spares; the oldest go."""
 TREES_PER_INIT_MAX = 200
 """An init that has had so many trees, one after the other, gives way to a new one: whatever grows in it is bounded."""
 RECYCLED_MAX = 8
