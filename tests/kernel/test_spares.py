@@ -155,3 +155,22 @@ def test_ends_of_others_are_forgotten_once_the_zygote_has_answered_and_bounded_b
     forked.socket.sendall(trees_protocol.encode({"error": "none"}))
     turn_until(forked.loop, lambda: not forked.made._asked, "it is heard")
     assert not forked.made._statuses
+
+
+def test_a_shortage_that_passes_does_not_end_namespaces_and_a_refusal_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [{"error": "Resource temporarily unavailable", "passing": True}, {"error": "No space left on device", "passing": False}]
+    mine, theirs = socket.socketpair()
+    monkeypatch.setattr(zygote, "start", lambda *_arguments: (os.open(os.devnull, os.O_RDONLY), mine))
+    monkeypatch.setattr(clone, "become_subreaper", lambda: None)
+    loop = poller.Poller()
+    made = spares.Spares(loop, str(tmp_path), zygote.Groups(None), namespaces=True, ready=lambda: None, failed=lambda _text: None)
+    made.want(())
+    asked = len(made._asked)
+    theirs.sendall(trees_protocol.encode(answers[0]))
+    turn_until(loop, lambda: len(made._asked) < asked, "the first answer is heard")
+    assert made.namespaces and not made.why_not
+    theirs.sendall(trees_protocol.encode(answers[1]))
+    turn_until(loop, lambda: not made.namespaces, "the refusal is heard")
+    assert made.why_not == "No space left on device"
+    theirs.close()
+    made.close()

@@ -205,7 +205,7 @@ class Spares:
         group, namespaces = self._asked.pop(0)
         if "error" in fields:
             self._forget_strangers()
-            self._cannot(namespaces, str(fields["error"]))
+            self._cannot(namespaces and not fields.get("passing"), str(fields["error"]))
             return
         pidfd, control = client.fds[:2]
         del client.fds[:2]
@@ -255,6 +255,10 @@ class Spares:
             self._loop.remove(spare.control.fileno())
             self._discard(spare)
             self._loop.after(0.05, self._ready_callback)
+            return
+        if fields and fields.get("passing"):
+            runfiles.complain(f"an init could not be made now: {fields.get('text', '')}")
+            self._lost(spare)
             return
         if fields and fields.get("namespaces", True):
             self._lost(spare)
