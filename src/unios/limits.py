@@ -184,6 +184,12 @@ SUBMIT_WAIT_MS = 5_000
 """So long a submission waits for the placement service to be there."""
 SUBMIT_TIMEOUT_MS = 15_000
 LEAVE_TIMEOUT_MS = 60_000
+PROGRESS_PER_S = 10
+"""A progress line is drawn at most so often: faster is only work for a terminal."""
+EMBEDDED_SAY_S = 1.0
+"""A program whose embedded system takes longer to start says so on stderr."""
+EMBEDDED_END_S = 15.0
+"""So long a program that ends waits until its embedded system is gone; then that goes by itself."""
 BOOT_TIMEOUT_MS = 60_000
 """Starting the nodes of a machine takes far less; beyond this something hangs and is reported."""
 CLIENT_LOOK_MS = 2_000
