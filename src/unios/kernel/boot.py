@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -104,18 +105,20 @@ def _up(home: Home, options: argparse.Namespace) -> int:
 def _embed(home: Home, options: argparse.Namespace) -> int:
     """Start a system of its own for a program. Broken off, or without the program, nothing of it stays."""
     os.umask(0o077)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, unfinished.SIGNALS)  # until there is something that takes the home away again
     owned = owner.claim(home, options.owner)
-    home.nodes_folder.mkdir(0o700)
-    with _lock(home):
-        try:
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        home.nodes_folder.mkdir(0o700)
+        with _lock(home):
             parts.warm()
             started = founding.found(home, options.nodes or 1, "", "", "")
             _offer_cores(started, options.cores)
             _start_all(started, owned)
-        except BaseException:
-            unfinished.deafen()
-            owner.take_away(home)
-            raise
+    except BaseException:
+        unfinished.deafen()
+        owner.take_away(home)
+        raise
     owner.tidy(home)
     return 0
 

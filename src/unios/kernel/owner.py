@@ -87,7 +87,7 @@ def claim(home: Home, pid: int) -> Owner:
 
 
 def take_away(home: Home) -> None:
-    """Kill all that the system has on this machine and remove its home. Idempotent; for who holds the boot lock."""
+    """Kill all that the system has on this machine and remove its home. Idempotent."""
     folders = home.nodes()
     children = linux_pids.parents()
     pids = {pid for folder in folders for pid in linux_pids.of_node(folder, children)} - {os.getpid()}
