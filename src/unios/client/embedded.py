@@ -57,6 +57,7 @@ class System:
         """Take an embedded system away now and wait until it is gone; in a process that did not start it, and of an ordinary one, nothing. Idempotent."""
         if self.embedded and self._owner == os.getpid():
             _take_away(Home(self.home))
+            _program.forget(self)
 
 
 class _Program:
@@ -67,6 +68,21 @@ class _Program:
         self.starting = False
         self.known: System | None = None
         self.own: System | None = None
+        self._named_before: str | None = None
+
+    def use(self, own: System) -> None:
+        """Let the environment name it, for programs that are started from here."""
+        self.own, self._named_before = own, os.environ.get("UNIOS_HOME")
+        os.environ["UNIOS_HOME"] = str(own.home)
+
+    def forget(self, gone: System) -> None:
+        """Undo that, if it is so."""
+        if self.own is gone:
+            self.own = None
+            if os.environ.get("UNIOS_HOME") == str(gone.home):
+                del os.environ["UNIOS_HOME"]
+                if self._named_before is not None:
+                    os.environ["UNIOS_HOME"] = self._named_before
 
     def forked(self) -> None:
         """Go on in a forked child: no other thread is left that could hold the lock or be starting one."""
@@ -127,11 +143,11 @@ def _answers(door: str) -> bool:
 def _start_own() -> System:
     _program.starting = True
     try:
-        _program.own = start()
+        made = start()
+        _program.use(made)
+        return made
     finally:
         _program.starting = False
-    os.environ["UNIOS_HOME"] = str(_program.own.home)
-    return _program.own
 
 
 def start(nodes: int = 1) -> System:

@@ -66,6 +66,11 @@ class Owner:
             os.close(lock)
 
 
+def is_owned(home: Home) -> bool:
+    """Return whether it is the home of an embedded system."""
+    return (home.path / "owner.json").exists()
+
+
 def lock_of(home: Home) -> int | None:
     """Return a descriptor that holds the home's boot lock, once nobody else does; None if the home is gone by then."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
