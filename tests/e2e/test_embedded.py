@@ -84,6 +84,23 @@ def test_a_program_that_is_killed_while_its_system_starts_leaves_nothing(program
         programs.wait_nothing_left()
 
 
+def test_a_child_forked_while_the_system_starts_does_not_keep_it(programs: Programs) -> None:
+    code = """
+threading.Thread(target=unios.system, daemon=True).start()
+homes = os.environ['XDG_RUNTIME_DIR']
+while not any(os.path.exists(f'{homes}/{one}/owner.json') for one in os.listdir(homes)):
+    os.sched_yield()
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    program = programs.start(code)
+    program.wait(60)
+    home = programs.homes()
+    wait_for(programs.homes, lambda homes: not homes, f"{home} is gone while the child lives", 15)
+
+
 def test_supervisors_killed_with_the_program_have_successors_that_see_it_gone(programs: Programs) -> None:
     program = programs.start(TELL + WORK + "tell()\n" + WAIT)
     home = Path(programs.told(program)["home"])

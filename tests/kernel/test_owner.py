@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unios.errors import CallerError
-from unios.kernel import owner, runfiles
+from unios.kernel import owner, runfiles, storehost
 from unios.kernel.owner import Owner, claim, is_owned, take_away, tidy
 from unios.wire.home import Home
 
@@ -91,7 +91,7 @@ def test_what_abandoned_systems_left_is_taken_away_and_nothing_else(tmp_path: Pa
     kept = {beside.path, living.path, ordinary, elsewhere, link, tmp_path / f"unios-{ended}-33333333"}
     tidy(beside)
     assert not left.path.exists() and not begun.exists()
-    assert set(tmp_path.iterdir()) == kept and (elsewhere / "file").exists()
+    assert set(tmp_path.iterdir()) == kept and list(elsewhere.iterdir()) == [elsewhere / "file"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user: needs root")
@@ -105,9 +105,11 @@ def test_what_another_user_left_is_left_alone(tmp_path: Path, ended: int) -> Non
 def test_a_system_whose_supervisor_lives_is_left_to_it(tmp_path: Path, ended: int) -> None:
     left = embedded(tmp_path, ended, start=5)
     left.node("n1").node_file.write_text("{}")
-    runfiles.write(left.node("n1").run / "supervisor.json", os.getpid())
+    supervisor = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    runfiles.write(left.node("n1").run / "supervisor.json", supervisor.pid)
     tidy(Home(tmp_path / "unios-1-00000000"))
-    assert left.path.exists()
+    supervisor.communicate(b"\n")
+    assert left.path.exists() and supervisor.returncode == 0
 
 
 def test_one_that_another_takes_away_is_left_to_that(tmp_path: Path, ended: int) -> None:
@@ -124,3 +126,14 @@ def test_taking_away_is_idempotent_and_a_home_that_is_gone_has_no_lock(tmp_path:
     take_away(home)
     take_away(home)
     assert not home.path.exists() and owner.lock_of(home) is None
+
+
+def test_only_an_embedded_systems_store_does_without_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(storehost, "check", lambda _home: None)
+    monkeypatch.setattr(storehost.server, "main", lambda _folder, _beat, *, durable: asked.append(durable) or 0)
+    homes = [embedded(tmp_path, os.getpid()), Home(tmp_path / "ordinary")]
+    for home in homes:
+        home.store.mkdir(parents=True)
+        storehost.main(home.node("n1"), lambda: None)
+    assert asked == [False, True]

@@ -102,7 +102,9 @@ def take_away(home: Home) -> None:
         runfiles.kill(running, signal.SIGKILL)
     runfiles.wait_all_gone(found, GONE_S)
     until = time.monotonic() + GONE_S
-    while home.path.exists() and time.monotonic() < until:
+    shutil.rmtree(home.path, ignore_errors=True)
+    while home.path.exists() and time.monotonic() < until:  # something was still writing
+        time.sleep(0.01)
         shutil.rmtree(home.path, ignore_errors=True)
 
 
