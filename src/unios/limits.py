@@ -85,6 +85,9 @@ HISTORY_BYTES_KEPT = 64 * 1024 * 1024
 STORE_TIMEOUT_MS = 5_000
 """A client that has no answer from the store for so long breaks off: Unavailable or OutcomeUnknown."""
 STORE_RETRY_MS = 25
+STORE_COMES_MS = 400
+"""So long a kernel that has just started looks for a store of its machine, every STORE_COMES_LOOK_S; then it asks at each tick of its lease."""
+STORE_COMES_LOOK_S = 0.005
 RECORD_RETRY_MS_MAX = 1_000
 """Between two attempts to write a record into a store that is away."""
 LIST_BYTES_MAX = 4 * 1024 * 1024
