@@ -99,6 +99,18 @@ def test_a_signal_handler_in_the_middle_of_a_start_gets_a_sentence(program: embe
         embedded.system()
 
 
+@pytest.mark.parametrize(("say_s", "said"), [(0.0, "unios: starting a node for this program ...\n"), (3600.0, "")])
+def test_only_a_start_that_takes_long_is_told_and_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], say_s: float, said: str
+) -> None:
+    told, tell = threading.Event(), embedded._tell
+    monkeypatch.setattr(embedded, "EMBEDDED_SAY_S", say_s)
+    monkeypatch.setattr(embedded, "_tell", lambda: (tell(), told.set()))
+    with embedded._told_when_slow():
+        assert told.wait(10 if said else 0) == bool(said)
+    assert capsys.readouterr() == ("", said)
+
+
 def test_homes_go_where_programs_may_run_and_paths_are_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     good = Path("/tmp") / f"ux{os.getpid()}"
     good.mkdir(mode=0o700)
