@@ -9,23 +9,39 @@ _WHERE: Final = {
     # name: module:attribute
     "CallerError": "unios.errors:CallerError",
     "DataLost": "unios.errors:DataLost",
+    "Denied": "unios.errors:Denied",
+    "NotFound": "unios.errors:NotFound",
+    "OutcomeUnknown": "unios.errors:OutcomeUnknown",
+    "PeerRestarted": "unios.errors:PeerRestarted",
     "Ref": "unios.client.objects.ref:Ref",
+    "System": "unios.client.embedded:System",
     "Unavailable": "unios.errors:Unavailable",
+    "UniosError": "unios.errors:UniosError",
     "allocate": "unios.client.objects.putting:allocate",
     "empty": "unios.client.objects.putting:empty",
     "get": "unios.client.objects.getting:get",
+    "progress": "unios.client.progress:progress",
     "put": "unios.client.objects.putting:put",
+    "system": "unios.client.embedded:system",
 }
 
 if TYPE_CHECKING:
+    from unios.client.embedded import System as System
+    from unios.client.embedded import system as system
     from unios.client.objects.getting import get as get
     from unios.client.objects.putting import allocate as allocate
     from unios.client.objects.putting import empty as empty
     from unios.client.objects.putting import put as put
     from unios.client.objects.ref import Ref as Ref
+    from unios.client.progress import progress as progress
     from unios.errors import CallerError as CallerError
     from unios.errors import DataLost as DataLost
+    from unios.errors import Denied as Denied
+    from unios.errors import NotFound as NotFound
+    from unios.errors import OutcomeUnknown as OutcomeUnknown
+    from unios.errors import PeerRestarted as PeerRestarted
     from unios.errors import Unavailable as Unavailable
+    from unios.errors import UniosError as UniosError
 
 
 def _find(name: str) -> object:

@@ -93,7 +93,9 @@ def test_a_buffer_that_was_allocated_is_got_as_a_view(here: Remote, beside: Remo
 def test_many_readers_take_the_memory_of_one(here: Remote, beside: Remote) -> None:
     here.do(f"a = unios.empty({MEGA * 25}); a[:] = 1; r = unios.put(a)")
     here.give("r", beside)
-    beside.do("import numpy; pss = lambda: sum(int(l.split()[1]) for l in open('/proc/self/smaps_rollup') if l.startswith(('Private_Dirty', 'Private_Clean')))")
+    beside.do(
+        "import numpy; pss = lambda: sum(int(l.split()[1]) for l in open('/proc/self/smaps_rollup') if l.startswith(('Private_Dirty', 'Private_Clean')))"
+    )
     before = beside.ask("pss()")
     assert beside.ask("bool((unios.get(r) == 1).all())") and beside.ask("float(unios.get(r).sum())") == MEGA * 25
     beside.do("many = [unios.get(r) for _ in range(10)]; total = sum(float(one.sum()) for one in many)")
@@ -257,7 +259,9 @@ def test_thousands_of_objects_leave_neither_memory_nor_descriptors(here: Remote,
     mine = here.ask("len(os.listdir('/proc/self/fd'))")
     here.do("refs = [unios.put(bytes(200_000) if n % 4 == 0 else n) for n in range(2_000)]")
     here.give("refs", beside)
-    assert beside.ask("[len(one) if isinstance(one, bytes) else one for one in unios.get(refs)] == [200_000 if n % 4 == 0 else n for n in range(2_000)]")
+    assert beside.ask(
+        "[len(one) if isinstance(one, bytes) else one for one in unios.get(refs)] == [200_000 if n % 4 == 0 else n for n in range(2_000)]"
+    )
     assert settled(here, objects=2_000)["memory_bytes"] >= 500 * 200_000
     for program in (here, beside):
         program.do("del refs")

@@ -116,12 +116,10 @@ def test_objects_outlive_a_kernel_that_is_killed(fresh: System) -> None:
         here.do("r = unios.put('whole')")
         here.give("r", far)
         assert far.ask("r.get()") == "whole"
-        kernel = fresh.nodes()["n1"]["kernel_pid"] if "kernel_pid" in fresh.nodes()["n1"] else None
-        pids = [kernel] if kernel else [pid for pid in fresh.nodes()["n1"]["pids"] if b"kernel" in command(pid)]
-        assert pids
-        os.kill(pids[0], signal.SIGKILL)
+        kernel = fresh.nodes()["n1"]["kernel_pid"]
+        os.kill(kernel, signal.SIGKILL)
         assert here.ask("r.get()") == "whole"
-        wait_for(lambda: fresh.nodes()["n1"]["state"], lambda state: state == "ready", "the node is back")
+        wait_for(lambda: fresh.nodes()["n1"], lambda node: node["kernel_pid"] not in (0, kernel) and node["state"] == "ready", "the kernel is back")
         here.do("n = unios.put('new')")
         here.give("n", far)
         assert far.ask("n.get(timeout=30)") == "new"
@@ -147,7 +145,9 @@ def test_pressure_goes_to_the_disk_and_what_is_there_is_read_as_before(fresh: Sy
 def test_a_full_quota_is_refused_with_a_sentence_and_room_that_is_made_is_used(fresh: System) -> None:
     with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY=str(20 * MEGA), UNIOS_OBJECTS_DISK="0") as here:
         here.do(f"a = unios.put(bytes({15 * MEGA}))")
-        with pytest.raises(Raised, match=r"no room for an object of 10\d+ bytes: 15\d+ of 20000000 bytes of memory \(UNIOS_OBJECTS_MEMORY\)") as caught:
+        with pytest.raises(
+            Raised, match=r"no room for an object of 10\d+ bytes: 15\d+ of 20000000 bytes of memory \(UNIOS_OBJECTS_MEMORY\)"
+        ) as caught:
             here.do(f"b = unios.put(bytes({10 * MEGA}))")
         assert caught.value.name == "Unavailable"
         with pytest.raises(Raised, match="larger than the memory for objects here"):
@@ -189,10 +189,11 @@ def test_many_programs_that_begin_at_once_have_one_holder(fresh: System) -> None
             program.__exit__()
 
 
-def test_without_a_system_there_is_a_sentence_and_no_wait(fresh: System) -> None:
-    with Remote(fresh, "n1", UNIOS_HOME=str(fresh.home / "none")) as nowhere:
+def test_a_system_that_is_down_is_said_so_without_a_wait(fresh: System) -> None:
+    fresh.unios("down", "--all")
+    with Remote(fresh, "n1") as nowhere:
         begun = time.monotonic()
-        with pytest.raises(Raised) as caught:
+        with pytest.raises(Raised, match="is down") as caught:
             nowhere.do("unios.put(1)")
         assert caught.value.name == "Unavailable"
         assert time.monotonic() - begun < 5

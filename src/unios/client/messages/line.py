@@ -7,6 +7,7 @@ import array
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, enco
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
+_LENGTH: Final = struct.Struct(">I")
 _SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
 Heard = tuple[Said, Value | None]
 
@@ -43,14 +45,25 @@ class Line:
         self._early: list[Heard] = []
         self._sending = threading.Lock()
         self.is_closed = False
+        self.heard_large = False
+        """Whether what was read since this was reset had a message that is worth letting go at once."""
 
     # sending
 
     def send(self, message: Said, while_blocked: Callable[[], None] | None = None) -> None:
         """Send a message without large buffers. Closed if that fails. `while_blocked` is called when the peer takes nothing and has something to say."""
         data = encode(message)
+        data = _LENGTH.pack(len(data)) + data
         with self._sending:
-            self._send(length_of(data) + data, (), while_blocked)
+            try:
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.close()
+                raise Closed(os.strerror(error.errno or 0)) from error
+            if sent < len(data):
+                self._send(memoryview(data)[sent:], (), while_blocked)
 
     def send_value(
         self,
@@ -130,10 +143,18 @@ class Line:
         if not data:
             self.close()
             raise Closed("the other side has ended")
+        if room is not None:
+            self.heard_large = True
+        elif (frame := self._whole(data)) is not None:
+            return self._heard(decode(frame))
         frames = self._reader.feed(data)
-        if len(frames) == 1:
-            return self._heard(decode(frames[0]))
         return [heard for frame in frames for heard in self._heard(decode(frame))]
+
+    def _whole(self, data: memoryview) -> bytes | None:
+        """Return the frame if these bytes are just one: nearly always they are."""
+        if len(data) > 4 and not self._reader.pending and _LENGTH.unpack_from(data)[0] == len(data) - 4:
+            return bytes(data[4:])
+        return None
 
     def _readable(self, deadline: float) -> None:
         poll = select.poll()
@@ -158,6 +179,7 @@ class Line:
         if isinstance(message, Reply | Request):
             if not message.buffers and not message.descriptors:
                 return [(message, Value(message.body))]
+            self.heard_large = True
             return [(message, Value(message.body, self._buffers(message)))]
         if isinstance(message, Part):
             self._gathering.add(message)

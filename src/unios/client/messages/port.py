@@ -19,7 +19,7 @@ from unios.client.messages import places
 from unios.client.messages.line import Closed, Line
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, UniosError, fresh, from_wire
 from unios.limits import HELLO_TIMEOUT_MS
-from unios.wire.conversations import ACK_BYTES, Asked, Asking
+from unios.wire.conversations import Asked, Asking
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Fault, Reply, agree
 from unios.wire.values import Value, decode, encode
 
@@ -73,7 +73,14 @@ class Port:
 
         OutcomeUnknown: no answer came by the deadline, or whoever answered was replaced meanwhile; it may have been done. Values that cannot travel: CallerError.
         """
-        return self.begin(op, *args, **kwargs).result()
+        ends = self._ends
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        asked = ends.ask(op, (args, kwargs), deadline, again=self._again)
+        if not ends.finish(asked, deadline):
+            raise ends.give_up(asked)
+        if asked.answer is not None:
+            return decode(asked.answer, trusted=ends.trusted)
+        return ends.outcome(asked)
 
     def begin(self, op: str, /, *args: object, **kwargs: object) -> "Pending":
         """Call without waiting: many may be under way at a time. They are answered in their order."""
@@ -283,29 +290,73 @@ class _Ends:
         else:
             time.sleep(0)
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the other side is of the same user."""
+        line = self._line
+        return line is not None and line.trusted
+
     # asking
 
     def ask(self, op: str, value: object, deadline: float | None, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
         """Begin a request and send it; waits for a connection."""
-        self._fork_check()
-        line = self.open(deadline)
+        line = self._line
+        if line is None or line.is_closed or self._pid != os.getpid():
+            self._fork_check()
+            line = self.open(deadline)
         encoded = encode(value, trusted=line.trusted)
         with self._lock:
             asked = self._asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
+            ack = self._asking.ack
+        asked.sent = True
         try:
-            while True:
-                try:
-                    asked.sent = True
-                    self._transmit(line, asked)
-                except Closed:
-                    if oneway or asked.ended:
-                        return asked
-                    line = self.open(deadline)  # which sends again what was sent
-                return asked
+            if encoded.buffers:
+                self._transmit(line, asked)
+            else:
+                line.send(asked.request(ack, (), 0), self._while_blocked)
+            return asked
+        except Closed:
+            if not (oneway or asked.ended):
+                self.open(deadline)  # which sends again what was sent
+            return asked
         except BaseException:
             with self._lock:
                 self._asking.open.pop(asked.id, None)
             raise
+
+    def finish(self, asked: Asked, deadline: float | None) -> bool:
+        """Wait for an answer; False at the deadline. The short way of `wait` for one who reads by himself, as nearly all do."""
+        if self._reading.acquire(blocking=False):
+            try:
+                while not asked.ended:
+                    line = self._line
+                    if line is None or line.is_closed or deadline is not None:
+                        self._read(deadline)
+                    else:
+                        self._take_in(line, None)
+                return True
+            except Closed:
+                return self._finish_anew(asked, deadline)
+            except ProtocolError as error:
+                self._break(error)
+                return True
+            except TimeoutError:
+                return asked.ended
+            finally:
+                self._reading.release()
+                if self._followers:
+                    with self._turn:
+                        self._turn.notify_all()
+        return self.wait(asked, lambda: asked.ended, deadline)
+
+    def _finish_anew(self, asked: Asked, deadline: float | None) -> bool:
+        """The connection ended while this thread, which holds `_reading`, was waiting: come back and wait on."""
+        try:
+            while not asked.ended:
+                self._read(deadline)
+            return True
+        except TimeoutError:
+            return asked.ended
 
     def wait(self, asked: Asked, ready: Callable[[], bool], deadline: float | None) -> bool:
         """Read, or wait for who reads, until `ready`; False at the deadline."""
@@ -335,7 +386,8 @@ class _Ends:
 
     def _read(self, deadline: float | None) -> None:
         try:
-            self._take_in(self.open(deadline), deadline)
+            line = self._line
+            self._take_in(self.open(deadline) if line is None or line.is_closed else line, deadline)
         except Closed:
             return
         except (TimeoutError, OutcomeUnknown) as error:
@@ -356,17 +408,16 @@ class _Ends:
                 self._asking.fail(asked, OutcomeUnknown(f"no answer to {asked.op} came: {error}"))
 
     def _take_in(self, line: Line, deadline: float | None) -> None:
-        acknowledge = False
-        for message, value in line.read(deadline):
-            if isinstance(message, Reply | Fault):
-                with self._lock:
-                    self._asking.heard(message, value)
-                if value is not None and (value.buffers or len(memoryview(message.body)) >= ACK_BYTES):
-                    acknowledge = True
+        for message, value in line.read(deadline):  # without the lock: only the one who reads takes answers in
+            if type(message) is Reply or type(message) is Fault:
+                self._asking.heard(message, value)
             else:
                 raise ProtocolError("the peer asks where it should answer")
-        if acknowledge:
-            line.send(Ack(self._asking.ack))
+        if line.heard_large:
+            line.heard_large = False
+            with self._lock:
+                ack = self._asking.ack
+            line.send(Ack(ack))
         if self._followers:
             with self._turn:
                 self._turn.notify_all()
@@ -375,7 +426,7 @@ class _Ends:
         """Return the next item of a stream that has come, and grant credit for it."""
         line = self._line
         with self._lock:
-            value = asked.items.popleft()
+            value = asked.take()
             credit = self._asking.credit(asked)
         if credit is not None and line is not None:
             with contextlib.suppress(Closed):
@@ -384,15 +435,7 @@ class _Ends:
 
     def outcome(self, asked: Asked) -> Any:
         """Return what came of a request that has ended; raise what it raised."""
-        trusted = self._line is not None and self._line.trusted
-        failure = asked.failure
-        if failure is None:
-            return None if asked.answer is None else decode(asked.answer, trusted=trusted)
-        if isinstance(failure, Fault):
-            if failure.code == RAISED and trusted:
-                raise _raised(failure)
-            raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
-        raise fresh(failure)
+        return outcome(asked, trusted=self._line is not None and self._line.trusted)
 
     def give_up(self, asked: Asked) -> UniosError:
         """Withdraw a request; return what to raise."""
@@ -420,6 +463,18 @@ class _Ends:
                     self._line = None
                 finally:
                     self._reading.release()
+
+
+def outcome(asked: Asked, *, trusted: bool) -> Any:
+    """Return what came of a request that has ended; raise what it raised."""
+    failure = asked.failure
+    if failure is None:
+        return None if asked.answer is None else decode(asked.answer, trusted=trusted)
+    if isinstance(failure, Fault):
+        if failure.code == RAISED and trusted:
+            raise _raised(failure)
+        raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
+    raise fresh(failure)
 
 
 def _raised(fault: Fault) -> BaseException:

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any, Final
 
 from unios.client.connection import Connection
+from unios.client.embedded import system
 from unios.client.messages.acceptor import me
 from unios.client.objects import starting
 from unios.client.objects.tie import Tie
@@ -33,9 +34,10 @@ class Counts:
         self._token = ""
 
     def tie(self) -> Tie:
-        """Return the tie to this node's holder. Unavailable if no node runs here."""
+        """Return the tie to this node's holder; the system is the one that `unios.system()` finds or starts. Unavailable."""
         with self._lock:
             if self._tie is None:
+                system()
                 with Connection(role="program") as connection:
                     info = connection.ask("node.info", None, NodeInfo)
                 self.node = str(info.name)
