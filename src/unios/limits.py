@@ -416,6 +416,10 @@ OBJECT_SPILL_BYTES_MIN = 4_096
 """Smaller objects stay in memory."""
 OBJECT_LOAN_MS = 30_000
 """So long an object is kept for a reference that has been sent, until somebody has received it."""
+OBJECT_LOAN_STEP_MS = 250
+"""Loans end at multiples of that, so that many of them are ended at a time."""
+OBJECT_LOANS_MAX = 10_000
+"""Of one object; those over it are one."""
 OBJECT_RECEIVED_MS = 2_000
 """And so long after the first has: the same pickle may be read by several."""
 OBJECT_AWAY_MS = 3_000

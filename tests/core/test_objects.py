@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from unios.core.objects import Acquire, Drop, Ledger, Order, Release
 from unios.errors import Unavailable
-from unios.limits import OBJECT_AWAY_FAR_MS, OBJECT_AWAY_MS, OBJECT_LOAN_MS, OBJECT_RECEIVED_MS
+from unios.limits import OBJECT_AWAY_FAR_MS, OBJECT_AWAY_MS, OBJECT_LOAN_MS, OBJECT_LOAN_STEP_MS, OBJECT_LOANS_MAX, OBJECT_RECEIVED_MS
 
 MEMORY, DISK = 100_000, 60_000
 
@@ -68,7 +68,23 @@ def test_a_loan_whose_receiver_was_heard_first_is_short() -> None:
     book.lent("a", "t", 1)
     book.dropped("a", "p")
     book.dropped("a", "q")
-    assert book.expired(1 + OBJECT_RECEIVED_MS) == [Drop("a")]
+    assert book.expired(OBJECT_RECEIVED_MS) == []
+    assert book.expired(OBJECT_RECEIVED_MS + OBJECT_LOAN_STEP_MS) == [Drop("a")]
+
+
+def test_more_loans_than_the_bound_are_one_that_lasts() -> None:
+    book = ledger()
+    book.joined("q")
+    put(book, "a")
+    for number in range(OBJECT_LOANS_MAX + 100):
+        book.lent("a", f"t{number}", 0)
+    assert book.statistics().loans == OBJECT_LOANS_MAX + 1
+    for number in range(OBJECT_LOANS_MAX + 100):
+        book.held("a", "q", 1, token=f"t{number}")
+    book.ended("p")
+    book.ended("q")
+    assert book.expired(OBJECT_LOAN_MS - 1) == []
+    assert book.expired(OBJECT_LOAN_MS) == [Drop("a")]
 
 
 @pytest.mark.parametrize(("far", "away"), [(False, OBJECT_AWAY_MS), (True, OBJECT_AWAY_FAR_MS)])
@@ -330,7 +346,7 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         for party in list(self.alive):
             self.leave(party, True)
-        self.now += OBJECT_AWAY_FAR_MS + OBJECT_LOAN_MS
+        self.now += OBJECT_AWAY_FAR_MS + OBJECT_LOAN_MS + OBJECT_LOAN_STEP_MS
         self.carry_out(self.book.expired(self.now))
         assert self.book.is_idle and self.book.due() is None
         assert not self.data and not self.acquired

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unios.errors import Unavailable
-from unios.limits import OBJECT_AWAY_FAR_MS, OBJECT_AWAY_MS, OBJECT_LOAN_MS, OBJECT_RECEIVED_MS, OBJECT_SPILL_BYTES_MIN
+from unios.limits import (
+    OBJECT_AWAY_FAR_MS,
+    OBJECT_AWAY_MS,
+    OBJECT_LOAN_MS,
+    OBJECT_LOAN_STEP_MS,
+    OBJECT_LOANS_MAX,
+    OBJECT_RECEIVED_MS,
+    OBJECT_SPILL_BYTES_MIN,
+)
 
 Where = Literal["away", "memory", "disk"]
 
@@ -86,7 +94,7 @@ class Ledger:
         self._reads: dict[str, set[str]] = {}
         self._far: set[str] = set()
         self._lent: dict[str, int] = {}
-        """Objects with loans: when the next of them ends."""
+        """Objects with loans: when to look at them, at the latest when the next loan ends."""
         self._early: dict[str, int] = {}
         """Tokens whose receiver was heard before their sender: until when they are remembered."""
         self._memory = self._disk = self._reserved = self._files = self._turn = 0
@@ -164,7 +172,10 @@ class Ledger:
         for id_ in ended:
             found = self._objects[id_]
             found.loans = {token: until for token, until in found.loans.items() if until > now}
-            self._note_loans(id_, found)
+            if found.loans:
+                self._lent[id_] = min(found.loans.values())
+            else:
+                del self._lent[id_]
         orders = self._settle(ended)
         self._early = {token: until for token, until in self._early.items() if until > now}
         return orders
@@ -174,21 +185,19 @@ class Ledger:
         return min((*self._lent.values(), *self._early.values()), default=None)
 
     def _lend(self, id_: str, found: _Object, token: str, until: int) -> None:
+        if len(found.loans) >= OBJECT_LOANS_MAX and token not in found.loans:
+            token = ""  # one for all that are over the bound: it lasts for its whole time
+        until = -(-until // OBJECT_LOAN_STEP_MS) * OBJECT_LOAN_STEP_MS
         found.loans[token] = max(until, found.loans.get(token, until))
-        self._note_loans(id_, found)
+        self._lent[id_] = min(until, self._lent.get(id_, until))
 
     def _received(self, id_: str, found: _Object, token: str, now: int) -> None:
         if token in found.loans:
-            found.loans[token] = min(found.loans[token], now + OBJECT_RECEIVED_MS)
-            self._note_loans(id_, found)
-        elif not found.origin:
+            until = -(-(now + OBJECT_RECEIVED_MS) // OBJECT_LOAN_STEP_MS) * OBJECT_LOAN_STEP_MS
+            found.loans[token] = min(found.loans[token], until)
+            self._lent[id_] = min(self._lent[id_], until)
+        elif not found.origin and len(self._early) < self._objects_max:
             self._early[token] = now + OBJECT_LOAN_MS
-
-    def _note_loans(self, id_: str, found: _Object) -> None:
-        if found.loans:
-            self._lent[id_] = min(found.loans.values())
-        else:
-            self._lent.pop(id_, None)
 
     # data
 
