@@ -165,11 +165,12 @@ def test_an_object_with_references_inside_keeps_what_they_refer_to(here: Remote,
     settled(elsewhere, objects=0)
 
 
-def test_a_forked_child_refers_to_what_its_parent_did(here: Remote) -> None:
+def test_a_forked_child_refers_to_what_its_parent_did_also_before_it_can_say_so(here: Remote) -> None:
     here.do(
         """
+gate, ready, done = os.pipe(), os.pipe(), os.pipe()
+os.register_at_fork(after_in_child=lambda: os.read(gate[0], 1))  # before that of unios, which is loaded at its first use
 r = unios.put([1, 2, 3])
-ready, done = os.pipe(), os.pipe()
 child = os.fork()
 if child == 0:
     try:
@@ -181,8 +182,10 @@ if child == 0:
         os._exit(0)
 """
     )
-    here.do("del r; gc.collect()")
-    settled(here, parties=2, objects=1)
+    here.do("p = unios.put('put later'); del r; gc.collect(); del p")
+    settled(here, parties=1, objects=1)  # p is gone, and so what was let go before it has been heard
+    here.do("os.write(gate[1], b'x')")
+    settled(here, parties=2, objects=1, loans=0)
     here.do("os.write(ready[1], b'x'); said = os.read(done[0], 100).decode(); os.waitpid(child, 0)")
     assert here.ask("said") == "([1, 2, 3], 'of the child')"
     settled(here, parties=1, objects=0)

@@ -90,6 +90,7 @@ def test_a_killed_holder_loses_what_it_kept_and_the_next_serves_on(fresh: System
         far.give("f", here)
         here.give("r", far)
         kill_holder(here)
+        wait_for(here.statistics, lambda found: found["objects"] == 1, "the next holder has heard of what is kept elsewhere")
         with pytest.raises(Raised, match="put on node n1, is lost") as caught:
             here.do("unios.get(r)")
         assert caught.value.name == "DataLost"
@@ -184,6 +185,9 @@ def test_many_programs_that_begin_at_once_have_one_holder(fresh: System) -> None
             program.result()
         assert len({program.statistics()["pid"] for program in programs}) == 1
         assert [program.ask("r.get()") for program in programs] == list(range(6))
+        with Remote(fresh, "n1") as late:
+            programs[0].give("r", late)
+            assert late.ask("r.get()") == 0
     finally:
         for program in programs:
             program.__exit__()

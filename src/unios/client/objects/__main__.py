@@ -6,11 +6,14 @@ import os
 import resource
 import sys
 import tempfile
+from typing import Final
 
 from unios.client.objects.holder import Holder
 from unios.errors import UniosError
 from unios.limits import DESCRIPTORS_MAX, OBJECTS_DISK_BYTES_MAX, OBJECTS_MEMORY_SHARE
 from unios.wire.home import default_home
+
+_DISK: Final = "/var/tmp"
 
 
 def main(node: str, system: str) -> int:
@@ -38,10 +41,13 @@ def main(node: str, system: str) -> int:
 
 
 def folder_of(node: str, system: str) -> str:
-    """Return the folder for what is spilled, made if need be: in the node's own if this user may write there, else below TMPDIR. It is this user's only."""
+    """Return the folder for what is spilled, made if need be: in the node's own if this user may write there, else in /var/tmp. It is this user's only.
+
+    Two programs must find the same one, or there would be two holders: so TMPDIR, which each may have set otherwise, is asked last.
+    """
     parent = f"{default_home()}/nodes/{node}"
     if not os.access(parent, os.W_OK):
-        parent = tempfile.gettempdir()
+        parent = _DISK if os.access(_DISK, os.W_OK) else tempfile.gettempdir()
     folder = f"{parent}/objects-{os.geteuid()}-{system[:12]}-{node}"
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
