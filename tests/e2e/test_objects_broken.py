@@ -164,6 +164,11 @@ def test_a_full_quota_is_refused_with_a_sentence_and_room_that_is_made_is_used(f
             assert here.ask("len(unios.get(f))") == 10 * MEGA
 
 
+def test_a_quota_that_is_no_number_is_said_so_at_once(fresh: System) -> None:
+    with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY="much") as here, pytest.raises(Raised, match="UNIOS_OBJECTS_MEMORY=much is no number of bytes"):
+        here.do("unios.put(1)")
+
+
 def test_what_is_being_read_is_not_spilled(fresh: System) -> None:
     with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY=str(20 * MEGA)) as here:
         here.do(f"a = unios.put(unios.allocate({15 * MEGA})); v = unios.get(a)")

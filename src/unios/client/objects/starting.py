@@ -7,16 +7,21 @@ from typing import Final
 from unios.client.connection import Connection
 from unios.client.processes import submit
 from unios.demands import Placing, Resources
+from unios.errors import CallerError
 from unios.limits import PORT_CONNECTIONS_PER_USER_MAX
 from unios.wire.operations import Program
 
-_KEPT: Final = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "UNIOS_OBJECTS_DISK", "UNIOS_OBJECTS_MEMORY")
+BOUNDS: Final = ("UNIOS_OBJECTS_DISK", "UNIOS_OBJECTS_MEMORY")
+_KEPT: Final = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", *BOUNDS)
 LABEL: Final = "objects"
 """How `unios ps` shows it."""
 
 
 def start(node: str, system: str) -> None:
     """Start the holder of this user on this node; does not wait for it. One that finds another there ends at once. Unavailable, CallerError."""
+    for name in BOUNDS:
+        if not os.environ.get(name, "0").isdecimal():
+            raise CallerError(f"{name}={os.environ[name]} is no number of bytes")
     program = Program(
         argv=tuple(os.fsencode(word) for word in (sys.executable, "-m", "unios.client.objects", node, system)),
         env=tuple((os.fsencode(name), os.fsencode(os.environ[name])) for name in _KEPT if name in os.environ),
