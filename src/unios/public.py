@@ -16,6 +16,9 @@ _WHERE: Final = {
     "System": "unios.client.embedded:System",
     "Unavailable": "unios.errors:Unavailable",
     "UniosError": "unios.errors:UniosError",
+    "caller": "unios.client.messages.server:caller",
+    "connect": "unios.client.messages.face:connect",
+    "listen": "unios.client.messages.face:listen",
     "progress": "unios.client.progress:progress",
     "system": "unios.client.embedded:system",
 }
@@ -23,6 +26,9 @@ _WHERE: Final = {
 if TYPE_CHECKING:
     from unios.client.embedded import System as System
     from unios.client.embedded import system as system
+    from unios.client.messages.face import connect as connect
+    from unios.client.messages.face import listen as listen
+    from unios.client.messages.server import caller as caller
     from unios.client.progress import progress as progress
     from unios.errors import CallerError as CallerError
     from unios.errors import DataLost as DataLost
