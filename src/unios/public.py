@@ -16,6 +16,7 @@ _WHERE: Final = {
     "System": "unios.client.embedded:System",
     "Unavailable": "unios.errors:Unavailable",
     "UniosError": "unios.errors:UniosError",
+    "aio": "unios:aio",
     "caller": "unios.client.messages.server:caller",
     "connect": "unios.client.messages.face:connect",
     "listen": "unios.client.messages.face:listen",
@@ -24,6 +25,7 @@ _WHERE: Final = {
 }
 
 if TYPE_CHECKING:
+    from unios import aio as aio
     from unios.client.embedded import System as System
     from unios.client.embedded import system as system
     from unios.client.messages.face import connect as connect
@@ -45,4 +47,6 @@ def _find(name: str) -> object:
     import importlib
 
     module, _, attribute = _WHERE[name].partition(":")
+    if module == "unios":
+        return importlib.import_module(f"unios.{attribute}")
     return getattr(importlib.import_module(module), attribute)
