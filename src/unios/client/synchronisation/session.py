@@ -1,7 +1,8 @@
 """Session: what one process holds and waits for at the locks' service, under a lease that a thread in the background renews.
 
-- Any thread asks and waits; the session's own thread hears the answers, renews, and makes the connection again when it breaks: then it says what
-  is held and what is waited for, to the same manager or to its successor.
+- Any thread asks, and hears its answer itself where nobody else listens: that spares a change of threads. The session's own thread listens while
+  several wait, or nobody asks; it renews, and makes the connection again when it breaks: then it says what is held and what is waited for, to the same
+  manager or to its successor.
 - What is held is trusted for SYNC_HOLD_MS after the last acknowledged renewal was *sent*, by the clock that counts while the machine sleeps. After that
   it is lost, whether or not anybody has said so; each lock that was held says so at its next use (LeaseLost).
 - A forked child has a session of its own, which holds nothing. At exit everything is given back.
@@ -11,6 +12,7 @@ Never raises in its thread; who waits is told.
 
 import atexit
 import contextlib
+import math
 import os
 import secrets
 import threading
@@ -50,6 +52,9 @@ HUNG_S: Final = 2.0
 IDLE_S: Final = 30.0
 """A session that holds nothing, waits for nothing and has used no event for so long ends; the next use begins another."""
 CONNECT_MS: Final = 5_000
+LINGER_S: Final = 0.02
+"""So long nobody may have asked anything before the session's thread listens: while threads ask one after the other they do it themselves."""
+LISTEN_S: Final = 3600.0
 RETRY_S: Final = 0.02
 
 
@@ -66,6 +71,11 @@ class Session:
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
         self._closing = False
+        self._listening = threading.Lock()
+        """Held by who listens."""
+        self._wake = threading.Event()
+        """The session's thread is to listen: others wait, or the line has broken."""
+        self._asked = 0
         self.id = secrets.token_hex(12)
         self.epoch = 0
         self._next = 1
@@ -84,13 +94,38 @@ class Session:
         """Ask and wait for the answer; None at the timeout, and then nothing was done. Raises what the answer says is wrong."""
         pending = self._begin(ask)
         try:
-            if not pending.wait(timeout_s):
+            if not self._await(pending, timeout_s):
                 self._withdraw(pending)
-                pending.wait(None)
+                self._await(pending, None)
         except BaseException:
             self._abandon(pending)
             raise
         return self._result(pending)
+
+    def _await(self, pending: Pending, timeout_s: float | None) -> bool:
+        """Wait for the answer, listening for it if nobody listens; False at the timeout."""
+        until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        line = self._line
+        if line is not None and self._listening.acquire(blocking=False):
+            try:
+                self._listen_for(line, pending, until_s)
+            finally:
+                self._listening.release()
+                if self._pending or line.is_closed:
+                    self._wake.set()
+        return pending.wait(None if timeout_s is None else until_s - time.monotonic())
+
+    def _listen_for(self, line: Line, pending: Pending, until_s: float) -> None:
+        """Hear what comes, for all, until this has its answer; a line that breaks, or whose listener is interrupted, is made again by the session's thread."""
+        try:
+            while pending.answer is None and time.monotonic() < until_s:
+                for message in line.listen(min(until_s, time.monotonic() + LISTEN_S)):
+                    self._on(line, message)
+        except (Broken, UniosError, OSError):
+            line.cut()
+        except BaseException:
+            line.cut()
+            raise
 
     def _begin(self, ask: Ask) -> Pending:
         if (line := self._line) is not None:
@@ -100,7 +135,7 @@ class Session:
             if self._volatile.is_lost(ask.kind, ask.name):
                 raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
             ask = memory.numbered(ask, self._next)
-            self._next += 1
+            self._next += 1  # which also says that somebody asks: then the session's thread does not listen
             pending = self._pending[ask.id] = Pending(ask, time.monotonic())
             self._volatile.used(ask)
             if self._thread is None:
@@ -285,9 +320,16 @@ class Session:
                     pending.refuse()
 
     def _serve(self, line: Line) -> bool:
-        """Hear what has come, renew when it is time; False when the line is not wanted any more."""
-        for message in line.listen(self._renew_at_s):
-            self._on(line, message)
+        """Hear what has come if nobody else does, renew when it is time; False when the line is not wanted any more."""
+        lingers, self._asked = self._asked != self._next, self._next
+        left_s = self._renew_at_s - time.monotonic()
+        woken = self._wake.wait(max(min(LINGER_S, left_s) if lingers or not self._listening.locked() else left_s, 0))
+        self._wake.clear()
+        if (woken or self._next == self._asked) and self._listening.acquire(blocking=False):
+            try:
+                self._listen(line)
+            finally:
+                self._listening.release()
         now = time.monotonic()
         if now >= self._renew_at_s:
             with self._mutex:
@@ -304,6 +346,16 @@ class Session:
                 self._renew_at_s = now + SYNC_RENEW_MS / 1000
                 line.say(Renew(self._renewal, min(self._pending, default=self._next) - 1))
         return True
+
+    def _listen(self, line: Line) -> None:
+        """Hear what comes until it is time to renew, or nobody waits any more who could have come meanwhile."""
+        while True:
+            heard = False
+            for message in line.listen(self._renew_at_s):
+                heard = True
+                self._on(line, message)
+            if (heard and not self._pending) or time.monotonic() >= self._renew_at_s:
+                return
 
     def _on(self, line: Line, message: Told) -> None:
         with self._mutex:
