@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Final
 
-from unios.client import ports
+from unios.client import embedded, ports
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.line import Broken, Line
@@ -442,9 +442,9 @@ def forks() -> int:
 
 
 def session(connection: Connection | None = None) -> Session:
-    """Return this process's session with a system, by default the one of UNIOS_HOME."""
+    """Return this process's session with a system, by default the one that the program uses (client/embedded.py)."""
     if connection is None:
-        connection = Connection(role="locks")
+        connection = Connection(embedded.system().home, role="locks")
     key = (connection._home, connection.node)
     found = _sessions.get(key)
     if found is None:
