@@ -110,6 +110,18 @@ def test_what_a_session_held_goes_to_the_next_when_its_lease_ends_and_its_late_w
     assert isinstance(world.heard["s0"][-1], Over)
 
 
+def test_a_token_is_given_back_once_and_by_nobody_but_its_holder() -> None:
+    world = World()
+    first = world.token("s0", world.ask("s0", "take"))
+    world.give("s1", first)
+    second = world.ask("s1", "take")
+    assert world.token("s1", second) is None
+    world.give("s0", first)
+    third = world.ask("s2", "take")
+    world.give("s0", first)
+    assert world.token("s1", second) is not None and world.token("s2", third) is None
+
+
 def test_time_in_which_the_manager_itself_did_not_run_ends_no_lease() -> None:
     world = World()
     token = world.token("s0", world.ask("s0", "take"))
@@ -117,6 +129,7 @@ def test_time_in_which_the_manager_itself_did_not_run_ends_no_lease() -> None:
     world.hear(world.locks.tick(world.now_ms))
     second = world.ask("s1", "take")
     assert token is not None and world.token("s1", second) is None
+    assert sorted(world.locks.sessions) == ["s0", "s1", "s2"]
 
 
 def test_a_new_manager_grants_nothing_that_a_former_grant_may_still_cover() -> None:
