@@ -35,6 +35,8 @@ MANAGER: Final = "/locks/manager"
 EPOCH: Final = "/locks/epoch"
 DYING_S: Final = 0.01
 """Linux closes the descriptors of one that is killed a moment before it is gone."""
+REST_S: Final = 1.0
+"""How often a manager looks whose locks nobody uses."""
 RETRY_S: Final = 0.05
 FROZEN_S: Final = 0.02
 """So often is looked whether the node's deadline has moved on."""
@@ -111,7 +113,7 @@ class Manager:
         self._locks = locks
         await self._kernel.listen(PORT, 0o666, self._serve)
         while True:
-            await asyncio.sleep(SYNC_LOOK_MS / 1000)
+            await asyncio.sleep(SYNC_LOOK_MS / 1000 if locks.sessions or locks.is_shut else REST_S)
             if self._number != self._lease.number:
                 return True  # the node's lease has ended
             if not self._lease.holds:
