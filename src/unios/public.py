@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 _WHERE: Final = {
     # name: module:attribute
+    "AsyncEvent": "unios.client.synchronisation.aio:AsyncEvent",
+    "AsyncLock": "unios.client.synchronisation.aio:AsyncLock",
+    "AsyncQueue": "unios.client.synchronisation.aio:AsyncQueue",
+    "AsyncSemaphore": "unios.client.synchronisation.aio:AsyncSemaphore",
     "Barrier": "unios.client.synchronisation.barrier:Barrier",
     "BoundedSemaphore": "unios.client.synchronisation.semaphore:BoundedSemaphore",
     "CallerError": "unios.errors:CallerError",
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
     from unios.client.embedded import System as System
     from unios.client.embedded import system as system
     from unios.client.progress import progress as progress
+    from unios.client.synchronisation.aio import AsyncEvent as AsyncEvent
+    from unios.client.synchronisation.aio import AsyncLock as AsyncLock
+    from unios.client.synchronisation.aio import AsyncQueue as AsyncQueue
+    from unios.client.synchronisation.aio import AsyncSemaphore as AsyncSemaphore
     from unios.client.synchronisation.barrier import Barrier as Barrier
     from unios.client.synchronisation.condition import Condition as Condition
     from unios.client.synchronisation.election import Election as Election

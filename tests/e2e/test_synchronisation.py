@@ -1,5 +1,6 @@
 """Programs of three nodes synchronise: what each noun promises, and what happens when holders, the service and nodes are killed or stopped."""
 
+import asyncio
 import json
 import os
 import queue
@@ -17,6 +18,7 @@ import pytest
 
 from tests.e2e.system import System, wait_for
 from unios.client.connection import Connection
+from unios.client.synchronisation.aio import AsyncEvent, AsyncLock, AsyncQueue, AsyncSemaphore
 from unios.client.synchronisation.barrier import Barrier
 from unios.client.synchronisation.condition import Condition
 from unios.client.synchronisation.election import Election
@@ -408,3 +410,79 @@ def test_nobody_hangs_when_there_is_no_system(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         Lock("nowhere", via=Connection(tmp_path / "none")).acquire()
     assert time.monotonic() - began < 10
+
+
+def test_tasks_of_one_loop_wait_without_blocking_it_and_a_cancelled_wait_leaves_nothing(whole: System) -> None:
+    async def work() -> None:
+        lock, other = AsyncLock("tasks", via=via(whole, "n1")), AsyncLock("tasks", via=via(whole, "n2"))
+        async with lock as token:
+            assert lock.check() == token and await other.locked()
+            assert not await other.acquire(timeout=0) and not await other.acquire(timeout=0.05)
+            waiting = asyncio.ensure_future(other.acquire())
+            while not other._thing.session._pending:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert await other.acquire(timeout=5) and other.token is not None and other.token > token
+        other.release()
+        event, seats, work = (
+            AsyncEvent("atasks", via=via(whole)),
+            AsyncSemaphore("aseats", 1, via=via(whole, "n3")),
+            AsyncQueue("awork", 1, via=via(whole)),
+        )
+        going = asyncio.ensure_future(event.wait(20))
+        await event.set()
+        assert await going and await event.is_set()
+        await event.clear()
+        async with seats:
+            assert not await seats.acquire(timeout=0.05)
+        await work.put({"a": 1}, timeout=5)
+        with pytest.raises(queue.Full):
+            await work.put(2, timeout=0)
+        assert await work.qsize() == 1 and await work.get() == {"a": 1}
+        await work.task_done()
+        await work.join()
+        with pytest.raises(queue.Empty):
+            await work.get(timeout=0.05)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_a_deadlock_of_tasks_is_found(whole: System) -> None:
+    async def work() -> None:
+        locks = [AsyncLock(f"t{index}", via=via(whole, "n2")) for index in range(2)]
+        both = asyncio.Barrier(2)
+
+        async def take(first: AsyncLock, name: str) -> str:
+            async with first:
+                await both.wait()
+                second = AsyncLock(name, via=via(whole, "n2"))
+                try:
+                    await second.acquire()
+                except Deadlock as error:
+                    return str(error)
+                second.release()
+                return ""
+
+        said = await asyncio.gather(take(locks[0], "t1"), take(locks[1], "t0"))
+        assert sorted(map(bool, said)) == [False, True] and "a deadlock of 2" in max(said)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_a_killed_kernel_of_the_managers_node_loses_nothing(fresh: System) -> None:
+    far, near = Lock("far", via=via(fresh, "n2")), Lock("near", via=via(fresh, "n1"))
+    Lock("first", via=via(fresh, "n1")).locked()
+    assert manager(fresh)[0] == "n1"
+    far.acquire()
+    near.acquire()
+    kernel = fresh.nodes()["n1"]["kernel_pid"]
+    os.kill(kernel, signal.SIGKILL)
+    wait_for(lambda: fresh.nodes()["n1"]["kernel_pid"], lambda pid: pid not in (0, kernel), "the kernel is replaced")
+    for lock in (far, near):
+        token = lock.check()
+        lock.release()
+        assert lock.acquire(timeout=20) and lock.token is not None and lock.token > token
+        assert lock.token.epoch == token.epoch
+        lock.release()

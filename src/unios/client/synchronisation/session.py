@@ -17,6 +17,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from unios.client import embedded, ports
@@ -92,15 +93,15 @@ class Session:
 
     def call(self, ask: Ask, timeout_s: float | None = None) -> Answer | None:
         """Ask and wait for the answer; None at the timeout, and then nothing was done. Raises what the answer says is wrong."""
-        pending = self._begin(ask)
+        pending = self.begin(ask)
         try:
             if not self._await(pending, timeout_s):
-                self._withdraw(pending)
+                self.withdraw(pending)
                 self._await(pending, None)
         except BaseException:
-            self._abandon(pending)
+            self.abandon(pending)
             raise
-        return self._result(pending)
+        return self.result(pending)
 
     def _await(self, pending: Pending, timeout_s: float | None) -> bool:
         """Wait for the answer, listening for it if nobody listens; False at the timeout."""
@@ -127,7 +128,8 @@ class Session:
             line.cut()
             raise
 
-    def _begin(self, ask: Ask) -> Pending:
+    def begin(self, ask: Ask, make: Callable[[Ask, float], Pending] = Pending) -> Pending:
+        """Ask, without waiting for the answer. DataLost if what it is about was lost."""
         if (line := self._line) is not None:
             line.wait_room()
         with self._mutex:
@@ -136,7 +138,7 @@ class Session:
                 raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
             ask = memory.numbered(ask, self._next)
             self._next += 1  # which also says that somebody asks: then the session's thread does not listen
-            pending = self._pending[ask.id] = Pending(ask, time.monotonic())
+            pending = self._pending[ask.id] = make(ask, time.monotonic())
             self._volatile.used(ask)
             if self._thread is None:
                 self._start()
@@ -144,7 +146,12 @@ class Session:
                 self._line.say(ask)
         return pending
 
-    def _result(self, pending: Pending) -> Answer | None:
+    def listen(self) -> None:
+        """Have the session's thread hear the answers: who has asked does not listen itself."""
+        self._wake.set()
+
+    def result(self, pending: Pending) -> Answer | None:
+        """Return the answer that has come, None for one that was withdrawn; raise what it says is wrong."""
         answer = pending.answer
         assert answer is not None
         if answer.outcome == FAULT:
@@ -152,7 +159,8 @@ class Session:
             raise ValueError(text) if code == "value" else from_wire(code, text)
         return None if pending.withdrawn and answer.outcome != YES and pending.ask.kind != "barrier" else answer
 
-    def _withdraw(self, pending: Pending) -> None:
+    def withdraw(self, pending: Pending) -> None:
+        """Say that it is wanted no more; it will be answered, one way or the other."""
         with self._mutex:
             if pending.answer is not None:
                 return
@@ -163,10 +171,10 @@ class Session:
                 self._pending.pop(pending.ask.id, None)
                 pending.refuse()
 
-    def _abandon(self, pending: Pending) -> None:
-        """The thread was interrupted while it waited: nothing of what it asked for is kept."""
+    def abandon(self, pending: Pending) -> None:
+        """Who asked was interrupted: nothing of what it asked for is kept."""
         if pending.ask.kind == "lock" and pending.ask.op == "wait":
-            self._withdraw(pending)
+            self.withdraw(pending)
             pending.wait(None)  # as `threading` has it: who leaves the wait holds the lock
             return
         with self._mutex:
