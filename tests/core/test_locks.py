@@ -331,6 +331,8 @@ def test_on_random_schedules_one_holds_a_lock_at_a_time_in_order_and_nobody_is_f
     asked: dict[str, tuple[int, int]] = {}
     holds: dict[str, Token] = {}
     greatest = Token(0, 0)
+    rank: dict[str, tuple[int, int]] = {}
+    """When each has asked; after the loss of a manager only the time counts, which is known to 100 ms."""
     for name in names:
         world.open(name)
 
@@ -343,12 +345,14 @@ def test_on_random_schedules_one_holds_a_lock_at_a_time_in_order_and_nobody_is_f
                 assert token > greatest
                 greatest = holds[name] = token
                 del asked[name]
+                assert all(rank[other] >= rank[name] for other in asked), f"{name} overtook one of {asked}"
 
     for _ in range(300):
         name = chance.choice(names)
         what = chance.random()
         if what < 0.5 and name not in asked and name not in holds:
             asked[name] = world.ask(name, "take"), world.now_ms
+            rank[name] = (world.now_ms, asked[name][0])
         elif what < 0.8 and name in holds:
             world.give(name, holds.pop(name))
         elif what < 0.85 and name in asked:
@@ -362,6 +366,7 @@ def test_on_random_schedules_one_holds_a_lock_at_a_time_in_order_and_nobody_is_f
             reopen(world, name, asked, holds)
         else:
             epoch += 1
+            rank = {each: (since_ms, 0) for each, (since_ms, _id) in rank.items()}
             world.locks = Locks(epoch, world.now_ms)
             for each in chance.sample(names, len(names)):
                 world.pass_ms(100, renewing=tuple(world.locks.sessions))
