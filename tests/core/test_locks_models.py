@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.test_locks import World
-from unios.core.grants import BROKEN, NO, TIMED, YES, Token
+from unios.core.grants import BROKEN, KINDS, NO, TIMED, YES, Ask, Held, Known, Open, Token, Waiting
+from unios.core.locks import Locks
 
 SESSIONS = 4
 WHO = st.integers(0, SESSIONS - 1)
@@ -113,3 +114,76 @@ def test_items_come_out_in_the_order_of_putting_to_getters_in_the_order_of_askin
         assert not (pending[1] and inside), "who waits to get would find something"
         assert not (pending[0] and length_max and inside < length_max), "who waits to put would find room"
         assert not length_max or inside <= length_max
+
+
+OPS = [
+    "take",
+    "give",
+    "release",
+    "wait",
+    "notify",
+    "locked",
+    "set",
+    "clear",
+    "is_set",
+    "acted",
+    "abort",
+    "reset",
+    "put",
+    "get",
+    "done",
+    "join",
+    "size",
+    "x",
+]
+NUMBERS = st.integers(-2, 3)
+ASKS = st.builds(
+    Ask,
+    NUMBERS,
+    st.sampled_from(OPS),
+    st.sampled_from([*KINDS, "x"]),
+    st.sampled_from(["a", "b", ""]),
+    st.sampled_from(["main", "other"]),
+    NUMBERS,
+    NUMBERS,
+    st.integers(0, 15),
+    NUMBERS,
+    st.just("c"),
+    st.sampled_from([b"", b"data"]),
+)
+TOKENS = st.builds(Token, NUMBERS, NUMBERS)
+HELDS = st.builds(Held, st.sampled_from([*KINDS, "x"]), st.just("a"), TOKENS, NUMBERS, NUMBERS, st.just("main"))
+KNOWNS = st.builds(Known, st.sampled_from([*KINDS, "x"]), st.just("a"), TOKENS, NUMBERS)
+OPENS = st.builds(
+    Open,
+    st.sampled_from(["s0", "s1"]),
+    st.just("l"),
+    held=st.tuples(HELDS),
+    known=st.tuples(KNOWNS),
+    waiting=st.tuples(st.builds(Waiting, ASKS, NUMBERS)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 1), st.lists(st.one_of(st.tuples(WHO, ASKS), st.tuples(WHO, OPENS), st.tuples(WHO, NUMBERS)), max_size=40))
+def test_whatever_sessions_say_the_manager_goes_on_and_keeps_nothing_of_those_that_have_ended(grace: int, steps: list[tuple[int, object]]) -> None:
+    locks = Locks(2, 0, grace_ms=grace * 3_000)
+    now_ms = 0
+    for index in range(2):
+        locks.open("ann", Open(f"s{index}", "l"), now_ms)
+    for index, said in steps:
+        now_ms += 100
+        if isinstance(said, Ask):
+            locks.asked(f"s{index}", said, now_ms)
+        elif isinstance(said, Open):
+            locks.open("ann", said, now_ms)
+        else:
+            assert isinstance(said, int)
+            locks.withdrawn(f"s{index}", said)
+        locks.tick(now_ms)
+    for _ in range(100):
+        now_ms += 100
+        locks.tick(now_ms)
+    assert not locks.sessions and not locks._ledger and not locks._blocked
+    for thing in locks._things.values():
+        assert not list(thing.waiters())

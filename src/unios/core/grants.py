@@ -76,13 +76,12 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
-    """What a session knows of a thing that it has used: the state (1: set, or broken) that it had from `token` on."""
+    """What a session knows of an event that it has used: the state (1: set) that it had from `token` on."""
 
     kind: str
     name: str
     token: Token
     state: int
-    spec: int = 0
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True):

@@ -159,18 +159,20 @@ class Locks:
         return False
 
     def _register(self, session: Session, held: Held) -> bool:
+        if held.kind not in GATES or held.size < 1 or held.spec < 0 or len(self._things) >= SYNC_THINGS_MAX:
+            return False
         gate = self._thing(session, held.kind, held.name, held.spec)
         return isinstance(gate, Gate) and gate.registered(session.id, held)
 
     def _remember(self, session: Session, known: Known, out: Out) -> None:
-        thing = self._thing(session, known.kind, known.name, known.spec)
-        if isinstance(thing, Flag):
-            thing.users[session.id] = None
-            thing.known(known.token, bool(known.state))
-            if thing.is_set:
-                self._over(thing.release(out))
-        elif isinstance(thing, Barrier) and known.state:
-            self._over(thing.break_(out))
+        if known.kind != "event" or len(self._things) >= SYNC_THINGS_MAX:
+            return
+        flag = self._thing(session, known.kind, known.name, 0)
+        if isinstance(flag, Flag):
+            flag.users[session.id] = None
+            flag.known(known.token, bool(known.state))
+            if flag.is_set:
+                self._over(flag.release(out))
 
     def renewed(self, id_: str, renew: Renew, now_ms: int) -> Out:
         """A session lives."""
@@ -274,6 +276,8 @@ class Locks:
     def _refusal(self, session: Session, ask: Ask) -> Answer | None:
         if ask.kind not in KINDS or not ask.name or len(ask.name.encode(errors="replace")) > SYNC_NAME_BYTES_MAX:
             return fault(ask.id, "usage", f"{ask.kind[:40]} {ask.name[:80]!r} is no name: use up to {SYNC_NAME_BYTES_MAX} bytes")
+        if ask.size < 1 or ask.spec < 0 or (ask.kind == "barrier" and ask.spec < 1):
+            return fault(ask.id, "usage", f"{ask.size} of {ask.spec} is no number for {ask.kind} {ask.name[:80]}")
         if len(session.waiting) >= SYNC_WAITING_MAX:
             return fault(ask.id, "unavailable", f"{SYNC_WAITING_MAX} of this process wait already, which is the limit")
         if len(self._things) >= SYNC_THINGS_MAX and (session.user, ask.kind, ask.name) not in self._things:

@@ -55,6 +55,8 @@ IDLE_S: Final = 30.0
 CONNECT_MS: Final = 5_000
 LINGER_S: Final = 0.02
 """So long nobody may have asked anything before the session's thread listens: while threads ask one after the other they do it themselves."""
+WITHDRAWN_S: Final = 0.5
+"""Who has waited as long as he wanted waits no longer for a service that does not answer; what it still grants goes back."""
 LISTEN_S: Final = 3600.0
 RETRY_S: Final = 0.02
 
@@ -97,7 +99,9 @@ class Session:
         try:
             if not self._await(pending, timeout_s):
                 self.withdraw(pending)
-                self._await(pending, None)
+                if not self._await(pending, None if _takes_again(ask) else WITHDRAWN_S):
+                    self.abandon(pending)
+                    return None
         except BaseException:
             self.abandon(pending)
             raise
@@ -167,13 +171,13 @@ class Session:
             pending.withdrawn = True
             if self._line is not None:
                 self._line.say(Withdraw(pending.ask.id))
-            elif pending.ask.op != "wait" or pending.ask.kind != "lock":
+            elif not _takes_again(pending.ask):
                 self._pending.pop(pending.ask.id, None)
                 pending.refuse()
 
     def abandon(self, pending: Pending) -> None:
         """Who asked was interrupted: nothing of what it asked for is kept."""
-        if pending.ask.kind == "lock" and pending.ask.op == "wait":
+        if _takes_again(pending.ask):
             self.withdraw(pending)
             pending.wait(None)  # as `threading` has it: who leaves the wait holds the lock
             return
@@ -323,7 +327,7 @@ class Session:
             for id_, pending in list(self._pending.items()):
                 if pending.abandoned:
                     del self._pending[id_]
-                elif pending.withdrawn and not (pending.ask.kind == "lock" and pending.ask.op == "wait"):
+                elif pending.withdrawn and not _takes_again(pending.ask):
                     del self._pending[id_]
                     pending.refuse()
 
@@ -437,6 +441,11 @@ class Session:
         """After a fork, in the child: leave the parent's connection to the parent."""
         if self._line is not None:
             self._line.let_go()
+
+
+def _takes_again(ask: Ask) -> bool:
+    """Whether it is a wait for a condition: that ends with the lock, whatever happens."""
+    return ask.op == "wait" and ask.kind == "lock"
 
 
 _sessions: dict[tuple[str, str], Session] = {}
