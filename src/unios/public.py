@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING, Final
 
 _WHERE: Final = {
     # name: module:attribute
+    "AsyncEvent": "unios.client.synchronisation.aio:AsyncEvent",
+    "AsyncLock": "unios.client.synchronisation.aio:AsyncLock",
+    "AsyncQueue": "unios.client.synchronisation.aio:AsyncQueue",
+    "AsyncSemaphore": "unios.client.synchronisation.aio:AsyncSemaphore",
+    "Barrier": "unios.client.synchronisation.barrier:Barrier",
+    "BoundedSemaphore": "unios.client.synchronisation.semaphore:BoundedSemaphore",
     "CallerError": "unios.errors:CallerError",
+    "Condition": "unios.client.synchronisation.condition:Condition",
     "DataLost": "unios.errors:DataLost",
+    "Deadlock": "unios.errors:Deadlock",
     "Denied": "unios.errors:Denied",
+    "Election": "unios.client.synchronisation.election:Election",
+    "Event": "unios.client.synchronisation.event:Event",
+    "LeaseLost": "unios.errors:LeaseLost",
+    "Lock": "unios.client.synchronisation.lock:Lock",
     "NotFound": "unios.errors:NotFound",
     "OutcomeUnknown": "unios.errors:OutcomeUnknown",
     "PeerRestarted": "unios.errors:PeerRestarted",
+    "Queue": "unios.client.synchronisation.exchange:Queue",
+    "RLock": "unios.client.synchronisation.lock:RLock",
+    "RWLock": "unios.client.synchronisation.rwlock:RWLock",
+    "Semaphore": "unios.client.synchronisation.semaphore:Semaphore",
     "System": "unios.client.embedded:System",
+    "TokenGuard": "unios.client.synchronisation.token_guard:TokenGuard",
     "Unavailable": "unios.errors:Unavailable",
     "UniosError": "unios.errors:UniosError",
     "aio": "unios:aio",
@@ -32,9 +49,26 @@ if TYPE_CHECKING:
     from unios.client.messages.face import listen as listen
     from unios.client.messages.server import caller as caller
     from unios.client.progress import progress as progress
+    from unios.client.synchronisation.aio import AsyncEvent as AsyncEvent
+    from unios.client.synchronisation.aio import AsyncLock as AsyncLock
+    from unios.client.synchronisation.aio import AsyncQueue as AsyncQueue
+    from unios.client.synchronisation.aio import AsyncSemaphore as AsyncSemaphore
+    from unios.client.synchronisation.barrier import Barrier as Barrier
+    from unios.client.synchronisation.condition import Condition as Condition
+    from unios.client.synchronisation.election import Election as Election
+    from unios.client.synchronisation.event import Event as Event
+    from unios.client.synchronisation.exchange import Queue as Queue
+    from unios.client.synchronisation.lock import Lock as Lock
+    from unios.client.synchronisation.lock import RLock as RLock
+    from unios.client.synchronisation.rwlock import RWLock as RWLock
+    from unios.client.synchronisation.semaphore import BoundedSemaphore as BoundedSemaphore
+    from unios.client.synchronisation.semaphore import Semaphore as Semaphore
+    from unios.client.synchronisation.token_guard import TokenGuard as TokenGuard
     from unios.errors import CallerError as CallerError
     from unios.errors import DataLost as DataLost
+    from unios.errors import Deadlock as Deadlock
     from unios.errors import Denied as Denied
+    from unios.errors import LeaseLost as LeaseLost
     from unios.errors import NotFound as NotFound
     from unios.errors import OutcomeUnknown as OutcomeUnknown
     from unios.errors import PeerRestarted as PeerRestarted
