@@ -1,0 +1,26 @@
+"""What is public in Python: names of `unios`, each found where it is made at its first use, so that a short command loads none of it.
+
+To add a name: a line in _WHERE, and the same in the imports below, which type checkers and editors read.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+_WHERE: Final = {
+    # name: module:attribute
+    "Executor": "unios.client.tasks.executor:Executor",
+    "ExecutorBroken": "unios.client.tasks.losses:ExecutorBroken",
+    "WorkerLost": "unios.client.tasks.losses:WorkerLost",
+}
+
+if TYPE_CHECKING:
+    from unios.client.tasks.executor import Executor as Executor
+    from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken
+    from unios.client.tasks.losses import WorkerLost as WorkerLost
+
+
+def _find(name: str) -> object:
+    """Return what is public under that name. Raises KeyError if nothing is, and what its import raises."""
+    import importlib
+
+    module, _, attribute = _WHERE[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
