@@ -216,7 +216,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 30))
     def cancel(self, number: int) -> None:
-        if number < self.world.next_task and not self.world.ended[number]:
+        if number < self.world.next_task and not self.world.ended[number]:  # cancelled more than once, too
             self.world.cancelled.add(number)
             self.world.do(self.world.tasks.cancelled(number))
 

@@ -90,12 +90,14 @@ Order = Give | Begun | Bar | Waits | Fork | Fail | Drop | Hire | Break
 
 
 class _Task:
-    __slots__ = ("cancelled", "children", "id", "parent", "retries", "turn", "worker")
+    __slots__ = ("cancelled", "children", "id", "lost", "parent", "retries", "turn", "worker")
 
     def __init__(self, id_: int, retries: int, parent: int) -> None:
         self.id, self.retries, self.parent = id_, retries, parent
         self.worker = self.turn = self.children = 0
         self.cancelled = False
+        self.lost: Loss | None = None
+        """How the worker was lost that had it before."""
 
 
 class _Worker:
@@ -169,6 +171,11 @@ class Tasks:
         found = self._tasks.get(task)
         return found is not None and found.worker != 0 and self._workers[found.worker].slots[0] is not found
 
+    def running(self, worker: int) -> int:
+        """Return the task that a worker has begun; 0 for none."""
+        held = self._workers.get(worker)
+        return held.slots[0].id if held is not None and held.slots else 0
+
     # tasks
 
     def submitted(self, task: int, *, retries: int = 0, parent: int = 0, now_ms: int = 0) -> list[Order]:
@@ -190,10 +197,10 @@ class Tasks:
         return orders
 
     def cancelled(self, task: int) -> list[Order]:
-        """A task shall not run. If it waits it is dropped; if it lies ahead it is barred and dropped then; if it has begun nothing happens."""
+        """A task shall not run. If it waits it is dropped; if it lies ahead it is barred and dropped then; if it has begun, even once, nothing happens."""
         found = self._tasks.get(task)
         orders: list[Order] = []
-        if found is None:
+        if found is None or found.lost is not None:
             return orders
         if not found.worker:
             if not found.cancelled:
@@ -210,12 +217,12 @@ class Tasks:
         return orders
 
     def cleared(self) -> list[Order]:
-        """No task that waits shall run."""
+        """No task that waits shall run; one that was lost and was to run again fails."""
         orders: list[Order] = []
         for found in self._queue:
             if not found.cancelled:
                 self._ended(found)
-                orders.append(Drop(found.id))
+                orders.append(Drop(found.id) if found.lost is None else Fail(found.id, found.lost))
         self._queue.clear()
         self._left_out = 0
         return orders
@@ -456,6 +463,7 @@ class Tasks:
                 self._back(task, orders)
             elif task.retries > 0 and not task.cancelled:
                 task.retries -= 1
+                task.lost = loss
                 self._orphan(task)
                 self._back(task, orders)
             else:

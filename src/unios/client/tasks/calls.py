@@ -1,6 +1,7 @@
 """Calls: what is sent to a worker for a task, and who gets its outcome: the future of this process, or a task that submitted it."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import WorkerLost
@@ -50,8 +51,11 @@ class Call:
             self.future.lie_here()
 
     def dropped(self) -> None:
+        """It was cancelled, and has not begun."""
         if self.future is not None:
             self.future.dropped()
+        else:
+            self.failed(CancelledError())
 
     def answered(self, failed: bool, parts: list[Part]) -> None:
         """Hand the outcome to whom it belongs."""

@@ -38,14 +38,12 @@ _GRACE_S: Final = 1.0
 class _Member:
     """A worker as the engine sees it."""
 
-    __slots__ = ("crew", "gone", "gone_at", "id", "line", "shipped", "turns")
+    __slots__ = ("crew", "gone", "gone_at", "id", "line", "shipped")
 
     def __init__(self, id_: int, crew: int) -> None:
         self.id, self.crew = id_, crew
         self.line: Line | None = None
         self.shipped = Shipped()
-        self.turns: dict[int, int] = {}
-        """Turn -> task, of what it has been given."""
         self.gone: parcels.Gone | None = None
         self.gone_at = 0.0
 
@@ -311,14 +309,13 @@ class Engine:
     def _on_worker(self, member: _Member, head: parcels.Head, parts: list[Part]) -> None:
         if isinstance(head, parcels.Answer):
             task, orders = self.tasks.finished(member.id, head.turn, self._now_ms)
-            member.turns.pop(head.turn, None)
             if task:
                 self._end(task).answered(head.failed, parts)
             self._carry_out(orders)
         elif isinstance(head, parcels.Submit):
             id_ = next(self._ids)
             call = Call(None, head.function, bytes(parts[0]), parts[1:], head.many, head.retries, owner=(self._answerer(member), head.number))
-            call.parent = next(iter(member.turns.values()), 0)
+            call.parent = self.tasks.running(member.id)
             self._submitted(id_, call)
         elif isinstance(head, parcels.Refused):
             self._carry_out(self.tasks.refused(member.id, head.turn, self._now_ms))
@@ -441,7 +438,6 @@ class Engine:
         if fresh:
             member.shipped.put(call.function, None)
             parts = [call.body, *parts]
-        member.turns[order.turn] = order.task
         line = member.line
         if line is not None:
             line.say(parcels.Give(tuple(map(len, parts)), order.turn, call.function, fresh, call.many), parts)
