@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from unios.core.crews import Crew, plan_crews, smaller
-from unios.core.tasks import FRUITLESS_MAX, Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Tasks, Waits
+from unios.core.tasks import AHEAD, FRUITLESS_MAX, RETURNED_MAX, Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Tasks, Waits
 
 DIED = Loss("died", "died")
 HOSTAGE_MS = 20
@@ -67,7 +67,7 @@ class World:
         for order in orders:
             if isinstance(order, Give):
                 self.hands[order.worker].lying.append((order.turn, order.task))
-                assert len(self.hands[order.worker].lying) + (self.hands[order.worker].running is not None) <= 3
+                assert len(self.hands[order.worker].lying) <= AHEAD + RETURNED_MAX + 1
                 if order.begun:
                     self.known_begun.add(order.task)
             elif isinstance(order, Begun):
@@ -94,7 +94,7 @@ class World:
         if hand.running is None and hand.lying:
             turn, task = hand.lying.pop(0)
             hand.begun = turn
-            if hand.barred == turn:
+            if hand.barred >= turn:
                 self.do(self.tasks.refused(worker, turn, self.now))
                 return
             hand.running = (turn, task)
@@ -293,6 +293,21 @@ def test_what_lies_ahead_of_a_long_task_is_taken_back_for_who_has_nothing_to_do(
     one.bar()
     one.begin(second)
     assert one.hands[second].running is not None and len(one.begun) == 4
+
+
+def test_several_that_are_cancelled_one_after_the_other_behind_a_long_task_never_run() -> None:
+    one = world(1)
+    one.submit()
+    others = [one.submit() for _ in range(5)]
+    (worker,) = one.hands
+    one.begin(worker)
+    for task in others:
+        one.cancelled.add(task)
+        one.do(one.tasks.cancelled(task))
+        while one.bars:
+            one.bar()
+    one.drain()
+    assert all(one.outcome[task] == "dropped" and not one.runs[task] for task in others)
 
 
 def test_a_bar_that_came_too_late_changes_nothing() -> None:

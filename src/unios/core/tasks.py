@@ -14,6 +14,8 @@ from typing import Final, Literal, NamedTuple
 Why = Literal["died", "memory", "node", "connection"]
 AHEAD: Final = 1
 """Tasks given to a worker beyond the one that it runs."""
+RETURNED_MAX: Final = 2
+"""So many are taken back from behind one task; then nothing lies ahead of it any more."""
 FRUITLESS_MAX: Final = 5
 """So many workers, or crews, in a row that ended before they were ready: then it is no accident."""
 
@@ -101,7 +103,7 @@ class _Task:
 
 
 class _Worker:
-    __slots__ = ("barring", "begun_ms", "crew", "id", "ready", "slots")
+    __slots__ = ("barring", "begun_ms", "crew", "id", "ready", "returned", "slots")
 
     def __init__(self, id_: int, crew: int) -> None:
         self.id, self.crew = id_, crew
@@ -110,7 +112,8 @@ class _Worker:
         self.ready = False
         self.barring = 0
         """The turn that it is being asked not to begin."""
-        self.begun_ms = 0
+        self.begun_ms = self.returned = 0
+        """When it began what it runs; how many lay ahead of that and were taken back, which it has to read all the same."""
 
 
 class _Crew:
@@ -234,6 +237,7 @@ class Tasks:
         if held is None or not held.slots or held.slots[0].turn != turn:
             return 0, orders
         done = held.slots.pop(0)
+        held.returned = 0
         if done.children:  # it has not waited for them
             self._blocked -= 1
             self._working += 1
@@ -258,6 +262,7 @@ class Tasks:
             if task.turn == turn and not done:
                 task.cancelled = False  # too late
         if done and len(held.slots) > 1 and held.slots[1].turn == turn:
+            held.returned += 1
             self._back(held.slots.pop(1), orders)
         elif held.slots and held.slots[0].turn == turn:  # what was before it has ended meanwhile
             if done:
@@ -436,7 +441,7 @@ class Tasks:
             return
         if not worker.slots and not worker.barring:
             self._idle[worker.id] = worker
-        elif 1 <= len(worker.slots) <= AHEAD and not worker.slots[0].children and not worker.barring:
+        elif 1 <= len(worker.slots) <= AHEAD and not worker.slots[0].children and not worker.barring and worker.returned < RETURNED_MAX:
             self._roomy[worker.id] = worker
 
     def _back(self, task: _Task, orders: list[Order]) -> None:

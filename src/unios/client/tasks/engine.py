@@ -86,6 +86,8 @@ class Engine:
         self.broken: ExecutorBroken | None = None
         self.stopping = self.forked = False
         self.over = False
+        self.told: set[int] = set()
+        """Crews that have been told to end."""
         self.thread: threading.Thread | None = None
         self.inquire: Callable[[int], None] = lambda _crew: None
         self.hire: Callable[[Crew], None] = lambda _plan: None
@@ -461,8 +463,12 @@ class Engine:
         self.over = True
         for member in self._members.values():
             self._say(member.line, parcels.Stop())
-        for parent in self._parents.values():
-            self._say(parent.line, parcels.Stop())
+            if member.line is None:  # it is being started
+                self._say(self._parents[member.crew].line, parcels.Kill((), member.id))
+        for crew, parent in self._parents.items():
+            if parent.line is not None:
+                self._say(parent.line, parcels.Stop())
+                self.told.add(crew)
         for call in self._calls.values():
             call.failed(ExecutorBroken("the executor ended"))
         self._calls.clear()

@@ -33,12 +33,12 @@ class Page:
         self._free.append(place)
 
     def begin(self, place: int, turn: int) -> bool:
-        """For the worker: begin a turn, if that is not barred."""
+        """For the worker: begin a turn, if neither that nor a later one is barred: what was given before and has not begun was barred before."""
         words = self._words
         words[place * _WORDS] = turn
         with self._fence:
             pass
-        return words[place * _WORDS + 1] != turn
+        return words[place * _WORDS + 1] < turn
 
     def bar(self, place: int, turn: int) -> bool:
         """For the parent: see that the turn is not begun; False if it was."""

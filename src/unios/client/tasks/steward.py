@@ -216,8 +216,10 @@ class Steward:
 
     def _see_off(self) -> None:
         """Wait until the processes have ended; who does not by himself is ended."""
-        for found in self._crews.values():
+        for crew, found in self._crews.items():
             found.asked = None
+            if crew not in self._engine.told:
+                self._end(found.pid)
         for patience_s in (CREW_END_MS / 1000, 2.0):
             deadline = time.monotonic() + patience_s
             for crew, found in list(self._crews.items()):
