@@ -9,13 +9,17 @@ _WHERE: Final = {
     # name: module:attribute
     "Executor": "unios.client.tasks.executor:Executor",
     "ExecutorBroken": "unios.client.tasks.losses:ExecutorBroken",
+    "Pool": "unios.client.tasks.pool:Pool",
     "WorkerLost": "unios.client.tasks.losses:WorkerLost",
+    "register_joblib": "unios.client.tasks.joblib_backend:register_joblib",
 }
 
 if TYPE_CHECKING:
     from unios.client.tasks.executor import Executor as Executor
+    from unios.client.tasks.joblib_backend import register_joblib as register_joblib
     from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken
     from unios.client.tasks.losses import WorkerLost as WorkerLost
+    from unios.client.tasks.pool import Pool as Pool
 
 
 def _find(name: str) -> object:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from unios.core.crews import Crew, plan_crews, smaller
-from unios.core.tasks import AHEAD, FRUITLESS_MAX, RETURNED_MAX, Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Tasks, Waits
+from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
+from unios.core.tasks import AHEAD, FRUITLESS_MAX, RETURNED_MAX, Tasks
 
 DIED = Loss("died", "died")
 HOSTAGE_MS = 20

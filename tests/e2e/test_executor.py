@@ -20,6 +20,11 @@ from tests.e2e import deeds
 from tests.e2e.system import System, wait_for
 from unios.client import ports
 from unios.client.connection import Connection
+from unios.client.listening import Listener
+from unios.client.tasks import proofs, talk
+from unios.errors import ProtocolError
+from unios.wire.operations import Accepted
+from unios.wire.parcels import Welcome
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -313,6 +318,57 @@ def test_garbage_on_its_port_and_strangers_change_nothing(whole: System) -> None
         assert list(pool.map(abs, range(20))) == list(range(20))
         for sock in socks:
             sock.close()
+
+
+def test_a_worker_unpickles_nothing_of_a_stranger_who_listens_under_the_name_of_its_executor(whole: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIOS_HOME", str(whole.home / "home"))
+    with Connection() as connection:
+        listener = Listener(connection, "executor/impostor")
+        opened: list[talk.Talk] = []
+
+        def pretend() -> None:
+            accepted = wait_for(lambda: _accepted(listener), bool, "somebody connects")
+            assert accepted is not None
+            opened.append(talk.Talk(accepted[1]))
+            opened[0].hear()
+            body = pickle.dumps(1)
+            opened[0].say(Welcome((len(body),), b"x" * 32), [body])
+
+        thread = threading.Thread(target=pretend)
+        thread.start()
+        with pytest.raises(ProtocolError, match="not the executor"):
+            talk.reach("executor/impostor", proofs.new_secret(), 1, 1, "n1")
+        thread.join()
+        opened[0].end()
+        listener.close()
+
+
+def _accepted(listener: Listener) -> tuple[Accepted, socket.socket] | None:
+    try:
+        return listener.accept()
+    except BlockingIOError:
+        return None
+
+
+def test_an_executor_without_a_system_breaks_and_says_so(tmp_path: Path) -> None:
+    with unios.Executor(1, home=tmp_path) as pool:
+        error = pool.submit(abs, 1).exception(60)
+        assert isinstance(error, unios.ExecutorBroken) and "unios up" in str(error)
+
+
+def test_an_executor_whose_workers_cannot_start_breaks_and_says_why(whole: System) -> None:
+    with executor(whole, 1, interpreter="/nowhere/python") as pool:
+        error = pool.submit(abs, 1).exception(60)
+        assert isinstance(error, unios.ExecutorBroken) and "/nowhere/python" in str(error)
+    with executor(whole, 1, interpreter="/bin/false") as pool:
+        error = pool.submit(abs, 1).exception(60)
+        assert isinstance(error, unios.ExecutorBroken) and "exit code 1" in str(error), error
+
+
+def test_an_executor_that_nobody_has_any_more_ends(whole: System) -> None:
+    before = alive(whole), threading.active_count()
+    assert executor(whole, 1).submit(abs, -4).result() == 4
+    wait_for(lambda: (alive(whole), threading.active_count()), lambda now: now == before, "its workers have ended")
 
 
 @pytest.mark.parametrize("node", ["n1", "n3"])

@@ -9,86 +9,16 @@ that may work do. A worker whose task waits for tasks that it has submitted does
 """
 
 from collections import deque
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
-Why = Literal["died", "memory", "node", "connection"]
+from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
+
 AHEAD: Final = 1
 """Tasks given to a worker beyond the one that it runs."""
 RETURNED_MAX: Final = 2
 """So many are taken back from behind one task; then nothing lies ahead of it any more."""
 FRUITLESS_MAX: Final = 5
 """So many workers, or crews, in a row that ended before they were ready: then it is no accident."""
-
-
-class Loss(NamedTuple):
-    """How a worker was lost; `text` a clause for a person."""
-
-    why: Why
-    text: str
-
-
-class Give(NamedTuple):
-    """Send the task to the worker. `begun`: it begins at once, else it lies ahead."""
-
-    worker: int
-    task: int
-    turn: int
-    begun: bool
-
-
-class Begun(NamedTuple):
-    """The task that lay ahead has begun."""
-
-    task: int
-
-
-class Bar(NamedTuple):
-    """Ask the worker's crew that the worker shall not begin that turn; the answer is the event `barred`."""
-
-    worker: int
-    turn: int
-
-
-class Waits(NamedTuple):
-    """The task is back in the queue."""
-
-    task: int
-
-
-class Fork(NamedTuple):
-    """Start a worker in the crew."""
-
-    worker: int
-    crew: int
-
-
-class Fail(NamedTuple):
-    """The task has ended by a loss."""
-
-    task: int
-    loss: Loss
-
-
-class Drop(NamedTuple):
-    """The task was cancelled and never began."""
-
-    task: int
-
-
-class Hire(NamedTuple):
-    """Have another crew, of so many workers, in place of one that is gone."""
-
-    crew: int
-    seats: int
-
-
-class Break(NamedTuple):
-    """Nothing can go on: every task fails for that reason."""
-
-    text: str
-
-
-Order = Give | Begun | Bar | Waits | Fork | Fail | Drop | Hire | Break
 
 
 class _Task:

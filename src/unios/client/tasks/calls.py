@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import WorkerLost
 from unios.client.tasks.values import pack_failure, unpack, unpack_failure
-from unios.core.tasks import Loss
+from unios.core.task_orders import Loss
 from unios.wire.parcels import Answer, Head, Part, sizes_of
 
 Owner = tuple[Callable[[Head, list[Part]], None], int]

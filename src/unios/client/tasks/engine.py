@@ -5,13 +5,12 @@ Whoever submits puts what is to be done into the inbox; nothing else is shared. 
 
 import itertools
 import os
-import select
 import signal
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from unios.client.listening import Listener
@@ -21,10 +20,12 @@ from unios.client.tasks.functions import Shipped
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.line import Line
 from unios.client.tasks.losses import ExecutorBroken
+from unios.client.tasks.switchboard import Switchboard
 from unios.client.tasks.values import unpack_failure
-from unios.core import tasks
+from unios.core import task_orders
 from unios.core.crews import Crew
-from unios.core.tasks import Loss, Tasks
+from unios.core.task_orders import Loss
+from unios.core.tasks import Tasks
 from unios.errors import ProtocolError
 from unios.limits import HOSTAGE_MS, TASK_CANCEL_MS, TASKS_UNFINISHED_MAX, TASKS_WAITING_BYTES_MAX, WORKERS_MAX
 from unios.wire import parcels
@@ -69,14 +70,8 @@ class Engine:
         self._ids = itertools.count(1)
         self._members: dict[int, _Member] = {}
         self._parents: dict[int, _Parent] = {}
-        self._strangers: dict[int, Line] = {}
-        self._lines: dict[int, tuple[Line, Callable[[parcels.Head, list[Part]], None], Callable[[], None]]] = {}
-        self._dirty: set[Line] = set()
-        self._stuck: set[Line] = set()
+        self._board = Switchboard()
         self._listener: Listener | None = None
-        self._poll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll.register(self._wake, select.EPOLLIN)
         self._asleep = False
         self._now_ms = 0
         self.held_bytes = 0
@@ -86,6 +81,8 @@ class Engine:
         self.broken: ExecutorBroken | None = None
         self.stopping = self.forked = False
         self.over = False
+        self.known = threading.Event()
+        """Whether it is known how many workers there are to be."""
         self.told: set[int] = set()
         """Crews that have been told to end."""
         self.thread: threading.Thread | None = None
@@ -101,7 +98,7 @@ class Engine:
         self.inbox.append((what, about))
         if self._asleep:
             self._asleep = False
-            os.eventfd_write(self._wake, 1)
+            self._board.wake()
 
     def submit(self, call: Call) -> None:
         """Take a call in; waits while there are too many, but not in the engine's own thread."""
@@ -115,6 +112,8 @@ class Engine:
         if call.future is not None:
             call.future.bind(id_, self._withdrawn, self._take_back)
         self.post(self._submitted, id_, call)
+        if self.over:
+            self._abandon()
 
     def _is_full(self) -> bool:
         return len(self._calls) + len(self.inbox) >= TASKS_UNFINISHED_MAX or self.held_bytes >= TASKS_WAITING_BYTES_MAX
@@ -136,6 +135,9 @@ class Engine:
         try:
             while not self._is_done():
                 self._turn()
+        except BaseException as error:
+            self.broken = ExecutorBroken(f"a defect of unios ended the executor: {type(error).__name__}: {error}")
+            raise
         finally:
             self._close()
 
@@ -143,9 +145,7 @@ class Engine:
         return self.stopping and not self.inbox and (not self.tasks.unfinished or self.broken is not None)
 
     def _turn(self) -> None:
-        for line in self._dirty:
-            self._flush(line)
-        self._dirty.clear()
+        self._board.flush()
         self._asleep = True
         patience = -1.0
         if self.inbox:
@@ -154,16 +154,14 @@ class Engine:
             patience = HOSTAGE_MS / 1000
         elif any(member.gone is not None for member in self._members.values()):
             patience = 0.1
-        ready = self._poll.poll(patience)
+        ready = self._board.wait(patience)
         self._asleep = False
         self._now_ms = time.monotonic_ns() // 1_000_000
         for descriptor, mask in ready:
-            if descriptor == self._wake:
-                os.eventfd_read(self._wake)
-            elif self._listener is not None and descriptor == self._listener.fileno():
+            if self._listener is not None and descriptor == self._listener.fileno():
                 self._accept(self._listener)
-            elif descriptor in self._lines:
-                self._ready(*self._lines[descriptor], mask)
+            else:
+                self._board.serve(descriptor, mask)
         inbox = self.inbox
         for _ in range(len(inbox)):
             what, about = inbox.popleft()
@@ -172,53 +170,12 @@ class Engine:
             self._carry_out(self.tasks.passed(self._now_ms))
         self._bury()
 
-    def _ready(self, line: Line, heard: Callable[[parcels.Head, list[Part]], None], over: Callable[[], None], mask: int) -> None:
-        if mask & select.EPOLLOUT:
-            self._dirty.add(line)
-        if not mask & ~select.EPOLLOUT:
-            return
-        try:
-            for head, parts in line.receive():
-                heard(head, parts)
-        except ProtocolError:
-            line.over = True
-        if line.over:
-            self._drop_line(line)
-            over()
-
-    def _flush(self, line: Line) -> None:
-        if line.fileno() < 0:
-            return
-        stuck = not line.flush()
-        if stuck != (line in self._stuck):
-            (self._stuck.add if stuck else self._stuck.discard)(line)
-            self._poll.modify(line.fileno(), select.EPOLLIN | (select.EPOLLOUT if stuck else 0))
-
-    def _say(self, line: Line | None, head: parcels.Head, parts: Iterable[Part] = ()) -> None:
-        if line is not None:
-            line.say(head, tuple(parts))
-            self._dirty.add(line)
-
-    def _add_line(self, line: Line, heard: Callable[[parcels.Head, list[Part]], None], over: Callable[[], None]) -> None:
-        if line.fileno() not in self._lines:
-            self._poll.register(line.fileno(), select.EPOLLIN)
-        self._lines[line.fileno()] = (line, heard, over)
-
-    def _drop_line(self, line: Line) -> None:
-        descriptor = line.fileno()
-        if descriptor >= 0:
-            self._poll.unregister(descriptor)
-            del self._lines[descriptor]
-            line.end()
-        self._dirty.discard(line)
-        self._stuck.discard(line)
-
     # connections
 
     def listening(self, listener: Listener) -> None:
         """Posted by the steward: the port is open."""
         self._listener = listener
-        self._poll.register(listener.fileno(), select.EPOLLIN)
+        self._board.watch(listener.fileno())
 
     def _accept(self, listener: Listener) -> None:
         while True:
@@ -227,7 +184,7 @@ class Engine:
             except BlockingIOError:
                 return
             if accepted is None:
-                self._poll.unregister(listener.fileno())
+                self._board.unwatch(listener.fileno())
                 listener.close()
                 self._listener = None
                 self.listen()
@@ -239,31 +196,32 @@ class Engine:
         if stamp.user != self._user and not stamp.privileged:
             line.end()
             return
-        self._add_line(line, lambda head, _parts: self._welcome(line, head), lambda: None)
+        self._board.add(line, lambda head, _parts: self._welcome(line, head), lambda: None)
 
     def _welcome(self, line: Line, head: parcels.Head) -> None:
         parent = self._parents.get(head.crew) if isinstance(head, parcels.Hello) else None
         if not isinstance(head, parcels.Hello) or parent is None:
-            self._drop_line(line)
+            self._board.drop(line)
             return
         member = self._members.get(head.worker) if head.worker else None
         known = proofs.same(head.proof, proofs.of_worker(self._secret, head.nonce, head.crew, head.worker))
         if not known or (head.worker and (member is None or member.crew != head.crew or member.line)) or (not head.worker and parent.line):
-            self._drop_line(line)
+            self._board.drop(line)
             return
         proof, crew = proofs.of_caller(self._secret, head.nonce), head.crew
         if member is None:
             parent.line, parent.node = line, head.node
-            self._add_line(line, lambda head, _parts: self._on_parent(crew, head), lambda: self._parent_over(crew))
-            self._say(line, parcels.Welcome(sizes_of(self._setup), proof), self._setup)
+            self._board.add(line, lambda head, _parts: self._on_parent(crew, head), lambda: self._parent_over(crew))
+            self._board.say(line, parcels.Welcome(sizes_of(self._setup), proof), self._setup)
         else:
             member.line = line
-            self._add_line(line, lambda head, parts: self._on_worker(member, head, parts), lambda: self._worker_over(member))
-            self._say(line, parcels.Welcome(sizes_of(self._initializer), proof), self._initializer)
+            self._board.add(line, lambda head, parts: self._on_worker(member, head, parts), lambda: self._worker_over(member))
+            self._board.say(line, parcels.Welcome(sizes_of(self._initializer), proof), self._initializer)
 
     def sized(self, workers: int) -> None:
         """Posted by the steward: so many may be at work."""
         self.tasks.workers_max = min(workers, WORKERS_MAX)
+        self.known.set()
 
     # crews
 
@@ -299,7 +257,7 @@ class Engine:
         if parent is None:
             return
         if parent.line is not None:
-            self._drop_line(parent.line)
+            self._board.drop(parent.line)
         for member in [member for member in self._members.values() if member.crew == crew]:
             self._hear_out(member)
             del self._members[member.id]
@@ -329,13 +287,13 @@ class Engine:
                 self._carry_out(self.tasks.worker_ready(member.id, self._now_ms))
 
     def _answerer(self, member: _Member) -> Callable[[parcels.Head, list[Part]], None]:
-        return lambda head, parts: self._say(member.line, head, parts)
+        return lambda head, parts: self._board.say(member.line, head, parts)
 
     def _worker_over(self, member: _Member) -> None:
         member.line = None
         parent = self._parents.get(member.crew)
         if parent is not None and not parent.lost and member.gone is None:
-            self._say(parent.line, parcels.Kill((), member.id))  # it cannot be reached: it shall not go on
+            self._board.say(parent.line, parcels.Kill((), member.id))  # it cannot be reached: it shall not go on
 
     def _hear_out(self, member: _Member) -> None:
         """Take in what a worker that has ended said before."""
@@ -349,7 +307,7 @@ class Engine:
         except ProtocolError:
             pass
         if member.line is not None:
-            self._drop_line(line)
+            self._board.drop(line)
             member.line = None
 
     def _bury(self) -> None:
@@ -400,37 +358,37 @@ class Engine:
             self._decided(task)
         return call
 
-    def _carry_out(self, orders: list[tasks.Order], plan: Crew | None = None) -> None:
+    def _carry_out(self, orders: list[task_orders.Order], plan: Crew | None = None) -> None:
         at = 0
         while at < len(orders):
             order = orders[at]
             at += 1
-            if isinstance(order, tasks.Give):
+            if isinstance(order, task_orders.Give):
                 if not self._give(order):
                     orders += self.tasks.unsent(order.worker, order.turn, self._now_ms)
-            elif isinstance(order, tasks.Begun):
+            elif isinstance(order, task_orders.Begun):
                 self._calls[order.task].begun()
                 self._decided(order.task)
-            elif isinstance(order, tasks.Waits):
+            elif isinstance(order, task_orders.Waits):
                 self._calls[order.task].waits()
-            elif isinstance(order, tasks.Bar):
+            elif isinstance(order, task_orders.Bar):
                 parent = self._parents.get(self._members[order.worker].crew)
-                self._say(parent.line if parent else None, parcels.Bar((), order.worker, order.turn))
-            elif isinstance(order, tasks.Fork):
+                self._board.say(parent.line if parent else None, parcels.Bar((), order.worker, order.turn))
+            elif isinstance(order, task_orders.Fork):
                 self._members[order.worker] = _Member(order.worker, order.crew)
-                self._say(self._parents[order.crew].line, parcels.Fork((), order.worker))
-            elif isinstance(order, tasks.Drop):
+                self._board.say(self._parents[order.crew].line, parcels.Fork((), order.worker))
+            elif isinstance(order, task_orders.Drop):
                 self._end(order.task).dropped()
-            elif isinstance(order, tasks.Fail):
+            elif isinstance(order, task_orders.Fail):
                 call = self._end(order.task)
                 call.failed(self.broken if self.broken is not None else call.lost(order.loss))
-            elif isinstance(order, tasks.Hire):
+            elif isinstance(order, task_orders.Hire):
                 if plan is not None and not self.stopping:
                     self.hire(plan)
-            elif isinstance(order, tasks.Break) and self.broken is None:
+            elif isinstance(order, task_orders.Break) and self.broken is None:
                 self.broken = ExecutorBroken(order.text)
 
-    def _give(self, order: tasks.Give) -> bool:
+    def _give(self, order: task_orders.Give) -> bool:
         """Send a call to a worker; False if it was cancelled before."""
         call, member = self._calls[order.task], self._members[order.worker]
         if not (call.begun() if order.begun else call.lies_ahead()):
@@ -442,8 +400,7 @@ class Engine:
             parts = [call.body, *parts]
         line = member.line
         if line is not None:
-            line.say(parcels.Give(tuple(map(len, parts)), order.turn, call.function, fresh, call.many), parts)
-            self._dirty.add(line)
+            self._board.say(line, parcels.Give(tuple(map(len, parts)), order.turn, call.function, fresh, call.many), parts)
         return True
 
     # the end
@@ -462,35 +419,36 @@ class Engine:
     def _close(self) -> None:
         self.over = True
         for member in self._members.values():
-            self._say(member.line, parcels.Stop())
+            self._board.say(member.line, parcels.Stop())
             if member.line is None:  # it is being started
-                self._say(self._parents[member.crew].line, parcels.Kill((), member.id))
+                self._board.say(self._parents[member.crew].line, parcels.Kill((), member.id))
         for crew, parent in self._parents.items():
             if parent.line is not None:
-                self._say(parent.line, parcels.Stop())
+                self._board.say(parent.line, parcels.Stop())
                 self.told.add(crew)
         for call in self._calls.values():
-            call.failed(ExecutorBroken("the executor ended"))
+            call.failed(self.broken or ExecutorBroken("the executor ended"))
         self._calls.clear()
+        self._abandon()
         with self.room:
             self.room.notify_all()
-        for line in self._dirty:
-            line.sock.setblocking(True)
-            line.sock.settimeout(1.0)
-            line.flush()
+        self._board.flush_now()
         self.done()
+
+    def _abandon(self) -> None:
+        """Fail what came too late; from any thread."""
+        with self.room:
+            while self.inbox:
+                what, about = self.inbox.popleft()
+                if what == self._submitted:
+                    about[1].failed(self.broken or ExecutorBroken("the executor ended"))
 
     def release(self, *, end: bool = True) -> None:
         """Close every descriptor; with `end` the connections end for the others too (not in a fork of the process, which holds copies)."""
-        for line, _heard, _over in self._lines.values():
-            line.end() if end else line.sock.close()
-        self._lines.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        if not self._poll.closed:
-            self._poll.close()
-            os.close(self._wake)
+        self._board.close(end=end)
 
 
 def _loss_of(gone: parcels.Gone, node: str) -> Loss:

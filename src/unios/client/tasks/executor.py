@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as Standard
 from concurrent.futures import Future
 from functools import partial
@@ -53,6 +53,7 @@ class Executor(Standard):
         apart: Iterable[str] = (),
         forbidden: Iterable[str] = (),
         priority: int = PRIORITY_DEFAULT,
+        env: Mapping[str, str] | None = None,
         interpreter: str = "",
         home: "os.PathLike[str] | str | None" = None,
     ) -> None:
@@ -60,8 +61,9 @@ class Executor(Standard):
 
         `initializer(*initargs)` is called in each; if it fails the executor is broken. `retries`: so often a call is made again whose worker was lost
         (a call that had not begun always is); an exception that it raises is its outcome. For each worker `cpus` (1) and `memory` (bytes) are set aside and
-        `devices` given; `node`, `policy`, `near`, `apart`, `forbidden`, `label` and `priority` are those of `unios run`. `interpreter`: the Python of the
-        workers, by default this one's path. Raises ValueError, TypeError, PicklingError; what concerns the system comes with the futures.
+        `devices` given; `node`, `policy`, `near`, `apart`, `forbidden`, `label` and `priority` are those of `unios run`. `env`: what workers find in their
+        environment beside what this program has in its own. `interpreter`: their Python, by default this one's path. Raises ValueError, TypeError,
+        PicklingError; what concerns the system comes with the futures.
         """
         if max_workers is not None and not 1 <= max_workers <= WORKERS_MAX:
             raise ValueError(f"max_workers must be from 1 to {WORKERS_MAX}")
@@ -79,6 +81,7 @@ class Executor(Standard):
             Placing(policy=policy, forbidden=tuple(forbidden), near=tuple(near), apart=tuple(apart), label=label),
             Queueing(priority=priority),
             interpreter or python(),
+            dict(env or {}),
         )
         self._retries = retries
         self._functions = Functions()
@@ -178,6 +181,16 @@ class Executor(Standard):
             raise RuntimeError("cannot schedule new futures after shutdown")
         if engine.forked:
             raise RuntimeError("this executor belongs to the program that this process was forked from: make another one here")
+
+    def usable(self) -> bool:
+        """Whether it takes tasks."""
+        return not (self._shut or self._engine.forked or self._engine.over or self._engine.broken is not None)
+
+    def workers(self) -> int:
+        """Return how many workers are at work at a time; waits until that is known. Raises what broke it."""
+        while not self._engine.known.wait(0.1) and not self._engine.over:
+            self._check()
+        return self._engine.tasks.workers_max
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; with `cancel_futures` cancel those that have not been given to a worker. Waits, if it shall, until all is done and the

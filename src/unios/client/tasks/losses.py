@@ -1,11 +1,9 @@
 """Losses: what a call ends with when the worker that had it is gone, and which ending that was."""
 
 from concurrent.futures import BrokenExecutor
-from typing import Literal
 
+from unios.core.task_orders import Why
 from unios.errors import OutcomeUnknown, Unavailable
-
-Why = Literal["died", "memory", "node", "connection"]
 
 
 class ExecutorBroken(Unavailable, BrokenExecutor):

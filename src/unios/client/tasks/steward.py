@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +24,7 @@ from unios.client.tasks import proofs
 from unios.client.tasks.engine import Engine
 from unios.core.crews import Crew, plan_crews, smaller
 from unios.core.nodes import may_speak_for
-from unios.core.tasks import Loss
+from unios.core.task_orders import Loss
 from unios.demands import Placing, Queueing, Resources
 from unios.errors import NotFound, UniosError
 from unios.limits import CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, CREW_END_MS, CREW_INQUEST_MS
@@ -44,6 +44,7 @@ class Wishes(msgspec.Struct, frozen=True):
     placing: Placing
     queueing: Queueing
     python: str
+    env: dict[str, str]
 
 
 class _Crew:
@@ -92,12 +93,15 @@ class Steward:
             self._see_off()
         except UniosError as error:
             self._engine.post(self._engine.fail, f"the system is not reached: {error}", error)
+        except BaseException as error:
+            self._engine.post(self._engine.fail, f"a defect of unios ended the executor: {type(error).__name__}: {error}", error)
+            raise
         finally:
             self._connection.close()
 
     def _begin(self, workers: int | None) -> None:
         self._listen()
-        cores = cores_of(self._connection, self._wishes)
+        cores = cores_of(self._connection, node=self._wishes.node, forbidden=self._wishes.placing.forbidden)
         count = workers if workers is not None else sum(cores)
         self._engine.post(self._engine.sized, count)
         plans = plan_crews(count, cores, cpu_milli=self._wishes.cpu_milli, memory_bytes=self._wishes.memory_bytes, single=bool(self._wishes.devices))
@@ -135,7 +139,7 @@ class Steward:
         wishes = self._wishes
         return Program(
             argv=tuple(map(os.fsencode, (wishes.python, "-m", "unios.client.tasks.parent"))),
-            env=tuple(environment(f"{self._port} {crew} {self._secret.hex()}").items()),
+            env=tuple(environment(f"{self._port} {crew} {self._secret.hex()}", wishes.env).items()),
             cwd=os.getcwdb(),
             umask=_umask(),
             restart="never",
@@ -244,13 +248,13 @@ class Steward:
             self._wake = -1
 
 
-def cores_of(connection: Connection, wishes: Wishes) -> list[int]:
+def cores_of(connection: Connection, *, node: str = "", forbidden: Iterable[str] = ()) -> list[int]:
     """Return how many cores each node offers that may be chosen; one node of one core if none is ready."""
     me = user()
     return [
-        node.cores or 1
-        for node in nodes.list_nodes(connection)
-        if node.state == "ready" and may_speak_for(node.users, me) and node.name not in wishes.placing.forbidden and wishes.node in ("", node.name)
+        one.cores or 1
+        for one in nodes.list_nodes(connection)
+        if one.state == "ready" and may_speak_for(one.users, me) and one.name not in forbidden and node in ("", one.name)
     ] or [1]
 
 
@@ -262,11 +266,12 @@ def user() -> str:
         return f"#{os.geteuid()}"
 
 
-def environment(introduction: str) -> dict[bytes, bytes]:
+def environment(introduction: str, more: Mapping[str, str]) -> dict[bytes, bytes]:
     """Return this program's environment for another process: without what says who its user is here, and so that it finds unios."""
     found = dict(os.environb)
     for name in (b"HOME", b"USER", b"LOGNAME", b"UNIOS_PID", b"UNIOS_INCARNATION", b"UNIOS_NODE", b"UNIOS_HOME"):
         found.pop(name, None)
+    found.update((os.fsencode(name), os.fsencode(value)) for name, value in more.items())
     paths = [path for path in found.get(b"PYTHONPATH", b"").split(b":") if path]
     found[b"PYTHONPATH"] = b":".join([*paths, os.fsencode(PACKAGE)])
     found[os.fsencode(proofs.VARIABLE)] = introduction.encode()
