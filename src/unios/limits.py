@@ -425,3 +425,30 @@ SYNC_QUEUE_BYTES_MAX = 16 * 1024 * 1024
 """In one queue at a time; who puts more waits. A single item may have a quarter of it."""
 SYNC_BYTES_MAX = 128 * 1024 * 1024
 """In all queues together: over it what is put is refused as Unavailable."""
+# tasks
+TASK_BYTES_MAX = 4 * 1024**3
+"""Of one call's pickled arguments, or of its result; more is refused and said."""
+TASK_PARTS_MAX = 4_096
+"""Buffers of one call or result that travel beside its pickle; where there are more they travel in it."""
+TASK_BUFFER_BYTES_MIN = 16 * 1024
+"""A buffer of so much travels beside the pickle, and is read in place."""
+TASKS_UNFINISHED_MAX = 1_000_000
+"""Of one executor; over it `submit` waits until one has ended."""
+TASKS_WAITING_BYTES_MAX = 2 * 1024**3
+"""Of the pickled arguments of an executor's unfinished tasks; over it `submit` waits too."""
+MAP_AHEAD_MAX = 100_000
+"""Results of one `map` that nobody has read yet, and tasks for them; over it no more are submitted until one is read."""
+WORKERS_MAX = 256
+"""Of one executor, with those whose tasks wait for tasks of their own. A user has PORT_CONNECTIONS_PER_USER_MAX connections to a port."""
+FUNCTIONS_KEPT = 128
+"""Pickled functions that a worker keeps; the oldest goes, and is sent again when it is called."""
+HOSTAGE_MS = 20
+"""So long a task lies ahead of one that goes on while another worker has nothing to do; then it is taken back."""
+TASK_CANCEL_MS = 2_000
+"""So long `cancel` waits to hear whether a task that lies ahead of another has begun; then it counts as begun."""
+CREW_INQUEST_MS = 6_000
+"""So long after a crew was lost it is asked why; a node counts as lost after LEASE_TTL_MS."""
+CREW_END_MS = 5_000
+"""So long `shutdown` waits for the processes of an executor to end by themselves."""
+TASK_QUEUE_BYTES = 1024 * 1024
+"""So much is read at a time from one worker, so that one with a large result does not hold up the others."""

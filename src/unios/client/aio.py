@@ -12,8 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import msgspec
-
+from unios.client.listening import stamp_of
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.wire import chained
 from unios.wire.beating import beat_while_turning
@@ -121,14 +120,6 @@ class Kernel:
         with contextlib.suppress(ProtocolError, Unavailable, OutcomeUnknown):
             await peer.start()
             await peer.closed()
-
-
-def stamp_of(packet: bytes) -> Accepted | None:
-    """Return the stamp in a listener's packet, None if it is none."""
-    try:
-        return msgspec.msgpack.decode(packet, type=Accepted)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _settle(ready: "asyncio.Future[None]") -> None:
