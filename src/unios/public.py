@@ -1,7 +1,6 @@
 """What is public in Python: names of `unios`, each found where it is made at its first use, so that a short command loads none of it.
 
 To add a name: a line in _WHERE, and the same in the imports below, which type checkers and editors read. A test holds the two together.
-To add a name: a line in _WHERE, and the same in the imports below, which type checkers and editors read.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -21,11 +20,14 @@ _WHERE: Final = {
     "Denied": "unios.errors:Denied",
     "Election": "unios.client.synchronisation.election:Election",
     "Event": "unios.client.synchronisation.event:Event",
+    "Executor": "unios.client.tasks.executor:Executor",
+    "ExecutorBroken": "unios.client.tasks.losses:ExecutorBroken",
     "LeaseLost": "unios.errors:LeaseLost",
     "Lock": "unios.client.synchronisation.lock:Lock",
     "NotFound": "unios.errors:NotFound",
     "OutcomeUnknown": "unios.errors:OutcomeUnknown",
     "PeerRestarted": "unios.errors:PeerRestarted",
+    "Pool": "unios.client.tasks.pool:Pool",
     "Queue": "unios.client.synchronisation.exchange:Queue",
     "RLock": "unios.client.synchronisation.lock:RLock",
     "RWLock": "unios.client.synchronisation.rwlock:RWLock",
@@ -34,11 +36,13 @@ _WHERE: Final = {
     "TokenGuard": "unios.client.synchronisation.token_guard:TokenGuard",
     "Unavailable": "unios.errors:Unavailable",
     "UniosError": "unios.errors:UniosError",
+    "WorkerLost": "unios.client.tasks.losses:WorkerLost",
     "aio": "unios:aio",
     "caller": "unios.client.messages.server:caller",
     "connect": "unios.client.messages.face:connect",
     "listen": "unios.client.messages.face:listen",
     "progress": "unios.client.progress:progress",
+    "register_joblib": "unios.client.tasks.joblib_backend:register_joblib",
     "system": "unios.client.embedded:system",
 }
 
@@ -65,6 +69,11 @@ if TYPE_CHECKING:
     from unios.client.synchronisation.semaphore import BoundedSemaphore as BoundedSemaphore
     from unios.client.synchronisation.semaphore import Semaphore as Semaphore
     from unios.client.synchronisation.token_guard import TokenGuard as TokenGuard
+    from unios.client.tasks.executor import Executor as Executor
+    from unios.client.tasks.joblib_backend import register_joblib as register_joblib
+    from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken
+    from unios.client.tasks.losses import WorkerLost as WorkerLost
+    from unios.client.tasks.pool import Pool as Pool
     from unios.errors import CallerError as CallerError
     from unios.errors import DataLost as DataLost
     from unios.errors import Deadlock as Deadlock
@@ -75,19 +84,6 @@ if TYPE_CHECKING:
     from unios.errors import PeerRestarted as PeerRestarted
     from unios.errors import Unavailable as Unavailable
     from unios.errors import UniosError as UniosError
-    "Executor": "unios.client.tasks.executor:Executor",
-    "ExecutorBroken": "unios.client.tasks.losses:ExecutorBroken",
-    "Pool": "unios.client.tasks.pool:Pool",
-    "WorkerLost": "unios.client.tasks.losses:WorkerLost",
-    "register_joblib": "unios.client.tasks.joblib_backend:register_joblib",
-}
-
-if TYPE_CHECKING:
-    from unios.client.tasks.executor import Executor as Executor
-    from unios.client.tasks.joblib_backend import register_joblib as register_joblib
-    from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken
-    from unios.client.tasks.losses import WorkerLost as WorkerLost
-    from unios.client.tasks.pool import Pool as Pool
 
 
 def _find(name: str) -> object:
