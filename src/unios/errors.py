@@ -95,6 +95,18 @@ class PeerRestarted(UniosError):
     exit_code = 76
 
 
+class LeaseLost(PeerRestarted):
+    """What the caller held is another's, or may be: it has not renewed its lease in time, so it begins anew."""
+
+    code = "lease-lost"
+
+
+class Deadlock(CallerError):
+    """Everybody in a circle waits for the next: the caller has to give back what it holds."""
+
+    code = "deadlock"
+
+
 class Compacted(UniosError):
     """The revision asked for is gone, or of another generation: resynchronise by range."""
 
@@ -136,6 +148,8 @@ _CLASSES: tuple[type[UniosError], ...] = (
     DiskFull,
     OutcomeUnknown,
     PeerRestarted,
+    LeaseLost,
+    Deadlock,
     Compacted,
     DataLost,
     ProtocolError,

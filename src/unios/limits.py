@@ -402,6 +402,56 @@ SESSIONS_MAX = 4_096
 """Of one port; over it, the oldest without a connection goes."""
 KEPT_REPLIES_BYTES = 256 * 1024 * 1024
 """Answers that a session keeps until they are acknowledged; over it the oldest go, and whoever asks again for one is told so."""
+# synchronisation
+SYNC_TTL_MS = 5_000
+"""A session that has not renewed for so long has ended: what it held goes to the next. A new manager grants nothing before that time is over."""
+SYNC_HOLD_MS = 4_000
+"""A session trusts its lease so long after it *sent* the last renewal that was acknowledged; must stay below the TTL."""
+SYNC_RENEW_MS = 800
+SYNC_LOOK_MS = 200
+"""How often the manager looks which sessions have ended."""
+SYNC_IDLE_S = 60
+"""A manager whom nobody has used for so long ends; the next use starts another."""
+SYNC_SESSIONS_MAX = 4_096
+SYNC_THINGS_MAX = 100_000
+"""Locks, events, queues and so on that are in use at a time; over it a new one is refused."""
+SYNC_WAITING_MAX = 4_096
+"""Of one session at a time; its further questions are refused."""
+SYNC_ANSWERS_KEPT = 4_096
+"""Of one session, in case its connection breaks before it has heard them; the oldest go."""
+SYNC_NAME_BYTES_MAX = 200
+SYNC_QUEUE_ITEMS_MAX = 100_000
+SYNC_QUEUE_BYTES_MAX = 16 * 1024 * 1024
+"""In one queue at a time; who puts more waits. A single item may have a quarter of it."""
+SYNC_BYTES_MAX = 128 * 1024 * 1024
+"""In all queues together: over it what is put is refused as Unavailable."""
+# tasks
+TASK_BYTES_MAX = 4 * 1024**3
+"""Of one call's pickled arguments, or of its result; more is refused and said."""
+TASK_PARTS_MAX = 4_096
+"""Buffers of one call or result that travel beside its pickle; where there are more they travel in it."""
+TASK_BUFFER_BYTES_MIN = 16 * 1024
+"""A buffer of so much travels beside the pickle, and is read in place."""
+TASKS_UNFINISHED_MAX = 1_000_000
+"""Of one executor; over it `submit` waits until one has ended."""
+TASKS_WAITING_BYTES_MAX = 2 * 1024**3
+"""Of the pickled arguments of an executor's unfinished tasks; over it `submit` waits too."""
+MAP_AHEAD_MAX = 100_000
+"""Results of one `map` that nobody has read yet, and tasks for them; over it no more are submitted until one is read."""
+WORKERS_MAX = 256
+"""Of one executor, with those whose tasks wait for tasks of their own. A user has PORT_CONNECTIONS_PER_USER_MAX connections to a port."""
+FUNCTIONS_KEPT = 128
+"""Pickled functions that a worker keeps; the oldest goes, and is sent again when it is called."""
+HOSTAGE_MS = 20
+"""So long a task lies ahead of one that goes on while another worker has nothing to do; then it is taken back."""
+TASK_CANCEL_MS = 2_000
+"""So long `cancel` waits to hear whether a task that lies ahead of another has begun; then it counts as begun."""
+CREW_INQUEST_MS = 6_000
+"""So long after a crew was lost it is asked why; a node counts as lost after LEASE_TTL_MS."""
+CREW_END_MS = 5_000
+"""So long `shutdown` waits for the processes of an executor to end by themselves."""
+TASK_QUEUE_BYTES = 1024 * 1024
+"""So much is read at a time from one worker, so that one with a large result does not hold up the others."""
 
 # objects of programs
 OBJECTS_MAX = 200_000

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import msgspec
-
+from unios.client.listening import stamp_of
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.wire import chained
 from unios.wire.beating import beat_while_turning
@@ -123,29 +122,29 @@ class Kernel:
             await peer.closed()
 
 
-def stamp_of(packet: bytes) -> Accepted | None:
-    """Return the stamp in a listener's packet, None if it is none."""
-    try:
-        return msgspec.msgpack.decode(packet, type=Accepted)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
 def _settle(ready: "asyncio.Future[None]") -> None:
     if not ready.done():
         ready.set_result(None)
 
 
-def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: Callable[[Kernel], Awaitable[None]], role: str) -> int:
-    """Run a service until it is stopped: its loop beats, its connection comes back, its failure is its end (it is restarted)."""
+def serve(folder: NodeFolder, beat: Callable[[], None], beat_s: float, service: Callable[[Kernel], Awaitable[bool | None]], role: str) -> int:
+    """Run a service until it is stopped: its loop beats, its connection comes back, its failure is its end (it is restarted).
+
+    A service that returns True is not needed (any more): the exit code is 0.
+    """
+    needless = False
 
     async def work() -> None:
+        nonlocal needless
         kernel = Kernel(folder, role=role)
         beat_while_turning(beat_s, beat)
         async with asyncio.TaskGroup() as group:
-            group.create_task(kernel.run())
-            await service(kernel)
+            running = group.create_task(kernel.run())
+            needless = bool(await service(kernel))
+            running.cancel()
 
     chained.run(work())
+    if needless:
+        return 0
     print(f"{role} ({os.getpid()}) ended by itself", file=sys.stderr)
     return 1

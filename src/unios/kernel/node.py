@@ -124,9 +124,8 @@ class Node:
         self._members_dirty = False
         self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
-        self.port_operations = PortOperations(
-            self.broker, self.links, self._places, self._wait_place, self._publish, self._open_store_socket, self.gate, self.speaks_for
-        )
+        ways = (self._places, self._wait_place, self._publish, self._open_store_socket)
+        self.port_operations = PortOperations(self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name))
         self._offer()
 
     @staticmethod

@@ -4,6 +4,7 @@ All but the guard are forked from the supervisor, which has imported everything:
 small (it forks for every process), so it is a fresh interpreter.
 """
 
+import contextlib
 import gc
 import importlib
 import os
@@ -25,12 +26,15 @@ Main = Callable[[NodeFolder, Callable[[], None]], int]
 """(folder, beat) -> exit code."""
 
 SERVICES: Final = ("placement", "recovery")
+ON_DEMAND: Final = ("locks",)
+"""Services that are started when somebody first wants them: the kernel says so with a file, which is there while one is wanted."""
 LOG_BYTES_MAX: Final = 1_000_000
 MODULES: Final = {
     "kernel": "unios.kernel.node",
     "store": "unios.kernel.storehost",
     "placement": "unios.services.placement",
     "recovery": "unios.services.recovery",
+    "locks": "unios.services.locks",
 }
 """By name and not by import: the supervisor starts services, it does not know them."""
 GARBAGE: Final = (5_000, 20, 20)
@@ -43,6 +47,20 @@ def warm() -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
+
+
+def wanted(folder: NodeFolder, name: str) -> Path:
+    """Return the file that says that a service which is started on demand is wanted on this node."""
+    return folder.run / f"{name}.wanted"
+
+
+def want(folder: NodeFolder, name: str) -> None:
+    """Have the supervisor start a service on demand: it looks for the file at its next look, which a signal brings about."""
+    with contextlib.suppress(OSError):
+        wanted(folder, name).touch(mode=0o600)
+        running = runfiles.read(folder.run / "supervisor.json")
+        if running is not None:
+            runfiles.kill(running, signal.SIGCHLD)
 
 
 def open_log(folder: NodeFolder, name: str) -> int:

@@ -18,6 +18,7 @@ from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable
 from unios.kernel import relaying
 from unios.kernel.callers import Caller, user_of
 from unios.kernel.links import Links
+from unios.kernel.parts import ON_DEMAND
 from unios.kernel.ports import Broker
 from unios.kernel.store_gate import StoreGate
 from unios.limits import USER_RELAYS_MAX
@@ -29,8 +30,11 @@ STORE: Final = "store"
 """The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect. Another kernel that speaks for
 ordinary users gets the gate (store_gate.py) instead."""
 
-SERVICES: Final = frozenset({"placement", "recovery"})
+SERVICES: Final = frozenset({"placement", "recovery", "locks"})
 """Names that only the system's own services may take."""
+
+WANT_AGAIN_S: Final = 0.5
+"""So often it is said again that a service is wanted which nobody has, while somebody waits for it."""
 
 OpenStore = Callable[[], Awaitable[socket.socket]]
 
@@ -49,7 +53,9 @@ class PortOperations:
         open_store: OpenStore,
         gate: StoreGate,
         speaks_for: Callable[[str, str], bool],
+        want: Callable[[str], None] = lambda _name: None,
     ) -> None:
+        """`want(name)` has a service started that is started on demand."""
         self._broker = broker
         self._links = links
         self._places = places
@@ -58,6 +64,7 @@ class PortOperations:
         self._open_store = open_store
         self._gate = gate
         self._speaks_for = speaks_for
+        self._want = want
         self._pumps: set[asyncio.Task[None]] = set()
         self._relayed: Counter[str] = Counter()
         """How many connections to ports of other nodes there are, by user."""
@@ -93,6 +100,9 @@ class PortOperations:
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
                     raise
+                if body.name in ON_DEMAND:
+                    self._want(body.name)
+                    left = min(left, WANT_AGAIN_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wait_place(body.name), left)
 

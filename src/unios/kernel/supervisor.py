@@ -69,6 +69,7 @@ class Supervisor:
         while not self.stopping and not self.owner.gone:
             self.beats.beat("supervisor")
             self._look_after_store()
+            self._look_for_wanted()
             now_ms, beats = boot_ms(), self.beats.all_ms()
             self._tell(Tick(now_ms, beats))
             self._write_status()
@@ -82,7 +83,7 @@ class Supervisor:
     def _adopt(self, name: str) -> None:
         running = runfiles.read(self.folder.run / f"{name}.json")
         if running is not None and self._watch(name, running):
-            if name == "store":
+            if name == "store" or name in parts.ON_DEMAND:
                 self._tell(Wanted(name))
             self._tell(Started(name, running.pid, boot_ms()))
 
@@ -112,12 +113,20 @@ class Supervisor:
         runfiles.remove(self.folder.run / f"{name}.json")
         if name == "store" and code == 0:
             self._tell(Wanted(name, run=False))  # another node of this machine holds the store
+        elif name in parts.ON_DEMAND and code == 0:
+            runfiles.remove(parts.wanted(self.folder, name))  # another node does it, or nobody needs it
+            self._tell(Wanted(name, run=False))
         else:
             self._tell(Died(name, running.pid, code, number, boot_ms()))
 
     def _look_after_store(self) -> None:
         if not self.decider.knows("store") and self._hosts_store() and self._lock_is_free():
             self._tell(Wanted("store"))
+
+    def _look_for_wanted(self) -> None:
+        for name in parts.ON_DEMAND:
+            if not self.decider.knows(name) and parts.wanted(self.folder, name).exists():
+                self._tell(Wanted(name))
 
     def _hosts_store(self) -> bool:
         """Whether the embedded store lives on this machine; the file is read when it has changed."""
@@ -181,7 +190,7 @@ class Supervisor:
 
     def _stop_parts(self) -> None:
         """End services first and the store last, so that each can still write what it has to."""
-        for names in (parts.SERVICES, ("kernel",), ("guard",), ("store",)):
+        for names in ((*parts.SERVICES, *parts.ON_DEMAND), ("kernel",), ("guard",), ("store",)):
             mine = [running for name, running in self._pidfds.values() if name in names]
             for running in mine:
                 runfiles.kill(running, signal.SIGTERM)
@@ -192,6 +201,8 @@ class Supervisor:
             for running in mine:
                 _reap(running.pid)
         freezer.tidy(self.folder.path)
+        for name in parts.ON_DEMAND:
+            runfiles.remove(parts.wanted(self.folder, name))
         for name in (*BEATERS, "ready"):
             runfiles.remove(self.folder.run / (f"{name}.json" if name != "ready" else name))
 

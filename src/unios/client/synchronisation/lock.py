@@ -1,0 +1,124 @@
+"""Lock and RLock across nodes, as `threading` has them, with a fencing token for each time one is acquired.
+
+A lock is granted in the order of asking. A process that dies, or is stopped past its lease, loses what it holds to the next; if it goes on, its next use of
+the lock says so (LeaseLost), and its token is older than the successor's. Who would wait for itself round a circle gets Deadlock, with all their names.
+"""
+
+import threading
+from types import TracebackType
+
+from unios.client.connection import Connection
+from unios.client.synchronisation import memory
+from unios.client.synchronisation.named import Named, is_yes, patience
+from unios.errors import LeaseLost
+from unios.wire.synchronising import YES, Answer, Ask, Token
+
+
+class Lock(Named):
+    """A lock that one holds at a time. Any thread of the process that holds it may release it."""
+
+    kind = "lock"
+
+    def __init__(self, name: str, via: Connection | None = None) -> None:
+        super().__init__(name, via)
+        self._token: Token | None = None
+
+    @property
+    def token(self) -> Token | None:
+        """The fencing token while this object holds the lock, else None: (epoch, number), greater than that of every holder before."""
+        return self._token
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock; False if it was not to be had, or not within `timeout` s. Deadlock if it never will be."""
+        flags, timeout_s = patience(blocking, timeout)
+        answer = self._ask("take", timeout_s=timeout_s, flags=flags)
+        if not is_yes(answer):
+            return False
+        self._granted(answer)
+        return True
+
+    def _granted(self, answer: Answer | None) -> None:
+        assert answer is not None
+        self._token = Token(self.session.epoch, answer.number)
+
+    def release(self) -> None:
+        """Let the next have it, without waiting. RuntimeError if this object does not hold it, LeaseLost if its lease had ended meanwhile."""
+        token, self._token = self._token, None
+        if token is None:
+            raise RuntimeError(f"release of lock {self.name}, which is not acquired here")
+        self.session.give(self.kind, self.name, token)
+
+    def locked(self) -> bool:
+        """Say whether anybody holds it."""
+        return self._asked("locked").outcome == YES
+
+    def check(self) -> Token:
+        """Return the token if the lock is held still as far as this process can know; else raise LeaseLost, or RuntimeError if it was not acquired."""
+        if self._token is None:
+            raise RuntimeError(f"lock {self.name} is not acquired here")
+        if not self.session.holds(self._token):
+            raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
+        return self._token
+
+    def __enter__(self) -> Token:
+        self.acquire()
+        assert self._token is not None
+        return self._token
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+    # what a condition needs
+
+    def _is_owned(self) -> bool:
+        return self._token is not None
+
+    def _wait(self, condition: str, timeout_s: float | None) -> bool:
+        """Give the lock back, wait to be notified, and take it again."""
+        token = self._token
+        if token is None or not self.session.drop(token):
+            raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
+        ask = Ask(0, "wait", self.kind, self.name, memory.actor(), spec=token.epoch, number=token.number, text=condition)
+        answer = self.session.call(ask, timeout_s)
+        self._granted(answer)
+        return answer is not None and answer.value == 1
+
+
+class RLock(Lock):
+    """A lock that the thread which holds it may acquire again; it is free when it has been released as often. The same lock as Lock of that name."""
+
+    def __init__(self, name: str, via: Connection | None = None) -> None:
+        super().__init__(name, via)
+        self._owner = 0
+        self._count = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """See Lock; at once if this thread holds it."""
+        me = threading.get_ident()
+        if self._owner == me:
+            patience(blocking, timeout)
+            self._count += 1
+            return True
+        if not super().acquire(blocking, timeout):
+            return False
+        self._owner, self._count = me, 1
+        return True
+
+    def release(self) -> None:
+        """See Lock; RuntimeError if another thread holds it."""
+        if self._owner != threading.get_ident():
+            raise RuntimeError(f"release of lock {self.name}, which is not acquired here")
+        self._count -= 1
+        if not self._count:
+            self._owner = 0
+            super().release()
+
+    def _is_owned(self) -> bool:
+        return self._owner == threading.get_ident()
+
+    def _wait(self, condition: str, timeout_s: float | None) -> bool:
+        count, self._count, self._owner = self._count, 0, 0
+        try:
+            return super()._wait(condition, timeout_s)
+        finally:
+            self._owner, self._count = threading.get_ident(), count

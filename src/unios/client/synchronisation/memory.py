@@ -1,0 +1,91 @@
+"""Memory: what a session says of itself and remembers of what it used, beside what it holds."""
+
+import os
+import threading
+from typing import Final
+
+import msgspec
+
+from unios.wire.synchronising import Ask, Held, Token
+
+QUEUE_LOST: Final = {
+    "put": "outcome-unknown",
+    "get": "data-lost",
+    "join": "data-lost",
+    "done": "data-lost",
+    "release": "outcome-unknown",
+    "take": "data-lost",
+}
+_local = threading.local()
+
+
+def numbered(ask: Ask, id_: int) -> Ask:
+    """Return the question under a number of its session."""
+    return Ask(id_, ask.op, ask.kind, ask.name, ask.actor, ask.size, ask.spec, ask.flags, ask.number, ask.text, ask.data)
+
+
+def giving(ask: Ask, token: Token) -> Ask:
+    """Return how what was taken is given back; nobody waits for an answer."""
+    if ask.kind == "semaphore":
+        return Ask(0, "release", ask.kind, ask.name, size=ask.size, spec=ask.spec)
+    return Ask(0, "give", ask.kind, ask.name, spec=token.epoch, number=token.number)
+
+
+def less(held: Held, count: int) -> Held:
+    return msgspec.structs.replace(held, size=held.size - count)
+
+
+def actor() -> str:
+    """Return how this thread is called in messages."""
+    found: str | None = getattr(_local, "actor", None)
+    if found is None:
+        found = _local.actor = f"{threading.current_thread().name}, thread {threading.get_native_id()}"
+    return found
+
+
+def label() -> str:
+    """Return how this process is called in messages."""
+    pid, node = os.environ.get("UNIOS_PID", ""), os.uname().nodename
+    return f"process {pid} on {node}" if pid else f"Linux process {os.getpid()} on {node}"
+
+
+def linux_process() -> tuple[str, int, int, int]:
+    """Return boot id, pid namespace, pid and start time of this process; empty where Linux does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        with open("/proc/self/stat", errors="replace") as file:
+            start = int(file.read().rsplit(")", 1)[1].split()[19])
+        return boot, os.stat("/proc/self/ns/pid").st_ino, os.getpid(), start
+    except (OSError, ValueError, IndexError):
+        return "", 0, 0, 0
+
+
+class Volatile:
+    """What is in the manager's memory alone: items of queues, and what semaphores were given beyond what they began with."""
+
+    def __init__(self) -> None:
+        self._used: set[tuple[str, str]] = set()
+        self._lost: set[tuple[str, str]] = set()
+
+    def used(self, ask: Ask) -> None:
+        if ask.kind == "queue" or (ask.kind == "semaphore" and not ask.spec):
+            self._used.add((ask.kind, ask.name))
+
+    def signalled(self, ask: Ask) -> None:
+        self._used.add((ask.kind, ask.name))
+
+    def manager_changed(self) -> None:
+        self._lost |= self._used
+        self._used = set()
+
+    def is_lost(self, kind: str, name: str) -> bool:
+        """Say once that it was lost."""
+        if (kind, name) not in self._lost:
+            return False
+        self._lost.discard((kind, name))
+        return True
+
+    def fails(self, ask: Ask) -> str:
+        """Return the code of the error with which a question ends that was put to a manager that is gone; empty: it is put again. That says it once."""
+        return QUEUE_LOST.get(ask.op, "") if self.is_lost(ask.kind, ask.name) else ""

@@ -1,0 +1,42 @@
+"""Pending: one question of a session that a thread waits to have answered."""
+
+import _thread
+
+from unios.wire.synchronising import FAULT, NO, Answer, Ask
+
+
+class Pending:
+    """A question. `settle` lets its thread go, once."""
+
+    __slots__ = ("_gate", "abandoned", "answer", "ask", "asked_s", "withdrawn")
+
+    def __init__(self, ask: Ask, asked_s: float) -> None:
+        self.ask = ask
+        self.asked_s = asked_s
+        self.answer: Answer | None = None
+        self.withdrawn = False
+        """It is said to be wanted no more, and the answer is awaited."""
+        self.abandoned = False
+        """Nobody waits for it any more: what it still brings goes back."""
+        self._gate = _thread.allocate_lock()
+        self._gate.acquire()
+
+    def settle(self, answer: Answer) -> None:
+        if self.answer is None:
+            self.answer = answer
+            self._gate.release()
+
+    def refuse(self) -> None:
+        """It was withdrawn, and there is nobody who would answer."""
+        self.settle(Answer(self.ask.id, NO))
+
+    def fail(self, code: str, text: str) -> None:
+        self.settle(Answer(self.ask.id, FAULT, text=f"{code}:{text}"))
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the answer; False at the timeout."""
+        if self.answer is not None:
+            return True
+        if timeout_s is None:
+            return self._gate.acquire()
+        return self._gate.acquire(timeout=min(max(timeout_s, 0.0), _thread.TIMEOUT_MAX))

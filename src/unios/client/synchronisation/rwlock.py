@@ -1,0 +1,66 @@
+"""RWLock across nodes: many readers or one writer, in the order of asking, so that neither starves.
+
+`threading` has none; `read` and `write` are locks with its methods.
+"""
+
+import threading
+
+from unios.client.connection import Connection
+from unios.client.synchronisation import memory
+from unios.client.synchronisation.named import Named, is_yes, patience
+from unios.wire.synchronising import ALL, TIMED, YES, Ask, Token
+
+
+class RWLock(Named):
+    """A lock with two sides: `with lock.read:` and `with lock.write:`."""
+
+    kind = "rwlock"
+
+    def __init__(self, name: str, via: Connection | None = None) -> None:
+        super().__init__(name, via)
+        self.read = Side(self, 1)
+        self.write = Side(self, ALL)
+
+    def locked(self) -> bool:
+        """Say whether anybody reads or writes."""
+        return self._asked("locked").outcome == YES
+
+
+class Side:
+    """One side; each thread that holds it has a token of its own. Not reentrant: a reader that asks to write as well is a deadlock, and hears so."""
+
+    def __init__(self, lock: RWLock, units: int) -> None:
+        self._lock, self._units = lock, units
+        self._tokens: dict[int, Token] = {}
+
+    @property
+    def token(self) -> Token | None:
+        """This thread's fencing token while it holds this side."""
+        return self._tokens.get(threading.get_ident())
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take this side; False if it was not to be had, or not within `timeout` s."""
+        flags, timeout_s = patience(blocking, timeout)
+        lock, me = self._lock, threading.get_ident()
+        if me in self._tokens:
+            raise RuntimeError(f"this thread holds that side of {lock.name} already")
+        flags |= TIMED if timeout_s is not None else 0
+        answer = lock.session.call(Ask(0, "take", lock.kind, lock.name, memory.actor(), self._units, 0, flags), timeout_s)
+        if answer is None or not is_yes(answer):
+            return False
+        self._tokens[me] = Token(lock.session.epoch, answer.number)
+        return True
+
+    def release(self) -> None:
+        """Give it back. RuntimeError if this thread does not hold it, LeaseLost if its lease had ended meanwhile."""
+        token = self._tokens.pop(threading.get_ident(), None)
+        if token is None:
+            raise RuntimeError(f"release of {self._lock.name}, which this thread has not acquired")
+        self._lock.session.give(self._lock.kind, self._lock.name, token)
+
+    def __enter__(self) -> Token:
+        self.acquire()
+        return self._tokens[threading.get_ident()]
+
+    def __exit__(self, *_exc: object) -> None:
+        self.release()

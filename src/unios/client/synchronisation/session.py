@@ -1,0 +1,490 @@
+"""Session: what one process holds and waits for at the locks' service, under a lease that a thread in the background renews.
+
+- Any thread asks, and hears its answer itself where nobody else listens: that spares a change of threads. The session's own thread listens while
+  several wait, or nobody asks; it renews, and makes the connection again when it breaks: then it says what is held and what is waited for, to the same
+  manager or to its successor.
+- What is held is trusted for SYNC_HOLD_MS after the last acknowledged renewal was *sent*, by the clock that counts while the machine sleeps. After that
+  it is lost, whether or not anybody has said so; each lock that was held says so at its next use (LeaseLost).
+- A forked child has a session of its own, which holds nothing. At exit everything is given back.
+
+Never raises in its thread; who waits is told.
+"""
+
+import atexit
+import contextlib
+import math
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from unios.client import embedded, ports
+from unios.client.connection import Connection
+from unios.client.synchronisation import memory
+from unios.client.synchronisation.line import Broken, Line
+from unios.client.synchronisation.pending import Pending
+from unios.errors import DataLost, LeaseLost, UniosError, from_wire
+from unios.limits import CLIENT_RECONNECT_MS, SYNC_HOLD_MS, SYNC_RENEW_MS
+from unios.wire.synchronising import (
+    FAULT,
+    PORT,
+    YES,
+    Answer,
+    Ask,
+    Bye,
+    Held,
+    Known,
+    Notice,
+    Open,
+    Opened,
+    Over,
+    Renew,
+    Renewed,
+    Token,
+    Told,
+    Waiting,
+    Withdraw,
+)
+
+HUNG_S: Final = 2.0
+"""A renewal that is not acknowledged by then: the connection is made again."""
+IDLE_S: Final = 30.0
+"""A session that holds nothing, waits for nothing and has used no event for so long ends; the next use begins another."""
+CONNECT_MS: Final = 5_000
+LINGER_S: Final = 0.02
+"""So long nobody may have asked anything before the session's thread listens: while threads ask one after the other they do it themselves."""
+WITHDRAWN_S: Final = 0.5
+"""Who has waited as long as he wanted waits no longer for a service that does not answer; what it still grants goes back."""
+LISTEN_S: Final = 3600.0
+RETRY_S: Final = 0.02
+
+
+def boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Session:
+    """That of this process with one system."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._mutex = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._line: Line | None = None
+        self._closing = False
+        self._listening = threading.Lock()
+        """Held by who listens."""
+        self._wake = threading.Event()
+        """The session's thread is to listen: others wait, or the line has broken."""
+        self._asked = 0
+        self.id = secrets.token_hex(12)
+        self.epoch = 0
+        self._next = 1
+        self._pending: dict[int, Pending] = {}
+        self._held: dict[Token, Held] = {}
+        self._known: dict[tuple[str, str], Known] = {}
+        self._volatile = memory.Volatile()
+        self._trusted_until_s = 0.0
+        self._renewals: dict[int, float] = {}
+        self._renewal = 0
+        self._renew_at_s = self._used_s = 0.0
+
+    # what threads ask
+
+    def call(self, ask: Ask, timeout_s: float | None = None) -> Answer | None:
+        """Ask and wait for the answer; None at the timeout, and then nothing was done. Raises what the answer says is wrong."""
+        pending = self.begin(ask)
+        try:
+            if not self._await(pending, timeout_s):
+                self.withdraw(pending)
+                if not self._await(pending, None if _takes_again(ask) else WITHDRAWN_S):
+                    self.abandon(pending)
+                    return None
+        except BaseException:
+            self.abandon(pending)
+            raise
+        return self.result(pending)
+
+    def _await(self, pending: Pending, timeout_s: float | None) -> bool:
+        """Wait for the answer, listening for it if nobody listens; False at the timeout."""
+        until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        line = self._line
+        if line is not None and self._listening.acquire(blocking=False):
+            try:
+                self._listen_for(line, pending, until_s)
+            finally:
+                self._listening.release()
+                if self._pending or line.is_closed:
+                    self._wake.set()
+        return pending.wait(None if timeout_s is None else until_s - time.monotonic())
+
+    def _listen_for(self, line: Line, pending: Pending, until_s: float) -> None:
+        """Hear what comes, for all, until this has its answer; a line that breaks, or whose listener is interrupted, is made again by the session's thread."""
+        try:
+            while pending.answer is None and time.monotonic() < until_s:
+                for message in line.listen(min(until_s, time.monotonic() + LISTEN_S)):
+                    self._on(line, message)
+        except (Broken, UniosError, OSError):
+            line.cut()
+        except BaseException:
+            line.cut()
+            raise
+
+    def begin(self, ask: Ask, make: Callable[[Ask, float], Pending] = Pending) -> Pending:
+        """Ask, without waiting for the answer. DataLost if what it is about was lost."""
+        if (line := self._line) is not None:
+            line.wait_room()
+        with self._mutex:
+            self._check_lease()
+            if self._volatile.is_lost(ask.kind, ask.name):
+                raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
+            ask = memory.numbered(ask, self._next)
+            self._next += 1  # which also says that somebody asks: then the session's thread does not listen
+            pending = self._pending[ask.id] = make(ask, time.monotonic())
+            self._volatile.used(ask)
+            if self._thread is None:
+                self._start()
+            elif self._line is not None:
+                self._line.say(ask)
+        return pending
+
+    def listen(self) -> None:
+        """Have the session's thread hear the answers: who has asked does not listen itself."""
+        self._wake.set()
+
+    def result(self, pending: Pending) -> Answer | None:
+        """Return the answer that has come, None for one that was withdrawn; raise what it says is wrong."""
+        answer = pending.answer
+        assert answer is not None
+        if answer.outcome == FAULT:
+            code, _colon, text = answer.text.partition(":")
+            raise ValueError(text) if code == "value" else from_wire(code, text)
+        return None if pending.withdrawn and answer.outcome != YES and pending.ask.kind != "barrier" else answer
+
+    def withdraw(self, pending: Pending) -> None:
+        """Say that it is wanted no more; it will be answered, one way or the other."""
+        with self._mutex:
+            if pending.answer is not None:
+                return
+            pending.withdrawn = True
+            if self._line is not None:
+                self._line.say(Withdraw(pending.ask.id))
+            elif not _takes_again(pending.ask):
+                self._pending.pop(pending.ask.id, None)
+                pending.refuse()
+
+    def abandon(self, pending: Pending) -> None:
+        """Who asked was interrupted: nothing of what it asked for is kept."""
+        if _takes_again(pending.ask):
+            self.withdraw(pending)
+            pending.wait(None)  # as `threading` has it: who leaves the wait holds the lock
+            return
+        with self._mutex:
+            pending.abandoned = True
+            if pending.answer is not None:
+                self._put_back(pending, pending.answer)
+            elif self._line is not None:
+                self._line.say(Withdraw(pending.ask.id))
+            else:
+                self._pending.pop(pending.ask.id, None)
+
+    def _put_back(self, pending: Pending, answer: Answer) -> None:
+        """Give back what came for somebody who is not there any more."""
+        ask = pending.ask
+        if answer.outcome != YES or self._line is None:
+            return
+        if ask.op == "take":
+            token = Token(self.epoch, answer.number)
+            self._held.pop(token, None)
+            self._line.say(memory.giving(ask, token))
+        elif ask.op == "get":
+            self._line.say(Ask(0, "put", "queue", ask.name, spec=ask.spec, data=answer.data))
+            self._line.say(Ask(0, "done", "queue", ask.name, spec=ask.spec))
+
+    def give(self, kind: str, name: str, token: Token) -> None:
+        """Give back what was granted under a token; LeaseLost if it is not held any more. Waits for nobody."""
+        with self._mutex:
+            self._check_lease()
+            held = self._held.pop(token, None)
+            if held is None:
+                raise LeaseLost(f"{kind} {name} was lost: its lease had ended, and another may hold it")
+            if self._line is not None:
+                self._line.say(Ask(0, "give", kind, name, spec=token.epoch, number=token.number))
+
+    def holds(self, token: Token) -> bool:
+        """Say whether what was granted under that token is held still, as far as this process can know."""
+        with self._mutex:
+            self._check_lease()
+            return token in self._held
+
+    def drop(self, token: Token) -> bool:
+        """Forget a hold that goes with what is asked next; False if it is not held any more."""
+        with self._mutex:
+            self._check_lease()
+            return self._held.pop(token, None) is not None
+
+    def drop_units(self, name: str, count: int) -> None:
+        """Forget units of a semaphore that were given back."""
+        with self._mutex:
+            for token, held in list(self._held.items()):
+                if held.kind == "semaphore" and held.name == name and count > 0:
+                    del self._held[token]
+                    if held.size > count:
+                        self._held[token] = memory.less(held, count)
+                    count -= held.size
+
+    # the lease
+
+    def _check_lease(self) -> None:
+        """Forget what is held if the lease has run out: this process may have been stopped for long."""
+        if self._held and boot_s() > self._trusted_until_s:
+            self._lose("its lease had ended")
+
+    def _lose(self, why: str) -> None:
+        """Begin a new session: what was held is lost. Questions that depend on it fail, others are asked again."""
+        self.id = secrets.token_hex(12)
+        self._held.clear()
+        for id_, pending in list(self._pending.items()):
+            if pending.ask.op == "wait" and pending.ask.kind in ("lock", "barrier"):
+                del self._pending[id_]
+                pending.fail("lease-lost", f"{pending.ask.kind} {pending.ask.name} was lost: {why}")
+        if self._line is not None:
+            self._line.cut()
+            self._line = None
+
+    # the thread
+
+    def _start(self) -> None:
+        self._closing = False
+        self._used_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="unios-locks", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        lost_s = time.monotonic()
+        while not self._closing:
+            try:
+                line = self._connect()
+            except (UniosError, OSError) as error:
+                self._not_connected(error, lost_s)
+                if self._ends():
+                    return
+                time.sleep(RETRY_S)
+                continue
+            self._open(line)
+            with contextlib.suppress(Broken, UniosError, OSError):
+                while not self._closing and self._serve(line):
+                    pass
+            line.close()
+            self._line_ended(line)
+            lost_s = time.monotonic()
+            if self._ends():
+                return
+
+    def _connect(self) -> Line:
+        try:
+            return Line(ports.connect_raw(self._connection, PORT, wait_ms=CONNECT_MS))
+        finally:
+            self._connection.close()
+
+    def _not_connected(self, error: Exception, lost_s: float) -> None:
+        """Tell those who wait, if nobody is there who could be waited for, or it has taken too long."""
+        if self._connection.anybody() and time.monotonic() - lost_s < CLIENT_RECONNECT_MS / 1000:
+            return
+        with self._mutex:
+            for pending in self._pending.values():
+                pending.fail("unavailable", f"the locks cannot be reached: {error}")
+            self._pending.clear()
+            if self._held:
+                self._lose(str(error))
+
+    def _ends(self) -> bool:
+        """Whether this thread is needed no more; then it is not the session's any more."""
+        with self._mutex:
+            idle = not (self._pending or self._held or self._known)
+            if self._closing or (idle and (self._line is None or time.monotonic() - self._used_s > IDLE_S)):
+                self._thread = None
+                return True
+        return False
+
+    def _open(self, line: Line) -> None:
+        now = time.monotonic()
+        with self._mutex:
+            self._check_lease()
+            waiting = tuple(Waiting(p.ask, int((now - p.asked_s) * 1000)) for p in self._pending.values() if not p.abandoned)
+            held, known = tuple(self._held.values()), tuple(self._known.values())
+            self._renewals = {0: boot_s()}
+            self._renewal, self._renew_at_s = 0, now + SYNC_RENEW_MS / 1000
+            line.say(Open(self.id, memory.label(), memory.linux_process(), held, waiting, known))
+            self._line = line
+
+    def _line_ended(self, line: Line) -> None:
+        with self._mutex:
+            if self._line is line:
+                self._line = None
+            for id_, pending in list(self._pending.items()):
+                if pending.abandoned:
+                    del self._pending[id_]
+                elif pending.withdrawn and not _takes_again(pending.ask):
+                    del self._pending[id_]
+                    pending.refuse()
+
+    def _serve(self, line: Line) -> bool:
+        """Hear what has come if nobody else does, renew when it is time; False when the line is not wanted any more."""
+        lingers, self._asked = self._asked != self._next, self._next
+        left_s = self._renew_at_s - time.monotonic()
+        woken = self._wake.wait(max(min(LINGER_S, left_s) if lingers or not self._listening.locked() else left_s, 0))
+        self._wake.clear()
+        if (woken or self._next == self._asked) and self._listening.acquire(blocking=False):
+            try:
+                self._listen(line)
+            finally:
+                self._listening.release()
+        now = time.monotonic()
+        if now >= self._renew_at_s:
+            with self._mutex:
+                if self._held or self._pending or self._known:
+                    self._used_s = now
+                self._check_lease()
+                if self._line is not line or (self._renewals and boot_s() - min(self._renewals.values()) > HUNG_S):
+                    return False
+                if now - self._used_s > IDLE_S:
+                    line.say(Bye())
+                    return False
+                self._renewal += 1
+                self._renewals[self._renewal] = boot_s()
+                self._renew_at_s = now + SYNC_RENEW_MS / 1000
+                line.say(Renew(self._renewal, min(self._pending, default=self._next) - 1))
+        return True
+
+    def _listen(self, line: Line) -> None:
+        """Hear what comes until it is time to renew, or nobody waits any more who could have come meanwhile."""
+        while True:
+            heard = False
+            for message in line.listen(self._renew_at_s):
+                heard = True
+                self._on(line, message)
+            if (heard and not self._pending) or time.monotonic() >= self._renew_at_s:
+                return
+
+    def _on(self, line: Line, message: Told) -> None:
+        with self._mutex:
+            if self._line is not line:
+                return
+            if isinstance(message, Answer):
+                self._on_answer(message)
+            elif isinstance(message, Renewed):
+                sent_s = self._renewals.get(message.number)
+                if sent_s is not None:
+                    self._trusted_until_s = sent_s + SYNC_HOLD_MS / 1000
+                    self._renewals = {number: at for number, at in self._renewals.items() if number > message.number}
+            elif isinstance(message, Opened):
+                self._on_opened(message)
+            elif isinstance(message, Notice):
+                self._known[message.kind, message.name] = Known(message.kind, message.name, message.token, message.state)
+            elif isinstance(message, Over):
+                self._lose(message.text)
+
+    def _on_opened(self, message: Opened) -> None:
+        self._trusted_until_s = self._renewals.pop(0, 0.0) + SYNC_HOLD_MS / 1000
+        if self.epoch not in (0, message.epoch):
+            self._volatile.manager_changed()
+            for id_, pending in list(self._pending.items()):
+                code = self._volatile.fails(pending.ask)
+                if code:
+                    del self._pending[id_]
+                    if self._line is not None:
+                        self._line.say(Withdraw(id_))
+                    pending.fail(code, f"what {pending.ask.kind} {pending.ask.name} held was lost with the service that kept it")
+        self.epoch = message.epoch
+
+    def _on_answer(self, answer: Answer) -> None:
+        if answer.number and boot_s() > self._trusted_until_s:
+            self._lose("its lease had ended")  # the grant was too long on its way; what was asked is asked again
+            return
+        pending = self._pending.pop(answer.id, None)
+        if pending is None:
+            return
+        ask = pending.ask
+        if answer.outcome == YES:
+            if ask.op == "take" or (ask.op == "wait" and ask.kind == "lock"):
+                token = Token(self.epoch, answer.number)
+                size = answer.value if ask.kind == "semaphore" else ask.size
+                if size:
+                    self._held[token] = Held(ask.kind, ask.name, token, size, ask.spec if ask.kind == "semaphore" else 0, ask.actor)
+            elif ask.op == "release" and answer.value:
+                self._volatile.signalled(ask)
+        if ask.kind == "event" and ask.op != "wait":
+            self._known[ask.kind, ask.name] = Known(ask.kind, ask.name, Token(answer.value, answer.number), int(answer.outcome == YES))
+        if pending.abandoned:
+            self._put_back(pending, answer)
+        pending.settle(answer)
+
+    # the end
+
+    def close(self) -> None:
+        """Give everything back; the next use begins anew. Idempotent."""
+        with self._mutex:
+            self._closing = True
+            line, thread, self._line = self._line, self._thread, None
+            self._held.clear()
+            self._known.clear()
+            if line is not None:
+                line.say(Bye())
+                line.cut()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(1.0)
+
+    def let_go(self) -> None:
+        """After a fork, in the child: leave the parent's connection to the parent."""
+        if self._line is not None:
+            self._line.let_go()
+
+
+def _takes_again(ask: Ask) -> bool:
+    """Whether it is a wait for a condition: that ends with the lock, whatever happens."""
+    return ask.op == "wait" and ask.kind == "lock"
+
+
+_sessions: dict[tuple[str, str], Session] = {}
+_making = threading.Lock()
+_forks = 0
+
+
+def forks() -> int:
+    """Return how often this process has been forked off another since this was imported there."""
+    return _forks
+
+
+def session(connection: Connection | None = None) -> Session:
+    """Return this process's session with a system, by default the one that the program uses (client/embedded.py)."""
+    if connection is None:
+        connection = Connection(embedded.system().home, role="locks")
+    key = (connection._home, connection.node)
+    found = _sessions.get(key)
+    if found is None:
+        with _making:
+            found = _sessions.get(key)
+            if found is None:
+                found = _sessions[key] = Session(Connection(connection._home, connection.node, role="locks"))
+    return found
+
+
+def _end_all() -> None:
+    for one in list(_sessions.values()):
+        one.close()
+
+
+def _after_fork() -> None:
+    global _making, _forks
+    _forks += 1
+    for one in _sessions.values():
+        one.let_go()
+    _sessions.clear()
+    _making = threading.Lock()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,89 @@
+"""Calls: what is sent to a worker for a task, and who gets its outcome: the future of this process, or a task that submitted it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+
+from unios.client.tasks.future import TaskFuture
+from unios.client.tasks.losses import WorkerLost
+from unios.client.tasks.values import pack_failure, unpack, unpack_failure
+from unios.core.task_orders import Loss
+from unios.wire.parcels import Answer, Head, Part, sizes_of
+
+Owner = tuple[Callable[[Head, list[Part]], None], int]
+"""How the task that submitted it is told, and the number that it is called by there."""
+
+
+class Call:
+    """One call. `function` is its hash, `body` its pickle; `parts` are the arguments."""
+
+    __slots__ = ("_running", "body", "function", "future", "many", "owner", "parent", "parts", "retries", "size")
+
+    def __init__(
+        self, future: TaskFuture | None, function: bytes, body: bytes, parts: Sequence[Part], many: bool, retries: int, owner: Owner | None = None
+    ) -> None:
+        self.future, self.function, self.body, self.parts, self.many, self.retries, self.owner = (
+            future,
+            function,
+            body,
+            list(parts),
+            many,
+            retries,
+            owner,
+        )
+        self.parent = 0
+        self.size = sum(map(len, parts))
+        self._running = False
+
+    def begun(self) -> bool:
+        """It begins now; False if it was cancelled."""
+        if self.future is not None and not self._running:
+            self._running = self.future.set_running_or_notify_cancel()
+            return self._running
+        return True
+
+    def lies_ahead(self) -> bool:
+        """It is given to a worker that is busy; False if it was cancelled."""
+        return self.future is None or self._running or self.future.lie_ahead()
+
+    def waits(self) -> None:
+        """It is in the queue again."""
+        if self.future is not None:
+            self.future.lie_here()
+
+    def dropped(self) -> None:
+        """It was cancelled, and has not begun."""
+        if self.future is not None:
+            self.future.dropped()
+        else:
+            self.failed(CancelledError())
+
+    def answered(self, failed: bool, parts: list[Part]) -> None:
+        """Hand the outcome to whom it belongs."""
+        if self.future is None:
+            assert self.owner is not None
+            self.owner[0](Answer(sizes_of(parts), self.owner[1], failed), parts)
+            return
+        self.begun()
+        if failed:
+            self.future.set_exception(unpack_failure(parts))
+            return
+        try:
+            result = unpack(parts)
+        except Exception as error:  # noqa: BLE001  whatever unpickling raises is the outcome
+            error.add_note("The task was carried out; its result could not be unpickled here.")
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+    def failed(self, error: BaseException) -> None:
+        """It has ended without an answer."""
+        if self.future is None:
+            self.answered(True, pack_failure(error))
+        elif self.begun():
+            self.future.set_exception(error)
+
+    def lost(self, loss: Loss) -> WorkerLost:
+        """Return what it fails with."""
+        if loss.text.startswith("was never begun"):
+            return WorkerLost(f"the call {loss.text}", loss.why)
+        return WorkerLost(f"the worker that had the call {loss.text}; the call may have been carried out, in part or wholly", loss.why)

@@ -1,0 +1,465 @@
+"""Engine: the one thread of an executor that talks to parents and workers, and carries out what `core.tasks` decides.
+
+Whoever submits puts what is to be done into the inbox; nothing else is shared. Business with the kernel is the steward's.
+"""
+
+import itertools
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from unios.client.listening import Listener
+from unios.client.tasks import proofs
+from unios.client.tasks.calls import Call
+from unios.client.tasks.functions import Shipped
+from unios.client.tasks.future import TaskFuture
+from unios.client.tasks.line import Line
+from unios.client.tasks.losses import ExecutorBroken
+from unios.client.tasks.switchboard import Switchboard
+from unios.client.tasks.values import unpack_failure
+from unios.core import task_orders
+from unios.core.crews import Crew
+from unios.core.task_orders import Loss
+from unios.core.tasks import Tasks
+from unios.errors import ProtocolError
+from unios.limits import HOSTAGE_MS, TASK_CANCEL_MS, TASKS_UNFINISHED_MAX, TASKS_WAITING_BYTES_MAX, WORKERS_MAX
+from unios.wire import parcels
+from unios.wire.operations import Accepted
+from unios.wire.parcels import Part, sizes_of
+
+_GRACE_S: Final = 1.0
+"""So long what a worker has said before it ended may be under way."""
+
+
+class _Member:
+    """A worker as the engine sees it."""
+
+    __slots__ = ("crew", "gone", "gone_at", "id", "line", "shipped")
+
+    def __init__(self, id_: int, crew: int) -> None:
+        self.id, self.crew = id_, crew
+        self.line: Line | None = None
+        self.shipped = Shipped()
+        self.gone: parcels.Gone | None = None
+        self.gone_at = 0.0
+
+
+class _Parent:
+    __slots__ = ("line", "lost", "node", "plan")
+
+    def __init__(self, plan: Crew) -> None:
+        self.plan = plan
+        self.line: Line | None = None
+        self.node = ""
+        self.lost = False
+
+
+class Engine:
+    """That of one executor. `inquire(crew)`: find out how it ended and post `crew_told`; `hire(plan)`: have another; `listen()`: open the port again."""
+
+    def __init__(self, *, workers: int | None, user: str, secret: bytes, setup: list[Part], initializer: list[Part]) -> None:
+        self._user, self._secret, self._setup, self._initializer = user, secret, setup, initializer
+        self.tasks = Tasks(workers_max=workers or WORKERS_MAX, workers_bound=WORKERS_MAX, hostage_ms=HOSTAGE_MS)
+        self.inbox: deque[tuple[Callable[..., None], Any]] = deque()
+        self._calls: dict[int, Call] = {}
+        self._ids = itertools.count(1)
+        self._members: dict[int, _Member] = {}
+        self._parents: dict[int, _Parent] = {}
+        self._board = Switchboard()
+        self._listener: Listener | None = None
+        self._asleep = False
+        self._now_ms = 0
+        self.held_bytes = 0
+        self.room = threading.Condition(threading.RLock())
+        self._waiters = 0
+        self._cancelling: dict[int, threading.Event] = {}
+        self.broken: ExecutorBroken | None = None
+        self.stopping = self.forked = False
+        self.over = False
+        self.known = threading.Event()
+        """Whether it is known how many workers there are to be."""
+        self.told: set[int] = set()
+        """Crews that have been told to end."""
+        self.thread: threading.Thread | None = None
+        self.inquire: Callable[[int], None] = lambda _crew: None
+        self.hire: Callable[[Crew], None] = lambda _plan: None
+        self.listen: Callable[[], None] = lambda: None
+        self.done: Callable[[], None] = lambda: None
+
+    # from any thread
+
+    def post(self, what: Callable[..., None], *about: Any) -> None:
+        """Have the thread do something."""
+        self.inbox.append((what, about))
+        if self._asleep:
+            self._asleep = False
+            self._board.wake()
+
+    def submit(self, call: Call) -> None:
+        """Take a call in; waits while there are too many, but not in the engine's own thread."""
+        if self._is_full() and threading.current_thread() is not self.thread:
+            with self.room:
+                self._waiters += 1
+                while self._is_full() and not self.over:
+                    self.room.wait(0.1)
+                self._waiters -= 1
+        id_ = next(self._ids)
+        if call.future is not None:
+            call.future.bind(id_, self._withdrawn, self._take_back)
+        self.post(self._submitted, id_, call)
+        if self.over:
+            self._abandon()
+
+    def _is_full(self) -> bool:
+        return len(self._calls) + len(self.inbox) >= TASKS_UNFINISHED_MAX or self.held_bytes >= TASKS_WAITING_BYTES_MAX
+
+    def _withdrawn(self, future: TaskFuture) -> None:
+        self.post(self._cancel, future.id)
+
+    def _take_back(self, future: TaskFuture) -> None:
+        if threading.current_thread() is self.thread:
+            return  # it cannot wait for itself: what lies ahead counts as begun here
+        decided = self._cancelling.setdefault(future.id, threading.Event())
+        self.post(self._cancel, future.id)
+        decided.wait(TASK_CANCEL_MS / 1000)
+
+    # the thread
+
+    def run(self) -> None:
+        """Work until the executor is shut down and everything is done."""
+        try:
+            while not self._is_done():
+                self._turn()
+        except BaseException as error:
+            self.broken = ExecutorBroken(f"a defect of unios ended the executor: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._close()
+
+    def _is_done(self) -> bool:
+        return self.stopping and not self.inbox and (not self.tasks.unfinished or self.broken is not None)
+
+    def _turn(self) -> None:
+        self._board.flush()
+        self._asleep = True
+        patience = -1.0
+        if self.inbox:
+            patience = 0
+        elif self.tasks.hostages or self._cancelling:
+            patience = HOSTAGE_MS / 1000
+        elif any(member.gone is not None for member in self._members.values()):
+            patience = 0.1
+        ready = self._board.wait(patience)
+        self._asleep = False
+        self._now_ms = time.monotonic_ns() // 1_000_000
+        for descriptor, mask in ready:
+            if self._listener is not None and descriptor == self._listener.fileno():
+                self._accept(self._listener)
+            else:
+                self._board.serve(descriptor, mask)
+        inbox = self.inbox
+        for _ in range(len(inbox)):
+            what, about = inbox.popleft()
+            what(*about)
+        if self.tasks.hostages:
+            self._carry_out(self.tasks.passed(self._now_ms))
+        self._bury()
+
+    # connections
+
+    def listening(self, listener: Listener) -> None:
+        """Posted by the steward: the port is open."""
+        self._listener = listener
+        self._board.watch(listener.fileno())
+
+    def _accept(self, listener: Listener) -> None:
+        while True:
+            try:
+                accepted = listener.accept()
+            except BlockingIOError:
+                return
+            if accepted is None:
+                self._board.unwatch(listener.fileno())
+                listener.close()
+                self._listener = None
+                self.listen()
+                return
+            self._greet(*accepted)
+
+    def _greet(self, stamp: Accepted, sock: socket.socket) -> None:
+        line = Line(sock)
+        if stamp.user != self._user and not stamp.privileged:
+            line.end()
+            return
+        self._board.add(line, lambda head, _parts: self._welcome(line, head), lambda: None)
+
+    def _welcome(self, line: Line, head: parcels.Head) -> None:
+        parent = self._parents.get(head.crew) if isinstance(head, parcels.Hello) else None
+        if not isinstance(head, parcels.Hello) or parent is None:
+            self._board.drop(line)
+            return
+        member = self._members.get(head.worker) if head.worker else None
+        known = proofs.same(head.proof, proofs.of_worker(self._secret, head.nonce, head.crew, head.worker))
+        if not known or (head.worker and (member is None or member.crew != head.crew or member.line)) or (not head.worker and parent.line):
+            self._board.drop(line)
+            return
+        proof, crew = proofs.of_caller(self._secret, head.nonce), head.crew
+        if member is None:
+            parent.line, parent.node = line, head.node
+            self._board.add(line, lambda head, _parts: self._on_parent(crew, head), lambda: self._parent_over(crew))
+            self._board.say(line, parcels.Welcome(sizes_of(self._setup), proof), self._setup)
+        else:
+            member.line = line
+            self._board.add(line, lambda head, parts: self._on_worker(member, head, parts), lambda: self._worker_over(member))
+            self._board.say(line, parcels.Welcome(sizes_of(self._initializer), proof), self._initializer)
+
+    def sized(self, workers: int) -> None:
+        """Posted by the steward: so many may be at work."""
+        self.tasks.workers_max = min(workers, WORKERS_MAX)
+        self.known.set()
+
+    # crews
+
+    def hired(self, crew: int, plan: Crew) -> None:
+        """Posted by the steward: a crew is being started."""
+        self._parents[crew] = _Parent(plan)
+        self.tasks.crew_hired(crew, plan.seats)
+
+    def dismissed(self, crew: int) -> None:
+        """Posted by the steward: it is not started after all."""
+        self._parents.pop(crew, None)
+        self.tasks.crew_dismissed(crew)
+
+    def _on_parent(self, crew: int, head: parcels.Head) -> None:
+        if isinstance(head, parcels.Ready):
+            self._carry_out(self.tasks.crew_ready(crew))
+        elif isinstance(head, parcels.Barred):
+            self._carry_out(self.tasks.barred(head.worker, head.turn, head.done, self._now_ms))
+        elif isinstance(head, parcels.Gone):
+            member = self._members.get(head.worker)
+            if member is not None:
+                member.gone, member.gone_at = head, time.monotonic()
+
+    def _parent_over(self, crew: int) -> None:
+        parent = self._parents.get(crew)
+        if parent is not None and not parent.lost:
+            parent.lost, parent.line = True, None
+            self.inquire(crew)
+
+    def crew_told(self, crew: int, loss: Loss) -> None:
+        """Posted by the steward: that crew has ended, and how."""
+        parent = self._parents.pop(crew, None)
+        if parent is None:
+            return
+        if parent.line is not None:
+            self._board.drop(parent.line)
+        for member in [member for member in self._members.values() if member.crew == crew]:
+            self._hear_out(member)
+            del self._members[member.id]
+        orders = self.tasks.crew_gone(crew, loss, now_ms=self._now_ms)
+        self._carry_out(orders, plan=parent.plan)
+
+    # workers
+
+    def _on_worker(self, member: _Member, head: parcels.Head, parts: list[Part]) -> None:
+        if isinstance(head, parcels.Answer):
+            task, orders = self.tasks.finished(member.id, head.turn, self._now_ms)
+            if task:
+                self._end(task).answered(head.failed, parts)
+            self._carry_out(orders)
+        elif isinstance(head, parcels.Submit):
+            id_ = next(self._ids)
+            call = Call(None, head.function, bytes(parts[0]), parts[1:], head.many, head.retries, owner=(self._answerer(member), head.number))
+            call.parent = self.tasks.running(member.id)
+            self._submitted(id_, call)
+        elif isinstance(head, parcels.Refused):
+            self._carry_out(self.tasks.refused(member.id, head.turn, self._now_ms))
+        elif isinstance(head, parcels.Ready):
+            if parts:
+                failure = unpack_failure(parts)
+                self.fail(f"the initializer failed in a worker: {type(failure).__name__}: {failure}", failure)
+            else:
+                self._carry_out(self.tasks.worker_ready(member.id, self._now_ms))
+
+    def _answerer(self, member: _Member) -> Callable[[parcels.Head, list[Part]], None]:
+        return lambda head, parts: self._board.say(member.line, head, parts)
+
+    def _worker_over(self, member: _Member) -> None:
+        member.line = None
+        parent = self._parents.get(member.crew)
+        if parent is not None and not parent.lost and member.gone is None:
+            self._board.say(parent.line, parcels.Kill((), member.id))  # it cannot be reached: it shall not go on
+
+    def _hear_out(self, member: _Member) -> None:
+        """Take in what a worker that has ended said before."""
+        line = member.line
+        if line is None:
+            return
+        try:
+            while not line.over and (heard := line.receive()):
+                for head, parts in heard:
+                    self._on_worker(member, head, parts)
+        except ProtocolError:
+            pass
+        if member.line is not None:
+            self._board.drop(line)
+            member.line = None
+
+    def _bury(self) -> None:
+        """See to the workers that have ended and of which nothing more is to come."""
+        dead = [member for member in self._members.values() if member.gone is not None]
+        for member in dead:
+            if member.line is not None and time.monotonic() - member.gone_at < _GRACE_S:
+                continue
+            self._hear_out(member)
+            assert member.gone is not None
+            parent = self._parents.get(member.crew)
+            del self._members[member.id]
+            loss = _loss_of(member.gone, parent.node if parent else "")
+            self._carry_out(self.tasks.worker_gone(member.id, loss, begun=member.gone.begun, now_ms=self._now_ms))
+
+    # tasks
+
+    def _submitted(self, id_: int, call: Call) -> None:
+        if self.broken is not None:
+            call.failed(self.broken)
+            return
+        self._calls[id_] = call
+        self.held_bytes += call.size
+        self._carry_out(self.tasks.submitted(id_, retries=call.retries, parent=call.parent, now_ms=self._now_ms))
+
+    def _cancel(self, task: int) -> None:
+        if task in self._calls:
+            self._carry_out(self.tasks.cancelled(task))
+        if task not in self._calls or not self.tasks.ahead(task):
+            self._decided(task)
+
+    def _decided(self, task: int) -> None:
+        decided = self._cancelling.pop(task, None) if self._cancelling else None
+        if decided is not None:
+            decided.set()
+
+    def clear(self) -> None:
+        """Posted: cancel what waits."""
+        self._carry_out(self.tasks.cleared())
+
+    def _end(self, task: int) -> Call:
+        call = self._calls.pop(task)
+        self.held_bytes -= call.size
+        if self._waiters:
+            with self.room:
+                self.room.notify_all()
+        if self._cancelling:
+            self._decided(task)
+        return call
+
+    def _carry_out(self, orders: list[task_orders.Order], plan: Crew | None = None) -> None:
+        at = 0
+        while at < len(orders):
+            order = orders[at]
+            at += 1
+            if isinstance(order, task_orders.Give):
+                if not self._give(order):
+                    orders += self.tasks.unsent(order.worker, order.turn, self._now_ms)
+            elif isinstance(order, task_orders.Begun):
+                self._calls[order.task].begun()
+                self._decided(order.task)
+            elif isinstance(order, task_orders.Waits):
+                self._calls[order.task].waits()
+            elif isinstance(order, task_orders.Bar):
+                parent = self._parents.get(self._members[order.worker].crew)
+                self._board.say(parent.line if parent else None, parcels.Bar((), order.worker, order.turn))
+            elif isinstance(order, task_orders.Fork):
+                self._members[order.worker] = _Member(order.worker, order.crew)
+                self._board.say(self._parents[order.crew].line, parcels.Fork((), order.worker))
+            elif isinstance(order, task_orders.Drop):
+                self._end(order.task).dropped()
+            elif isinstance(order, task_orders.Fail):
+                call = self._end(order.task)
+                call.failed(self.broken if self.broken is not None else call.lost(order.loss))
+            elif isinstance(order, task_orders.Hire):
+                if plan is not None and not self.stopping:
+                    self.hire(plan)
+            elif isinstance(order, task_orders.Break) and self.broken is None:
+                self.broken = ExecutorBroken(order.text)
+
+    def _give(self, order: task_orders.Give) -> bool:
+        """Send a call to a worker; False if it was cancelled before."""
+        call, member = self._calls[order.task], self._members[order.worker]
+        if not (call.begun() if order.begun else call.lies_ahead()):
+            return False
+        fresh = call.function not in member.shipped
+        parts = call.parts
+        if fresh:
+            member.shipped.put(call.function, None)
+            parts = [call.body, *parts]
+        line = member.line
+        if line is not None:
+            self._board.say(line, parcels.Give(tuple(map(len, parts)), order.turn, call.function, fresh, call.many), parts)
+        return True
+
+    # the end
+
+    def fail(self, text: str, cause: BaseException | None = None) -> None:
+        """Posted, or called here: nothing can go on. Idempotent."""
+        if self.broken is None:
+            self.broken = ExecutorBroken(text)
+            self.broken.__cause__ = cause
+            self._carry_out(self.tasks.broke(text))
+
+    def stop(self) -> None:
+        """Posted: end when everything is done."""
+        self.stopping = True
+
+    def _close(self) -> None:
+        self.over = True
+        for member in self._members.values():
+            self._board.say(member.line, parcels.Stop())
+            if member.line is None:  # it is being started
+                self._board.say(self._parents[member.crew].line, parcels.Kill((), member.id))
+        for crew, parent in self._parents.items():
+            if parent.line is not None:
+                self._board.say(parent.line, parcels.Stop())
+                self.told.add(crew)
+        for call in self._calls.values():
+            call.failed(self.broken or ExecutorBroken("the executor ended"))
+        self._calls.clear()
+        self._abandon()
+        with self.room:
+            self.room.notify_all()
+        self._board.flush_now()
+        self.done()
+
+    def _abandon(self) -> None:
+        """Fail what came too late; from any thread."""
+        with self.room:
+            while self.inbox:
+                what, about = self.inbox.popleft()
+                if what == self._submitted:
+                    about[1].failed(self.broken or ExecutorBroken("the executor ended"))
+
+    def release(self, *, end: bool = True) -> None:
+        """Close every descriptor; with `end` the connections end for the others too (not in a fork of the process, which holds copies)."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        self._board.close(end=end)
+
+
+def _loss_of(gone: parcels.Gone, node: str) -> Loss:
+    where = f" on node {node}" if node else ""
+    if gone.memory:
+        return Loss("memory", f"was killed by Linux for want of memory{where}")
+    if os.WIFSIGNALED(gone.status):
+        number = os.WTERMSIG(gone.status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "?"
+        return Loss("died", f"was killed by signal {number} ({name}){where}")
+    return Loss("died", f"ended with exit code {os.waitstatus_to_exitcode(gone.status)}{where}")

@@ -1,0 +1,93 @@
+"""Joblib's backend "unios": `with joblib.parallel_config("unios")` and scikit-learn's `n_jobs` run on the nodes of the system.
+
+Workers stay, and are used by the next call, until one asks for another number of them or the program ends.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+import joblib
+from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+
+from unios.client.connection import Connection
+from unios.client.tasks.executor import Executor
+from unios.client.tasks.steward import cores_of
+from unios.limits import WORKERS_MAX
+
+_kept: dict[tuple[Any, ...], Executor] = {}
+"""The one executor that is kept, by what was asked of it."""
+_NOT_OURS: Final = frozenset({"context", "prefer", "require", "verbose", "max_nbytes", "mmap_mode", "temp_folder", "idle_worker_timeout"})
+"""What joblib says to every backend: its hints, and what concerns files that workers of one machine map."""
+
+
+class UniosBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
+    """Options of `parallel_config("unios", ...)` are those of `Executor`."""
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+    default_n_jobs = -1
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._executor: Executor | None = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many workers `n_jobs` means; negative: all cores of the ready nodes, and so many plus one less."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return 1
+        if n_jobs > 0:
+            return min(n_jobs, WORKERS_MAX)
+        with Connection(self.backend_kwargs.get("home"), role="joblib") as connection:
+            return min(max(sum(cores_of(connection)) + 1 + n_jobs, 1), WORKERS_MAX)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        """Have the workers; return how many."""
+        options = {name: value for name, value in options.items() if name not in _NOT_OURS}
+        self.parallel = parallel
+        count = self.effective_n_jobs(n_jobs)
+        if count == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        wanted = {**self.backend_kwargs, **options, "env": self._prepare_worker_env(n_jobs=count)}
+        key = (count, repr(sorted(wanted.items(), key=repr)))
+        found = _kept.get(key)
+        if found is None or not found.usable():
+            drop()
+            found = _kept[key] = Executor(count, **wanted)
+        self._executor = found
+        return count
+
+    def submit(self, func: Callable[[], Any], callback: "Callable[[Future[Any]], None] | None" = None) -> "Future[Any]":
+        assert self._executor is not None
+        future = self._executor.submit(func)
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    def retrieve_result_callback(self, out: "Future[Any]") -> Any:
+        return out.result()
+
+    def terminate(self) -> None:
+        self._executor = None
+        self.reset_batch_stats()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Cancel what has not begun. The workers are given up: others are had for the next call."""
+        drop()
+        self._executor = None
+        if ensure_ready:
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
+
+
+def drop() -> None:
+    """Give the workers up that are kept. Does not wait."""
+    for executor in list(_kept.values()):
+        executor.shutdown(wait=False, cancel_futures=True)
+    _kept.clear()
+
+
+def register_joblib() -> None:
+    """Make "unios" a backend of joblib. Idempotent. ImportError without joblib."""
+    joblib.register_parallel_backend("unios", UniosBackend)

@@ -1,0 +1,129 @@
+"""Nested: the executor as its own tasks have it. What a task submits goes to the caller's executor; the answer comes back to the worker.
+
+While a task waits for what it has submitted, another worker works in its stead: nothing waits in a ring.
+"""
+
+import itertools
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor as Standard
+from concurrent.futures import Future
+from typing import Any
+
+from unios.client.tasks.functions import Functions
+from unios.client.tasks.losses import WorkerLost
+from unios.client.tasks.talk import Talk
+from unios.client.tasks.values import pack, unpack, unpack_failure
+from unios.errors import Misused
+from unios.wire.parcels import Answer, Head, Part, Submit, sizes_of
+
+
+class Seat:
+    """The worker's connection as the executor inside it uses it. Once a task has submitted something, a thread hears what comes and sorts it."""
+
+    def __init__(self, talk: Talk, key: str) -> None:
+        """`key`: the name of the executor's port."""
+        self._talk, self.key = talk, key
+        self._hearing = threading.Lock()
+        self.turn = 0
+        self._numbers = itertools.count(1)
+        self._futures: dict[int, Future[Any]] = {}
+        self._tasks: queue.SimpleQueue[tuple[Head, list[Part]] | None] | None = None
+        self._lock = threading.Lock()
+        self.functions = Functions()
+
+    def hear(self) -> tuple[Head, list[Part]] | None:
+        """Return the next message that is not an answer to what was submitted here; None at the end."""
+        while self._tasks is None:
+            with self._hearing:
+                heard = self._talk.hear()
+            if heard is None or not self._settle(*heard):
+                return heard
+        return self._tasks.get()
+
+    def submit(self, function: Callable[..., Any], arguments: object, *, many: bool, retries: int) -> "Future[Any]":
+        """Submit a task under the one that runs."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            pickled = self.functions.pickled(function)
+            parts = [pickled.body, *pack(arguments, "the arguments", copy=True)]
+        except Exception as error:  # noqa: BLE001
+            future.set_exception(error)
+            return future
+        with self._lock:
+            if self._tasks is None:
+                self._tasks = queue.SimpleQueue()
+                threading.Thread(target=self._sort, args=(self._tasks,), name="unios tasks", daemon=True).start()
+            number = next(self._numbers)
+            self._futures[number] = future
+        self._talk.say(Submit(sizes_of(parts), number, pickled.digest, many, retries), parts)
+        return future
+
+    def _sort(self, tasks: "queue.SimpleQueue[tuple[Head, list[Part]] | None]") -> None:
+        while True:
+            with self._hearing:
+                heard = self._talk.hear()
+            if heard is None:
+                break
+            if not self._settle(*heard):
+                tasks.put(heard)
+        tasks.put(None)
+        for future in self._futures.values():
+            future.set_exception(WorkerLost("the connection to the executor has ended", "connection"))
+
+    def _settle(self, head: Head, parts: list[Part]) -> bool:
+        """Give an answer to whoever waits for it; whether it was one."""
+        if not isinstance(head, Answer):
+            return False
+        future = self._futures.pop(head.turn, None)
+        if future is not None:
+            try:
+                if head.failed:
+                    future.set_exception(unpack_failure(parts))
+                else:
+                    future.set_result(unpack(parts))
+            except BaseException as error:  # noqa: BLE001  whatever unpickling raises is the outcome
+                future.set_exception(error)
+        return True
+
+
+_seat: Seat | None = None
+own: "weakref.WeakValueDictionary[str, Standard]" = weakref.WeakValueDictionary()
+"""The executors that this process has made, by the names of their ports."""
+
+
+def sit(seat: Seat) -> None:
+    """This process is a worker from now on."""
+    global _seat
+    _seat = seat
+
+
+def inside() -> bool:
+    """Whether this process is a worker."""
+    return _seat is not None
+
+
+class Inner(Standard):
+    """What an `Executor` is inside its own tasks: submits to it."""
+
+    def __init__(self, key: str, retries: int) -> None:
+        self._key, self._retries = key, retries
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, int]]:
+        return inner, (self._key, self._retries)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        if _seat is None or _seat.key != self._key:
+            raise Misused("this executor can be used by the program that made it, and by its own tasks")
+        return _seat.submit(fn, (args, kwargs), many=False, retries=self._retries)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: the executor is the caller's."""
+
+
+def inner(key: str, retries: int) -> Standard:
+    """Return the executor of a pickled reference."""
+    return own.get(key) or Inner(key, retries)

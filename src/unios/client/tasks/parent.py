@@ -1,0 +1,161 @@
+"""Parent: the process of the system from which an executor's workers on one node are forked, after it has imported what they will need.
+
+It forks, reaps, says how a worker has ended, and takes back what a worker has not begun. It runs no task. It has one thread, so that a fork is safe. It
+ends, with all its workers, when the executor says so or when the connection to it ends.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+from unios.client.tasks import proofs, worker
+from unios.client.tasks.line import Line
+from unios.client.tasks.page import Page
+from unios.client.tasks.talk import reach
+from unios.client.tasks.values import unpack
+from unios.errors import UniosError
+from unios.wire.parcels import Bar, Barred, Fork, Gone, Head, Kill, Ready, Stop
+
+_FAREWELL_S = 1.0
+
+
+class _Child:
+    __slots__ = ("descriptor", "id", "pid", "place")
+
+    def __init__(self, id_: int, pid: int, place: int) -> None:
+        self.id, self.pid, self.place = id_, pid, place
+        self.descriptor = os.pidfd_open(pid)
+
+
+class Parent:
+    """That of one crew."""
+
+    def __init__(self, line: Line, secret: bytes, port: str, crew: int, node: str) -> None:
+        self._line, self._secret, self._port, self._crew, self._node = line, secret, port, crew, node
+        self._page = Page()
+        self._children: dict[int, _Child] = {}
+        self._by_descriptor: dict[int, _Child] = {}
+        self._poll = select.epoll()
+        self._poll.register(line.fileno(), select.EPOLLIN)
+        self._memory_kills = memory_kills()
+
+    def run(self) -> None:
+        """Serve until the end, then take the workers along."""
+        self._line.say(Ready())
+        try:
+            while not self._line.over:
+                pending = not self._line.flush()
+                self._poll.modify(self._line.fileno(), select.EPOLLIN | (select.EPOLLOUT if pending else 0))
+                for descriptor, _mask in self._poll.poll():
+                    child = self._by_descriptor.get(descriptor)
+                    if child is not None:
+                        self._reap(child)
+                    elif descriptor == self._line.fileno():
+                        for head, _parts in self._line.receive():
+                            if isinstance(head, Stop):
+                                self._see_off()
+                                return
+                            self._on(head)
+        finally:
+            for child in self._children.values():
+                os.kill(child.pid, signal.SIGKILL)
+            for child in self._children.values():
+                os.waitpid(child.pid, 0)
+
+    def _see_off(self) -> None:
+        """Give the workers, who are told to end too, a moment to do so."""
+        deadline = time.monotonic() + _FAREWELL_S
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _mask in self._poll.poll(left):
+                if (child := self._by_descriptor.get(descriptor)) is not None:
+                    self._reap(child)
+
+    def _on(self, head: Head) -> None:
+        if isinstance(head, Fork):
+            self._fork(head.worker)
+        elif isinstance(head, Bar):
+            child = self._children.get(head.worker)
+            done = child is not None and self._page.bar(child.place, head.turn)
+            if child is not None:
+                self._line.say(Barred((), head.worker, head.turn, done))
+        elif isinstance(head, Kill):
+            child = self._children.get(head.worker)
+            if child is not None:
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _fork(self, id_: int) -> None:
+        place = self._page.take()
+        me = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if not pid:
+            self._poll.close()
+            self._line.sock.close()
+            for child in self._children.values():
+                os.close(child.descriptor)
+            worker.start(self._secret, self._port, self._crew, id_, self._node, self._page, place, me)
+        child = self._children[id_] = _Child(id_, pid, place)
+        self._by_descriptor[child.descriptor] = child
+        self._poll.register(child.descriptor, select.EPOLLIN)
+
+    def _reap(self, child: _Child) -> None:
+        _pid, status = os.waitpid(child.pid, 0)
+        self._poll.unregister(child.descriptor)
+        os.close(child.descriptor)
+        del self._by_descriptor[child.descriptor]
+        del self._children[child.id]
+        before, self._memory_kills = self._memory_kills, memory_kills()
+        memory = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._memory_kills > before
+        self._line.say(Gone((), child.id, status, self._page.begun(child.place), memory))
+        self._page.give_back(child.place)
+
+
+def memory_kills() -> int:
+    """Return how many processes Linux has killed on this machine for want of memory, in whatever group; 0 if it does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def prepare(setup: dict[str, Any]) -> None:
+    """Become as the executor's program is: where modules are looked for, which of them are imported. What is not here is not imported."""
+    sys.path[:] = setup["path"]
+    sys.argv[:] = setup["argv"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    for name in setup["modules"]:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def main() -> int:
+    """Run by a process of the system; what it needs to know is in its environment."""
+    port, crew, secret = os.environ.pop(proofs.VARIABLE).split()
+    node = os.environ.get("UNIOS_NODE", "")
+    try:
+        talk, parts = reach(port, bytes.fromhex(secret), int(crew), 0, node)
+    except (OSError, UniosError) as error:
+        print(f"no executor is reached: {error}", file=sys.stderr)
+        return 1
+    prepare(unpack(parts))
+    gc.collect()
+    gc.freeze()
+    Parent(Line(talk.sock), bytes.fromhex(secret), port, int(crew), node).run()
+    return 0
+
+
+if __name__ == "__main__":
+    from unios.client.tasks import parent  # under its own name: __main__ is to be the program's
+
+    code = parent.main()
+    sys.stdout.flush()
+    os._exit(code)

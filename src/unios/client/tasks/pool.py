@@ -1,0 +1,279 @@
+"""Pool: what `multiprocessing.Pool` offers, over the nodes of the system."""
+
+import collections
+import itertools
+import multiprocessing
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from unios.client.tasks.executor import Executor
+
+_CHUNKS_PER_WORKER = 4
+"""As the standard library divides a map whose chunk size is not given."""
+_AHEAD = 4
+"""Chunks for each worker that `imap` has ahead of its reader."""
+
+
+class AsyncResult:
+    """What will come of one or more tasks: a list of chunks, or with `single` the value of one."""
+
+    def __init__(
+        self,
+        futures: "list[Future[Any]]",
+        single: bool,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> None:
+        self._futures, self._single, self._callback, self._error_callback = futures, single, callback, error_callback
+        self._left = len(futures)
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        for future in futures:
+            future.add_done_callback(self._ended)
+        if not futures:
+            self._finish()
+
+    def _ended(self, future: "Future[Any]") -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._finish()
+
+    def _finish(self) -> None:
+        errors = [error for future in self._futures if (error := _error_of(future)) is not None]
+        if errors:
+            self._error = errors[0]
+        elif self._single:
+            self._value = self._futures[0].result()
+        else:
+            self._value = list(itertools.chain.from_iterable(future.result() for future in self._futures))
+        self._futures = []
+        try:
+            if self._error is not None:
+                if self._error_callback is not None:
+                    self._error_callback(self._error)
+            elif self._callback is not None:
+                self._callback(self._value)
+        finally:
+            self._done.set()
+
+    def ready(self) -> bool:
+        return self._done.is_set()
+
+    def successful(self) -> bool:
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._error is None
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._done.wait(timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Return the value, or raise what the task raised; multiprocessing.TimeoutError if it is not there in time."""
+        if not self._done.wait(timeout):
+            raise multiprocessing.TimeoutError
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def _error_of(future: "Future[Any]") -> BaseException | None:
+    try:
+        return future.exception()
+    except BaseException as error:  # noqa: BLE001  it was cancelled
+        return error
+
+
+class Results(Iterator[Any]):
+    """The results of `imap` and `imap_unordered`, with `next(timeout)`."""
+
+    def __init__(self, submit: "Callable[[list[Any]], Future[Any]]", chunks: Iterator[list[Any]], ahead: int, *, ordered: bool) -> None:
+        self._submit, self._chunks, self._ordered = submit, chunks, ordered
+        self._order: collections.deque[Future[Any]] = collections.deque()
+        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._under_way = 0
+        self._here: collections.deque[Any] = collections.deque()
+        for _ in range(ahead):
+            self._more()
+
+    def _more(self) -> None:
+        chunk = next(self._chunks, None)
+        if chunk is not None:
+            future = self._submit(chunk)
+            self._under_way += 1
+            if self._ordered:
+                self._order.append(future)
+            else:
+                future.add_done_callback(self._done.put)
+
+    def __iter__(self) -> "Results":
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """Return the next result; StopIteration at the end, multiprocessing.TimeoutError if it is not there in time."""
+        while not self._here:
+            if not self._under_way:
+                raise StopIteration
+            try:
+                if self._ordered:
+                    _wait(self._order[0], timeout)
+                    future = self._order.popleft()
+                else:
+                    future = self._done.get(timeout=timeout)
+            except (TimeoutError, queue.Empty):
+                raise multiprocessing.TimeoutError from None
+            self._under_way -= 1
+            self._more()
+            self._here.extend(future.result())
+        return self._here.popleft()
+
+
+def _wait(future: "Future[Any]", timeout: float | None) -> None:
+    """Wait until it is done. TimeoutError if that takes longer."""
+    done = threading.Event()
+    future.add_done_callback(lambda _future: done.set())
+    if not done.wait(timeout):
+        raise TimeoutError
+
+
+def _each(function: Callable[..., Any], star: bool, chunk: list[Any]) -> list[Any]:
+    return [function(*one) for one in chunk] if star else [function(one) for one in chunk]
+
+
+class Pool:
+    """Worker processes on the nodes of a system; further options are those of `Executor`."""
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Have `processes` workers, by default as many as the ready nodes have cores. ValueError for `maxtasksperchild`, which there is not."""
+        if maxtasksperchild is not None:
+            raise ValueError("maxtasksperchild is not offered: a worker lives as long as the pool")
+        self._executor = Executor(processes, initializer, tuple(initargs), **options)
+        self._state = "RUN"
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def _check(self) -> None:
+        if self._state != "RUN":
+            raise ValueError("Pool not running")
+
+    def _chunks(self, iterable: Iterable[Any], chunksize: int | None) -> Iterator[list[Any]]:
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+        if chunksize is None:
+            items = list(iterable)
+            chunksize = max(1, -(-len(items) // (self._executor.workers() * _CHUNKS_PER_WORKER)))
+            iterable = items
+        source = iter(iterable)
+        return iter(lambda: list(itertools.islice(source, chunksize)), [])
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None) -> Any:
+        """Call it in a worker; return what it returns."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: dict[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult:
+        self._check()
+        return AsyncResult([self._executor.submit(func, *args, **(kwds or {}))], True, callback, error_callback)
+
+    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+        """Return what it returns for each, in order."""
+        return list(self.map_async(func, iterable, chunksize).get())
+
+    def map_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult:
+        return self._all(func, False, iterable, chunksize, callback, error_callback)
+
+    def starmap(self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None) -> list[Any]:
+        """As `map`, each item being the arguments of one call."""
+        return list(self.starmap_async(func, iterable, chunksize).get())
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult:
+        return self._all(func, True, iterable, chunksize, callback, error_callback)
+
+    def _all(
+        self,
+        func: Callable[..., Any],
+        star: bool,
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> AsyncResult:
+        self._check()
+        work = partial(_each, func, star)
+        return AsyncResult([self._executor.submit(work, chunk) for chunk in self._chunks(iterable, chunksize)], False, callback, error_callback)
+
+    def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Results:
+        """As `map`, one result after the other; the input is taken as results are read."""
+        return self._some(func, iterable, chunksize, ordered=True)
+
+    def imap_unordered(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Results:
+        """As `imap`, in the order in which they come."""
+        return self._some(func, iterable, chunksize, ordered=False)
+
+    def _some(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool) -> Results:
+        self._check()
+        work = partial(_each, func, False)
+        chunks = self._chunks(iterable, chunksize)
+        return Results(lambda chunk: self._executor.submit(work, chunk), chunks, _AHEAD * self._executor.workers(), ordered=ordered)
+
+    def close(self) -> None:
+        """Take no more tasks."""
+        if self._state == "RUN":
+            self._state = "CLOSE"
+            self._executor.shutdown(wait=False)
+
+    def terminate(self) -> None:
+        """Take no more tasks, and cancel those that have not begun."""
+        self._state = "TERMINATE"
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait until the workers have ended. ValueError before `close` or `terminate`."""
+        if self._state == "RUN":
+            raise ValueError("Pool is still running")
+        self._executor.shutdown()
+
+    def __enter__(self) -> "Pool":
+        self._check()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.terminate()

@@ -1,0 +1,478 @@
+"""Locks: the manager of all that synchronises programs across nodes. Events in, what sessions are told out; decides only, services/locks.py carries it.
+
+- A session lives while it renews; when its lease ends, what it held goes to the next, what it waited for is withdrawn, its barriers break.
+- Tokens are (epoch, number). The epoch is won in the store by whoever becomes the manager; numbers count up from there. So tokens only grow.
+- A manager that follows another one may not know what that one granted: until `shut_until_ms` it grants nothing. By then each session of its predecessor
+  has registered again, with what it holds and what it waits for, or its lease has ended.
+- An endless wait that closes a circle of endless waits is a deadlock: the youngest waiter in it is told, with all their names.
+
+Times are ms of one clock, given with each event. Users are apart: a name is one thing for each user.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from unios.core import deadlocks
+from unios.core.exchange import Exchange
+from unios.core.gates import Gate
+from unios.core.gatherings import Barrier, Flag
+from unios.core.grants import (
+    KINDS,
+    NO,
+    NOWAIT,
+    TIMED,
+    YES,
+    Answer,
+    Ask,
+    Held,
+    Known,
+    Open,
+    Opened,
+    Out,
+    Over,
+    Renew,
+    Renewed,
+    Token,
+    Waiter,
+    fault,
+)
+from unios.limits import (
+    SYNC_ANSWERS_KEPT,
+    SYNC_BYTES_MAX,
+    SYNC_LOOK_MS,
+    SYNC_NAME_BYTES_MAX,
+    SYNC_SESSIONS_MAX,
+    SYNC_THINGS_MAX,
+    SYNC_TTL_MS,
+    SYNC_WAITING_MAX,
+)
+
+Thing = Gate | Flag | Barrier | Exchange
+Key = tuple[str, str, str]
+"""user, kind, name"""
+PAUSE_MS: Final = 4 * SYNC_LOOK_MS
+THINGS_REMEMBERED: Final = 256
+"""Of one session; over it those are forgotten that are not there any more."""
+GATES: Final = frozenset({"lock", "rwlock", "semaphore", "election"})
+
+
+class Session:
+    """One process that synchronises."""
+
+    __slots__ = ("answers", "id", "label", "things", "until_ms", "user", "waiting")
+
+    def __init__(self, id_: str, user: str, label: str) -> None:
+        self.id, self.user, self.label = id_, user, label
+        self.until_ms = 0
+        self.waiting: dict[int, tuple[Key, Waiter]] = {}
+        self.answers: dict[int, Answer] = {}
+        """Of what leaves no trace here: told again if it was not heard."""
+        self.things: dict[Key, None] = {}
+
+
+class Locks:
+    """All of one manager."""
+
+    def __init__(self, epoch: int, now_ms: int, *, grace_ms: int = SYNC_TTL_MS) -> None:
+        """`grace_ms`: 0 if nobody can hold anything of an earlier epoch."""
+        self.epoch = epoch
+        self._shut_until_ms = now_ms + grace_ms
+        self.is_shut = grace_ms > 0
+        self._looked_ms = now_ms
+        self._numbers = 0
+        self.sessions: dict[str, Session] = {}
+        self._things: dict[Key, Thing] = {}
+        self._ledger: Counter[tuple[str, str]] = Counter()
+        self._blocked: dict[tuple[str, str], tuple[Gate, Waiter]] = {}
+        """Endless waits at gates, by who waits."""
+        self._deferred: list[tuple[int, int, str, Ask, bool]] = []
+        """Asked while nothing is granted: (since when, order of coming, session, what, whether it was asked of an earlier manager)."""
+        self._bytes: Counter[Key] = Counter()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody and nothing would be missed."""
+        return not (self.sessions or self._things or self.is_shut)
+
+    def thing(self, user: str, kind: str, name: str) -> Thing | None:
+        return self._things.get((user, kind, name))
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    # sessions
+
+    def open(self, user: str, opened: Open, now_ms: int) -> Out:
+        """A session begins, or goes on over another connection or after another manager."""
+        out: Out = []
+        session = self.sessions.get(opened.session)
+        if session is not None and session.user != user:
+            return [(opened.session, Over("the session is another user's"))]
+        if session is None:
+            if len(self.sessions) >= SYNC_SESSIONS_MAX:
+                return [(opened.session, Over(f"there are {SYNC_SESSIONS_MAX} sessions, which is the limit"))]
+            if any(held.token.epoch >= self.epoch or not self.is_shut for held in opened.held):
+                return [(opened.session, Over("its lease has ended: what it held may be another's"))]
+            session = self.sessions[opened.session] = Session(opened.session, user, opened.label)
+            session.until_ms = now_ms + SYNC_TTL_MS
+            if not all(self._register(session, held) for held in opened.held):
+                out += self._end(session)
+                return [*out, (opened.session, Over("what it held is another's"))]
+        else:
+            session.until_ms = now_ms + SYNC_TTL_MS
+            self._reconcile(session, opened, out)
+        out.append((session.id, Opened(self.epoch)))
+        for known in opened.known:
+            self._remember(session, known, out)
+        pending = set(session.waiting) | {ask.id for _at, _n, id_, ask, _again in self._deferred if id_ == session.id}
+        for waiting in opened.waiting:
+            if waiting.ask.id in session.answers:
+                out.append((session.id, session.answers[waiting.ask.id]))
+            elif waiting.ask.id not in pending and not self._granted(session, waiting.ask, out):
+                self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=True)
+        return out
+
+    def _reconcile(self, session: Session, opened: Open, out: Out) -> None:
+        """Let go of what the session does not know of: it was given back, or withdrawn, by a message that was lost."""
+        wanted = {waiting.ask.id for waiting in opened.waiting}
+        for id_ in [id_ for id_ in session.waiting if id_ not in wanted]:
+            self._withdraw(session, id_, [])
+        self._deferred = [one for one in self._deferred if one[2] != session.id or one[3].id in wanted]
+        held = {one.token for one in opened.held}
+        for key in list(session.things):
+            gate = self._things.get(key)
+            if isinstance(gate, Gate):
+                for hold in [hold for hold in gate.holds.values() if hold.session == session.id]:
+                    if hold.token not in held and hold.ask not in wanted:
+                        gate.give(session.id, hold.token)
+                self._pump(key, gate, out)
+
+    def _granted(self, session: Session, ask: Ask, out: Out) -> bool:
+        """Tell again what was granted for that question, if it was."""
+        gate = self._things.get((session.user, ask.kind, ask.name))
+        for hold in gate.holds.values() if isinstance(gate, Gate) else ():
+            if hold.session == session.id and hold.ask == ask.id:
+                out.append((session.id, Answer(ask.id, YES, hold.token.number, int(ask.op == "wait"))))
+                return True
+        return False
+
+    def _register(self, session: Session, held: Held) -> bool:
+        if held.kind not in GATES or held.size < 1 or held.spec < 0 or len(self._things) >= SYNC_THINGS_MAX:
+            return False
+        gate = self._thing(session, held.kind, held.name, held.spec)
+        return isinstance(gate, Gate) and gate.registered(session.id, held)
+
+    def _remember(self, session: Session, known: Known, out: Out) -> None:
+        if known.kind != "event" or len(self._things) >= SYNC_THINGS_MAX:
+            return
+        flag = self._thing(session, known.kind, known.name, 0)
+        if isinstance(flag, Flag):
+            flag.users[session.id] = None
+            flag.known(known.token, bool(known.state))
+            if flag.is_set:
+                self._over(flag.release(out))
+
+    def renewed(self, id_: str, renew: Renew, now_ms: int) -> Out:
+        """A session lives."""
+        session = self.sessions.get(id_)
+        if session is None:
+            return [(id_, Over("its lease has ended: what it held may be another's"))]
+        session.until_ms = now_ms + SYNC_TTL_MS
+        if len(session.things) > THINGS_REMEMBERED:
+            session.things = {key: None for key in session.things if key in self._things}
+        for answered in [one for one in session.answers if one <= renew.heard]:
+            del session.answers[answered]
+        return [(id_, Renewed(renew.number))]
+
+    def ended(self, id_: str) -> Out:
+        """A session has said good-bye, or its process is known to be gone."""
+        session = self.sessions.get(id_)
+        return self._end(session) if session is not None else []
+
+    def tick(self, now_ms: int) -> Out:
+        """Look at the clock: end sessions that have not renewed, and begin to grant when the time has come."""
+        out: Out = []
+        gap_ms, self._looked_ms = now_ms - self._looked_ms, now_ms
+        if gap_ms > PAUSE_MS:  # the manager itself did not run: nobody could renew
+            for session in self.sessions.values():
+                session.until_ms += gap_ms
+        for session in [session for session in self.sessions.values() if session.until_ms <= now_ms]:
+            out += self._end(session)
+            out.append((session.id, Over("its lease has ended: what it held may be another's")))
+        if self.is_shut and now_ms >= self._shut_until_ms:
+            self.is_shut = False
+            deferred, self._deferred = sorted(self._deferred, key=lambda one: one[:2]), []
+            for _since, _order, id_, ask, again in deferred:
+                if (waiting := self.sessions.get(id_)) is not None:
+                    self._ask(waiting, ask, now_ms, out, again=again)
+        return out
+
+    def _end(self, session: Session) -> Out:
+        out: Out = []
+        del self.sessions[session.id]
+        self._deferred = [one for one in self._deferred if one[2] != session.id]
+        for key in session.things:
+            thing = self._things.get(key)
+            match thing:
+                case Gate() | Flag():
+                    self._over(thing.leave(session.id))
+                case Barrier() | Exchange():
+                    self._over(thing.leave(session.id, out))
+            if isinstance(thing, Gate):
+                self._pump(key, thing, out)
+            self._tidy(key)
+        return [one for one in out if one[0] != session.id]
+
+    # what is asked
+
+    def asked(self, id_: str, ask: Ask, now_ms: int) -> Out:
+        """Somebody of a session wants something."""
+        session = self.sessions.get(id_)
+        if session is None:
+            return [(id_, Over("its lease has ended: what it held may be another's"))]
+        out: Out = []
+        self._ask(session, ask, now_ms, out)
+        return out
+
+    def withdrawn(self, id_: str, ask: int) -> Out:
+        """A session does not want any more what it has asked."""
+        session = self.sessions.get(id_)
+        out: Out = []
+        if session is not None:
+            self._withdraw(session, ask, out)
+        return out
+
+    def _ask(self, session: Session, ask: Ask, since_ms: int, out: Out, *, again: bool = False) -> None:
+        if self.is_shut and ask.op not in ("give", "locked"):
+            if ask.flags & NOWAIT:
+                out.append((session.id, Answer(ask.id, NO)))
+            elif len(self._deferred) < SYNC_THINGS_MAX:
+                self._deferred.append((since_ms, self._number(), session.id, ask, again))
+            else:
+                out.append((session.id, fault(ask.id, "unavailable", "too many wait for the locks to be back")))
+            return
+        answer = self._refusal(session, ask)
+        if answer is None:
+            key = (session.user, ask.kind, ask.name)
+            thing = self._thing(session, ask.kind, ask.name, ask.spec)
+            before = len(out)
+            match thing:
+                case Gate():
+                    self._at_gate(session, key, thing, ask, out, again=again)
+                case Flag():
+                    self._at_flag(session, key, thing, ask, out)
+                case Barrier():
+                    self._at_barrier(session, key, thing, ask, out, again=again)
+                case Exchange():
+                    self._at_exchange(session, key, thing, ask, out)
+            if not isinstance(thing, Gate):
+                self._keep_answers(out[before:])
+            self._tidy(key)
+        elif ask.id:
+            out.append((session.id, answer))
+
+    def _refusal(self, session: Session, ask: Ask) -> Answer | None:
+        if ask.kind not in KINDS or not ask.name or len(ask.name.encode(errors="replace")) > SYNC_NAME_BYTES_MAX:
+            return fault(ask.id, "usage", f"{ask.kind[:40]} {ask.name[:80]!r} is no name: use up to {SYNC_NAME_BYTES_MAX} bytes")
+        if ask.size < 1 or ask.spec < 0 or (ask.kind == "barrier" and ask.spec < 1):
+            return fault(ask.id, "usage", f"{ask.size} of {ask.spec} is no number for {ask.kind} {ask.name[:80]}")
+        if len(session.waiting) >= SYNC_WAITING_MAX:
+            return fault(ask.id, "unavailable", f"{SYNC_WAITING_MAX} of this process wait already, which is the limit")
+        if len(self._things) >= SYNC_THINGS_MAX and (session.user, ask.kind, ask.name) not in self._things:
+            return fault(ask.id, "unavailable", f"there are {SYNC_THINGS_MAX} locks and the like in use, which is the limit")
+        if ask.data and self._bytes.total() + len(ask.data) > SYNC_BYTES_MAX:
+            return fault(ask.id, "unavailable", f"all queues together hold {SYNC_BYTES_MAX} bytes, which is the limit")
+        return None
+
+    def _thing(self, session: Session, kind: str, name: str, spec: int) -> Thing:
+        key = (session.user, kind, name)
+        thing = self._things.get(key)
+        if thing is None:
+            if kind in GATES:
+                thing = Gate(kind, name, spec if kind == "semaphore" else 0, self._ledger)
+            elif kind == "event":
+                thing = Flag(name)
+            elif kind == "barrier":
+                thing = Barrier(name, spec)
+            else:
+                thing = Exchange(name, spec)
+            self._things[key] = thing
+        session.things[key] = None
+        return thing
+
+    def _tidy(self, key: Key) -> None:
+        """Forget a thing that is as it was made."""
+        thing = self._things.get(key)
+        if isinstance(thing, Exchange):
+            self._bytes[key] = thing.held_bytes
+        if thing is not None and thing.is_idle:
+            del self._things[key]
+            self._bytes.pop(key, None)
+
+    def _keep_answers(self, said: Out) -> None:
+        for id_, answer in said:
+            session = self.sessions.get(id_)
+            if session is not None and isinstance(answer, Answer) and answer.id:
+                session.answers[answer.id] = answer
+                if len(session.answers) > SYNC_ANSWERS_KEPT:
+                    del session.answers[next(iter(session.answers))]
+
+    def _over(self, served: list[Waiter] | None) -> None:
+        """These wait no more."""
+        for waiter in served or ():
+            self._blocked.pop(waiter.actor, None)
+            session = self.sessions.get(waiter.session)
+            if session is not None:
+                session.waiting.pop(waiter.ask.id, None)
+
+    def _wait(self, session: Session, key: Key, waiter: Waiter) -> None:
+        session.waiting[waiter.ask.id] = key, waiter
+
+    def _withdraw(self, session: Session, id_: int, out: Out) -> None:
+        deferred = next((one for one in self._deferred if one[2] == session.id and one[3].id == id_), None)
+        if deferred is not None:
+            self._deferred.remove(deferred)
+            out.append((session.id, Answer(id_, NO)))
+        if id_ not in session.waiting:
+            return  # it has been answered: the answer is on its way
+        key, waiter = session.waiting[id_]
+        thing = self._things[key]
+        if isinstance(thing, Barrier):
+            self._over(thing.break_(out))
+            return
+        answer = thing.withdraw(waiter, self._number) if isinstance(thing, Gate) else thing.withdraw(waiter)
+        if answer is not None:
+            self._over([waiter])
+            out.append((session.id, answer))
+        if isinstance(thing, Gate):
+            self._pump(key, thing, out)
+        self._tidy(key)
+
+    # gates
+
+    def _at_gate(self, session: Session, key: Key, gate: Gate, ask: Ask, out: Out, *, again: bool) -> None:
+        if gate.kind == "semaphore" and ask.spec != gate.spec:
+            out.append((session.id, fault(ask.id, "usage", f"semaphore {gate.name} begins with {gate.spec}, not with {ask.spec}")))
+            return
+        match ask.op:
+            case "take":
+                waiter = Waiter(session.id, ask, self._number())
+                if gate.take(waiter, self.epoch, self._number, out):
+                    self._wait(session, key, waiter)
+                    self._block(gate, waiter, out)
+            case "give":
+                gate.give(session.id, Token(ask.spec, ask.number))
+                self._pump(key, gate, out)
+            case "release":
+                out.append((session.id, gate.give_units(session.id, ask)))
+                self._pump(key, gate, out)
+            case "wait":
+                self._wait_condition(session, key, gate, ask, out, again=again)
+            case "notify":
+                for notified in gate.notify(ask.text, ask.size, self._number):
+                    self._block(gate, notified, out)
+                self._pump(key, gate, out)
+                out.append((session.id, Answer(ask.id, YES)))
+            case "locked":
+                hold = gate.holder()
+                label = f"{self.sessions[hold.session].label} ({hold.actor})" if hold and hold.session in self.sessions else ""
+                epoch, number = hold.token if hold else Token(0, 0)
+                out.append((session.id, Answer(ask.id, YES if hold or self.is_shut else NO, number, gate.free + gate.signals, label, b"%d" % epoch)))
+            case _:
+                out.append((session.id, fault(ask.id, "usage", f"{gate.kind} has no operation {ask.op[:40]}")))
+
+    def _wait_condition(self, session: Session, key: Key, gate: Gate, ask: Ask, out: Out, *, again: bool) -> None:
+        waiter = Waiter(session.id, ask, self._number())
+        if again:
+            gate.turn(waiter)
+            self._block(gate, waiter, out)
+        elif (answer := gate.wait(waiter, Token(ask.spec, ask.number))) is not None:
+            out.append((session.id, answer))
+            return
+        self._wait(session, key, waiter)
+        self._pump(key, gate, out)
+
+    def _pump(self, key: Key, gate: Gate, out: Out) -> None:
+        self._over(gate.pump(self.epoch, self._number, out))
+        if gate.is_idle:
+            self._tidy(key)
+
+    def _block(self, gate: Gate, waiter: Waiter, out: Out) -> None:
+        """Note an endless wait; if it closes a circle, the youngest in that is told."""
+        if waiter.ask.flags & TIMED or gate.kind == "semaphore":
+            return
+        self._blocked[waiter.actor] = gate, waiter
+        if waiter.actor not in self._ledger:
+            return  # nobody waits for one that holds nothing and is the last in its queue
+        found = deadlocks.cycle(waiter.actor, self._blockers)
+        may_fail = [actor for actor in found if self._blocked[actor][1].ask.op == "take"]
+        if not may_fail:
+            return
+        youngest = max(may_fail, key=lambda actor: self._blocked[actor][1].number)
+        links = []
+        for session, actor in found:
+            at = self._blocked[session, actor][0]
+            links.append((f"{self.sessions[session].label} ({actor})", f"{at.kind} {at.name}"))
+        at, victim = self._blocked[youngest]
+        at.withdraw(victim, self._number)
+        self._over([victim])
+        out.append((victim.session, fault(victim.ask.id, "deadlock", deadlocks.sentence(links))))
+
+    def _blockers(self, actor: tuple[str, str]) -> list[tuple[str, str]]:
+        if actor not in self._blocked:
+            return []
+        gate, waiter = self._blocked[actor]
+        return gate.blockers(waiter)
+
+    # the others
+
+    def _at_flag(self, session: Session, key: Key, flag: Flag, ask: Ask, out: Out) -> None:
+        flag.users[session.id] = None
+        if ask.op == "wait":
+            waiter = Waiter(session.id, ask, self._number())
+            if flag.wait(waiter, out):
+                self._wait(session, key, waiter)
+            return
+        if ask.op in ("set", "clear"):
+            self._over(flag.change(ask.op == "set", Token(self.epoch, self._number()), out))
+        out.append((session.id, Answer(ask.id, YES if flag.is_set else NO, flag.version.number, flag.version.epoch)))
+
+    def _at_barrier(self, session: Session, key: Key, barrier: Barrier, ask: Ask, out: Out, *, again: bool) -> None:
+        if (refused := barrier.check(ask)) is not None:
+            out.append((session.id, refused))
+            return
+        match ask.op:
+            case "wait":
+                waiter = Waiter(session.id, ask, self._number())
+                if again:  # of those who came with it some may have been let go: what is left of that round is broken
+                    self._over(barrier.break_(out))
+                served = barrier.wait(waiter, out)
+                if waiter.number in {one.number for one in barrier.waiters()}:
+                    self._wait(session, key, waiter)
+                self._over(served)
+                return
+            case "acted":
+                self._over(barrier.acted(session.id, out))
+            case "abort":
+                self._over(barrier.break_(out))
+            case "reset":
+                self._over(barrier.reset(out))
+        out.append((session.id, Answer(ask.id, NO if barrier.broken else YES, value=len(barrier.waiting))))
+
+    def _at_exchange(self, session: Session, key: Key, exchange: Exchange, ask: Ask, out: Out) -> None:
+        if (refused := exchange.check(ask)) is not None:
+            out.append((session.id, refused))
+            return
+        waits: dict[str, Callable[[Waiter, Out], list[Waiter] | None]] = {"put": exchange.put, "get": exchange.get, "join": exchange.join}
+        if ask.op in waits:
+            waiter = Waiter(session.id, ask, self._number())
+            served = waits[ask.op](waiter, out)
+            if served is None:
+                self._wait(session, key, waiter)
+            self._over(served)
+        elif ask.op == "done":
+            self._over(exchange.done(session.id, ask, out))
+        else:
+            out.append((session.id, Answer(ask.id, YES, value=len(exchange.items))))

@@ -1,0 +1,244 @@
+"""The locks' service: the manager of what synchronises programs across nodes. One in the system; started when somebody first wants it.
+
+Whoever takes /locks/manager in the store, under its node's lease, is the manager, in the epoch that comes with it; all others end. Sessions come over
+the port `locks`, from other nodes through their kernels. What is granted is decided by core/locks.py and is in memory only: an acquisition syncs no disk.
+
+While the node's lease page says that its deadline has passed nothing is said or granted; with another lease the manager's time is over. So when the store
+has ended the lease and another manager begins, this one has acknowledged no renewal of a session for longer than sessions trust in.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from unios.client.aio import Kernel, serve
+from unios.core.grants import Ask, Bye, Open, Out, Renew, Told, Withdraw
+from unios.core.locks import Locks
+from unios.core.nodes import Alive, alive_key
+from unios.errors import CallerError, Denied, UniosError
+from unios.limits import BEAT_MS, SEND_QUEUE_BYTES_MAX, SYNC_IDLE_S, SYNC_LOOK_MS, SYNC_TTL_MS
+from unios.services.lease_seen import LeaseSeen
+from unios.services.process_gone import is_gone
+from unios.store.client import StoreClient
+from unios.store.model import Compare, Delete, Put, Range, RangeResult, Record, Transaction
+from unios.wire.home import NodeFolder
+from unios.wire.operations import Accepted
+from unios.wire.peer import Call
+from unios.wire.synchronising import OPERATION, PORT, pack, said
+
+MANAGER: Final = "/locks/manager"
+EPOCH: Final = "/locks/epoch"
+DYING_S: Final = 0.01
+"""Linux closes the descriptors of one that is killed a moment before it is gone."""
+REST_S: Final = 1.0
+"""How often a manager looks whose locks nobody uses."""
+RETRY_S: Final = 0.05
+FROZEN_S: Final = 0.02
+"""So often is looked whether the node's deadline has moved on."""
+
+
+class ManagerRecord(msgspec.Struct, frozen=True):
+    """At /locks/manager, attached to the node's lease."""
+
+    node: str
+    epoch: int
+
+
+class EpochRecord(msgspec.Struct, frozen=True):
+    """At /locks/epoch. `clean`: when its manager ended nobody held anything."""
+
+    epoch: int
+    clean: bool
+
+
+def now_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class Line:
+    """The connection of one session: what it is told goes out in order; what it does not read is kept up to a bound, then the line is cut."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._kept: deque[msgspec.Raw] = deque()
+        self._kept_bytes = 0
+        self._sending: asyncio.Task[None] | None = None
+
+    def tell(self, message: Told) -> None:
+        body = pack(message)
+        if not self._kept and self.call.send_now(body):
+            return
+        self._kept.append(body)
+        self._kept_bytes += len(memoryview(body))
+        if self._kept_bytes > 4 * SEND_QUEUE_BYTES_MAX:
+            self.call.peer.close("it does not read what it is told")
+        elif self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        with contextlib.suppress(UniosError):
+            while self._kept:
+                body = self._kept[0]
+                await self.call.send(body)
+                self._kept.popleft()
+                self._kept_bytes -= len(memoryview(body))
+        self._sending = None
+
+
+class Manager:
+    """The service."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._me = kernel.folder.name
+        self._store = StoreClient(lambda: kernel.connect("store"))
+        self._lease = LeaseSeen(str(kernel.folder.lease))
+        self._number = 0
+        self._record = b""
+        self._locks: Locks | None = None
+        self._lines: dict[str, Line] = {}
+        self._linux: dict[str, tuple[str, int, int, int]] = {}
+        self._used_s = time.monotonic()
+
+    async def run(self) -> bool:
+        """Serve until nobody needs it, or another is the manager: then return True."""
+        locks = await self._win()
+        if locks is None:
+            return True
+        self._locks = locks
+        await self._kernel.listen(PORT, 0o666, self._serve)
+        while True:
+            await asyncio.sleep(SYNC_LOOK_MS / 1000 if locks.sessions or locks.is_shut else REST_S)
+            if self._number != self._lease.number:
+                return True  # the node's lease has ended
+            if not self._lease.holds:
+                continue
+            self._tell(locks.tick(now_ms()))
+            self._look_for_dead()
+            if not locks.is_idle:
+                self._used_s = time.monotonic()
+            elif time.monotonic() - self._used_s > SYNC_IDLE_S and not self._lines and await self._resign():
+                return True
+
+    # being the manager
+
+    async def _win(self) -> Locks | None:
+        """Become the manager; None if another is it, or this node may not be it."""
+        while True:
+            try:
+                found = await self._look()
+                manager, epoch, alive = found.get(MANAGER), found.get(EPOCH), found.get(alive_key(self._me))
+                if manager is not None and msgspec.msgpack.decode(manager.value, type=ManagerRecord).node != self._me:
+                    return None
+                if alive is not None and (locks := await self._take(manager, epoch, alive)) is not None:
+                    return locks
+            except Denied as error:
+                print(f"this node may not keep the locks: {error}", flush=True)
+                return None
+            except UniosError:
+                pass
+            await asyncio.sleep(RETRY_S)
+
+    async def _look(self) -> dict[str, Record]:
+        keys = (MANAGER, EPOCH, alive_key(self._me))
+        result = await self._store.transact(Transaction(then=tuple(Range(key) for key in keys)))
+        return {record.key: record for one in result.results if isinstance(one, RangeResult) for record in one.records}
+
+    async def _take(self, manager: Record | None, epoch: Record | None, alive: Record) -> Locks | None:
+        """Take the epoch after the last one, if nothing has changed and the node's lease stands."""
+        last = msgspec.msgpack.decode(epoch.value, type=EpochRecord) if epoch is not None else EpochRecord(0, True)
+        mine = ManagerRecord(self._me, last.epoch + 1)
+        self._number = msgspec.msgpack.decode(alive.value, type=Alive).incarnation
+        self._record = msgspec.msgpack.encode(mine)
+        compares = (
+            Compare(MANAGER, "modified", "==", manager.modified if manager is not None else 0),
+            Compare(EPOCH, "modified", "==", epoch.modified if epoch is not None else 0),
+            Compare(alive.key, "modified", "==", alive.modified),
+        )
+        puts = (Put(MANAGER, self._record, alive.lease), Put(EPOCH, msgspec.msgpack.encode(EpochRecord(mine.epoch, False))))
+        if not (await self._store.transact(Transaction(compares, puts))).succeeded:
+            return None
+        return Locks(mine.epoch, now_ms(), grace_ms=0 if last.clean else SYNC_TTL_MS)
+
+    async def _resign(self) -> bool:
+        """Say that nobody holds anything: who is the next need not wait."""
+        assert self._locks is not None
+        clean = msgspec.msgpack.encode(EpochRecord(self._locks.epoch, True))
+        self._number = -1  # from here on nobody is served
+        with contextlib.suppress(UniosError):
+            await self._store.transact(Transaction((Compare(MANAGER, "value", "==", self._record),), (Delete(MANAGER), Put(EPOCH, clean))))
+        return True
+
+    # sessions
+
+    async def _serve(self, stamp: Accepted, call: Call) -> object:
+        if call.op != OPERATION:
+            raise CallerError(f"the service of locks has no operation {call.op[:80]}")
+        line = Line(call)
+        session = ""
+        try:
+            while (body := await call.receive(msgspec.Raw)) is not None:
+                while not self._lease.holds_as(self._number):
+                    if self._number != self._lease.number:
+                        call.peer.close("this manager's time is over")
+                        return None
+                    await asyncio.sleep(FROZEN_S)
+                session = self._take_in(stamp, session, line, body)
+        finally:
+            if self._lines.get(session) is line:
+                del self._lines[session]
+                asyncio.get_running_loop().call_later(DYING_S, self._look_for_dead)
+        return None
+
+    def _look_for_dead(self) -> None:
+        """End the sessions whose connection has broken and whose process is known to have ended: nobody need wait for their leases."""
+        if self._locks is None or not self._lease.holds_as(self._number):
+            return
+        for session in [session for session in self._linux if session not in self._lines]:
+            if session not in self._locks.sessions or is_gone(self._linux[session]):
+                del self._linux[session]
+                self._tell(self._locks.ended(session))
+
+    def _take_in(self, stamp: Accepted, session: str, line: Line, body: msgspec.Raw) -> str:
+        """Do what a session says; return which it is."""
+        locks = self._locks
+        assert locks is not None
+        message = said(body)
+        if not session and not isinstance(message, Open):
+            raise CallerError("a session begins with Open")
+        match message:
+            case Ask():
+                self._tell(locks.asked(session, message, now_ms()))
+            case Renew():
+                self._tell(locks.renewed(session, message, now_ms()))
+            case Withdraw():
+                self._tell(locks.withdrawn(session, message.id))
+            case Bye():
+                self._tell(locks.ended(session))
+            case Open():
+                session = message.session
+                opened = locks.open(stamp.user, message, now_ms())
+                if session in locks.sessions and locks.sessions[session].user == stamp.user:
+                    self._lines[session] = line
+                    self._linux[session] = message.linux
+                    self._tell(opened)
+                else:
+                    for _session, told in opened:
+                        line.tell(told)
+        return session
+
+    def _tell(self, out: Out) -> None:
+        for session, message in out:
+            line = self._lines.get(session)
+            if line is not None:
+                line.tell(message)
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the service, on one node."""
+    return serve(folder, beat, BEAT_MS / 1000, lambda kernel: Manager(kernel).run(), "locks")

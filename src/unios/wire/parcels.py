@@ -1,0 +1,234 @@
+"""Parcels: what the caller of tasks, the parents of its workers and the workers say to each other. Sans I/O.
+
+A parcel is a frame that holds a head, and after it the parts that the head announces, raw and however large: a pickle and the buffers that it refers to.
+Each large part is read where it will lie (`room`), so that nothing is copied after. Between two processes of one user only: a pickle is a program.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from unios.errors import ProtocolError
+from unios.limits import TASK_BYTES_MAX, TASK_PARTS_MAX
+from unios.wire.frames import length_of
+
+Part = bytes | bytearray | memoryview
+_HEAD_BYTES_MAX: Final = 1024 * 1024
+_ROOM_MIN: Final = 64 * 1024
+"""A part of so many bytes or more is read straight into its place."""
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    sizes: tuple[int, ...] = ()
+    """Of the parts that follow, in bytes."""
+
+
+class Hello(_Head, frozen=True, array_like=True, tag=1):
+    """The first of a parent (`worker` 0) or worker. `proof`: that it knows the secret, over `nonce`."""
+
+    crew: int = 0
+    worker: int = 0
+    node: str = ""
+    nonce: bytes = b""
+    proof: bytes = b""
+
+
+class Welcome(_Head, frozen=True, array_like=True, tag=2):
+    """The answer. To a parent with what it prepares, to a worker with the initializer, each as a pickle of one part and more."""
+
+    proof: bytes = b""
+
+
+class Ready(_Head, frozen=True, array_like=True, tag=3):
+    """A parent may be asked to fork, a worker given tasks. With parts: the initializer failed, and this is its exception."""
+
+
+class Fork(_Head, frozen=True, array_like=True, tag=4):
+    """To a parent: start that worker."""
+
+    worker: int = 0
+
+
+class Gone(_Head, frozen=True, array_like=True, tag=5):
+    """Of a parent: that worker has ended. `status` as waitpid has it; `begun`: the last turn that it began; `memory`: Linux killed for want of memory."""
+
+    worker: int = 0
+    status: int = 0
+    begun: int = 0
+    memory: bool = False
+
+
+class Bar(_Head, frozen=True, array_like=True, tag=6):
+    """To a parent: that worker shall not begin that turn."""
+
+    worker: int = 0
+    turn: int = 0
+
+
+class Barred(_Head, frozen=True, array_like=True, tag=7):
+    """Of a parent: the turn will not be begun, or (`done` false) was begun already."""
+
+    worker: int = 0
+    turn: int = 0
+    done: bool = False
+
+
+class Kill(_Head, frozen=True, array_like=True, tag=8):
+    """To a parent: end that worker at once. Idempotent."""
+
+    worker: int = 0
+
+
+class Give(_Head, frozen=True, array_like=True, tag=9):
+    """To a worker: a call. Parts: the pickled function if it is not known there, then arguments. `many`: a list of them, answered by a list."""
+
+    turn: int = 0
+    function: bytes = b""
+    fresh: bool = False
+    many: bool = False
+
+
+class Answer(_Head, frozen=True, array_like=True, tag=10):
+    """Of a worker: the turn's result, or its exception. To a worker: those of what it has submitted itself under that number."""
+
+    turn: int = 0
+    failed: bool = False
+
+
+class Submit(_Head, frozen=True, array_like=True, tag=11):
+    """Of a worker: the task that it runs submits one. Parts as in Give, always with the function."""
+
+    number: int = 0
+    function: bytes = b""
+    many: bool = False
+    retries: int = 0
+
+
+class Stop(_Head, frozen=True, array_like=True, tag=12):
+    """To a parent or worker: end."""
+
+
+class Refused(_Head, frozen=True, array_like=True, tag=13):
+    """Of a worker: it has not begun the turn, since that is barred."""
+
+    turn: int = 0
+
+
+Head = Hello | Welcome | Ready | Fork | Gone | Bar | Barred | Kill | Give | Answer | Submit | Stop | Refused
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Head).decode
+
+
+def sizes_of(parts: Sequence[Part]) -> tuple[int, ...]:
+    """Return what a head says of its parts; ProtocolError if they are over the bounds."""
+    sizes = tuple(map(len, parts))
+    if len(sizes) > TASK_PARTS_MAX or sum(sizes) > TASK_BYTES_MAX:
+        raise ProtocolError(
+            f"{sum(sizes)} bytes in {len(sizes)} buffers are too much for one message: {TASK_BYTES_MAX} and {TASK_PARTS_MAX} are the limits"
+        )
+    return sizes
+
+
+def head_of(head: Head) -> bytes:
+    """Return what goes before the parts."""
+    encoded = _encode(head)
+    return length_of(encoded) + encoded
+
+
+class ParcelReader:
+    """Cuts a byte stream into parcels; holds at most one unfinished one. What the peer announces takes memory only as it comes, a part at a time."""
+
+    __slots__ = ("_buffer", "_filled", "_head", "_parts", "_place")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._head: Head | None = None
+        self._parts: list[Part] = []
+        self._place: bytearray | None = None
+        """A large part that is being read."""
+        self._filled = 0
+
+    def room(self) -> memoryview | None:
+        """Return where the next bytes belong, then to be told of by `filled`; None: anywhere, to be fed."""
+        return memoryview(self._place)[self._filled :] if self._place is not None else None
+
+    def filled(self, count: int) -> tuple[Head, list[Part]] | None:
+        """So many bytes have come into `room`; return the parcel that they complete, if they do."""
+        assert self._place is not None and self._head is not None
+        self._filled += count
+        if self._filled < len(self._place):
+            return None
+        self._parts.append(self._place)
+        self._place = None
+        self._begin()
+        return self._whole()
+
+    def feed(self, data: bytes) -> list[tuple[Head, list[Part]]]:
+        """Take in more bytes; return the parcels that they complete. ProtocolError if they are none; the stream is of no use then."""
+        if self._buffer:
+            data = self._buffer + data
+        found: list[tuple[Head, list[Part]]] = []
+        at, end = 0, len(data)
+        while True:
+            if self._head is None:
+                if end - at < 4:
+                    break
+                size = int.from_bytes(data[at : at + 4], "big")
+                if size > _HEAD_BYTES_MAX:
+                    raise ProtocolError(f"a head of {size} bytes was announced; the limit is {_HEAD_BYTES_MAX}")
+                if end - at < 4 + size:
+                    break
+                self._head = _read(data[at + 4 : at + 4 + size])
+                at += 4 + size
+            elif self._place is not None:
+                at = self._pour(data, at)
+            else:
+                size = self._head.sizes[len(self._parts)] if len(self._parts) < len(self._head.sizes) else 0
+                if end - at < size:
+                    break
+                self._parts.append(data[at : at + size])
+                at += size
+            self._begin()
+            whole = self._whole()
+            if whole is not None:
+                found.append(whole)
+            elif at >= end and (self._place is not None or self._head is None):
+                break
+        self._buffer = data[at:]
+        return found
+
+    def _pour(self, data: bytes, at: int) -> int:
+        assert self._place is not None
+        count = min(len(self._place) - self._filled, len(data) - at)
+        self._place[self._filled : self._filled + count] = data[at : at + count]
+        self._filled += count
+        if self._filled == len(self._place):
+            self._parts.append(self._place)
+            self._place = None
+        return at + count
+
+    def _begin(self) -> None:
+        """Make the place of the next part, if that is large."""
+        head, at = self._head, len(self._parts)
+        if head is not None and self._place is None and at < len(head.sizes) and head.sizes[at] >= _ROOM_MIN:
+            self._place, self._filled = bytearray(head.sizes[at]), 0
+
+    def _whole(self) -> tuple[Head, list[Part]] | None:
+        head = self._head
+        if head is None or len(self._parts) < len(head.sizes):
+            return None
+        parts, self._head, self._parts = self._parts, None, []
+        return head, parts
+
+
+def _read(data: bytes) -> Head:
+    try:
+        head: Head = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"what came is no message of tasks: {error}") from error
+    if len(head.sizes) > TASK_PARTS_MAX or any(size < 0 for size in head.sizes) or sum(head.sizes) > TASK_BYTES_MAX:
+        raise ProtocolError(
+            f"{sum(head.sizes)} bytes in {len(head.sizes)} buffers were announced; {TASK_BYTES_MAX} and {TASK_PARTS_MAX} are the limits"
+        )
+    return head

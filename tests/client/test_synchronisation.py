@@ -1,0 +1,81 @@
+"""The caller's side of locks without a system: its own clock, the memory of what may be lost, the guard of tokens."""
+
+from pathlib import Path
+
+import pytest
+
+from unios.client.connection import Connection
+from unios.client.synchronisation.lock import Lock
+from unios.client.synchronisation.memory import Volatile
+from unios.client.synchronisation.named import patience
+from unios.client.synchronisation.semaphore import Semaphore
+from unios.client.synchronisation.session import Session, boot_s
+from unios.client.synchronisation.token_guard import TokenGuard
+from unios.errors import LeaseLost
+from unios.wire.synchronising import NOWAIT, Ask, Held, Token
+
+MINE = Token(3, 7)
+
+
+def holding(tmp_path: Path, trusted_s: float) -> Session:
+    """Return a session that was granted a lock and hears nothing of anybody."""
+    session = Session(Connection(tmp_path))
+    session._held[MINE] = Held("lock", "a", MINE, 1, 0, "main")
+    session._trusted_until_s = boot_s() + trusted_s
+    return session
+
+
+def test_what_is_held_is_lost_by_this_process_own_clock_though_nobody_says_so(tmp_path: Path) -> None:
+    assert holding(tmp_path, 60).holds(MINE)
+    session = holding(tmp_path, -0.001)
+    before = session.id
+    assert not session.holds(MINE) and session.id != before
+    with pytest.raises(LeaseLost, match="another may hold it"):
+        holding(tmp_path, -0.001).give("lock", "a", MINE)
+
+
+def test_what_is_given_back_is_held_no_more(tmp_path: Path) -> None:
+    session = holding(tmp_path, 60)
+    session.give("lock", "a", MINE)
+    with pytest.raises(LeaseLost):
+        session.give("lock", "a", MINE)
+
+
+def test_a_guard_refuses_tokens_older_than_the_greatest_it_has_seen(tmp_path: Path) -> None:
+    file = tmp_path / "greatest"
+    for guard in (TokenGuard(), TokenGuard(file)):
+        assert guard.greatest == (0, 0)
+        for token in ((1, 900), (1, 900), (2, 1)):
+            assert guard.admit(token) == token
+        for late in ((1, 901), (0, 5)):
+            with pytest.raises(LeaseLost, match="refused"):
+                guard.admit(late)
+        with pytest.raises(LeaseLost):
+            guard.admit(None)
+        assert guard.greatest == (2, 1)
+    with pytest.raises(LeaseLost):
+        TokenGuard(file).admit((1, 999))
+
+
+def test_what_was_in_memory_alone_is_said_to_be_lost_once_to_each_who_used_it() -> None:
+    volatile = Volatile()
+    volatile.used(Ask(1, "put", "queue", "q"))
+    volatile.used(Ask(2, "take", "semaphore", "seats", spec=3))
+    assert not volatile.is_lost("queue", "q")
+    volatile.manager_changed()
+    assert volatile.fails(Ask(3, "get", "queue", "q")) == "data-lost"
+    assert not volatile.is_lost("queue", "q") and not volatile.is_lost("semaphore", "seats") and not volatile.is_lost("queue", "other")
+
+
+def test_bad_use_is_refused_as_threading_does() -> None:
+    assert patience(False, -1) == (NOWAIT, None) == patience(True, 0) and patience(True, None) == (0, None) == patience(True, -1)
+    for wrong in ((False, 3), (True, -2), (True, float("nan"))):
+        with pytest.raises(ValueError, match="timeout"):
+            patience(*wrong)
+    for name in ("", 3):
+        with pytest.raises(ValueError, match="name"):
+            Lock(name)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="initial"):
+        Semaphore("s", -1)
+    with pytest.raises(RuntimeError, match="not acquired"):
+        Lock("free").release()

@@ -1,0 +1,417 @@
+"""Which worker gets which task: one world in which workers begin, answer, submit and die in any order, and what must hold in all of them."""
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from unios.core.crews import Crew, plan_crews, smaller
+from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
+from unios.core.tasks import AHEAD, FRUITLESS_MAX, RETURNED_MAX, Tasks
+
+DIED = Loss("died", "died")
+HOSTAGE_MS = 20
+
+
+class Hand:
+    """A worker as it is: what lies before it, what it has begun, what it shall not begin."""
+
+    def __init__(self, crew: int) -> None:
+        self.crew = crew
+        self.ready = False
+        self.lying: list[tuple[int, int]] = []
+        """(turn, task) sent and not begun."""
+        self.running: tuple[int, int] | None = None
+        self.begun = 0
+        self.barred = 0
+
+
+class World:
+    """Carries out orders as engine, parents and workers do."""
+
+    def __init__(self, workers_max: int, bound: int = 12) -> None:
+        self.tasks = Tasks(workers_max=workers_max, workers_bound=bound, hostage_ms=HOSTAGE_MS)
+        self.hands: dict[int, Hand] = {}
+        self.ended: Counter[int] = Counter()
+        self.runs: Counter[int] = Counter()
+        self.retries: dict[int, int] = {}
+        self.outcome: dict[int, str] = {}
+        self.begun: list[int] = []
+        self.cancelled: set[int] = set()
+        self.bars: list[Bar] = []
+        self.known_begun: set[int] = set()
+        self.broken = False
+        self.now = 0
+        self.crews: dict[int, int] = {}
+        self.next_crew = self.next_task = 1
+
+    def hire(self, seats: int) -> int:
+        crew = self.next_crew
+        self.next_crew += 1
+        self.crews[crew] = seats
+        self.tasks.crew_hired(crew, seats)
+        return crew
+
+    def submit(self, retries: int = 0, parent: int = 0) -> int:
+        task = self.next_task
+        self.next_task += 1
+        self.retries[task] = retries
+        self.do(self.tasks.submitted(task, retries=retries, parent=parent, now_ms=self.now))
+        return task
+
+    def end(self, task: int, how: str) -> None:
+        self.ended[task] += 1
+        self.outcome[task] = how
+
+    def do(self, orders: list[Order]) -> None:
+        for order in orders:
+            if isinstance(order, Give):
+                self.hands[order.worker].lying.append((order.turn, order.task))
+                assert len(self.hands[order.worker].lying) <= AHEAD + RETURNED_MAX + 1
+                if order.begun:
+                    self.known_begun.add(order.task)
+            elif isinstance(order, Begun):
+                self.known_begun.add(order.task)
+            elif isinstance(order, Bar):
+                self.bars.append(order)
+            elif isinstance(order, Fork):
+                self.hands[order.worker] = Hand(order.crew)
+            elif isinstance(order, Fail):
+                self.end(order.task, "failed")
+            elif isinstance(order, Drop):
+                assert order.task in self.cancelled
+                self.end(order.task, "dropped")
+            elif isinstance(order, Hire):
+                self.hire(order.seats)
+            elif isinstance(order, Break):
+                self.broken = True
+            else:
+                assert isinstance(order, Waits)
+
+    def begin(self, worker: int) -> None:
+        """A worker takes up the next of what lies before it, unless it is barred."""
+        hand = self.hands[worker]
+        if hand.running is None and hand.lying:
+            turn, task = hand.lying.pop(0)
+            hand.begun = turn
+            if hand.barred >= turn:
+                self.do(self.tasks.refused(worker, turn, self.now))
+                return
+            hand.running = (turn, task)
+            self.runs[task] += 1
+            self.begun.append(task)
+
+    def answer(self, worker: int) -> None:
+        hand = self.hands[worker]
+        if hand.running is not None:
+            turn, _task = hand.running
+            hand.running = None
+            ended, orders = self.tasks.finished(worker, turn, self.now)
+            if ended:
+                self.end(ended, "done")
+            self.do(orders)
+
+    def bar(self) -> None:
+        """A parent hears of the oldest bar, sets it and says how that went."""
+        order = self.bars.pop(0)
+        hand = self.hands.get(order.worker)
+        if hand is not None:
+            hand.barred = order.turn
+            self.do(self.tasks.barred(order.worker, order.turn, hand.begun < order.turn, self.now))
+
+    def kill(self, worker: int, *, known: bool = True) -> None:
+        hand = self.hands.pop(worker)
+        self.do(self.tasks.worker_gone(worker, DIED, begun=hand.begun if known else None, now_ms=self.now))
+
+    def ready(self, worker: int) -> None:
+        self.hands[worker].ready = True
+        self.do(self.tasks.worker_ready(worker, self.now))
+
+    def staff(self) -> None:
+        """Everybody who starts is there."""
+        for crew in list(self.crews):
+            self.do(self.tasks.crew_ready(crew))
+        for worker in list(self.hands):
+            if not self.hands[worker].ready:
+                self.ready(worker)
+
+    def drain(self) -> None:
+        """Go on until nothing is left to do."""
+        for _ in range(10_000):
+            self.now += HOSTAGE_MS
+            self.staff()
+            while self.bars:
+                self.bar()
+            self.do(self.tasks.passed(self.now))
+            for worker in list(self.hands):
+                self.begin(worker)
+            for worker in list(self.hands):
+                self.answer(worker)
+            if not self.tasks.unfinished:
+                return
+        raise AssertionError("it does not come to an end")
+
+
+class Machine(RuleBasedStateMachine):
+    """Anything may happen at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(3)
+        self.world.hire(2)
+        self.world.hire(1)
+
+    def pick(self, number: int) -> int | None:
+        hands = sorted(self.world.hands)
+        return hands[number % len(hands)] if hands else None
+
+    @rule(retries=st.integers(0, 2))
+    def submit(self, retries: int) -> None:
+        self.world.submit(retries)
+
+    @rule(number=st.integers(0, 9))
+    def submit_inside(self, number: int) -> None:
+        worker = self.pick(number)
+        if worker is not None and (running := self.world.hands[worker].running) is not None:
+            self.world.submit(0, running[1])
+
+    @rule()
+    def crew_is_ready(self) -> None:
+        for crew in list(self.world.crews):
+            self.world.do(self.world.tasks.crew_ready(crew))
+
+    @rule(number=st.integers(0, 9))
+    def worker_is_ready(self, number: int) -> None:
+        worker = self.pick(number)
+        if worker is not None and not self.world.hands[worker].ready:
+            self.world.ready(worker)
+
+    @rule(number=st.integers(0, 9))
+    def begin(self, number: int) -> None:
+        if (worker := self.pick(number)) is not None:
+            self.world.begin(worker)
+
+    @rule(number=st.integers(0, 9))
+    def answer(self, number: int) -> None:
+        if (worker := self.pick(number)) is not None:
+            self.world.answer(worker)
+
+    @rule(number=st.integers(0, 9), known=st.booleans())
+    def kill(self, number: int, known: bool) -> None:
+        worker = self.pick(number)
+        if worker is not None and self.world.hands[worker].ready:
+            self.world.kill(worker, known=known)
+
+    @rule(number=st.integers(0, 9))
+    def lose_a_crew(self, number: int) -> None:
+        crews = sorted(self.world.crews)
+        crew = crews[number % len(crews)]
+        del self.world.crews[crew]
+        for worker in [worker for worker, hand in self.world.hands.items() if hand.crew == crew]:
+            del self.world.hands[worker]
+        self.world.do(self.world.tasks.crew_ready(crew))
+        for worker in [worker for worker, hand in self.world.hands.items() if hand.crew == crew]:
+            del self.world.hands[worker]
+        self.world.do(self.world.tasks.crew_gone(crew, DIED, now_ms=self.world.now))
+
+    @rule(number=st.integers(1, 30))
+    def cancel(self, number: int) -> None:
+        if number < self.world.next_task and not self.world.ended[number]:  # cancelled more than once, too
+            self.world.cancelled.add(number)
+            self.world.do(self.world.tasks.cancelled(number))
+
+    @precondition(lambda self: self.world.bars)
+    @rule()
+    def bar(self) -> None:
+        self.world.bar()
+
+    @rule()
+    def time_passes(self) -> None:
+        self.world.now += HOSTAGE_MS
+        self.world.do(self.world.tasks.passed(self.world.now))
+
+    @invariant()
+    def nothing_ends_twice(self) -> None:
+        assert all(count == 1 for count in self.world.ended.values()), self.world.ended
+
+    @invariant()
+    def nothing_runs_more_often_than_it_may(self) -> None:
+        for task, count in self.world.runs.items():
+            assert count <= 1 + self.world.retries[task], task
+
+    @invariant()
+    def what_was_dropped_never_ran(self) -> None:
+        for task, how in self.world.outcome.items():
+            assert how != "dropped" or not self.world.runs[task]
+
+    @invariant()
+    def nobody_is_without_work_while_a_task_waits(self) -> None:
+        tasks = self.world.tasks
+        if tasks.waiting:
+            free = [w for w, hand in self.world.hands.items() if hand.ready and not hand.lying and hand.running is None]
+            free = [w for w in free if not any(bar.worker == w for bar in self.world.bars)]
+            assert not free or tasks.working >= tasks.workers_max
+
+    def teardown(self) -> None:
+        self.world.drain()
+        assert all(self.world.ended[task] == 1 for task in range(1, self.world.next_task))
+        assert not self.world.broken
+
+
+Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestTasks = Machine.TestCase
+
+
+def world(workers: int, **options: int) -> World:
+    made = World(workers, **options)
+    made.hire(workers)
+    made.staff()
+    return made
+
+
+def test_tasks_begin_in_the_order_in_which_they_came() -> None:
+    one = world(2)
+    for _ in range(50):
+        one.submit()
+    one.drain()
+    assert one.begun == sorted(one.begun)
+
+
+def test_what_lies_ahead_of_a_long_task_is_taken_back_for_who_has_nothing_to_do() -> None:
+    one = world(2)
+    for _ in range(4):
+        one.submit()
+    first, second = one.hands
+    for worker in (first, second):
+        one.begin(worker)
+    for _ in range(2):  # the second goes on by itself
+        one.answer(second)
+        one.begin(second)
+    assert one.hands[first].lying and not one.bars
+    one.now += HOSTAGE_MS
+    one.do(one.tasks.passed(one.now))
+    one.bar()
+    one.begin(second)
+    assert one.hands[second].running is not None and len(one.begun) == 4
+
+
+def test_several_that_are_cancelled_one_after_the_other_behind_a_long_task_never_run() -> None:
+    one = world(1)
+    one.submit()
+    others = [one.submit() for _ in range(5)]
+    (worker,) = one.hands
+    one.begin(worker)
+    for task in others:
+        one.cancelled.add(task)
+        one.do(one.tasks.cancelled(task))
+        while one.bars:
+            one.bar()
+    one.drain()
+    assert all(one.outcome[task] == "dropped" and not one.runs[task] for task in others)
+
+
+def test_a_bar_that_came_too_late_changes_nothing() -> None:
+    one = world(1)
+    one.submit()
+    two = one.submit()
+    (worker,) = one.hands
+    one.begin(worker)
+    one.cancelled.add(two)
+    one.do(one.tasks.cancelled(two))
+    one.answer(worker)
+    one.begin(worker)
+    one.bar()
+    one.answer(worker)
+    assert one.outcome[two] == "done"
+
+
+def test_worker_and_parent_that_look_at_the_same_moment_lose_no_task() -> None:
+    one = world(1)
+    one.submit()
+    two = one.submit()
+    (worker,) = one.hands
+    one.begin(worker)
+    one.do(one.tasks.cancelled(two))
+    bar = one.bars.pop()
+    one.answer(worker)
+    one.hands[worker].lying.clear()
+    one.do(one.tasks.barred(worker, bar.turn, False, one.now))  # the parent saw that it was begun, the worker that it is barred
+    one.do(one.tasks.refused(worker, bar.turn, one.now))
+    one.drain()
+    assert one.outcome[two] == "done"
+
+
+def test_a_call_without_retries_fails_with_its_worker_and_what_lay_ahead_does_not() -> None:
+    one = world(1)
+    first, second = one.submit(), one.submit()
+    (worker,) = one.hands
+    one.begin(worker)
+    one.kill(worker)
+    one.drain()
+    assert one.outcome == {first: "failed", second: "done"} and one.runs[second] == 1
+
+
+def test_a_call_is_made_again_as_often_as_was_asked_and_no_oftener() -> None:
+    one = world(1)
+    task = one.submit(retries=2)
+    for _ in range(3):
+        one.staff()
+        (worker,) = one.hands
+        one.begin(worker)
+        one.kill(worker)
+    assert one.outcome == {task: "failed"} and one.runs[task] == 3
+
+
+def test_tasks_that_wait_for_their_own_do_not_wait_in_a_ring() -> None:
+    one = world(2)
+    outer = [one.submit() for _ in range(4)]
+    one.staff()
+    for worker in list(one.hands):
+        one.begin(worker)
+    inner = [one.submit(parent=task) for task in list(one.begun)]
+    for _ in range(20):  # the outer ones answer only when theirs are done
+        one.staff()
+        while one.bars:
+            one.bar()
+        for worker in list(one.hands):
+            one.begin(worker)
+        for worker, hand in list(one.hands.items()):
+            if hand.running is not None and (hand.running[1] in inner or all(one.ended[task] for task in inner)):
+                one.answer(worker)
+    assert all(one.ended[task] for task in [*outer, *inner])
+
+
+def test_a_ring_that_no_further_worker_can_break_is_broken_by_an_error() -> None:
+    one = world(1, bound=3)
+    task = one.submit()
+    for _ in range(3):
+        one.staff()
+        for worker in list(one.hands):
+            one.begin(worker)
+        task = one.submit(parent=one.begun[-1])
+    assert one.outcome == {task: "failed"}
+
+
+def test_workers_that_all_end_before_they_are_ready_break_the_executor() -> None:
+    one = World(1)
+    crew = one.hire(1)
+    one.do(one.tasks.crew_ready(crew))
+    task = one.submit()
+    for _ in range(FRUITLESS_MAX):
+        (worker,) = one.hands
+        one.kill(worker)
+    assert one.broken and one.outcome == {task: "failed"} and not one.hands
+
+
+def test_workers_are_divided_by_cores_and_none_asks_for_more_than_there_is() -> None:
+    plans = plan_crews(7, [2, 4, 1], cpu_milli=1_000, memory_bytes=10, single=False)
+    assert sorted(plans) == [Crew(1, 1_000, 10), Crew(2, 2_000, 20), Crew(4, 4_000, 40)]
+    assert plan_crews(5, [2], cpu_milli=1_000, memory_bytes=0, single=False) == [Crew(5, 2_000, 0)]
+    assert plan_crews(2, [2], cpu_milli=1_000, memory_bytes=0, single=True) == [Crew(1, 1_000, 0)] * 2
+
+
+def test_a_crew_without_room_is_divided_until_it_is_one_and_that_waits_or_is_modest() -> None:
+    assert smaller(Crew(3, 2_000, 30), at_least_milli=1_000) == [Crew(2, 1_333, 20), Crew(1, 666, 10)]
+    assert smaller(Crew(1, 1_000, 0), at_least_milli=1_000) == []
+    assert smaller(Crew(1, 1_000, 0), at_least_milli=0) == [Crew(1, 0, 0)]

@@ -1,0 +1,125 @@
+"""Deeds: functions that the executor's tests have workers carry out. Imports little, since each worker does too."""
+
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def slowly(x: int) -> int:
+    time.sleep(0.001)
+    return x * x
+
+
+def me() -> tuple[int, str]:
+    return os.getpid(), os.environ["UNIOS_NODE"]
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def die_once(marker: str) -> str:
+    """Leave a mark and be killed; who finds the mark goes on."""
+    try:
+        with open(marker, "x"):
+            pass
+    except FileExistsError:
+        return "the second time"
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def mark_and_wait(folder: str, name: str) -> str:
+    """Say that it has begun, then wait until it may go on; not for ever, so that a test that fails ends."""
+    Path(folder, name).touch()
+    deadline = time.monotonic() + 30
+    while not Path(folder, "go").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return name
+
+
+class Odd(Exception):
+    """Can be pickled and not be made again."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+def fail(kind: str) -> None:
+    if kind == "odd":
+        raise Odd(1, 2)
+    if kind == "exit":
+        raise SystemExit(3)
+    error = KeyError("no such key", 7)
+    error.add_note("first note")
+    error.add_note("second note")
+    raise error
+
+
+class Stubborn:
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it will not")
+
+
+def make_stubborn() -> Stubborn:
+    return Stubborn()
+
+
+def half_an_answer() -> bytes:
+    """Be killed when half of the answer is sent."""
+    from unios.client.tasks.talk import Talk
+    from unios.wire.parcels import Head, Part, head_of
+
+    def say(self: Talk, head: Head, parts: list[Part]) -> None:
+        data = head_of(head) + b"".join(map(bytes, parts))
+        self.sock.sendall(data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Talk.say = say  # type: ignore[method-assign,assignment]
+    return bytes(3_000_000)
+
+
+def large(size: int) -> pickle.PickleBuffer:
+    return pickle.PickleBuffer(bytearray(size))
+
+
+def eat(size: int) -> int:
+    return len(bytearray(os.urandom(1024)) * (size // 1024))
+
+
+given: list[int] = []
+
+
+def remember(number: int) -> None:
+    given.append(number)
+
+
+def remembered() -> list[int]:
+    return given
+
+
+def sum_of_squares(executor: Any, count: int) -> int:
+    return sum(executor.map(square, range(count)))
+
+
+def fibonacci(executor: Any, n: int) -> int:
+    if n < 2:
+        return n
+    both = executor.submit(fibonacci, executor, n - 1), executor.submit(fibonacci, executor, n - 2)
+    return int(both[0].result() + both[1].result())
+
+
+def with_an_executor_of_its_own(count: int) -> list[int]:
+    import unios
+
+    with unios.Executor(2) as own:
+        return list(own.map(square, range(count)))
