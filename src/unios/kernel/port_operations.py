@@ -161,8 +161,10 @@ class PortOperations:
         return Empty()
 
     async def revoke(self, caller: Caller, call: Call) -> object:
-        """Cut one connection of a port, or the port with all of its connections; answers how many were cut. Idempotent."""
+        """Cut one connection of a port, those of a user who loses his grant, or the port with all of its connections; answers how many were cut. Idempotent."""
         body = call.decode(Revoke)
+        if body.user:
+            return self._broker.withdraw(body.name, body.user, caller)
         return self._broker.revoke(body.name, body.connection, caller)
 
     def close(self) -> None:
