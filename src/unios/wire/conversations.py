@@ -283,6 +283,8 @@ class Answering:
             return None
         if len(self._open) >= REQUESTS_PER_PEER_MAX:
             raise ProtocolError("the peer asks for more at a time than is allowed")
+        if len(self._kept) >= KEPT_REPLIES_MAX:
+            raise ProtocolError("the peer acknowledges nothing")
         begun = Begun(request.id, oneway=request.oneway)
         self._open[request.id] = begun
         return begun
@@ -326,8 +328,6 @@ class Answering:
         """It has been answered so; kept until it is acknowledged, or KEPT_REPLIES_BYTES of later ones are."""
         if self._open.pop(begun.id, None) is None or begun.id <= self._acked:
             return
-        if len(self._kept) >= KEPT_REPLIES_MAX:
-            raise ProtocolError("the peer acknowledges nothing")
         size = cost_of(value) + begun.held + (len(message.text) + len(memoryview(message.body)) if isinstance(message, Fault) else 0)
         if not keep or size > self._kept_max:
             message, value, size, begun = _lost(begun.id), None, 0, Begun(begun.id)
@@ -354,7 +354,7 @@ class Answering:
         """Nobody waits for it any more. What has begun is not begun again."""
         if (begun := self._open.pop(id_, None)) is not None:
             begun.cancelled = True
-            if id_ > self._acked and len(self._kept) < KEPT_REPLIES_MAX:
+            if id_ > self._acked:
                 self._kept[id_] = _Kept(_lost(id_), None, Begun(id_), 0)
         else:
             self._empty(id_)

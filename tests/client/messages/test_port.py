@@ -346,10 +346,9 @@ def test_a_stream_that_has_ended_unread_is_whole_after_a_break(rig: Rig) -> None
     target = Target()
     with rig.server(target), rig.port() as port:
         items = port.stream("count", 100)
-        assert next(items)[0] == 0
         until(lambda: target.stopped, "the handler has ended")
         rig.cut()
-        assert [number for number, _ in items] == list(range(1, 100))
+        assert [number for number, _ in items] == list(range(100))
         assert rig.connected == 2
 
 
@@ -496,14 +495,13 @@ def test_a_fork_after_connecting_gives_the_child_a_session_of_its_own(rig: Rig) 
 
 
 def test_nothing_is_unpickled_that_came_from_another_user(rig: Rig) -> None:
-    ran: list[str] = []
     evil = Evil()
-    Evil.ran = ran
+    Evil.ran = []
     rig.user = "mallory"
     with rig.server(Target()), rig.port() as port:
         with pytest.raises(Denied, match="it is a program"):
             port.one(evil)
-        assert not ran
+        assert not Evil.ran
         rig.owner = "mallory"
         with rig.port() as plain:
             assert plain.one([1, "two", b"3", {"four": None}]) == [1, "two", b"3", {"four": None}]
@@ -513,6 +511,7 @@ def test_nothing_is_unpickled_that_came_from_another_user(rig: Rig) -> None:
                 plain.fail("value")
             with pytest.raises(CallerError, match="cannot be sent to another user's process"):
                 plain.one(evil)
+            assert not Evil.ran
             with pytest.raises(CallerError, match="the limit is"):
                 plain.one(b"x" * 70_000_000)
             assert plain.one(1) == 1
@@ -522,7 +521,11 @@ class Evil:
     ran: list[str] = []
 
     def __reduce__(self) -> Any:
-        return Evil.ran.append, ("it ran",)
+        return it_ran, ()
+
+
+def it_ran() -> None:
+    Evil.ran.append("it ran")
 
 
 def test_an_answer_of_a_strangers_is_not_unpickled_because_a_friend_listens_there_meanwhile(rig: Rig) -> None:
