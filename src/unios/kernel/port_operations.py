@@ -150,8 +150,12 @@ class PortOperations:
             _id, near = self._broker.connect(body.name, caller)
         near.setblocking(False)
         with near:
-            await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
-            await relaying.relay_asked(near, call)
+            try:
+                await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
+                await relaying.relay_asked(near, call)
+            finally:
+                with contextlib.suppress(OSError):
+                    near.shutdown(socket.SHUT_RDWR)  # the broker's duplicates keep it open, and whoever listens would never see the end
         return Empty()
 
     async def grant(self, caller: Caller, call: Call) -> object:
