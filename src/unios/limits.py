@@ -399,7 +399,9 @@ PART_BYTES = 1024 * 1024
 SESSION_KEPT_S = 30
 """So long a port knows what a caller whose connection broke had asked, and answers it once when he comes back."""
 SESSIONS_MAX = 4_096
-"""Of one port; over it, the oldest without a connection goes."""
+"""Of one port; over it, the one that has been without a connection for longest goes."""
+SESSIONS_PER_USER_MAX = 1_024
+"""The same, of one user, so that nobody drives out others' sessions."""
 KEPT_REPLIES_BYTES = 256 * 1024 * 1024
 """Answers that a session keeps until they are acknowledged; over it the oldest go, and whoever asks again for one is told so."""
 # synchronisation
@@ -452,3 +454,9 @@ CREW_END_MS = 5_000
 """So long `shutdown` waits for the processes of an executor to end by themselves."""
 TASK_QUEUE_BYTES = 1024 * 1024
 """So much is read at a time from one worker, so that one with a large result does not hold up the others."""
+KEPT_REPLIES_STRANGER_BYTES = 1024 * 1024
+"""The same for another user's session."""
+KEPT_REPLIES_MAX = 16_384
+"""So many answers may be unacknowledged; a peer that acknowledges nothing is cut off."""
+STREAMS_PER_SESSION_MAX = 64
+"""Streams that one caller reads at a time; each takes a thread of the one who answers, unless he is asyncio's."""

@@ -160,8 +160,12 @@ class PortOperations:
             _id, near = self._broker.connect(body.name, caller)
         near.setblocking(False)
         with near:
-            await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
-            await relaying.relay_asked(near, call)
+            try:
+                await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
+                await relaying.relay_asked(near, call)
+            finally:
+                with contextlib.suppress(OSError):
+                    near.shutdown(socket.SHUT_RDWR)  # the broker's duplicates keep it open, and whoever listens would never see the end
         return Empty()
 
     async def grant(self, caller: Caller, call: Call) -> object:
@@ -171,8 +175,10 @@ class PortOperations:
         return Empty()
 
     async def revoke(self, caller: Caller, call: Call) -> object:
-        """Cut one connection of a port, or the port with all of its connections; answers how many were cut. Idempotent."""
+        """Cut one connection of a port, those of a user who loses his grant, or the port with all of its connections; answers how many were cut. Idempotent."""
         body = call.decode(Revoke)
+        if body.user:
+            return self._broker.withdraw(body.name, body.user, caller)
         return self._broker.revoke(body.name, body.connection, caller)
 
     def close(self) -> None:

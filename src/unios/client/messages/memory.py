@@ -1,7 +1,8 @@
 """Memory: large buffers of a message in memory files, handed over as descriptors and not copied.
 
-A buffer that was born in shared memory (`allocate`) is handed over as it is; its pages in this process become a private copy-on-write view, so whoever
-reads it never sees what is written here later. Any other is copied into a new memory file first. A reader maps privately: it may write, and nobody else sees that.
+A buffer that was born in shared memory (`allocate`) is handed over as it is, once, to a process of the same user; its pages in this process become a private
+copy-on-write view, so whoever reads it never sees what is written here later. Any other, and one that was handed over before, is copied into a new memory file
+first. A reader maps privately: it may write, and nobody else sees that.
 What is taken from another user is sealed against shrinking and writing, or refused: a mapping of a file that shrinks kills its reader.
 """
 
@@ -13,11 +14,12 @@ import mmap
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from unios.errors import CallerError, ProtocolError
-from unios.limits import FDS_MAX
+from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
 
 HAND_OVER_BYTES: Final = 128 * 1024
 """Buffers of so many bytes in all are handed over in a memory file; less is quicker through the socket."""
@@ -32,23 +34,14 @@ Place = tuple[int, int, int]
 
 
 class _Born:
-    """A memory file that is mapped here; lives as long as a buffer of it."""
+    """A memory file that is mapped here. Does not keep its mapping: that lives as long as a buffer of it, and takes this along."""
 
-    __slots__ = ("__weakref__", "address", "descriptor", "is_shared", "mapping", "size")
+    __slots__ = ("address", "descriptor", "is_shared", "size")
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.descriptor = os.memfd_create("unios-buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self.descriptor, size)
-            self.mapping = mmap.mmap(self.descriptor, size)
-        except BaseException:
-            os.close(self.descriptor)
-            raise
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.mapping))
+    def __init__(self, mapping: mmap.mmap, descriptor: int) -> None:
+        self.size, self.descriptor = len(mapping), descriptor
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         self.is_shared = True
-        weakref.finalize(self.mapping, os.close, self.descriptor)
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SHRINK_GROW)
 
     def freeze(self) -> None:
         """From now on what is written here is seen here only. Idempotent."""
@@ -57,40 +50,67 @@ class _Born:
             if _libc.mmap(self.address, self.size, flags, mmap.MAP_PRIVATE | _FIXED, self.descriptor, 0) != self.address:
                 raise MemoryError("a buffer cannot be made private")
             self.is_shared = False
-            with contextlib.suppress(OSError):  # another holder has it mapped for writing: it was inherited by a fork
+            with contextlib.suppress(OSError):  # a forked child has it mapped for writing: it is of the same user
                 fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
 
 _born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
-_lock: Final = threading.Lock()
+"""By address."""
+_gone: "deque[weakref.ref[mmap.mmap]]" = deque()
+"""Mappings that have ended: a callback of the collector takes no lock, for it may come while this thread holds it."""
+_lock = threading.Lock()
 
 
 def allocate(size: int) -> memoryview:
     """Return a buffer of `size` zero bytes in shared memory: sent in a message of this machine it is not copied. MemoryError if there is none."""
     if size <= 0:
         return memoryview(bytearray(0))
+    rounded = (size + _PAGE - 1) // _PAGE * _PAGE
     try:
-        born = _Born((size + _PAGE - 1) // _PAGE * _PAGE)
+        descriptor = os.memfd_create("unios-buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
         raise MemoryError(f"no shared memory of {size} bytes: {error.strerror}") from error
+    try:
+        os.ftruncate(descriptor, rounded)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SHRINK_GROW)
+        mapping = mmap.mmap(descriptor, rounded)
+    except (OSError, ValueError, OverflowError) as error:
+        os.close(descriptor)
+        raise MemoryError(f"no shared memory of {size} bytes: {error}") from error
+    weakref.finalize(mapping, os.close, descriptor)
+    born = _Born(mapping, descriptor)
     with _lock:
-        bisect.insort(_born, (born.address, weakref.ref(born.mapping, _forget), born), key=lambda entry: entry[0])
-    return memoryview(born.mapping)[:size]
+        _tidy()
+        bisect.insort(_born, (born.address, weakref.ref(mapping, _gone.append), born), key=lambda entry: entry[0])
+    return memoryview(mapping)[:size]
 
 
-def _forget(gone: "weakref.ref[mmap.mmap]") -> None:
-    with _lock:
+def _tidy() -> None:
+    """Forget mappings that have ended: something else may lie there now."""
+    while _gone:
+        gone = _gone.popleft()
         _born[:] = [entry for entry in _born if entry[1] is not gone]
 
 
+def _after_fork() -> None:
+    """Let go of a lock that another thread of the parent held. What was born there is shared with the parent, so here it is ordinary memory."""
+    global _lock
+    _lock = threading.Lock()
+    _born.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _born_of(buffer: memoryview) -> tuple[_Born, int] | None:
-    """Return what a buffer lies in and at which offset, if it was born in shared memory."""
+    """Return what a buffer lies in and at which offset, if it was born in shared memory and not handed over yet."""
     if not _born:
         return None
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if not buffer.readonly else _address(buffer)
     with _lock:
+        _tidy()
         at = bisect.bisect_right(_born, address, key=lambda entry: entry[0]) - 1
-        if at >= 0 and address + buffer.nbytes <= _born[at][2].address + _born[at][2].size:
+        if at >= 0 and address + buffer.nbytes <= _born[at][2].address + _born[at][2].size and _born[at][2].is_shared:
             return _born[at][2], address - _born[at][2].address
     return None
 
@@ -148,15 +168,13 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
     born: list[_Born] = []
     copied = 0
     for buffer in buffers:
-        found = _born_of(buffer)
+        found = _born_of(buffer) if trusted else None
         if found is None or (found[0] not in born and len(born) >= FDS_MAX - 1):
             places.append(None)
             copied += (buffer.nbytes + _PAGE - 1) // _PAGE * _PAGE
         else:
             if found[0] not in born:
                 born.append(found[0])
-                if not trusted:
-                    found[0].freeze()  # sealed before another user has it
             places.append((born.index(found[0]), found[1], buffer.nbytes))
     descriptors = [one.descriptor for one in born]
     own: tuple[int, ...] = ()
@@ -198,11 +216,14 @@ def receive(places: Sequence[Place], descriptors: Sequence[int], inline: memoryv
     """Return the buffers of a message. The descriptors stay the caller's to close. ProtocolError if they do not hold what was announced, or are not sealed."""
     maps: dict[int, memoryview] = {}
     found: list[memoryview] = []
-    at = 0
+    at = total = 0
     for number, offset, size in places:
-        if size < 0 or offset < 0 or number >= len(descriptors):
+        total += size
+        if size < 0 or offset < 0 or not INLINE <= number < len(descriptors):
             raise ProtocolError("the peer describes buffers that it did not send")
-        if number < 0:
+        if total > (MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX):
+            raise ProtocolError(f"the peer sent a message of {total} bytes, which is over the limit")
+        if number == INLINE:
             if at + size > len(inline):
                 raise ProtocolError("the peer announced more than it sent")
             found.append(inline[at : at + size])
@@ -222,7 +243,7 @@ def _map(descriptor: int, *, trusted: bool) -> memoryview:
         if not seals & fcntl.F_SEAL_SHRINK or not (trusted or seals & fcntl.F_SEAL_WRITE):
             raise ProtocolError("the peer handed over memory that it can still change")
         return memoryview(mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ProtocolError(f"the peer handed over what is no memory: {error}") from error
 
 
