@@ -172,7 +172,7 @@ class Asking:
     def _heard_item(self, asked: Asked, value: Value | None) -> None:
         if not asked.stream or value is None:
             raise ProtocolError("the peer sent more answers than one")
-        if asked.unread + asked.granted >= STREAM_WINDOW_BYTES:
+        if asked.unread >= STREAM_WINDOW_BYTES:  # what was taken counts no more: a request that was sent again has granted it already
             raise ProtocolError("the peer sent items without credit")
         asked.unread += cost_of(value)
         asked.items.append(value)

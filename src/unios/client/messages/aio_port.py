@@ -14,8 +14,8 @@ from typing import Any
 from unios.client.connection import Connection
 from unios.client.messages import places
 from unios.client.messages.aio_line import AioLine
+from unios.client.messages.ends import outcome
 from unios.client.messages.line import Line
-from unios.client.messages.outcomes import outcome
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.limits import HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking, Said

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from unios.client.messages.acceptor import Acceptor, me
+from unios.client.messages.ends import RAISED
 from unios.client.messages.line import Closed, Line
-from unios.client.messages.outcomes import RAISED
 from unios.client.messages.sessions import Session, Sessions
 from unios.client.messages.streaming import Streaming, fixed, tell
 from unios.errors import CallerError, NotFound, ProtocolError, Unavailable, UniosError, to_wire
