@@ -311,7 +311,8 @@ class Peer:
             self._afterwards.append(work)
 
     def _on_bytes(self, data: Buffer, descriptors: list[int]) -> None:
-        self._afterwards = afterwards = []
+        afterwards: list[Callable[[], None]] = []
+        self._afterwards = afterwards
         self._take_in(data, descriptors)
         self._afterwards = None
         for work in afterwards:
