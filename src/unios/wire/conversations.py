@@ -8,6 +8,8 @@ and whoever answers does nothing twice: a request that is under way goes on, one
 - Bounded: REQUESTS_PER_PEER_MAX under way, STREAM_WINDOW_BYTES of items, KEPT_REPLIES_BYTES of answers that nobody has acknowledged.
 """
 
+import contextlib
+import mmap
 from collections import deque
 from typing import Final
 
@@ -21,6 +23,7 @@ from unios.wire.values import Value
 
 Said = Hello | Request | Reply | Fault | Cancel | Credit | Part | Ack
 _decoder: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Said)
+_LARGE_BYTES: Final = 4 * 1024 * 1024
 ACK_BYTES: Final = 64 * 1024
 """An answer of so much is acknowledged at once, and not with the next request: it is kept for so long."""
 
@@ -224,7 +227,7 @@ class Gathering:
 
     def __init__(self, bytes_max: int) -> None:
         self._max = bytes_max
-        self._begun: dict[int, tuple[bytearray, int]] = {}
+        self._begun: dict[int, tuple[memoryview, int]] = {}
 
     def add(self, part: Part) -> None:
         """Take a piece in. ProtocolError if it does not fit what was announced, or that is over the bound."""
@@ -232,7 +235,7 @@ class Gathering:
         if room is None:
             if not 0 < part.total <= self._max or len(self._begun) >= 16:
                 raise ProtocolError(f"the peer announced {part.total} bytes; the limit is {self._max}")
-            room = bytearray(part.total)
+            room = _room(part.total)
         if part.total != len(room) or filled + len(part.data) > part.total:
             raise ProtocolError("the peer sent more than it had announced")
         room[filled : filled + len(part.data)] = part.data
@@ -240,7 +243,17 @@ class Gathering:
 
     def take(self, id_: int, total: int) -> memoryview:
         """Return what has come for a message; ProtocolError if that is not `total` bytes."""
-        room, filled = self._begun.pop(id_, (bytearray(), 0))
+        room, filled = self._begun.pop(id_, (memoryview(b""), 0))
         if filled != total:
             raise ProtocolError(f"the peer sent {filled} bytes of {total}")
-        return memoryview(room)
+        return room
+
+
+def _room(size: int) -> memoryview:
+    """Return memory that is taken when it is written to, in large pages where there are some: small ones cost more than what is read into them."""
+    if size < _LARGE_BYTES:
+        return memoryview(bytearray(size))
+    room = mmap.mmap(-1, size)
+    with contextlib.suppress(OSError):  # a Linux without
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(room)

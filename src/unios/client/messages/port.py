@@ -129,9 +129,9 @@ class Pending:
         asked = self._asked
         until = None if timeout is None else time.monotonic() + timeout
         if until is not None and (self._deadline is None or until < self._deadline):
-            if not self._ends.wait(asked, lambda: asked.ended, until):
+            if not self._ends.wait(asked, until):
                 raise TimeoutError
-        elif not self._ends.wait(asked, lambda: asked.ended, self._deadline):
+        elif not self._ends.wait(asked, self._deadline):
             raise self._ends.give_up(asked)
         return self._ends.outcome(asked)
 
@@ -144,7 +144,7 @@ class Pending:
 def _items(ends: "_Ends", asked: Asked, deadline: float | None) -> Iterator[Any]:
     try:
         while True:
-            if not ends.wait(asked, lambda: bool(asked.items) or asked.ended, deadline):
+            if not ends.wait(asked, deadline):
                 raise ends.give_up(asked)
             if not asked.items:
                 ends.outcome(asked)
@@ -153,6 +153,19 @@ def _items(ends: "_Ends", asked: Asked, deadline: float | None) -> Iterator[Any]
     finally:
         if not asked.ended:
             ends.give_up(asked)
+
+
+class _Forks:
+    """How often the process has been forked off, counted in the child: cheaper to look at than its pid."""
+
+    count = 0
+
+    @classmethod
+    def add(cls) -> None:
+        cls.count += 1
+
+
+os.register_at_fork(after_in_child=_Forks.add)
 
 
 class _Ends:
@@ -167,7 +180,7 @@ class _Ends:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
+        self._forks = _Forks.count
         self._asking = Asking(uuid.uuid4().hex)
         self._lock = threading.Lock()
         """Of `_asking`."""
@@ -177,7 +190,7 @@ class _Ends:
         self._followers = 0
 
     def _fork_check(self) -> None:
-        if self._pid != os.getpid():
+        if self._forks != _Forks.count:
             if self._line is not None:
                 self._line.drop()
                 self._line = None
@@ -228,8 +241,9 @@ class _Ends:
 
     def _transmit(self, line: Line, asked: Asked) -> None:
         ack = self._asking.ack
-        if asked.value.buffers:
-            line.send_value(lambda places, count: asked.request(ack, places, count), asked.value.buffers, self._while_blocked)
+        buffers = asked.value.buffers
+        if buffers:
+            line.send_value(lambda places, count: asked.request(ack, places, count), buffers, self._while_blocked)
         else:
             line.send(asked.request(ack, (), 0), self._while_blocked)
 
@@ -250,8 +264,11 @@ class _Ends:
 
     def ask(self, op: str, value: object, deadline: float | None, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
         """Begin a request and send it; waits for a connection."""
-        self._fork_check()
-        line = self.open(deadline)
+        if self._forks != _Forks.count:
+            self._fork_check()
+        line = self._line
+        if line is None or line.is_closed:
+            line = self.open(deadline)
         encoded = encode(value, trusted=line.trusted)
         with self._lock:
             asked = self._asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
@@ -270,19 +287,19 @@ class _Ends:
                 self._asking.open.pop(asked.id, None)
             raise
 
-    def wait(self, asked: Asked, ready: Callable[[], bool], deadline: float | None) -> bool:
-        """Read, or wait for who reads, until `ready`; False at the deadline."""
-        while not ready():
-            if self._pid != os.getpid():
+    def wait(self, asked: Asked, deadline: float | None) -> bool:
+        """Read, or wait for who reads, until it has ended or an item of it has come; False at the deadline."""
+        while not (asked.ended or asked.items):
+            if self._forks != _Forks.count:
                 raise OutcomeUnknown(f"{asked.op} was asked by the process from which this one was forked")
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             if self._reading.acquire(blocking=False):
                 try:
-                    while not ready():
+                    while not (asked.ended or asked.items):
                         self._read(deadline)
                 except TimeoutError:
-                    return ready()
+                    return bool(asked.ended or asked.items)
                 finally:
                     self._reading.release()
                     if self._followers:
@@ -291,14 +308,15 @@ class _Ends:
             else:
                 with self._turn:
                     self._followers += 1
-                    if not ready() and self._reading.locked():
+                    if not (asked.ended or asked.items) and self._reading.locked():
                         self._turn.wait(0.5 if deadline is None else max(0.0, min(0.5, deadline - time.monotonic())))
                     self._followers -= 1
         return True
 
     def _read(self, deadline: float | None) -> None:
         try:
-            self._take_in(self.open(deadline), deadline)
+            line = self._line
+            self._take_in(self.open(deadline) if line is None or line.is_closed else line, deadline)
         except Closed:
             return
         except (TimeoutError, OutcomeUnknown) as error:
@@ -321,7 +339,7 @@ class _Ends:
     def _take_in(self, line: Line, deadline: float | None) -> None:
         acknowledge = False
         for message, value in line.read(deadline):
-            if isinstance(message, Reply | Fault):
+            if isinstance(message, (Reply, Fault)):  # noqa: UP038 - quicker than a union
                 with self._lock:
                     self._asking.heard(message, value)
                 if value is not None and (value.buffers or len(memoryview(message.body)) >= ACK_BYTES):
@@ -369,7 +387,7 @@ class _Ends:
 
     def close(self) -> None:
         """End the connection."""
-        if self._pid != os.getpid():
+        if self._forks != _Forks.count:
             self._fork_check()
         line = self._line
         with self._lock:

@@ -40,7 +40,7 @@ def function_of(target: Handlers, op: str) -> Callable[..., Any]:
     """Return what answers `op`. NotFound if nothing does: names with an underscore in front are never found."""
     found = None
     if not op.startswith("_"):
-        found = target.get(op) if isinstance(target, Mapping) else getattr(target, op, None)
+        found = target.get(op) if isinstance(target, dict) or isinstance(target, Mapping) else getattr(target, op, None)  # noqa: SIM101 - quicker
     if not callable(found):
         raise NotFound(f"this port has no {op[:80]!r}")
     return found
@@ -203,15 +203,15 @@ class _Answers:
     def _answer(self, request: Request, value: Value) -> None:
         with self._session.lock:
             begun = self._session.answering.begin(request)
-        if begun is None:
-            return
-        if isinstance(begun, tuple):
+        if isinstance(begun, Begun):
+            self._do(request, value, begun)
+        elif isinstance(begun, tuple):
             self._tell(self._line, *begun)
-            return
-        if isinstance(begun, list):
+        elif begun is not None:
             for item in begun:
                 self._tell(self._line, Reply(request.id, item.body, more=True), item)
-            return
+
+    def _do(self, request: Request, value: Value, begun: Begun) -> None:
         message: Reply | Fault
         answer: Value | None = None
         trusted = self._line.trusted
