@@ -24,8 +24,6 @@ from unios.wire.values import Value
 Said = Hello | Request | Reply | Fault | Cancel | Credit | Part | Ack
 _decoder: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Said)
 _LARGE_BYTES: Final = 4 * 1024 * 1024
-ACK_BYTES: Final = 64 * 1024
-"""An answer of so much is acknowledged at once, and not with the next request: it is kept for so long."""
 
 
 def decode(payload: Payload) -> Said:
@@ -39,19 +37,24 @@ def decode(payload: Payload) -> Said:
 class Asked:
     """A request of ours. `ended` with `answer` or `failure`; a stream's items come before that."""
 
-    __slots__ = ("again", "answer", "ended", "failure", "have", "id", "items", "oneway", "op", "owed", "sent", "stream", "value")
+    again = stream = oneway = sent = ended = False
+    answer: Value | None = None
+    failure: Fault | UniosError | None = None
+    have = owed = 0
+    items: "deque[Value] | tuple[()]" = ()
+    # What most calls never set is the class's: to set it for each call would be half of what an Asked costs.
 
-    def __init__(self, id_: int, op: str, value: Value, *, again: bool, stream: bool, oneway: bool) -> None:
+    def __init__(self, id_: int, op: str, value: Value) -> None:
         self.id, self.op, self.value = id_, op, value
-        self.again, self.stream, self.oneway = again, stream, oneway
-        self.sent = self.ended = False
-        self.answer: Value | None = None
-        self.failure: Fault | UniosError | None = None
-        self.items: deque[Value] = deque()
-        self.have = self.owed = 0
+
+    def take(self) -> Value:
+        """Return the next item that has come; there is one."""
+        assert isinstance(self.items, deque)
+        return self.items.popleft()
 
     def request(self, ack: int, buffers: tuple[tuple[int, int, int], ...], descriptors: int) -> Request:
         """Return the message that asks."""
+        ack = min(ack, self.id - 1)  # one that is not answered is not waited for either
         return Request(self.id, self.op, self.value.body, "", "", descriptors, 0, ack, self.oneway, self.stream, self.have, buffers)
 
 
@@ -72,9 +75,15 @@ class Asking:
         """Begin a request. Unavailable if REQUESTS_PER_PEER_MAX are under way: some must be answered first."""
         if len(self.open) >= REQUESTS_PER_PEER_MAX:
             raise Unavailable(f"{REQUESTS_PER_PEER_MAX} calls are under way on this port: wait for some of them")
-        asked = Asked(self._next, op, value, again=again, stream=stream, oneway=oneway)
+        asked = Asked(self._next, op, value)
         self._next += 1
-        if not oneway:
+        if again:
+            asked.again = True
+        if stream:
+            asked.stream, asked.items = True, deque()
+        if oneway:
+            asked.oneway = True
+        else:
             self.open[asked.id] = asked
         return asked
 
@@ -106,11 +115,18 @@ class Asking:
 
     def heard(self, message: Reply | Fault, value: Value | None) -> Asked | None:
         """Take an answer in; return whose it is, None if nobody waits for it any more."""
+        if type(message) is Reply and not message.more:
+            asked = self.open.pop(message.id, None)
+            if asked is not None:
+                asked.answer = value
+                asked.ended = True
+            return asked
         asked = self.open.get(message.id)
         if asked is None:
             return None
-        if isinstance(message, Reply) and message.more:
-            assert value is not None
+        if isinstance(message, Reply):
+            if value is None or not isinstance(asked.items, deque):
+                raise ProtocolError("the peer sends items where one answer is wanted")
             asked.items.append(value)
             asked.have += 1
             asked.owed += cost(message.body)
@@ -118,11 +134,7 @@ class Asking:
                 raise ProtocolError("the peer sent items without credit")
             return asked
         del self.open[asked.id]
-        asked.ended = True
-        if isinstance(message, Fault):
-            asked.failure = message
-        else:
-            asked.answer = value
+        asked.ended, asked.failure = True, message
         return asked
 
     def credit(self, asked: Asked) -> Credit | None:
@@ -136,16 +148,15 @@ class Asking:
 class Begun:
     """A request that is under way on the answering side."""
 
-    __slots__ = ("cancelled", "id", "items", "room", "sent")
+    cancelled = False
+    room = STREAM_WINDOW_BYTES
+    items: "deque[tuple[int, Value]] | tuple[()]" = ()
+    """Of a stream, those for which no credit has come: (cost, value)."""
+    sent = 0
+    """How many items have been sent."""
 
     def __init__(self, id_: int) -> None:
         self.id = id_
-        self.cancelled = False
-        self.room = STREAM_WINDOW_BYTES
-        self.items: deque[tuple[int, Value]] = deque()
-        """Of a stream, those for which no credit has come: (cost, value)."""
-        self.sent = 0
-        """How many items have been sent."""
 
 
 class Answering:
@@ -181,6 +192,8 @@ class Answering:
     def item(self, begun: Begun, value: Value) -> Reply:
         """Return the message of the next item of a stream; it is kept until credit for it comes."""
         size = cost(value.body)
+        if not isinstance(begun.items, deque):
+            begun.items = deque()
         begun.items.append((size, value))
         begun.sent += 1
         begun.room -= size
@@ -195,7 +208,7 @@ class Answering:
             raise ProtocolError("the peer granted credit out of bounds")
         begun.room += credit.bytes
         left = credit.bytes
-        while begun.items and left >= begun.items[0][0]:
+        while isinstance(begun.items, deque) and begun.items and left >= begun.items[0][0]:
             left -= begun.items.popleft()[0]
 
     def end(self, begun: Begun, message: Reply | Fault, value: Value | None) -> None:

@@ -55,10 +55,6 @@ class FrameReader:
             return None
         return memoryview(self._begun)[self._filled : self._length()]
 
-    def is_whole(self, data: memoryview) -> bool:
-        """Return whether `data` is just one frame: then it need not be fed. It is after nothing that was held."""
-        return not self._head and len(data) > 4 and self._begun is None and _LENGTH.unpack_from(data)[0] == len(data) - 4
-
     def feed(self, data: bytes | memoryview) -> list[Payload]:
         """Take more bytes; return the frames they complete. `data` may be used again after. ProtocolError if a length is over the bound."""
         view = memoryview(data)

@@ -14,7 +14,6 @@ import msgspec
 
 from unios import __version__
 from unios.errors import ProtocolError
-from unios.limits import FRAME_BYTES_MAX
 from unios.wire.frames import Payload, frame, length_of
 
 PROTOCOL_MIN: Final = 1
@@ -116,15 +115,6 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 def encode(message: Message | Part | Ack) -> bytes:
     return _encoder.encode(message)
-
-
-def framed_small(message: Message | Part | Ack) -> bytes:
-    """Return a message as a frame in one piece, with a body that is small."""
-    data = _encoder.encode(message)
-    size = len(data)
-    if size > FRAME_BYTES_MAX:
-        raise ProtocolError(f"a message of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
-    return size.to_bytes(4, "big") + data
 
 
 Pieces = tuple[bytes | memoryview, ...]

@@ -11,10 +11,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from unios.errors import CallerError, Denied, ProtocolError
+from unios.limits import FRAME_BYTES_MAX
 
 BESIDE_BYTES: Final = 32 * 1024
 """A buffer of so many bytes travels beside its pickle, and so does a pickle that is itself so large as PICKLE_BYTES."""
 PICKLE_BYTES: Final = 256 * 1024
+STRANGER_BYTES_MAX: Final = FRAME_BYTES_MAX - 64 * 1024
+LARGE_BYTES: Final = 64 * 1024
 _encoder: Final = msgspec.msgpack.Encoder()
 _bytes: Final = msgspec.msgpack.Decoder(memoryview).decode
 _PICKLED: Final = (0xC4, 0xC5, 0xC6)
@@ -29,6 +32,11 @@ class Value(NamedTuple):
     body: msgspec.Raw
     buffers: Sequence[memoryview] = ()
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth a message of its own to let it go."""
+        return bool(self.buffers) or len(memoryview(self.body)) >= LARGE_BYTES
+
 
 NOTHING: Final = Value(msgspec.Raw(b"\xc4\x04" + pickle.dumps(None, 5)))
 NOTHING_PLAIN: Final = Value(msgspec.Raw(b"\xc0"))
@@ -38,9 +46,12 @@ def encode(value: object, *, trusted: bool) -> Value:
     """Return a value for the wire; `trusted`: the other side is of the same user. CallerError if it cannot travel."""
     if not trusted:
         try:
-            return Value(msgspec.Raw(_encoder.encode(["v", value])))
+            data = _encoder.encode(["v", value])
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise CallerError(f"this cannot be sent to another user's process: {error}") from error
+        if len(data) > STRANGER_BYTES_MAX:
+            raise CallerError(f"this has {len(data)} bytes; to another user's process {STRANGER_BYTES_MAX} may be sent at a time")
+        return Value(msgspec.Raw(data))
     buffers: list[memoryview] = []
 
     def beside(buffer: pickle.PickleBuffer) -> bool:

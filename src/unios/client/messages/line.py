@@ -7,6 +7,7 @@ import array
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +18,11 @@ from unios.errors import ProtocolError
 from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX, PART_BYTES
 from unios.wire.conversations import Gathering, Said, decode
 from unios.wire.frames import FrameReader, length_of
-from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, encode, framed_small
+from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, encode
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
-_DONT_WAIT: Final = socket.MSG_DONTWAIT
+_LENGTH: Final = struct.Struct(">I")
 _SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
 Heard = tuple[Said, Value | None]
 
@@ -43,15 +44,18 @@ class Line:
         self._early: list[Heard] = []
         self._sending = threading.Lock()
         self.is_closed = False
+        self.heard_large = False
+        """Whether what was read since this was reset had a message that is worth letting go at once."""
 
     # sending
 
     def send(self, message: Said, while_blocked: Callable[[], None] | None = None) -> None:
         """Send a message without large buffers. Closed if that fails. `while_blocked` is called when the peer takes nothing and has something to say."""
-        data = framed_small(message)
+        data = encode(message)
+        data = _LENGTH.pack(len(data)) + data
         with self._sending:
             try:
-                sent = self.sock.send(data, _DONT_WAIT)
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -138,15 +142,18 @@ class Line:
         if not data:
             self.close()
             raise Closed("the other side has ended")
-        if room is None and self._reader.is_whole(data):  # one small message: what a call is
-            message = decode(bytes(data[4:]))
-            if (isinstance(message, Reply) or isinstance(message, Request)) and not message.buffers and not message.descriptors:  # noqa: SIM101 twice as quick
-                return [(message, Value(message.body))]
-            return self._heard(message)
+        if room is not None:
+            self.heard_large = True
+        elif (frame := self._whole(data)) is not None:
+            return self._heard(decode(frame))
         frames = self._reader.feed(data)
-        if len(frames) == 1:
-            return self._heard(decode(frames[0]))
         return [heard for frame in frames for heard in self._heard(decode(frame))]
+
+    def _whole(self, data: memoryview) -> bytes | None:
+        """Return the frame if these bytes are just one: nearly always they are."""
+        if len(data) > 4 and not self._reader.pending and _LENGTH.unpack_from(data)[0] == len(data) - 4:
+            return bytes(data[4:])
+        return None
 
     def _readable(self, deadline: float) -> None:
         poll = select.poll()
@@ -171,6 +178,7 @@ class Line:
         if isinstance(message, Reply | Request):
             if not message.buffers and not message.descriptors:
                 return [(message, Value(message.body))]
+            self.heard_large = True
             return [(message, Value(message.body, self._buffers(message)))]
         if isinstance(message, Part):
             self._gathering.add(message)

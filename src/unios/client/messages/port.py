@@ -19,7 +19,7 @@ from unios.client.messages import places
 from unios.client.messages.line import Closed, Line
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, UniosError, from_wire
 from unios.limits import HELLO_TIMEOUT_MS
-from unios.wire.conversations import ACK_BYTES, Asked, Asking
+from unios.wire.conversations import Asked, Asking
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Fault, Reply, agree
 from unios.wire.values import Value, decode, encode
 
@@ -60,7 +60,14 @@ class Port:
 
         OutcomeUnknown: no answer came by the deadline, or whoever answered was replaced meanwhile; it may have been done. Values that cannot travel: CallerError.
         """
-        return self.begin(op, *args, **kwargs).result()
+        ends = self._ends
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        asked = ends.ask(op, (args, kwargs), deadline, again=self._again)
+        if not ends.finish(asked, deadline):
+            raise ends.give_up(asked)
+        if asked.answer is not None:
+            return decode(asked.answer, trusted=ends.trusted)
+        return ends.outcome(asked)
 
     def begin(self, op: str, /, *args: object, **kwargs: object) -> "Pending":
         """Call without waiting: many may be under way at a time. They are answered in their order."""
@@ -129,9 +136,9 @@ class Pending:
         asked = self._asked
         until = None if timeout is None else time.monotonic() + timeout
         if until is not None and (self._deadline is None or until < self._deadline):
-            if not self._ends.wait(asked, until):
+            if not self._ends.wait(asked, lambda: asked.ended, until):
                 raise TimeoutError
-        elif not self._ends.wait(asked, self._deadline):
+        elif not self._ends.wait(asked, lambda: asked.ended, self._deadline):
             raise self._ends.give_up(asked)
         return self._ends.outcome(asked)
 
@@ -144,7 +151,7 @@ class Pending:
 def _items(ends: "_Ends", asked: Asked, deadline: float | None) -> Iterator[Any]:
     try:
         while True:
-            if not ends.wait(asked, deadline):
+            if not ends.wait(asked, lambda: bool(asked.items) or asked.ended, deadline):
                 raise ends.give_up(asked)
             if not asked.items:
                 ends.outcome(asked)
@@ -153,19 +160,6 @@ def _items(ends: "_Ends", asked: Asked, deadline: float | None) -> Iterator[Any]
     finally:
         if not asked.ended:
             ends.give_up(asked)
-
-
-class _Forks:
-    """How often the process has been forked off, counted in the child: cheaper to look at than its pid."""
-
-    count = 0
-
-    @classmethod
-    def add(cls) -> None:
-        cls.count += 1
-
-
-os.register_at_fork(after_in_child=_Forks.add)
 
 
 class _Ends:
@@ -180,7 +174,7 @@ class _Ends:
         self._begin()
 
     def _begin(self) -> None:
-        self._forks = _Forks.count
+        self._pid = os.getpid()
         self._asking = Asking(uuid.uuid4().hex)
         self._lock = threading.Lock()
         """Of `_asking`."""
@@ -190,7 +184,7 @@ class _Ends:
         self._followers = 0
 
     def _fork_check(self) -> None:
-        if self._forks != _Forks.count:
+        if self._pid != os.getpid():
             if self._line is not None:
                 self._line.drop()
                 self._line = None
@@ -241,9 +235,8 @@ class _Ends:
 
     def _transmit(self, line: Line, asked: Asked) -> None:
         ack = self._asking.ack
-        buffers = asked.value.buffers
-        if buffers:
-            line.send_value(lambda places, count: asked.request(ack, places, count), buffers, self._while_blocked)
+        if asked.value.buffers:
+            line.send_value(lambda places, count: asked.request(ack, places, count), asked.value.buffers, self._while_blocked)
         else:
             line.send(asked.request(ack, (), 0), self._while_blocked)
 
@@ -260,46 +253,87 @@ class _Ends:
         else:
             time.sleep(0)
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the other side is of the same user."""
+        line = self._line
+        return line is not None and line.trusted
+
     # asking
 
     def ask(self, op: str, value: object, deadline: float | None, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
         """Begin a request and send it; waits for a connection."""
-        if self._forks != _Forks.count:
-            self._fork_check()
         line = self._line
-        if line is None or line.is_closed:
+        if line is None or line.is_closed or self._pid != os.getpid():
+            self._fork_check()
             line = self.open(deadline)
         encoded = encode(value, trusted=line.trusted)
         with self._lock:
             asked = self._asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
+            ack = self._asking.ack
+        asked.sent = True
         try:
-            while True:
-                try:
-                    asked.sent = True
-                    self._transmit(line, asked)
-                except Closed:
-                    if oneway or asked.ended:
-                        return asked
-                    line = self.open(deadline)  # which sends again what was sent
-                return asked
+            if encoded.buffers:
+                self._transmit(line, asked)
+            else:
+                line.send(asked.request(ack, (), 0), self._while_blocked)
+            return asked
+        except Closed:
+            if not (oneway or asked.ended):
+                self.open(deadline)  # which sends again what was sent
+            return asked
         except BaseException:
             with self._lock:
                 self._asking.open.pop(asked.id, None)
             raise
 
-    def wait(self, asked: Asked, deadline: float | None) -> bool:
-        """Read, or wait for who reads, until it has ended or an item of it has come; False at the deadline."""
-        while not (asked.ended or asked.items):
-            if self._forks != _Forks.count:
+    def finish(self, asked: Asked, deadline: float | None) -> bool:
+        """Wait for an answer; False at the deadline. The short way of `wait` for one who reads by himself, as nearly all do."""
+        if self._reading.acquire(blocking=False):
+            try:
+                while not asked.ended:
+                    line = self._line
+                    if line is None or line.is_closed or deadline is not None:
+                        self._read(deadline)
+                    else:
+                        self._take_in(line, None)
+                return True
+            except Closed:
+                return self._finish_anew(asked, deadline)
+            except ProtocolError as error:
+                self._break(error)
+                return True
+            except TimeoutError:
+                return asked.ended
+            finally:
+                self._reading.release()
+                if self._followers:
+                    with self._turn:
+                        self._turn.notify_all()
+        return self.wait(asked, lambda: asked.ended, deadline)
+
+    def _finish_anew(self, asked: Asked, deadline: float | None) -> bool:
+        """The connection ended while this thread, which holds `_reading`, was waiting: come back and wait on."""
+        try:
+            while not asked.ended:
+                self._read(deadline)
+            return True
+        except TimeoutError:
+            return asked.ended
+
+    def wait(self, asked: Asked, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Read, or wait for who reads, until `ready`; False at the deadline."""
+        while not ready():
+            if self._pid != os.getpid():
                 raise OutcomeUnknown(f"{asked.op} was asked by the process from which this one was forked")
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             if self._reading.acquire(blocking=False):
                 try:
-                    while not (asked.ended or asked.items):
+                    while not ready():
                         self._read(deadline)
                 except TimeoutError:
-                    return bool(asked.ended or asked.items)
+                    return ready()
                 finally:
                     self._reading.release()
                     if self._followers:
@@ -308,7 +342,7 @@ class _Ends:
             else:
                 with self._turn:
                     self._followers += 1
-                    if not (asked.ended or asked.items) and self._reading.locked():
+                    if not ready() and self._reading.locked():
                         self._turn.wait(0.5 if deadline is None else max(0.0, min(0.5, deadline - time.monotonic())))
                     self._followers -= 1
         return True
@@ -337,17 +371,16 @@ class _Ends:
                 self._asking.fail(asked, OutcomeUnknown(f"no answer to {asked.op} came: {error}"))
 
     def _take_in(self, line: Line, deadline: float | None) -> None:
-        acknowledge = False
-        for message, value in line.read(deadline):
-            if isinstance(message, (Reply, Fault)):  # noqa: UP038 - quicker than a union
-                with self._lock:
-                    self._asking.heard(message, value)
-                if value is not None and (value.buffers or len(memoryview(message.body)) >= ACK_BYTES):
-                    acknowledge = True
+        for message, value in line.read(deadline):  # without the lock: only the one who reads takes answers in
+            if type(message) is Reply or type(message) is Fault:
+                self._asking.heard(message, value)
             else:
                 raise ProtocolError("the peer asks where it should answer")
-        if acknowledge:
-            line.send(Ack(self._asking.ack))
+        if line.heard_large:
+            line.heard_large = False
+            with self._lock:
+                ack = self._asking.ack
+            line.send(Ack(ack))
         if self._followers:
             with self._turn:
                 self._turn.notify_all()
@@ -356,7 +389,7 @@ class _Ends:
         """Return the next item of a stream that has come, and grant credit for it."""
         line = self._line
         with self._lock:
-            value = asked.items.popleft()
+            value = asked.take()
             credit = self._asking.credit(asked)
         if credit is not None and line is not None:
             with contextlib.suppress(Closed):
@@ -365,15 +398,7 @@ class _Ends:
 
     def outcome(self, asked: Asked) -> Any:
         """Return what came of a request that has ended; raise what it raised."""
-        trusted = self._line is not None and self._line.trusted
-        failure = asked.failure
-        if failure is None:
-            return None if asked.answer is None else decode(asked.answer, trusted=trusted)
-        if isinstance(failure, Fault):
-            if failure.code == RAISED and trusted:
-                raise _raised(failure)
-            raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
-        raise failure
+        return outcome(asked, trusted=self._line is not None and self._line.trusted)
 
     def give_up(self, asked: Asked) -> UniosError:
         """Withdraw a request; return what to raise."""
@@ -387,7 +412,7 @@ class _Ends:
 
     def close(self) -> None:
         """End the connection."""
-        if self._forks != _Forks.count:
+        if self._pid != os.getpid():
             self._fork_check()
         line = self._line
         with self._lock:
@@ -401,6 +426,18 @@ class _Ends:
                     self._line = None
                 finally:
                     self._reading.release()
+
+
+def outcome(asked: Asked, *, trusted: bool) -> Any:
+    """Return what came of a request that has ended; raise what it raised."""
+    failure = asked.failure
+    if failure is None:
+        return None if asked.answer is None else decode(asked.answer, trusted=trusted)
+    if isinstance(failure, Fault):
+        if failure.code == RAISED and trusted:
+            raise _raised(failure)
+        raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
+    raise failure
 
 
 def _raised(fault: Fault) -> BaseException:

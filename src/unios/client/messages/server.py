@@ -24,13 +24,13 @@ from unios.wire.operations import Accepted
 from unios.wire.values import Value, decode, encode
 
 Handlers = Mapping[str, Callable[..., Any]] | object
-_caller: "contextvars.ContextVar[Accepted | None]" = contextvars.ContextVar("unios_caller", default=None)
+current_caller: "contextvars.ContextVar[Accepted | None]" = contextvars.ContextVar("unios_caller", default=None)
 TEXT_MAX: Final = 16 * 1024
 
 
 def caller() -> Accepted:
     """Return who called the handler that is running: the kernel's stamp (user, node, pid, incarnation). LookupError outside of a handler."""
-    stamp = _caller.get()
+    stamp = current_caller.get()
     if stamp is None:
         raise LookupError("no call is being answered here")
     return stamp
@@ -40,7 +40,7 @@ def function_of(target: Handlers, op: str) -> Callable[..., Any]:
     """Return what answers `op`. NotFound if nothing does: names with an underscore in front are never found."""
     found = None
     if not op.startswith("_"):
-        found = target.get(op) if isinstance(target, dict) or isinstance(target, Mapping) else getattr(target, op, None)  # noqa: SIM101 - quicker
+        found = target.get(op) if type(target) is dict or isinstance(target, Mapping) else getattr(target, op, None)
     if not callable(found):
         raise NotFound(f"this port has no {op[:80]!r}")
     return found
@@ -53,6 +53,8 @@ class Session:
         self.answering = Answering(user)
         self.lock = threading.Lock()
         self.line: Line | None = None
+        self.aio: Any = None
+        """The connection of the asyncio twin."""
         self.left_s = 0.0
         self.kept_bytes = 0
 
@@ -64,7 +66,7 @@ class Sessions:
         self._found: dict[str, Session] = {}
         self._lock = threading.Lock()
 
-    def attach(self, id_: str, user: str, line: Line) -> tuple[Session, bool]:
+    def attach(self, id_: str, user: str, line: Line | None) -> tuple[Session, bool]:
         """Return the session, and whether it was known. One of another user is not found."""
         with self._lock:
             self._tidy()
@@ -78,7 +80,7 @@ class Sessions:
             session.line = line
             return session, known
 
-    def detach(self, session: Session, line: Line) -> None:
+    def detach(self, session: Session, line: Line | None) -> None:
         """Its connection is gone."""
         with self._lock:
             if session.line is line:
@@ -90,9 +92,9 @@ class Sessions:
         gone = [
             key
             for key, session in self._found.items()
-            if session.line is None and (session.answering.is_idle or now - session.left_s > SESSION_KEPT_S)
+            if session.line is None and session.aio is None and (session.answering.is_idle or now - session.left_s > SESSION_KEPT_S)
         ]
-        away = sorted((session.left_s, key) for key, session in self._found.items() if session.line is None)
+        away = sorted((session.left_s, key) for key, session in self._found.items() if session.line is None and session.aio is None)
         gone += [key for _left, key in away[: max(0, len(self._found) - SESSIONS_MAX)]]
         for key in gone:
             self._found.pop(key, None)
@@ -142,7 +144,7 @@ class Server:
         threading.Thread(target=self._serve, args=(stamp, line), name=f"unios-port-{self.name}", daemon=True).start()
 
     def _serve(self, stamp: Accepted, line: Line) -> None:
-        _caller.set(stamp)
+        current_caller.set(stamp)
         session: Session | None = None
         with self._lock:
             self._lines.add(line)
@@ -203,15 +205,15 @@ class _Answers:
     def _answer(self, request: Request, value: Value) -> None:
         with self._session.lock:
             begun = self._session.answering.begin(request)
-        if isinstance(begun, Begun):
-            self._do(request, value, begun)
-        elif isinstance(begun, tuple):
+        if begun is None:
+            return
+        if isinstance(begun, tuple):
             self._tell(self._line, *begun)
-        elif begun is not None:
+            return
+        if isinstance(begun, list):
             for item in begun:
                 self._tell(self._line, Reply(request.id, item.body, more=True), item)
-
-    def _do(self, request: Request, value: Value, begun: Begun) -> None:
+            return
         message: Reply | Fault
         answer: Value | None = None
         trusted = self._line.trusted

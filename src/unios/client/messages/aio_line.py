@@ -1,0 +1,261 @@
+"""AioLine: one connection of two programs in asyncio. Frames messages, carries their large buffers, takes descriptors in.
+
+What is said in one turn of the loop goes out in few pieces: the first message at once, what follows in the same turn together. Never decides what a message means.
+"""
+
+import array
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from unios.client.messages import memory
+from unios.errors import CallerError, ProtocolError
+from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.wire.conversations import Gathering, Said, decode
+from unios.wire.frames import FrameReader, length_of
+from unios.wire.messages import Fault, Part, Reply, Request, encode
+from unios.wire.values import Value
+
+_READ_BYTES: Final = 64 * 1024
+_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
+OnHeard = Callable[[Said, Value | None], None]
+
+
+class AioLine:
+    """Takes a connected stream socket over. `heard` gets each message, `closed` is called once. Belongs to one loop."""
+
+    def __init__(
+        self, sock: socket.socket, heard: OnHeard, closed: Callable[[str], None], *, local: bool, trusted: bool, pauses: bool = False
+    ) -> None:
+        """`pauses`: read nothing while the peer does not read either."""
+        sock.setblocking(False)
+        self.sock = sock
+        self.local, self.trusted = local, trusted
+        self.is_closed = False
+        self.queued = 0
+        self._heard, self._closed = heard, closed
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader()
+        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX)
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._descriptors: list[int] = []
+        self._small: list[bytes] = []
+        """Said in this turn after the first, to go out together."""
+        self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._turning = self._writing = self._paused = False
+        self._pauses = pauses
+        self._room: list[asyncio.Future[None]] = []
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    # sending
+
+    def send(self, message: Said) -> None:
+        """Say something without large buffers. Nothing happens on a closed connection."""
+        data = encode(message)
+        self._say(length_of(data) + data)
+
+    def send_value(self, build: Callable[[tuple[memory.Place, ...], int], Request | Reply], buffers: Sequence[memoryview]) -> None:
+        """Say something with large buffers; `build` makes it of their places and the number of descriptors. CallerError if there is no memory for it."""
+        carried = memory.carry(buffers, local=self.local, trusted=self.trusted)
+        try:
+            message = build(carried.places, len(carried.descriptors))
+            total = sum(size for number, _offset, size in carried.places if number == memory.INLINE)
+            self._flush_small()
+            for buffer in memory.inline_of(buffers, carried.places):
+                for start in range(0, len(buffer), PART_BYTES):
+                    piece = buffer[start : start + PART_BYTES]
+                    head = encode(Part(message.id, total, memoryview(b"")))[:-2] + b"\xc6" + len(piece).to_bytes(4, "big")
+                    self._put(memoryview(length_of(head, piece) + head), ())
+                    self._put(piece, ())
+            data = encode(message)
+            self._put(memoryview(length_of(data) + data), tuple(map(os.dup, carried.descriptors)))
+        except OSError as error:
+            raise CallerError(f"the buffers cannot be handed over: {error.strerror}") from error
+        finally:
+            carried.freeze()
+
+    def _say(self, data: bytes) -> None:
+        if self._turning:
+            self._small.append(data)
+            self.queued += len(data)
+            return
+        self._turning = True
+        self._loop.call_soon(self._turned)
+        self._put(memoryview(data), ())
+
+    def hold(self) -> None:
+        """What is said from now on in this turn goes out together at its end, or at `flush`."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turned)
+
+    def _turned(self) -> None:
+        self._turning = False
+        self._flush_small()
+
+    def _flush_small(self) -> None:
+        small, self._small = self._small, []
+        if small:
+            data = b"".join(small) if len(small) > 1 else small[0]
+            self.queued -= len(data)
+            self._put(memoryview(data), ())
+
+    def _put(self, data: memoryview, descriptors: tuple[int, ...]) -> None:
+        if self.is_closed:
+            _close(descriptors)
+            return
+        if not self._queue:
+            sent = self._send(data, descriptors)
+            if sent < 0 or sent == len(data):
+                _close(descriptors)
+                return
+            if sent:
+                _close(descriptors)
+                data, descriptors = data[sent:], ()
+        self._queue.append((data, descriptors))
+        self.queued += len(data)
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self.sock.fileno(), self._writable)
+        if self._pauses and self.is_full and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self.sock.fileno())
+
+    def _send(self, data: memoryview, descriptors: tuple[int, ...]) -> int:
+        """Return how many bytes went out; -1 if the connection broke."""
+        try:
+            if descriptors:
+                return self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._loop.call_soon(self.close, os.strerror(error.errno or 0))
+            return -1
+
+    def _writable(self) -> None:
+        while self._queue:
+            data, descriptors = self._queue[0]
+            sent = self._send(data, descriptors)
+            if sent <= 0:
+                break
+            _close(descriptors)
+            self.queued -= sent
+            if sent == len(data):
+                self._queue.popleft()
+            else:
+                self._queue[0] = (data[sent:], ())
+        if not self._queue and self._writing:
+            self._writing = False
+            self._loop.remove_writer(self.sock.fileno())
+        if self.queued <= SEND_QUEUE_BYTES_MAX // 2:
+            if self._paused:
+                self._paused = False
+                self._loop.add_reader(self.sock.fileno(), self._readable)
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._room = self._room, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be sent that who says more should wait for `drain`."""
+        return self.queued > SEND_QUEUE_BYTES_MAX
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken more, or the connection has ended."""
+        while self.is_full and not self.is_closed:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(future)
+            await future
+
+    # reading
+
+    def _readable(self) -> None:
+        room = self._reader.room()
+        buffer = self._buffer if room is None else room
+        try:
+            if self.local:
+                data = self._receive(buffer)
+            else:
+                data = buffer[: self.sock.recv_into(buffer)]
+            if not data:
+                self.close("the other side has ended")
+                return
+            for frame in self._reader.feed(data):
+                self._on_message(decode(frame))
+                if self.is_closed:
+                    return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.close(os.strerror(error.errno or 0))
+        except ProtocolError as error:
+            self.close(str(error))
+
+    def _receive(self, buffer: memoryview) -> memoryview:
+        count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % 4])
+                self._descriptors.extend(numbers)
+        if len(self._descriptors) > 4 * FDS_MAX:
+            raise ProtocolError("the peer sent descriptors that no message claims")
+        return buffer[:count]
+
+    def _on_message(self, message: Said) -> None:
+        if isinstance(message, Reply | Request):
+            if message.buffers or message.descriptors:
+                self._heard(message, Value(message.body, self._buffers(message)))
+            else:
+                self._heard(message, Value(message.body))
+        elif isinstance(message, Part):
+            self._gathering.add(message)
+        else:
+            self._heard(message, Value(message.body) if isinstance(message, Fault) else None)
+
+    def _buffers(self, message: Reply | Request) -> list[memoryview]:
+        count = message.descriptors
+        if not 0 <= count <= len(self._descriptors):
+            raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
+        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        try:
+            total = sum(size for number, _offset, size in message.buffers if number == memory.INLINE)
+            inline = self._gathering.take(message.id, total) if total else memoryview(b"")
+            return memory.receive(message.buffers, descriptors, inline, trusted=self.trusted)
+        finally:
+            _close(descriptors)
+
+    def close(self, why: str = "closed here") -> None:
+        """End the connection; idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._loop.remove_reader(self.sock.fileno())
+        if self._writing:
+            self._loop.remove_writer(self.sock.fileno())
+        for _data, descriptors in self._queue:
+            _close(descriptors)
+        self._queue.clear()
+        self._small.clear()
+        _close(self._descriptors)
+        self._descriptors.clear()
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
+        except OSError:
+            pass
+        self.sock.close()
+        self._wake()
+        self._closed(why)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
