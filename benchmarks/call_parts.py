@@ -1,6 +1,7 @@
 """Processes of the benchmark of calls: who answers, and who calls under an event loop and is told when, so that he can be measured in turns with others.
 
-`python -m benchmarks.call_parts serve NODE`; `... uvloop` reads a number of calls a line and prints a line of seconds for each call.
+`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE` answer; `... uvloop`, `... twin NODE` read a number of calls a line and print a line of
+seconds for each call.
 Standard library only where another Python may run it (`uvloop`).
 """
 
@@ -12,8 +13,10 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 NAME = "benchmark/calls"
+TWIN = "benchmark/twin"
 LENGTH = struct.Struct(">I")
 WORD = bytes(64)
 
@@ -25,6 +28,37 @@ def serve(node: str) -> None:
     with Server(NAME, {"echo": lambda word: word, "size": len}, node=node):
         print("ready", flush=True)
         sys.stdin.read()
+
+
+def loop_runner() -> Callable[[Any], Any]:
+    """Return what runs a coroutine: uvloop if it is there."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run  # type: ignore[no-any-return]
+
+
+async def serve_twin(node: str) -> None:
+    """Answer with the asyncio twin until the input ends."""
+    from unios.client.messages import aio
+
+    async def echo(word: object) -> object:
+        return word
+
+    server = await aio.listen(TWIN, {"echo": echo}, node=node)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.close()
+
+
+async def twin(node: str) -> None:
+    """Call with the asyncio twin when told."""
+    from unios.client.messages import aio
+
+    port = await aio.connect(TWIN, node=node)
+    await _told(lambda: port.call("echo", WORD))
+    await port.close()
 
 
 async def _told(call: Callable[[], Awaitable[object]]) -> None:
@@ -102,6 +136,10 @@ def main() -> None:
     match sys.argv[1:]:
         case ["serve", node]:
             serve(node)
+        case ["serve-twin", node]:
+            loop_runner()(serve_twin(node))
+        case ["twin", node]:
+            loop_runner()(twin(node))
         case ["uvloop"]:
             uvloop_echo()
 

@@ -64,8 +64,8 @@ def run(peers: Peers) -> Report:
 
 
 @contextlib.contextmanager
-def _serving(system: System, node: str) -> Iterator[None]:
-    with _part(system, [sys.executable, "-m", "benchmarks.call_parts", "serve", node]):
+def _serving(system: System, node: str, how: str = "serve") -> Iterator[None]:
+    with _part(system, [sys.executable, "-m", "benchmarks.call_parts", how, node]):
         yield
 
 
@@ -133,6 +133,8 @@ def _calls(system: System, report: Report, near: Port, far: Port) -> Row:
             "tls": _timed(stack.enter_context(call_limits.tls_echo(system.home))),
             "far": _timed(lambda: far.call("echo", WORD)),
         }
+        stack.enter_context(_serving(system, "n1", "serve-twin"))
+        calls["twin"] = _told(stack.enter_context(_part(system, [sys.executable, "-m", "benchmarks.call_parts", "twin", "n1"])))
         if (loop := _uvloop(system, stack)) is not None:
             calls["uvloop"] = _told(loop)
         taken = _blocks(calls)
@@ -148,12 +150,13 @@ def _calls(system: System, report: Report, near: Port, far: Port) -> Row:
     for percent in (50, 99):
         at_most = FAR_LIMIT if percent == 50 else None
         report.rows.append(Row(f"call of 64 bytes between nodes, p{percent}", us("far", percent), "us", n, bare_tls, us("tls", percent), at_most))
-    if "uvloop" in taken:
-        what = "a bare echo of two uvloop processes, same framing: what the asyncio twin will be held against"
-        report.rows += [Row(f"{what}, p{percent}", us("uvloop", percent), "us", n) for percent in (50, 99)]
-    else:
-        report.notes.append("uvloop is not there (it is looked for in PEERS_VENV), so nothing is said of what asyncio is to be held against.")
-    report.notes.append("There is no asyncio twin of ports in this version, so its limit is shown and nothing is held against it.")
+    for percent in (50, 99):
+        bare_loop = us("uvloop", percent) if "uvloop" in taken else None
+        at_most = ASYNC_LIMIT if percent == 50 and bare_loop else None
+        what = f"call of 64 bytes on one node, asyncio twins, p{percent}"
+        report.rows.append(Row(what, us("twin", percent), "us", n, "an echo of two uvloop processes, same run:", bare_loop, at_most))
+    if "uvloop" not in taken:
+        report.notes.append("uvloop is not there (it is looked for in PEERS_VENV), so the twin is held against nothing.")
     return Row("call of 64 bytes on one node, p50", us("near", 50) / 1000, "ms", n)
 
 

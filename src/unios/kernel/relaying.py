@@ -172,12 +172,10 @@ class Relay:
             self.over.set_result(None)
 
     def close(self) -> None:
-        """Let go of the socket; of what has come, it gets what it takes now. Idempotent."""
+        """Let go of the socket, and of what it has not taken. Idempotent."""
         self._finish()
         if self._sock.fileno() < 0:
             return
-        while not self._is_deaf and self._way.held and not self._hand_over():
-            pass
         self._way.close()
         self._rest()
         self._write_no_more()
