@@ -394,8 +394,8 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024 * 1024
 """Of one message between processes of one user; it has to fit in memory on both sides."""
 MESSAGE_BYTES_STRANGER_MAX = 64 * 1024 * 1024
 """Of one message from another user's process."""
-PART_BYTES = 1024 * 1024
-"""Buffers that cannot be handed over as memory travel in such pieces."""
+PART_BYTES = 384 * 1024
+"""Buffers that cannot be handed over as memory travel in such pieces, which fit in a buffer that is used again (wire/frames.py)."""
 SESSION_KEPT_S = 30
 """So long a port knows what a caller whose connection broke had asked, and answers it once when he comes back."""
 SESSIONS_MAX = 4_096

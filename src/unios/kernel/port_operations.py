@@ -25,6 +25,7 @@ from unios.limits import USER_RELAYS_MAX
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
+from unios.wire.transport import UNIX_BUFFER_BYTES
 
 STORE: Final = "store"
 """The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect. Another kernel that speaks for
@@ -125,6 +126,7 @@ class PortOperations:
             stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
             connected = await stream.next(Connected)
             near, far = socket.socketpair()
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
         except BaseException:
             if stream is not None:
                 stream.close()
@@ -158,7 +160,6 @@ class PortOperations:
             near = await self._open_store()
         else:
             _id, near = self._broker.connect(body.name, caller)
-        near.setblocking(False)
         with near:
             try:
                 await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))

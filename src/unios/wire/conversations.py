@@ -10,6 +10,8 @@ and whoever answers does nothing twice: a request that is under way goes on, one
   no more ends the request, if it is asked again, with OutcomeUnknown: it was done.
 """
 
+import contextlib
+import mmap
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -29,6 +31,7 @@ ACK_COUNT: Final = 256
 """The same after so many answers that overtook an older one: a request acknowledges only those before the oldest that is open."""
 ID_MAX: Final = 1 << 62
 _GATHERED_MAX: Final = 16
+_LARGE_BYTES: Final = 4 * 1024 * 1024
 
 
 def decode(payload: Payload) -> Said:
@@ -402,7 +405,7 @@ class Gathering:
 
     def __init__(self, bytes_max: int) -> None:
         self._max = bytes_max
-        self._begun: dict[int, tuple[bytearray, int]] = {}
+        self._begun: dict[int, tuple[memoryview, int]] = {}
         self._announced = 0
 
     def add(self, part: Part) -> None:
@@ -412,8 +415,8 @@ class Gathering:
             if not 0 < part.total <= self._max - self._announced or len(self._begun) >= _GATHERED_MAX:
                 raise ProtocolError(f"the peer announced {part.total} bytes; the limit is {self._max}")
             try:
-                room = bytearray(part.total)
-            except MemoryError:
+                room = _room(part.total)
+            except (MemoryError, OSError):
                 raise ProtocolError(f"there is no memory for {part.total} bytes that the peer announced") from None
             self._announced += part.total
         if part.total != len(room) or filled + len(part.data) > part.total:
@@ -423,13 +426,23 @@ class Gathering:
 
     def take(self, id_: int, total: int) -> memoryview:
         """Return what has come for a message; ProtocolError if that is not `total` bytes."""
-        room, filled = self._begun.pop(id_, (bytearray(), 0))
+        room, filled = self._begun.pop(id_, (memoryview(b""), 0))
         self._announced -= len(room)
         if filled != total or len(room) != total:
             raise ProtocolError(f"the peer sent {filled} bytes of {total}")
-        return memoryview(room)
+        return room
 
     def drop(self, id_: int) -> None:
         """What was begun for a message is not wanted: another kind of answer came instead."""
-        room, _filled = self._begun.pop(id_, (bytearray(), 0))
+        room, _filled = self._begun.pop(id_, (memoryview(b""), 0))
         self._announced -= len(room)
+
+
+def _room(size: int) -> memoryview:
+    """Return memory that is taken when it is written to, in large pages where there are some: small ones cost more than what is read into them."""
+    if size < _LARGE_BYTES:
+        return memoryview(bytearray(size))
+    room = mmap.mmap(-1, size)
+    with contextlib.suppress(OSError):  # a Linux without
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(room)

@@ -19,6 +19,7 @@ BESIDE_BYTES: Final = 32 * 1024
 """A buffer of so many bytes travels beside its pickle, and so does a pickle that is itself so large as PICKLE_BYTES."""
 PICKLE_BYTES: Final = 256 * 1024
 _encoder: Final = msgspec.msgpack.Encoder()
+_bytes: Final = msgspec.msgpack.Decoder(memoryview).decode
 _PICKLED: Final = (0xC4, 0xC5, 0xC6)
 """msgpack's bytes: a body that is just that is a pickle."""
 _BESIDE: Final = msgspec.Raw(b"\xc4\x00")
@@ -117,16 +118,16 @@ def decode(value: Value, *, trusted: bool) -> Any:
         return _decode_plain(value)
     if not trusted:
         raise Denied("a pickle of another user is not read: it is a program")
-    buffers = list(value.buffers)
+    buffers = value.buffers
     data: memoryview | bytes
     try:
-        data = msgspec.msgpack.decode(body, type=memoryview)
+        data = _bytes(body)
     except msgspec.MsgspecError as error:
         raise ProtocolError(f"the peer sent a value that is none: {error}") from error
     if not len(data):
         if not buffers:
             raise ProtocolError("the peer sent a value without its pickle")
-        data = buffers.pop(0)
+        data, *buffers = buffers
     try:
         return pickle.loads(data, buffers=buffers)
     except (ImportError, AttributeError) as error:

@@ -6,6 +6,7 @@ first. A reader maps privately: it may write, and nobody else sees that.
 What is taken from another user is sealed against shrinking and writing, or refused: a mapping of a file that shrinks kills its reader.
 """
 
+import _thread
 import bisect
 import contextlib
 import ctypes
@@ -26,7 +27,17 @@ HAND_OVER_BYTES: Final = 128 * 1024
 _PAGE: Final = mmap.PAGESIZE
 _SHRINK_GROW: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _FIXED: Final = 0x10
+_NO_RESERVE: Final = 0x4000
+_MOVE_AND_KEEP: Final = 1 | 2 | 4
+"""mremap: to a fixed place, and what was there stays mapped, empty."""
+_HUGE: Final = 2 * 1024 * 1024
+"""Page tables move as they are where both places are equal modulo this."""
+_MOVED_MIN: Final = 4 * 1024 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mremap.restype = ctypes.c_void_p
+_libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+_FAILED: Final = ctypes.c_void_p(-1).value
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 Place = tuple[int, int, int]
@@ -36,22 +47,60 @@ Place = tuple[int, int, int]
 class _Born:
     """A memory file that is mapped here. Does not keep its mapping: that lives as long as a buffer of it, and takes this along."""
 
-    __slots__ = ("address", "descriptor", "is_shared", "size")
+    __slots__ = ("_unmapping", "address", "descriptor", "is_sealed", "is_shared", "size")
 
     def __init__(self, mapping: mmap.mmap, descriptor: int) -> None:
         self.size, self.descriptor = len(mapping), descriptor
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         self.is_shared = True
+        self.is_sealed = False
+        self._unmapping: threading.Lock | None = None
 
     def freeze(self) -> None:
         """From now on what is written here is seen here only. Idempotent."""
         if self.is_shared:
+            if self.size >= _MOVED_MIN:
+                self._set_aside()
             flags = mmap.PROT_READ | mmap.PROT_WRITE
             if _libc.mmap(self.address, self.size, flags, mmap.MAP_PRIVATE | _FIXED, self.descriptor, 0) != self.address:
                 raise MemoryError("a buffer cannot be made private")
             self.is_shared = False
-            with contextlib.suppress(OSError):  # a forked child has it mapped for writing: it is of the same user
+
+    def _set_aside(self) -> None:
+        """Move the page tables elsewhere, to be taken down by a thread: to do that here takes 10 ms for 100 MB. Where Linux cannot, nothing has happened."""
+        if not _setting_aside.acquire(blocking=False):
+            return
+        room = self.size + 2 * _HUGE
+        place = _libc.mmap(None, room, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE, -1, 0)
+        if place == _FAILED:
+            _setting_aside.release()
+            return
+        aside = (place + _HUGE - 1) // _HUGE * _HUGE + self.address % _HUGE
+        _libc.mremap(self.address, self.size, self.size, _MOVE_AND_KEEP, aside)
+
+        self._unmapping = done = threading.Lock()
+        done.acquire()
+
+        def take_down() -> None:
+            _libc.munmap(place, room)
+            done.release()
+            _setting_aside.release()
+
+        try:
+            _thread.start_new_thread(take_down, ())  # threading.Thread waits until it runs
+        except RuntimeError:  # no more threads to be had
+            take_down()
+
+    def seal(self) -> None:
+        """Freeze, and let nobody write to the file any more; takes 1 ms for 100 MB. Idempotent."""
+        if not self.is_sealed:
+            self.freeze()
+            if self._unmapping is not None:
+                with self._unmapping:  # what is set aside is mapped for writing
+                    pass
+            with contextlib.suppress(OSError):  # another holder has it mapped for writing: it was inherited by a fork
                 fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+            self.is_sealed = True
 
 
 _born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
@@ -59,6 +108,8 @@ _born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
 _gone: "deque[weakref.ref[mmap.mmap]]" = deque()
 """Mappings that have ended: a callback of the collector takes no lock, for it may come while this thread holds it."""
 _lock = threading.Lock()
+_setting_aside: Final = threading.BoundedSemaphore(4)
+"""So many at a time; others are taken down where they are, so that what is not taken down yet is bounded."""
 
 
 def allocate(size: int) -> memoryview:
@@ -175,6 +226,8 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
         else:
             if found[0] not in born:
                 born.append(found[0])
+                if not trusted:
+                    found[0].seal()  # before another user has it
             places.append((born.index(found[0]), found[1], buffer.nbytes))
     descriptors = [one.descriptor for one in born]
     own: tuple[int, ...] = ()
