@@ -58,7 +58,7 @@ async def twin(node: str) -> None:
 
     port = await aio.connect(TWIN, node=node)
     await _told(lambda: port.call("echo", WORD))
-    await port.close()
+    port.close()
 
 
 async def _told(call: Callable[[], Awaitable[object]]) -> None:
