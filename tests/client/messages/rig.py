@@ -1,5 +1,6 @@
 """A broker in this process: ports and servers that talk over socket pairs, whose connections a test can cut at any moment. No kernel, no node."""
 
+import contextlib
 import os
 import socket
 import time
@@ -64,18 +65,14 @@ class Rig:
         return near, None
 
     def cut(self) -> None:
-        """Lose every connection there is, with what is in it."""
+        """Lose every connection there is, with what is in it: its end, for a link never loses from the middle, so one call takes all that is queued."""
         for pair in self.connections:
             for sock in pair:
-                try:
-                    while sock.recv(1 << 20, socket.MSG_DONTWAIT):
-                        pass
-                except OSError:
-                    pass
-                try:
+                with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+            for sock in pair:
+                with contextlib.suppress(OSError):
+                    sock.recv(16 << 20, socket.MSG_DONTWAIT)
                 sock.close()
         self.connections.clear()
 

@@ -20,7 +20,7 @@ from unios.client.messages.line import Closed, Line
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire
 from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking
-from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Fault, Reply, agree
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Fault, Reply, Request, agree
 from unios.wire.values import Value, decode, encode
 
 _VERSIONS: Final = (PROTOCOL_MIN, PROTOCOL_MAX)
@@ -47,6 +47,8 @@ class Ends:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._asking = Asking(uuid.uuid4().hex)
+        self._heard: Line | None = None
+        """The connection that was greeted last: what was read from an earlier one is asked for again, and counts no more."""
         self._lock = threading.Lock()
         """Of `_asking`."""
         self._connect = threading.RLock()
@@ -110,6 +112,7 @@ class Ends:
         theirs = line.greet(self._asking.hello(_VERSIONS), greeting if deadline is None else min(greeting, deadline))
         agree(theirs)
         with self._lock:
+            self._heard = line
             again, _failed = self._asking.greeted(theirs)
             waiting = self._asking.waiting()
         if not any(asked.sent for asked in again):
@@ -129,12 +132,15 @@ class Ends:
                 self._asking.fail(asked, OutcomeUnknown(f"another user listens on port {self.name} now: whether {asked.op} was done is not known"))
             return
         asked.on = line
-        with self._lock:
-            ack = self._asking.ack
+
+        def request(places: tuple[tuple[int, int, int], ...], count: int) -> Request:
+            with self._lock:
+                return asked.request(self._asking.ack, places, count)
+
         if asked.value.buffers:
-            line.send_value(lambda places, count: asked.request(ack, places, count), asked.value.buffers, while_blocked, deadline)
+            line.send_value(request, asked.value.buffers, while_blocked, deadline)
         else:
-            line.send(asked.request(ack, (), 0), while_blocked, deadline)
+            line.send(request((), 0), while_blocked, deadline)
 
     def _while_blocked(self, line: Line) -> None:
         """The other side takes nothing, and says something: listen, unless another thread does."""
@@ -283,6 +289,8 @@ class Ends:
                 if not isinstance(message, Reply | Fault):
                     raise ProtocolError("the peer asks where it should answer")
                 with self._lock:
+                    if line is not self._heard:
+                        return
                     self._asking.heard(message, value)
         except BaseException:  # a signal's handler has raised, perhaps: what was read and not taken in is asked for again
             line.close()

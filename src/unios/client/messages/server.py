@@ -200,7 +200,11 @@ class Answers:
             streaming = session.streams.get(request.id)
         with streaming.sending if streaming is not None else contextlib.nullcontext():
             with session.changed:
+                if session.line is not self._line:
+                    return  # it was asked again over another connection
                 begun = session.answering.begin(request)
+                if isinstance(begun, Begun) and request.stream:
+                    self._register(begun)
                 if begun is not None and not isinstance(begun, Begun):
                     session.changed.notify_all()
             if begun is None:
@@ -244,15 +248,17 @@ class Answers:
         except (TypeError, ValueError, AttributeError):
             raise CallerError("the peer sent no arguments") from None
 
+    def _register(self, begun: Begun) -> None:
+        """Make a stream known in the same moment in which it begins: it may be asked again for at any time."""
+        if len(self._session.streams) < STREAMS_PER_SESSION_MAX:
+            self._session.streams[begun.id] = Streaming(self._session, begun, self._line)
+
     def _begin_stream(self, begun: Begun, request: Request, value: Value) -> None:
         session = self._session
-        streaming = Streaming(session, begun, self._line)
-        context = contextvars.copy_context()
         with session.changed:
-            too_many = len(session.streams) >= STREAMS_PER_SESSION_MAX
-            if not too_many:
-                session.streams[begun.id] = streaming
-        if not too_many:
+            streaming = session.streams.get(begun.id)
+        if streaming is not None:
+            context = contextvars.copy_context()
             with contextlib.suppress(RuntimeError):  # no more threads
                 threading.Thread(target=context.run, args=(self._stream, streaming, begun, request, value), name="unios-stream", daemon=True).start()
                 return
