@@ -486,3 +486,51 @@ def test_a_killed_kernel_of_the_managers_node_loses_nothing(fresh: System) -> No
         assert lock.acquire(timeout=20) and lock.token is not None and lock.token > token
         assert lock.token.epoch == token.epoch
         lock.release()
+
+
+def test_the_service_runs_on_one_node_from_its_first_use_on_and_outlives_its_supervisor(fresh: System) -> None:
+    assert manager(fresh) == ("", 0)
+    lock = Lock("first", via=via(fresh, "n3"))
+    with lock as before:
+        assert manager(fresh)[0] == "n3"
+        assert [node for node in NODES if (fresh.home / "home" / "nodes" / node / "run" / "locks.json").exists()] == ["n3"]
+        supervisor = int(json.loads((fresh.home / "home" / "nodes" / "n3" / "run" / "supervisor.json").read_text())["pid"])
+        pid = manager(fresh)[1]
+        for each in (supervisor, pid):
+            os.kill(each, signal.SIGKILL)
+        wait_for(lambda: manager(fresh)[1], lambda now: now not in (0, pid), "the service is replaced")
+        assert lock.check() == before
+    with lock as after:
+        assert after > before
+
+
+def test_a_program_interrupted_again_and_again_while_it_locks_leaves_the_lock_free_and_none_lost(whole: System) -> None:
+    code = """
+import signal, random
+lock, count = Lock("storm"), 0
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+        if lock.acquire(timeout=5):
+            count += 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if lock.token is not None:
+        lock.release()
+print("done", count)
+sys.stdin.readline()
+"""
+    running = [program(whole, node, code) for node in ("n1", "n2")]
+    said_last = [said(each) for each in running]
+    assert all(line.startswith("done") for line in said_last)
+    lock = Lock("storm", via=via(whole, "n3"))
+    assert lock.acquire(timeout=10), said_last
+    lock.release()
+    for each in running:
+        ended(each)
