@@ -18,7 +18,7 @@ MAY = {
     "wire": {"wire", "core"},
     "store": {"store", "wire", "core"},
     "kernel": {"kernel", "store", "core", "wire"},
-    "client": {"client", "wire"},
+    "client": {"client", "wire", "core"},
     "services": {"services", "client", "store", "core", "wire"},
     "shell": {"shell", "client", "wire"},
 }

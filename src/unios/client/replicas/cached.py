@@ -1,0 +1,86 @@
+"""Cached: the state of an object in the caller's process, to read from, and the thread that hears when it has to be dropped."""
+
+import pickle
+import threading
+import time
+import uuid
+from typing import Any
+
+from unios.client.messages.port import Port
+from unios.client.replicas.caller import Caller
+from unios.client.replicas.config import load
+from unios.client.replicas.outcome import run
+from unios.core.caching import Cache
+from unios.errors import UniosError
+from unios.limits import OBJECT_LOOK_MS, OBJECT_POLL_MS
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1000
+
+
+class Cached:
+    """That of one handle. A read is answered from it as long as its lease lasts and no write has dropped it."""
+
+    def __init__(self, caller: Caller, lease_ms: int) -> None:
+        self._caller = caller
+        self._lease_ms = lease_ms
+        self._begin()
+
+    def _begin(self) -> None:
+        self.session = uuid.uuid4().hex
+        self._cache = Cache(self._lease_ms)
+        self._lock = threading.Lock()
+        """Of what follows, and of a read, so that none sees a state that is being exchanged."""
+        self._target: Any = None
+        self._seq = 0
+        self._closed = threading.Event()
+        self._port: Port | None = None
+        threading.Thread(target=self._listen, name="unios-cache", daemon=True).start()
+
+    def read(self, call: bytes) -> bytes:
+        """Return the outcome of a read."""
+        while True:
+            with self._lock:
+                if self._cache.is_usable(_now_ms()):
+                    return run(self._target, call)
+                have = self._seq
+            asked_ms = _now_ms()
+            number, seq, state = self._caller.ask("fetch", self.session, have)
+            target = None if state is None else load(state)
+            with self._lock:
+                if state is None:
+                    if self._seq != seq:
+                        continue  # another thread has exchanged it meanwhile
+                    target = self._target
+                if self._cache.got(number, asked_ms):
+                    self._seq, self._target = seq, target
+                return run(target, call)  # it was so when it was asked for, whatever has come meanwhile
+
+    def drop(self) -> int:
+        """A write of one's own begins: return up to which grant nothing is kept."""
+        with self._lock:
+            return self._cache.write()
+
+    def _listen(self) -> None:
+        """Drop what is to be dropped; to ask for the next invalidation says so."""
+        while not self._closed.is_set():
+            try:
+                if self._port is None:
+                    self._port = self._caller.new_port(self._caller.look()[0].pid, OBJECT_LOOK_MS / 1000)
+                number = self._port.options(timeout=2 * OBJECT_POLL_MS / 1000, idempotent=True).invalidation(self.session, self._cache.dropped)
+                with self._lock:
+                    self._cache.drop(number)
+            except UniosError:
+                if self._port is not None:
+                    self._port.close()
+                    self._port = None
+                self._closed.wait(OBJECT_LOOK_MS / 1000)  # without hearing anything it may read until its lease is over
+            except pickle.PickleError:
+                self._closed.wait(OBJECT_LOOK_MS / 1000)
+
+    def close(self) -> None:
+        """End the thread. What was granted runs out by itself."""
+        self._closed.set()
+        if self._port is not None:
+            self._port.close()

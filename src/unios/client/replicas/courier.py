@@ -1,0 +1,45 @@
+"""Courier: a thread of the sequencer that tells one copy what it is to be told, again until it has answered."""
+
+import threading
+from collections.abc import Callable
+
+from unios.client.messages.port import Port
+from unios.client.replicas.directory import port_of
+from unios.core.replication import Commit, Message, Reply
+from unios.errors import UniosError
+from unios.limits import OBJECT_LOOK_MS
+
+NextMessage = Callable[[], Message]
+Heard = Callable[[Message, Reply | None], None]
+
+
+class Courier:
+    """To the host with that pid. `next_message` waits for something to tell; `heard` gets the answer, or None if none came."""
+
+    def __init__(self, pid: int, next_message: NextMessage, heard: Heard) -> None:
+        self.pid = pid
+        self._next, self._heard = next_message, heard
+        self._port: Port | None = None
+        threading.Thread(target=self._run, name=f"unios-courier-{pid}", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            message = self._next()
+            try:
+                reply = self._tell(message)
+            except UniosError:
+                reply = None
+                if self._port is not None:
+                    self._port.close()
+                    self._port = None
+            self._heard(message, reply)
+
+    def _tell(self, message: Message) -> Reply | None:
+        timeout = OBJECT_LOOK_MS / 1000
+        if self._port is None:
+            self._port = Port(port_of(self.pid), timeout=timeout).options(timeout=timeout, idempotent=True)
+        if isinstance(message, Commit):
+            self._port.send("hear", message)
+            return None
+        reply: Reply = self._port.call("hear", message)
+        return reply
