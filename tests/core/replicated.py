@@ -1,8 +1,8 @@
 """A world of copies for the tests of replication: the shipped deciders on virtual time, with a network that loses, doubles and delays, and copies that are lost.
 
-The object is a counter: `add` returns the new total, so a result says where in the order of all writes it is. What every run checks:
-a read returns at least what anybody had been told before it was asked (linearizable, never stale); a write more than that, and no two the same; and once all is quiet
-the total is the number of writes: nothing was lost and nothing done twice. Replaced processes may run on as *zombies* that do not know it; they are
+The object is a counter: `add` returns the new total, so a result says where in the order of all writes it is. What every run checks: a read returns at
+least what anybody had been told before it was asked (linearizable, never stale); a write more than that, and no two the same; and once all is quiet the
+total is the number of writes: nothing was lost and nothing done twice. Replaced processes may run on as *zombies* that do not know it; they are
 frozen for readers, as the guard freezes them, and for nobody else.
 """
 

@@ -152,6 +152,26 @@ def test_mistakes_get_a_sentence_and_leave_nothing(whole: System) -> None:
         account.balance()
 
 
+def test_of_many_that_make_an_object_of_one_name_at_a_time_one_does(whole: System) -> None:
+    made_by: list[int] = []
+    refused: list[str] = []
+
+    def make(number: int) -> None:
+        try:
+            made(whole, "raced", "primary-backup", owner=f"{number}")
+            made_by.append(number)
+        except CallerError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert len(made_by) == 1 and len(refused) == 3 and all("there is an object raced" in text for text in refused)
+    assert found(whole, "raced").deposit(1) == 1
+
+
 def test_a_write_after_which_the_object_cannot_be_copied_is_undone(whole: System) -> None:
     account = made(whole, "spoilt", "primary-backup")
     account.deposit(5)

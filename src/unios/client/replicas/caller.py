@@ -61,6 +61,10 @@ class Caller:
         self._here = ""
         self._session = _Session()
 
+    def _fork_check(self) -> None:
+        if self._session.pid != os.getpid():
+            self._lock, self._session = threading.RLock(), _Session()  # the parent of a forked process goes on with its own
+
     def connection(self) -> Connection:
         """Return a connection of one's own to the system."""
         return Connection(self._home, self._node, role="program")
@@ -79,6 +83,7 @@ class Caller:
 
     def port(self, pid: int, timeout: float) -> Port:
         """Return the port of a host; waits so many seconds for it. NotFound, OutcomeUnknown, Unavailable."""
+        self._fork_check()
         with self._lock:
             port = self._ports.get(pid)
         if port is None:
@@ -110,8 +115,7 @@ class Caller:
 
     def write(self, call: bytes, cache: str = "", dropped: int = 0) -> bytes:
         """Have a call done that may change the object; return its outcome. `cache`: that of the caller, which has nothing up to grant `dropped`."""
-        if self._session.pid != os.getpid():
-            self._session = _Session()  # the parent of a forked process goes on with its own
+        self._fork_check()
         while (numbers := (mine := self._session).begin()) is None:
             self._session = _Session()
         number, answered = numbers

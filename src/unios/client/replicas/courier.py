@@ -1,13 +1,15 @@
 """Courier: a thread of the sequencer that tells one copy what it is to be told, again until it has answered."""
 
+import sys
 import threading
+import time
 from collections.abc import Callable
 
 from unios.client.messages.port import Port
 from unios.client.replicas.directory import port_of
 from unios.core.replication import Commit, Message, Reply
-from unios.errors import UniosError
-from unios.limits import OBJECT_LOOK_MS
+from unios.errors import CallerError, NotFound, UniosError
+from unios.limits import OBJECT_LOOK_MS, OBJECT_RETRY_MS
 
 NextMessage = Callable[[], Message]
 Heard = Callable[[Message, Reply | None], None]
@@ -27,11 +29,14 @@ class Courier:
             message = self._next()
             try:
                 reply = self._tell(message)
-            except UniosError:
+            except Exception as error:  # noqa: BLE001 - a copy that cannot load the object must not end this thread
                 reply = None
+                if not isinstance(error, UniosError) or (isinstance(error, CallerError) and not isinstance(error, NotFound)):
+                    print(f"copy in process {self.pid}: {error}", file=sys.stderr, flush=True)
                 if self._port is not None:
                     self._port.close()
                     self._port = None
+                time.sleep(OBJECT_RETRY_MS / 1000)
             self._heard(message, reply)
 
     def _tell(self, message: Message) -> Reply | None:

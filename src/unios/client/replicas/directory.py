@@ -36,6 +36,6 @@ def hosts(connection: Connection, name: str) -> dict[int, Host]:
     found: dict[int, Host] = {}
     for view in list_processes(connection):
         rank = view.placing.label.removeprefix(prefix)
-        if rank != view.placing.label and rank.isdigit() and view.user == user and view.state not in ENDED:
+        if rank != view.placing.label and rank.isdecimal() and view.user == user and view.state not in ENDED:
             found.setdefault(int(rank), Host(view.pid, view.incarnation if view.node else 0, view.node))
     return found

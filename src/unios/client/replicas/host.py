@@ -47,6 +47,10 @@ class Door:
         """Make the object; return what prevents it."""
         return self._leader("").create(config, call)
 
+    def withdraw(self, token: str) -> bool:
+        """Make no object here."""
+        return self._leader("").withdraw(token)
+
     def look(self) -> None:
         """A copy has come back."""
         self._leader("").look()

@@ -43,6 +43,7 @@ class Leader:
         self._turn = threading.Lock()
         self._changed = threading.Condition()
         self._couriers: dict[int, Courier] = {}
+        self._withdrawn = False
         self._asked = self._answered = 0
         """Readings of the process table that were asked for, and that have been made."""
         threading.Thread(target=self._look, name="unios-look", daemon=True).start()
@@ -80,13 +81,13 @@ class Leader:
             print(f"{self._name}: another incarnation of this process has taken over", file=sys.stderr, flush=True)
             os._exit(_ENDED)
 
-    def look(self) -> None:
-        """Read the process table now: a copy has come back."""
+    def look(self) -> bool:
+        """Read the process table now: a copy has come back. False if that is not done in OBJECT_LOOK_MS."""
         with self._changed:
             self._asked += 1
             asked = self._asked
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._answered >= asked, OBJECT_LOOK_MS / 1000)
+            return self._changed.wait_for(lambda: self._answered >= asked, OBJECT_LOOK_MS / 1000)
 
     # the other copies
 
@@ -158,7 +159,8 @@ class Leader:
 
     def create(self, config: Config, call: bytes) -> bytes | None:
         """Make the object; on every copy when this returns. Returns what prevents it. CallerError if there is another, Unavailable if a host was lost meanwhile."""
-        self.look()
+        if not self.look():  # which copies there are to be told
+            raise Unavailable("the process table cannot be read")
         with self._turn:
             with self._changed:
                 self._changed.wait_for(lambda: self._sequencer.phase not in ("starting", "sealing", "pulling", "settling"))
@@ -167,8 +169,8 @@ class Leader:
                 return None  # it is asked again
             if phase == "ready":
                 raise CallerError(f"there is an object {self._name}: unios.find({self._name!r})")
-            if phase != "new":
-                raise Unavailable("a node was lost while the object was made: make it again")
+            if phase != "new" or self._withdrawn:
+                raise Unavailable("a node was lost while the object was made, or whoever else made it failed: make it again")
             try:
                 held = Held.made(config, call, keeps_state=keeps_state(config))
             except BaseException as error:  # noqa: BLE001 - whatever its constructor raises is its caller's
@@ -179,6 +181,12 @@ class Leader:
                 self._changed.notify_all()
                 self._wait(1)
             return None
+
+    def withdraw(self, token: str) -> bool:
+        """Refuse to become an object any more; False if this is one already, and another than that with the token."""
+        with self._turn, self._changed:
+            self._withdrawn = self._held is None or self._held.config.token == token
+            return self._withdrawn
 
     def write(self, request: Request, cache: str, dropped: int) -> bytes:
         """Do a call that may change the object, once; its outcome is on every copy when this returns. The caller's own `cache` has nothing up to `dropped`."""

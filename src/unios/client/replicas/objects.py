@@ -1,5 +1,6 @@
 """Objects: make a long-lived object of an unmodified class, find one by its name, take one away."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -19,7 +20,7 @@ from unios.client.replicas.handle import Handle, handle_of
 from unios.client.replicas.outcome import call_of, result
 from unios.demands import Placing, Resources
 from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.limits import OBJECT_LEASE_MS, OBJECT_RETRY_MS, OBJECT_START_MS, RESTARTS_MAX, SUBMIT_TIMEOUT_MS
+from unios.limits import OBJECT_CALL_MS, OBJECT_LEASE_MS, OBJECT_RETRY_MS, OBJECT_START_MS, RESTARTS_MAX, SUBMIT_TIMEOUT_MS
 from unios.wire.operations import Program, Submit, Submitted
 
 _MODULE: Final = "unios.client.replicas.host"
@@ -56,16 +57,17 @@ def distribute(
     with caller.connection() as connection:
         if set(hosts(connection, name)) and _is_there(caller):
             raise CallerError(f"there is an object {name}: unios.find({name!r})")
+        used: set[int] = set()
         try:
             for rank in range(config.copies):
-                _start(connection, config, rank)
+                used.add(_start(connection, config, rank))
             _await_all(caller, config)
             failed = caller.ask("create", config, call, deadline=time.monotonic() + OBJECT_START_MS / 1000)
         except (Unavailable, OutcomeUnknown):
-            _end(connection, name)
+            _withdraw(connection, caller, config, used)
             raise
         if failed is not None:
-            _end(connection, name)
+            _withdraw(connection, caller, config, used)
             result(failed)
     return handle_of(caller, config)
 
@@ -105,10 +107,11 @@ def _is_there(caller: Caller) -> bool:
     return True
 
 
-def _start(connection: Connection, config: Config, rank: int) -> None:
-    """Start the process of a copy unless it runs. Two that do so at a time come to the same process: the request's id is made of the name."""
-    if rank in hosts(connection, config.name):
-        return
+def _start(connection: Connection, config: Config, rank: int) -> int:
+    """Start the process of a copy unless it runs; return its pid. Two that do so at a time come to the same process: the request's id is made of the name."""
+    present = hosts(connection, config.name).get(rank)
+    if present is not None:
+        return present.pid
     program = _program(config, rank)
     processes.check(program)
     for attempt in range(RESTARTS_MAX):
@@ -125,9 +128,7 @@ def _start(connection: Connection, config: Config, rank: int) -> None:
         except OutcomeUnknown:
             continue  # that of an earlier object of this name, which nobody remembers
         if submitted.state not in processes.ENDED:
-            return
-        if submitted.state == "failed" and rank not in hosts(connection, config.name) and attempt:
-            raise Unavailable(f"copy {rank} of {config.name} could not be started: {submitted.reason}")
+            return submitted.pid
     raise Unavailable(f"copy {rank} of {config.name} could not be started")
 
 
@@ -170,13 +171,24 @@ def _await_all(caller: Caller, config: Config) -> None:
                     raise Unavailable(f"copy {rank} of {config.name}, process {host.pid}, did not begin: {error}") from error
 
 
-def _end(connection: Connection, name: str) -> None:
+def _withdraw(connection: Connection, caller: Caller, config: Config, pids: set[int]) -> None:
+    """End the processes of an object that was not made: not if somebody else has made one in them meanwhile."""
+    try:
+        if not caller.ask("withdraw", config.token, deadline=time.monotonic() + OBJECT_CALL_MS / 1000):
+            return
+    except UniosError:
+        pass  # nothing has answered for OBJECT_START_MS
+    with contextlib.suppress(UniosError):  # what went wrong is told; `discard` takes them away
+        _end(connection, config.name, pids)
+
+
+def _end(connection: Connection, name: str, only: set[int] | None = None) -> None:
     """End the processes of an object, and see them gone."""
-    found = hosts(connection, name)
-    for host in found.values():
+    found = [host.pid for host in hosts(connection, name).values() if only is None or host.pid in only]
+    for pid in found:
         try:
-            processes.signal(connection, host.pid, signal.SIGKILL, tree=True)
+            processes.signal(connection, pid, signal.SIGKILL, tree=True)
         except NotFound:
             continue
-    for host in found.values():
-        processes.wait(connection, host.pid, timeout_s=OBJECT_START_MS / 1000)
+    for pid in found:
+        processes.wait(connection, pid, timeout_s=OBJECT_START_MS / 1000)
