@@ -85,6 +85,9 @@ HISTORY_BYTES_KEPT = 64 * 1024 * 1024
 STORE_TIMEOUT_MS = 5_000
 """A client that has no answer from the store for so long breaks off: Unavailable or OutcomeUnknown."""
 STORE_RETRY_MS = 25
+STORE_COMES_MS = 400
+"""So long a kernel that has just started looks for a store of its machine, every STORE_COMES_LOOK_S; then it asks at each tick of its lease."""
+STORE_COMES_LOOK_S = 0.005
 RECORD_RETRY_MS_MAX = 1_000
 """Between two attempts to write a record into a store that is away."""
 LIST_BYTES_MAX = 4 * 1024 * 1024
@@ -138,6 +141,8 @@ TREE_CLIENTS_MAX = 64
 SPARES_MAX = 4
 """Inits that wait, already in their namespaces, while spawns arrive faster than they are made; at rest there are two."""
 SPARE_TIMEOUT_S = 10
+REAPED_MAX = 64
+"""Ends of children that a guard keeps while it does not know yet whether they were spares; the oldest go."""
 TREES_PER_INIT_MAX = 200
 """An init that has had so many trees, one after the other, gives way to a new one: whatever grows in it is bounded."""
 RECYCLED_MAX = 8
@@ -186,6 +191,12 @@ SUBMIT_WAIT_MS = 5_000
 """So long a submission waits for the placement service to be there."""
 SUBMIT_TIMEOUT_MS = 15_000
 LEAVE_TIMEOUT_MS = 60_000
+PROGRESS_PER_S = 10
+"""A progress line is drawn at most so often: faster is only work for a terminal."""
+EMBEDDED_SAY_S = 1.0
+"""A program whose embedded system takes longer to start says so on stderr."""
+EMBEDDED_END_S = 15.0
+"""So long a program that ends waits until its embedded system is gone; then that goes by itself."""
 BOOT_TIMEOUT_MS = 60_000
 """Starting the nodes of a machine takes far less; beyond this something hangs and is reported."""
 CLIENT_LOOK_MS = 2_000

@@ -1,4 +1,6 @@
+import asyncio
 import os
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from unios.client.events import events
 from unios.client.feed import Feeder
 from unios.client.output import Anew, follow, read
 from unios.errors import CallerError, NotFound, ProgramNotRunnable, Unavailable
-from unios.limits import ARGUMENT_BYTES_MAX
+from unios.limits import ARGUMENT_BYTES_MAX, TREE_TIMEOUT_MS
 from unios.wire.operations import Chunk, EventView, Follow, OfProcess, ProcessView, Program, Submit, Submitted
 from unios.wire.peer import Call
 
@@ -32,6 +34,20 @@ class Record:
         if call.decode(OfProcess).pid != 1001:
             raise NotFound("there is no such process")
         return self.now
+
+
+def test_a_tree_that_does_not_answer_does_not_hold_up_who_waits_for_its_end(kernel: ScriptedKernel, connection: Connection) -> None:
+    record = Record(kernel, view())
+
+    async def silent(_call: Call) -> object:
+        record.now = view("exited")
+        return await asyncio.Event().wait()
+
+    kernel.operations["processes.stats"] = silent
+    connection.tell = lambda _text: None
+    begun = time.monotonic()
+    assert processes.wait(connection, 1001).state == "exited"
+    assert time.monotonic() - begun < TREE_TIMEOUT_MS / 1000
 
 
 def test_a_lost_answer_to_submit_is_asked_for_again_under_the_same_request(kernel: ScriptedKernel, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from tests.core.test_queue import EVERYBODY, World, waiting
 from unios.core import claims
 from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord
-from unios.core.queue import Queue
+from unios.core.queue import Queue, kind_of
 from unios.demands import Queueing
 
 NO_BOB = "a, b: there is no user bob: add it there (useradd bob), or run it as another user"
@@ -41,6 +41,10 @@ def test_of_what_it_waits_for_nodes_that_have_refused_are_no_part() -> None:
     assert world.plan() == [300]
     world.put(refused(301, "a"))
     assert world.why(301) == "waits for a core: 1 of 1 are set aside; 0 before it"
+
+
+def test_in_whatever_order_nodes_have_refused_them_they_are_of_one_kind() -> None:
+    assert kind_of(refused(1, "n1", "n3", "n2")) == kind_of(refused(2, "n3", "n2", "n1"))
 
 
 def test_what_every_node_has_refused_holds_up_no_newcomer() -> None:

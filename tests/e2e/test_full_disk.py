@@ -97,12 +97,31 @@ told back run -- echo it is back
         assert said[name][0] == "waits" and store.match(said[name][1]), (name, said[name])
     assert said["json"][1].startswith('{"waits":"the disk of the store is full')
     assert said["carry"][0] == "waits" and re.match(r"unios: the disk of n1 has no room: \d+ bytes are needed, \d+ are free,", said["carry"][1])
-    assert "`unios kill -s INT" in said["kill"][1] and "for at most 30 s, and nothing is lost" in said["run"][1]
+    assert "`unios kill -s KILL" in said["kill"][1] and "for at most 30 s, and nothing is lost" in said["run"][1]
     for name in ("up", "boot"):
         assert said[name][0] == "75" and "is on is full: make room there" in said[name][1], said[name]
     assert said["ps"][0] == "0" and "sleep 1000" in said["ps"][1] and "is full" not in said["ps"][1]
     assert (said["ended"][0], said["killed"][0], said["gone"][0]) == ("7", "0", "143"), said
     assert said["back"] == ("0", "it is back "), said
+
+
+def test_a_program_that_fills_the_disk_of_the_store_can_be_killed() -> None:
+    said = played(r"""
+mount -t tmpfs -o size=24m tmpfs "$UNIOS_HOME"
+"$UNIOS" up >/dev/null
+pid=$("$UNIOS" run -d -- sh -c "trap '' INT TERM; cat /dev/zero >$UNIOS_HOME/large; touch $TOP/full; while :; do cat /dev/zero >>$UNIOS_HOME/large; sleep 0.2; done")
+until_done test -e "$TOP/full"
+fill "$UNIOS_HOME"
+says last run -- true  # what room the store had left of its own is taken
+"$UNIOS" kill -s KILL $pid </dev/null 2>"$TOP/kills" & kills=$!
+until_done grep -q "was killed" "$TOP/kills"
+until_done sh -c '! pgrep -f "cat /dev/zero >>$UNIOS_HOME"'
+rm "$UNIOS_HOME/large"; room "$UNIOS_HOME"
+wait $kills; echo "kills|$?|$(tr '\n' ' ' <"$TOP/kills")"
+told gone wait $pid
+"$UNIOS" down --all
+""")
+    assert said["kills"][0] == "0" and "cannot be recorded" in said["kills"][1] and said["gone"][0] == "137", said
 
 
 def test_an_end_that_cannot_be_recorded_is_said_to_who_stays_for_it_and_is_told_when_there_is_room() -> None:

@@ -15,9 +15,10 @@ import pytest
 from tests.e2e.account import READS, Account
 from tests.e2e.system import System, wait_for
 from unios.client.messages.port import RemoteTraceback
-from unios.client.replicas import comparison, discard, distribute, find
+from unios.client.replicas import comparison
 from unios.client.replicas.directory import hosts
 from unios.client.replicas.handle import caller_of
+from unios.client.replicas.objects import discard, distribute, find
 from unios.core.strategies import STRATEGIES
 from unios.errors import CallerError, DataLost, Misused, NotFound
 
@@ -117,11 +118,11 @@ def test_a_forked_child_writes_for_itself(whole: System) -> None:
 def test_a_class_of_the_program_itself_can_be_distributed(whole: System, tmp_path: Any) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "from unios.client.replicas import distribute\n"
+        "import unios\n"
         "class Counter:\n    def __init__(self): self.n = 0\n    def up(self, by): self.n += by.n; return by\n"
         "class By:\n    n = 3\n"
         "if __name__ == '__main__':\n"
-        "    counter = distribute(Counter, 'own/counter')\n    print(type(counter.up(By())) is By)\n"
+        "    counter = unios.distribute(Counter, 'own/counter')\n    print(type(counter.up(By())) is By)\n"
     )
     env = {**whole.env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     assert subprocess.run([sys.executable, program], env=env, capture_output=True, timeout=60, check=True).stdout == b"True\n"
@@ -257,7 +258,7 @@ def test_an_object_in_one_place_is_lost_with_its_node_and_says_so(fresh: System)
 
 def test_a_caller_that_is_stopped_with_a_cache_holds_writes_up_no_longer_than_its_lease(whole: System) -> None:
     account = made(whole, "held", "cached-reads", lease=1.0)
-    code = "import sys; from unios.client.replicas import find; print(find('held').balance(), flush=True); sys.stdin.read()"
+    code = "import sys; import unios; print(unios.find('held').balance(), flush=True); sys.stdin.read()"
     env = {**whole.env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen([sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == b"0\n"

@@ -1,14 +1,16 @@
 """Spares when the zygote cannot be forked; that they work is shown by the guard's tests."""
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import pytest
 
-from unios.kernel import freezer, poller, spares, zygote
+from unios.kernel import clone, freezer, poller, spares, trees_protocol, zygote
+from unios.limits import REAPED_MAX
 
 
 def turn_until(loop: poller.Poller, reached: Callable[[], bool], what: str) -> None:
@@ -82,4 +84,93 @@ def test_a_spare_that_is_lost_on_the_way_to_another_tree_leaves_no_group_of_its_
     os.waitpid(child, 0)
     turn_until(made._loop, lambda: len(released) == 2, "both groups are released")
     assert set(released) == {"last", f"{made._token}.1"}
+    made.close()
+
+
+STAYS: Final = -1
+"""Its control socket has ended, and it is still on its way."""
+
+
+class Forked:
+    """A zygote in the test's hand, whose inits end before the guard has heard of them, each as `ends` says: by a signal, 0 of itself; or STAYS."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.socket, theirs = socket.socketpair()
+        monkeypatch.setattr(zygote, "start", lambda *_arguments: (os.open(os.devnull, os.O_RDONLY), theirs))
+        monkeypatch.setattr(clone, "become_subreaper", lambda: None)
+        self.loop = poller.Poller()
+        self.made = spares.Spares(self.loop, str(folder), zygote.Groups(None), namespaces=True, ready=lambda: None, failed=lambda _text: None)
+
+    def end(self, *ends: int) -> None:
+        for number in ends:
+            self.made._ask()
+            child = os.fork()
+            if child == 0:
+                signal.pause() if number else os._exit(70)
+            pidfd = os.pidfd_open(child)
+            mine, theirs = socket.socketpair()
+            if number != STAYS:
+                os.kill(child, number)
+                self.made.reaped(*os.waitpid(child, 0))
+            socket.send_fds(self.socket, [trees_protocol.encode({"pid": child})], [pidfd, mine.fileno()])
+            for descriptor in (pidfd, mine.detach(), theirs.detach()):
+                os.close(descriptor)
+            lost = self.made._failures
+            turn_until(self.loop, lambda lost=lost: self.made._failures != lost, "it is seen to have ended")  # type: ignore[misc]
+
+
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forked]:
+    forked = Forked(tmp_path, monkeypatch)
+    yield forked
+    forked.made.close()
+    forked.socket.close()
+
+
+def test_spares_that_are_killed_before_the_guard_has_heard_of_them_say_nothing_about_namespaces(forked: Forked) -> None:
+    forked.end(*[signal.SIGKILL] * (spares.FAILURES_MAX + 1))
+    assert forked.made.namespaces
+    assert not forked.made._statuses
+
+
+def test_only_spares_that_die_of_themselves_count_against_namespaces(forked: Forked) -> None:
+    forked.end(signal.SIGKILL, 0, signal.SIGKILL, 0, signal.SIGKILL)
+    assert forked.made.namespaces
+    forked.end(0)
+    assert not forked.made.namespaces and forked.made.why_not == "the init died"
+
+
+def test_a_spare_whose_end_is_slow_says_nothing_about_namespaces(forked: Forked) -> None:
+    forked.end(*[STAYS] * (spares.FAILURES_MAX + 1))
+    assert forked.made.namespaces
+
+
+def test_ends_of_others_are_forgotten_once_the_zygote_has_answered_and_bounded_before(forked: Forked) -> None:
+    forked.made.reaped(1, 0)
+    assert not forked.made._statuses
+    forked.made._ask()
+    for pid in range(10 * REAPED_MAX):
+        forked.made.reaped(pid, 0)
+    assert len(forked.made._statuses) == REAPED_MAX
+    forked.socket.sendall(trees_protocol.encode({"error": "none"}))
+    turn_until(forked.loop, lambda: not forked.made._asked, "it is heard")
+    assert not forked.made._statuses
+
+
+def test_a_shortage_that_passes_does_not_end_namespaces_and_a_refusal_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [{"error": "Resource temporarily unavailable", "passing": True}, {"error": "No space left on device", "passing": False}]
+    mine, theirs = socket.socketpair()
+    monkeypatch.setattr(zygote, "start", lambda *_arguments: (os.open(os.devnull, os.O_RDONLY), mine))
+    monkeypatch.setattr(clone, "become_subreaper", lambda: None)
+    loop = poller.Poller()
+    made = spares.Spares(loop, str(tmp_path), zygote.Groups(None), namespaces=True, ready=lambda: None, failed=lambda _text: None)
+    made.want(())
+    asked = len(made._asked)
+    theirs.sendall(trees_protocol.encode(answers[0]))
+    turn_until(loop, lambda: len(made._asked) < asked, "the first answer is heard")
+    assert made.namespaces and not made.why_not
+    theirs.sendall(trees_protocol.encode(answers[1]))
+    turn_until(loop, lambda: not made.namespaces, "the refusal is heard")
+    assert made.why_not == "No space left on device"
+    theirs.close()
     made.close()

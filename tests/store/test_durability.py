@@ -403,3 +403,10 @@ def test_numbers_that_no_store_has_are_refused_and_do_not_end_it(engine: SqliteP
         assert (await store.range("/", prefix=True))[0].records == ()
 
     with_store(engine, work)
+
+
+@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
+def test_only_a_store_that_need_not_outlive_a_power_cut_syncs_nothing(tmp_path: Path, durable: bool, level: int) -> None:
+    engine = sqlite.SqliteEngine(tmp_path / "store.db", sqlite.Generation("g"), durable=durable)
+    assert engine._db.execute("PRAGMA synchronous").fetchone() == (level,)
+    engine.close()

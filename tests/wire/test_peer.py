@@ -216,6 +216,27 @@ def test_who_asks_without_a_task_is_told_once_whatever_comes() -> None:
     bounded(work)
 
 
+def test_who_lets_go_of_a_peer_that_is_late_breaks_nothing_that_was_due_at_the_same_time() -> None:
+    async def work() -> None:
+        told: list[object] = []
+        failures: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
+        async with peers(for_ever) as (asker, _):
+
+            def let_go(answer: object) -> None:
+                told.append(answer)
+                asker.close("it is late")
+
+            asker.ask("late", None, int, let_go, timeout_ms=0)
+            asker.ask("late too", None, int, told.append, timeout_ms=0)
+            await until(lambda: len(told) == 2)
+            await settled()
+            assert all(isinstance(one, OutcomeUnknown) for one in told)
+        assert not failures
+
+    bounded(work)
+
+
 def test_an_answer_that_comes_after_it_was_given_up_is_told_nobody() -> None:
     async def work() -> None:
         told: list[object] = []

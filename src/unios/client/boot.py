@@ -23,7 +23,7 @@ from unios.errors import CallerError, InternalError, OutcomeUnknown, Unavailable
 from unios.limits import BOOT_TIMEOUT_MS, LEAVE_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
-from unios.wire.installation import obstacle
+from unios.wire.installation import environment, obstacle
 from unios.wire.operations import Leave
 
 Progress = Callable[[str], None]
@@ -69,6 +69,14 @@ def join(
 ) -> list[str]:
     """Make this machine a member of the token's system. The token goes by stdin: a command line is everybody's to read."""
     return _boot(home, ["--join", *_options(name, listen, advertise)], stdin=token.encode() + b"\n", progress=progress, warn=warn)
+
+
+def embed(home: Home, *, nodes: int = 1, progress: Progress = _silent) -> list[str]:
+    """Start a system that ends with the calling process, in a home that is not there yet; return its nodes' names, all ready.
+
+    When this process ends, in whatever way, nothing of it stays on this machine. Raises what boot says went wrong; then nothing stays either.
+    """
+    return _boot(home, [f"--owner={os.getpid()}", f"--nodes={nodes}"], progress=progress)
 
 
 def _options(name: str, listen: str, advertise: str) -> list[str]:
@@ -118,7 +126,7 @@ def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress:
     command = [sys.executable, "-P", "-m", "unios.kernel.boot", "--home", str(home.path), *arguments]
     with tempfile.TemporaryFile() as complaints:
         try:
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/")
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/", env=environment())
         except OSError as error:
             raise Unavailable(f"cannot start {sys.executable}: {obstacle() or error.strerror}") from error
         try:

@@ -159,16 +159,18 @@ class Connection:
 
 def runs(folder: NodeFolder) -> bool:
     """Return whether a part of a node is alive that keeps it running."""
+    return any(is_alive(*recorded(folder, part)) for part in ("kernel", "supervisor", "guard"))
+
+
+def recorded(folder: NodeFolder, part: str) -> tuple[int, int]:
+    """Return pid and start time of a node's part as its run file says, (0, 0) if that says nothing."""
     import json
 
-    for part in ("kernel", "supervisor", "guard"):
-        try:
-            fields = json.loads((folder.run / f"{part}.json").read_bytes())
-            if is_alive(int(fields["pid"]), int(fields["start"])):
-                return True
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return False
+    try:
+        fields = json.loads((folder.run / f"{part}.json").read_bytes())
+        return int(fields["pid"]), int(fields["start"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0
 
 
 def is_alive(pid: int, start: int) -> bool:

@@ -86,14 +86,14 @@ class Watch:
         self._at = time.monotonic() + self.wait_ms / 1000
 
     def look(self) -> None:
-        """Look, if it is time. Never raises: it is about nothing but the sentence."""
+        """Look, if it is time, for CLIENT_TOLD_MS at most: a tree that does not answer holds up nobody. Never raises: it is about nothing but the sentence."""
         now = time.monotonic()
         if self._connection.tell is None or now < self._at:
             return
         self.wait_ms = min(4 * self.wait_ms, _TURN_MS)
         self._at = now + self.wait_ms / 1000
         try:
-            self._connection.call("processes.stats", OfProcess(self._pid), ProcessStats)
+            self._connection.call("processes.stats", OfProcess(self._pid), ProcessStats, timeout_s=CLIENT_TOLD_MS / 1000)
         except DiskFull as error:
             self._connection.waits_for_room(f"{error}; it is recorded when there is room, and this command waits for that")
         except UniosError:

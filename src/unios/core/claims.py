@@ -66,9 +66,9 @@ def _becomes(record: ProcessRecord, state: State, **fields: object) -> ProcessRe
 def placed(record: ProcessRecord, node: str, reason: str, why: str = "", refused: Iterable[str] = ()) -> ProcessRecord:
     """Assign a pending process to another node, which has not started it; "" for none: it waits in the queue.
 
-    `refused`: the nodes that have said that they cannot run it, for those who ask why it waits.
+    `refused`: the nodes that have said that they cannot run it, for those who ask why it waits; in any order, it is one kind in the queue.
     """
-    return _becomes(record, "pending", node=node, reason=reason, why=why, refused=() if node else tuple(refused))
+    return _becomes(record, "pending", node=node, reason=reason, why=why, refused=() if node else tuple(sorted(refused)))
 
 
 def timed_out(record: ProcessRecord) -> ProcessRecord:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from unios import errors
 from unios.errors import CallerError, Unavailable, UniosError
-from unios.kernel import founding, parts, runfiles, supervisor, sweep, system, unfinished
+from unios.kernel import founding, owner, parts, runfiles, supervisor, sweep, system, unfinished
 from unios.wire.home import Home, NodeFolder
 
 READY_S: Final = 30.0
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.down:
             return _down(home, options)
         with unfinished.heard():
-            return _up(home, options)
+            return _embed(home, options) if options.owner else _up(home, options)
     except UniosError as error:
         code, text = errors.to_wire(error)
         say(error=code, text=text)
@@ -64,6 +65,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=-1, help="how many each node offers from its next start on; 0: all of the machine's")
     parser.add_argument("--join", action="store_true", help="read a token from stdin and join its system")
     parser.add_argument("--supervise", default="", metavar="NODE", help="be that node's supervisor")
+    parser.add_argument("--owner", type=int, default=0, metavar="PID", help="the system ends with this process, which starts it; its home is new")
     parser.add_argument("--down", action="store_true")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--node", default="")
@@ -104,6 +106,27 @@ def _up(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def _embed(home: Home, options: argparse.Namespace) -> int:
+    """Start a system of its own for a program. Broken off, or without the program, nothing of it stays."""
+    os.umask(0o077)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, unfinished.SIGNALS)  # until there is something that takes the home away again
+    owned = owner.claim(home, options.owner)
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        home.nodes_folder.mkdir(0o700)
+        with _lock(home):
+            parts.warm()
+            started = founding.found(home, options.nodes or 1, "", "", "")
+            _offer_cores(started, options.cores)
+            _start_all(started, owned)
+    except BaseException:
+        unfinished.deafen()
+        owner.take_away(home)
+        raise
+    owner.tidy(home)
+    return 0
+
+
 def _down(home: Home, options: argparse.Namespace) -> int:
     """Stop one node or all. All: an `up` that is under way is broken off, and one that was killed is taken back."""
     if not options.all:
@@ -133,7 +156,7 @@ def _lock(home: Home) -> Any:
         os.close(descriptor)
 
 
-def _start_all(folders: list[NodeFolder]) -> None:
+def _start_all(folders: list[NodeFolder], owned: owner.Owner | None = None) -> None:
     if not folders:
         raise CallerError("this machine has no node (any more): join a system with a token, or choose another UNIOS_HOME")
     started = [folder for folder in folders if runfiles.read(folder.run / "supervisor.json") is None]
@@ -147,6 +170,10 @@ def _start_all(folders: list[NodeFolder]) -> None:
                 del waiting[name]
                 say(ready=name)
         unfinished.check()
+        if owned is not None:
+            owned.look()
+            if owned.gone:
+                raise unfinished.BrokenOff
         _raise_failure(started, list(waiting.values()), deadline)
         time.sleep(0.005)
 

@@ -181,16 +181,19 @@ class ProcessOperations:
     async def _signal(self, record: ProcessRecord, body: Signal) -> object:
         if record.state in ENDED:
             raise NotFound(f"process {body.pid} has ended")
-        init = await self._init(record)
         if body.number in ENDING:  # first: what is acknowledged as ended must not be started again, whatever happens now
             try:
                 await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped, refused=unless_full)
             except DiskFull as error:
+                if body.number == signal.SIGKILL:  # it may be what fills the disk; to be killed twice is to be killed
+                    with contextlib.suppress(NotFound, Unavailable):  # it has been killed before
+                        await (await self._init(record)).ask("signal", number=body.number, all=body.tree)
+                    raise DiskFull(f"{record.pid} was killed, but that it shall stay ended cannot be recorded: {error}") from error
                 raise DiskFull(
                     f"{record.pid} was not signalled, as that it shall stay ended cannot be recorded: {error}; "
-                    f"`unios kill -s INT {record.pid}` needs no record"
+                    f"`unios kill -s KILL {record.pid}` does not wait for that"
                 ) from error
-        await init.ask("signal", number=body.number, all=body.tree)
+        await (await self._init(record)).ask("signal", number=body.number, all=body.tree)
         return Empty()
 
     async def _init(self, record: ProcessRecord) -> TreePeer:

@@ -1,5 +1,6 @@
 """Registration: how a node enters the store's records, under a lease; and how a restarted kernel takes up the lease of its predecessor."""
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
 from unios.kernel.node_usage import machine
 from unios.kernel.ports import port_key
-from unios.limits import LEASE_TTL_MS
+from unios.limits import LEASE_TTL_MS, STORE_COMES_LOOK_S, STORE_COMES_MS
 from unios.store.model import Compare, Delete, Put, Transaction
 from unios.store.pages import every
 from unios.wire.messages import PROTOCOL_MAX
@@ -36,6 +37,7 @@ class Registration:
     async def register(self) -> tuple[LeaseId, int]:
         """Return the lease and the incarnation that the node now has: its predecessor's if that lease still stands, else the next."""
         if self._first:
+            await self._store_comes()
             kept = await self._take_up()
             self._first = False
             if kept is not None:
@@ -49,6 +51,16 @@ class Registration:
             part.write_text(json.dumps({"lease": lease, "incarnation": incarnation}))
             part.replace(self._file)
         return lease, incarnation
+
+    async def _store_comes(self) -> None:
+        """Wait a moment for a store of this machine, which is mostly being started with the node: who asks too early asks again a whole tick later."""
+        system, until = self._node.system, boot_ms() + STORE_COMES_MS
+        while system.store_machine == system.machine and boot_ms() < until:
+            try:
+                await self._node.store.range(node_key(self._node.name))
+                return
+            except Unavailable:
+                await asyncio.sleep(STORE_COMES_LOOK_S)
 
     async def _take_up(self) -> tuple[LeaseId, int] | None:
         try:

@@ -45,11 +45,19 @@ def read(path: PathLike) -> Running | None:
     """Return the recorded process if it is still that one and alive."""
     try:
         with open(path) as file:
-            fields = json.load(file)
-        found = Running(int(fields["pid"]), int(fields["start"]))
-    except (OSError, ValueError, KeyError, TypeError):
+            found = parse(file.read())
+    except (OSError, ValueError):
         return None
-    return found if found.start and start_of(found.pid) == found.start else None
+    return found if found and found.start and start_of(found.pid) == found.start else None
+
+
+def parse(text: str | bytes) -> Running | None:
+    """Return the process that a run file names, alive or not; None if it makes no sense."""
+    try:
+        fields = json.loads(text)
+        return Running(int(fields["pid"]), int(fields["start"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def open_pidfd(running: Running) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from unios.core import spares as decider
 from unios.kernel import cgroups, clone, freezer, guarded, poller, runfiles, trees_protocol, zygote
 from unios.kernel.poller import Client
-from unios.limits import SPARE_TIMEOUT_S
+from unios.limits import REAPED_MAX, SPARE_TIMEOUT_S
 
 FAILURES_MAX: Final = 3
 """Spares that die one after the other of themselves and without a word before namespaces are given up."""
@@ -64,9 +64,11 @@ class Spares:
         self.namespaces = namespaces
         self.why_not = "" if namespaces else "they are switched off"
         """Why trees get no namespaces."""
-        self._failures = self._zygote_deaths = 0
+        self._failures = self._deaths = self._zygote_deaths = 0
+        """Spares that were lost since the last that was ready; of these, those that died of themselves without a word."""
         self._statuses: dict[int, int] = {}
-        """Of those being made that the guard has reaped, by pid: as waitpid gave it."""
+        """How children of the guard ended that it has reaped, as waitpid gave it, by pid: those being made, and any while the zygote has still to say
+        what it has forked; bounded by REAPED_MAX."""
         self._token, self._number = os.urandom(4).hex(), 0
         self._zygote: Client | None = None
         self._zygote_pidfd = -1
@@ -188,6 +190,7 @@ class Spares:
             self._zygote = None
             os.close(self._zygote_pidfd)
             self._asked.clear()
+            self._forget_strangers()
             if not self._closed:
                 self._resting = True
                 self._loop.after(min(ZYGOTE_PAUSE_S * 2**self._zygote_deaths, ZYGOTE_PAUSE_MAX_S), self._ask_again)
@@ -201,12 +204,14 @@ class Spares:
         self._zygote_deaths = 0
         group, namespaces = self._asked.pop(0)
         if "error" in fields:
-            self._cannot(namespaces, str(fields["error"]))
+            self._forget_strangers()
+            self._cannot(namespaces and not fields.get("passing"), str(fields["error"]))
             return
         pidfd, control = client.fds[:2]
         del client.fds[:2]
         pid = int(fields["pid"])
         self._begin(Spare(pid, runfiles.start_of(pid), pidfd, socket.socket(fileno=control), group, namespaces))
+        self._forget_strangers()
 
     def _begin(self, spare: Spare) -> None:
         self._making[spare.control.fileno()] = spare
@@ -224,7 +229,7 @@ class Spares:
 
     def _give_up(self, why: str) -> None:
         """Go on without namespaces."""
-        self.namespaces, self.why_not, self._failures = False, why, 0
+        self.namespaces, self.why_not, self._failures, self._deaths = False, why, 0, 0
         runfiles.complain(f"trees get no namespaces of their own: {why}")
         clone.become_subreaper()
 
@@ -242,7 +247,7 @@ class Spares:
         fields = frames[0].fields if frames else None
         if fields and fields.get("ready"):
             self._making.pop(spare.control.fileno(), None)
-            self._failures = 0
+            self._failures = self._deaths = 0
             self._ready.append(spare)
             self._ready_callback()
             return
@@ -251,26 +256,42 @@ class Spares:
             self._discard(spare)
             self._loop.after(0.05, self._ready_callback)
             return
+        if fields and fields.get("passing"):
+            runfiles.complain(f"an init could not be made now: {fields.get('text', '')}")
+            self._lost(spare)
+            return
         if fields and fields.get("namespaces", True):
             self._lost(spare)
             self._failed_callback(str(fields.get("text", "")))
             return
-        if spare.namespaces and self.namespaces and (fields or (self._failures + 1 >= FAILURES_MAX and not self._was_killed(spare))):
-            self._give_up(str(fields.get("text", "")) if fields else "the init died")
+        if spare.namespaces and self.namespaces:
+            self._deaths += not fields and self._died_of_itself(spare)
+            if fields or self._deaths >= FAILURES_MAX:
+                self._give_up(str(fields.get("text", "")) if fields else "the init died")
         self._lost(spare)
 
     def reaped(self, pid: int, status: int) -> None:
-        """Note how a child of the guard has ended, if it is one that is being made."""
-        if any(spare.pid == pid for spare in self._making.values()):
+        """Note how a child of the guard has ended, if it is one that is being made or may turn out to be one."""
+        if self._asked or any(spare.pid == pid for spare in self._making.values()):
+            self._statuses.pop(pid, None)
             self._statuses[pid] = status
+            if len(self._statuses) > REAPED_MAX:
+                del self._statuses[next(iter(self._statuses))]
 
-    def _was_killed(self, spare: Spare) -> bool:
-        """Return whether one that ended without a word was killed, by a person or for want of memory: that says nothing about what can be had here."""
+    def _forget_strangers(self) -> None:
+        """Once the zygote has answered all, those that were reaped and are not being made were something else."""
+        if not self._asked and self._statuses:
+            made = {spare.pid for spare in self._making.values()}
+            self._statuses = {pid: status for pid, status in self._statuses.items() if pid in made}
+
+    def _died_of_itself(self, spare: Spare) -> bool:
+        """Return whether one that is gone without a word has ended and was not killed, by a person or for want of memory: that would say nothing here."""
         runfiles.wait_readable(spare.pidfd, BURY_S)
-        status = self._statuses.get(spare.pid, 0)
+        status = self._statuses.get(spare.pid)
         with contextlib.suppress(ChildProcessError):
-            status = os.waitpid(spare.pid, os.WNOHANG)[1] or status
-        return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            pid, found = os.waitpid(spare.pid, os.WNOHANG)
+            status = found if pid else status
+        return status is not None and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
 
     def _lost(self, spare: Spare) -> None:
         self._loop.remove(spare.control.fileno())

@@ -1,13 +1,14 @@
 """Hosts the embedded store's process: the supervisor starts it here; what it does is in store/server.py.
 
 A store that has been there and whose file is gone is not begun anew without a word: the system would forget all that it runs.
+That of an embedded system syncs nothing: the power cut that could lose something takes the system's owner, and so all of it.
 """
 
 import sys
 from collections.abc import Callable
 
 from unios.errors import DataLost, UniosError
-from unios.kernel import parts, system
+from unios.kernel import owner, parts, system
 from unios.kernel.system import SystemFile
 from unios.store import server
 from unios.wire.home import Home, NodeFolder
@@ -20,7 +21,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
     try:
         check(home)
         failed.unlink(missing_ok=True)
-        return server.main(home.store, beat)
+        return server.main(home.store, beat, durable=not owner.is_owned(home))
     except UniosError as error:
         failed.write_text(str(error))
         print(error, file=sys.stderr)

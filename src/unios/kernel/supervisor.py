@@ -21,6 +21,7 @@ from unios.kernel import freezer, parts, runfiles
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.journals import open_journal
+from unios.kernel.owner import GIVEN_UP, Owner
 from unios.wire.home import Home, NodeFolder
 
 STOP_S: Final = 4.0
@@ -47,6 +48,10 @@ class Supervisor:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        self.owner = Owner(self.home)
+        if self.owner.descriptor >= 0:
+            self._poll.register(self.owner.descriptor, select.POLLIN)
+            signal.signal(GIVEN_UP, self._on_given_up)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._poll.register(self._wake, select.POLLIN)
@@ -54,18 +59,24 @@ class Supervisor:
     def _on_stop(self, *_: object) -> None:
         self.stopping = True
 
+    def _on_given_up(self, *_: object) -> None:
+        self.owner.gone = True
+
     def run(self) -> int:
-        """Supervise until SIGTERM; then stop the parts in order and return the exit code."""
+        """Supervise until SIGTERM; then stop the parts in order and return the exit code. Without the owner of an embedded system, take all away."""
         for name in BEATERS[1:]:
             self._adopt(name)
-        while not self.stopping:
+        while not self.stopping and not self.owner.gone:
             self.beats.beat("supervisor")
             self._look_after_store()
             now_ms, beats = boot_ms(), self.beats.all_ms()
             self._tell(Tick(now_ms, beats))
             self._write_status()
             self._wait(self.decider.wait_ms(now_ms, beats) / 1000)
-        self._stop_parts()
+        if self.owner.gone:
+            self.owner.take_away(self.folder)
+        else:
+            self._stop_parts()
         return 0
 
     def _adopt(self, name: str) -> None:
@@ -88,6 +99,8 @@ class Supervisor:
             if descriptor == self._wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
+            elif descriptor == self.owner.descriptor:
+                self.owner.gone = True
             elif descriptor in self._pidfds:
                 self._buried(descriptor)
 

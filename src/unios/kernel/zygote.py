@@ -10,6 +10,7 @@ What it forks are children of the guard, not its own, and it dies with the guard
 """
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ from unios.kernel import cgroups, clone, launcher, mounts, rehearsal, trees_prot
 from unios.kernel.hierarchies import Hierarchy
 
 _CONTROL: Final = 3
+PASSING: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR)
+"""Errors that say nothing about what can be had here: later it may be had again."""
 
 
 class Groups(NamedTuple):
@@ -80,7 +83,7 @@ def _fork(control: socket.socket, node_folder: str, groups: Groups, group: str, 
         try:
             pid, pidfd = clone.clone3(clone.SIBLING | (mounts.flags() if namespaces else 0))
         except OSError as error:
-            control.sendall(trees_protocol.encode({"error": error.strerror or str(error)}))
+            control.sendall(trees_protocol.encode({"error": error.strerror or str(error), "passing": error.errno in PASSING}))
             return
         if pid == 0:
             _become(theirs, "unios-init", lambda own: _be_spare(own, node_folder, groups, group, (uid, gid), namespaces=namespaces))
@@ -98,6 +101,7 @@ def _be_spare(control: socket.socket, node_folder: str, groups: Groups, group: s
             clone.become_subreaper()
     except OSError as error:
         with contextlib.suppress(OSError):
-            control.sendall(trees_protocol.encode({"ready": False, "namespaces": False, "text": str(error)}))
+            said = {"ready": False, "namespaces": False, "text": str(error), "passing": error.errno in PASSING}
+            control.sendall(trees_protocol.encode(said))
         os._exit(1)
     vacancy.serve(control, node_folder, groups, group, namespaces=namespaces)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from unios.client import processes
 from unios.client.connection import Connection
-from unios.errors import CallerError, DiskFull, UniosError, to_wire
+from unios.errors import CallerError, DiskFull, NotFound, UniosError, to_wire
 from unios.shell.ps import describe
 from unios.shell.session import Session, tell
 from unios.shell.words import Given, Misused, Option, Word
@@ -66,7 +66,20 @@ def kill(session: Session, given: Given) -> int:
     tree = given.flag("tree")
 
     def send(connection: Connection, pid: int) -> None:
-        connection.persist(lambda: processes.signal(connection, pid, number, tree=tree), after=(DiskFull,))  # after which nothing was done
+        killed = False
+
+        def attempt() -> None:
+            nonlocal killed
+            try:
+                processes.signal(connection, pid, number, tree=tree)
+            except DiskFull:
+                killed = number == signal.SIGKILL
+                raise
+            except NotFound:
+                if not killed:  # else it has ended by what was sent before, and there was room to record that
+                    raise
+
+        connection.persist(attempt, after=(DiskFull,))  # after which nothing was done, or what may be done again
 
     return each(session, given.arguments, send, "signalled")
 

@@ -113,9 +113,9 @@ async def _serve(peer: Peer) -> None:
         peer.close("the store stops")
 
 
-async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event) -> None:
+async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, durable: bool = True) -> None:
     """Serve `folder` until `stop`; its lock must be held."""
-    engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()))
+    engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()), durable=durable)
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
     server = Server(folder, Requests(host))
     loop = asyncio.get_running_loop()
@@ -147,8 +147,8 @@ def take_lock(folder: Path) -> int | None:
     return lock
 
 
-def main(folder: Path, beat: Callable[[], None]) -> int:
-    """Be the store of `folder` until SIGTERM; 0, at once if it has one."""
+def main(folder: Path, beat: Callable[[], None], *, durable: bool = True) -> int:
+    """Be the store of `folder` until SIGTERM; 0, at once if it has one. `durable` false: no power cut need be outlived."""
     import signal
 
     lock = take_lock(folder)
@@ -159,7 +159,7 @@ def main(folder: Path, beat: Callable[[], None]) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(folder, beat, stop)
+        await serve(folder, beat, stop, durable=durable)
 
     keep_step(STEP_S)
     chained.run(work())

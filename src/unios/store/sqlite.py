@@ -121,9 +121,14 @@ class SqliteEngine:
         *,
         history_kept: int = HISTORY_REVISIONS_KEPT,
         history_bytes_kept: int = HISTORY_BYTES_KEPT,
+        durable: bool = True,
     ) -> None:
-        """Open or make it; `generation` counts only for a new one. Raises Unavailable if the file cannot be used."""
+        """Open or make it; `generation` counts only for a new one. Raises Unavailable if the file cannot be used.
+
+        `durable` false, for what need not outlive a power cut: nothing is synced, and what was acknowledged still outlives a kill of the store.
+        """
         self.path = os.fspath(path)
+        self._durable = durable
         self.syncs = 0
         self.transactions = 0
         self._wal_bytes = 0
@@ -139,12 +144,18 @@ class SqliteEngine:
             self._set_up(generation)
         except sqlite3.Error as error:
             raise Unavailable(f"the store's file {self.path} cannot be used: {error}") from error
-        if fresh:
+        if fresh and durable:
             _sync_folder(os.path.dirname(self.path) or ".")
             self.syncs += 1
 
     def _set_up(self, generation: Generation) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "foreign_keys=OFF", "cache_size=-4096"):
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={'FULL' if self._durable else 'OFF'}",
+            "wal_autocheckpoint=0",
+            "foreign_keys=OFF",
+            "cache_size=-4096",
+        ):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(SCHEMA)
         meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())

@@ -51,8 +51,7 @@ class Deadlines:
         self._alarm = None
         now = self._loop.time()
         for id_, (at, op, timeout_ms) in list(self._due.items()):
-            if at <= now:
-                del self._due[id_]
+            if at <= now and self._due.pop(id_, None) is not None:  # who was given up before it may have closed the connection
                 self._give_up(id_, op, timeout_ms)
         if self._due and self._alarm is None:
             self._set(min(at for at, _op, _timeout_ms in self._due.values()))

@@ -11,6 +11,15 @@ from typing import Final
 PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def environment() -> dict[str, str]:
+    """Return the environment in which another interpreter, in whatever folder, finds this unios: programs may have found it by a relative path."""
+    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    parent = os.path.dirname(PACKAGE)
+    if parent not in paths and os.path.basename(parent) not in ("site-packages", "dist-packages"):
+        paths.insert(0, parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} if paths else dict(os.environ)
+
+
 def obstacle() -> str:
     """Return what keeps this user from starting it again, and what to do about it, as a sentence; "" if nothing does."""
     for path in (os.path.realpath(sys.executable), sys.executable, PACKAGE):

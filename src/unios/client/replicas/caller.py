@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unios.client.connection import Connection
+from unios.client.embedded import system
 from unios.client.messages.port import Port
 from unios.client.replicas.config import Config
 from unios.client.replicas.directory import Host, hosts, port_of
@@ -49,12 +50,12 @@ class _Session:
 
 
 class Caller:
-    """That of one object and process. `timeout`: seconds that a call may take; None: it waits for ever."""
+    """That of one object and process. `home`: of another system than the program uses. `timeout`: seconds that a call may take; None: it waits for ever."""
 
     def __init__(self, name: str, *, home: "Path | str | None" = None, node: str = "", timeout: float | None = None) -> None:
         self.name = name
         self.timeout = timeout
-        self._home, self._node = home, node
+        self._home, self._node = system().home if home is None else home, node
         self._lock = threading.RLock()
         self._hosts: dict[int, Host] = {}
         self._ports: dict[int, Port] = {}

@@ -83,7 +83,7 @@ def find(name: str, *, timeout: float | None = None, home: "Path | str | None" =
 
 def discard(name: str, *, home: "Path | str | None" = None, node: str = "") -> None:
     """Take the object of that name away, with its state; the name is free when this returns. NotFound if there is none."""
-    with Connection(home, node, role="program") as connection:
+    with Caller(name, home=home, node=node).connection() as connection:
         if not hosts(connection, name):
             raise NotFound(f"there is no object {name}")
         _end(connection, name)

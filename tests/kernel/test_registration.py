@@ -1,0 +1,63 @@
+"""Registration of a node whose store is being started at the same time."""
+
+import asyncio
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unios.errors import Unavailable
+from unios.ids import LeaseId
+from unios.kernel.registration import Registration
+
+
+class ComingStore:
+    """A store that answers from the n-th request on."""
+
+    def __init__(self, early: int) -> None:
+        self.early, self.asked = early, list[str]()
+
+    def _answer(self, op: str) -> None:
+        self.asked.append(op)
+        if len(self.asked) <= self.early:
+            raise Unavailable("the store is being restarted")
+
+    async def range(self, _key: str) -> None:
+        self._answer("range")
+
+    async def lease_grant(self, _ttl_ms: int) -> LeaseId:
+        self._answer("grant")
+        return LeaseId(7)
+
+
+async def registered(store: ComingStore, folder: Path, store_machine: str) -> tuple[LeaseId, int]:
+    node: Any = types.SimpleNamespace(
+        name="n1", store=store, folder=types.SimpleNamespace(run=folder), system=types.SimpleNamespace(machine="m", store_machine=store_machine)
+    )
+    registration = Registration(node)
+
+    async def enter(_lease: LeaseId) -> int:
+        return 1
+
+    registration._enter = enter  # type: ignore[method-assign]
+    return await registration.register()
+
+
+def test_a_store_that_comes_a_moment_later_is_waited_for(tmp_path: Path) -> None:
+    store = ComingStore(early=3)
+    assert asyncio.run(registered(store, tmp_path, "m")) == (7, 1)
+    assert store.asked == ["range"] * 4 + ["grant"]
+
+
+def test_a_store_that_does_not_come_is_asked_for_at_the_next_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unios.kernel.registration.STORE_COMES_MS", 20)
+    with pytest.raises(Unavailable):
+        asyncio.run(registered(ComingStore(early=10**9), tmp_path, "m"))
+
+
+def test_a_store_of_another_machine_is_not_waited_for(tmp_path: Path) -> None:
+    store = ComingStore(early=1)
+    with pytest.raises(Unavailable):
+        asyncio.run(registered(store, tmp_path, "other"))
+    assert store.asked == ["grant"]
