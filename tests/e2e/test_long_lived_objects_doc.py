@@ -27,6 +27,4 @@ def test_the_table_is_the_one_that_is_printed() -> None:
 
 
 def test_every_strategy_is_explained() -> None:
-    assert (
-        re.findall(r"^\| ([a-z-]+) \|.*\|.*\|.*\|$", TEXT, re.M) == ["one-place", "primary-backup", "active", "cached-reads"] and len(STRATEGIES) == 4
-    )
+    assert set(re.findall(r"^\| ([a-z-]+) \|.*\|.*\|.*\|$", TEXT, re.M)) - {"strategy"} == set(STRATEGIES)
