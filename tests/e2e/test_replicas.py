@@ -1,5 +1,6 @@
 """Long-lived objects on three nodes: the same results under every strategy, and no loss of a node that is noticed by more than a pause."""
 
+import contextlib
 import os
 import pickle
 import random
@@ -227,6 +228,45 @@ def test_a_node_killed_in_the_middle_of_a_workload_loses_nothing_and_repeats_not
     writers.join()
     assert sorted(writers.results) == list(range(1, 451))
     assert account.balance() == len(account) == 450
+
+
+@pytest.mark.parametrize("strategy", SURVIVORS)
+def test_a_node_that_stood_still_and_goes_on_finds_that_it_was_replaced(fresh: System, strategy: str) -> None:
+    account = made_away_from_the_store(fresh, "bank/dora", strategy)
+    writers = Writers(fresh, "bank/dora", 2, 150)
+    wait_for(lambda: len(writers.results), lambda number: number > 50, "the writers are at it")
+    with caller_of(account).connection() as connection:
+        first = hosts(connection, "bank/dora")[0]
+    stopped = fresh.nodes()[first.node]["pids"]
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        fresh.wait_process(first.pid, lambda process: process["incarnation"] > 1 and process["state"] == "running", "runs elsewhere")
+        wait_for(lambda: len(writers.results), lambda number: number > 100, "the writers go on")
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    writers.join()
+    assert sorted(writers.results) == list(range(1, 301))
+    assert account.balance() == len(account) == 300
+
+
+def made_away_from_the_store(system: System, name: str, strategy: str) -> Any:
+    """Make an object whose first copy is not on the node that the store is on, which is the first."""
+    while node_of(account := made(system, name, strategy), 0) == "n1":
+        discard(name, home=system.env["UNIOS_HOME"])
+    return account
+
+
+def test_killed_kernels_are_not_noticed(fresh: System) -> None:
+    account = made(fresh, "bank/eve", "primary-backup")
+    writers = Writers(fresh, "bank/eve", 2, 200)
+    for number, node in enumerate(fresh.nodes().values()):
+        wait_for(lambda: len(writers.results), lambda results, number=number: results > 50 * (number + 1), "the writers are at it")
+        os.kill(node["kernel_pid"], signal.SIGKILL)
+    writers.join()
+    assert account.balance() == len(account) == 400
 
 
 def test_copies_that_were_lost_one_after_the_other_come_back_with_everything(fresh: System) -> None:

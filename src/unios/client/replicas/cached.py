@@ -10,7 +10,7 @@ from unios.client.messages.port import Port
 from unios.client.replicas.caller import Caller
 from unios.client.replicas.config import load
 from unios.client.replicas.outcome import run
-from unios.core.caching import Cache
+from unios.core.caching import EPOCH_GRANTS, Cache
 from unios.errors import UniosError
 from unios.limits import OBJECT_LOOK_MS, OBJECT_POLL_MS
 
@@ -33,7 +33,7 @@ class Cached:
         self._lock = threading.Lock()
         """Of what follows, and of a read, so that none sees a state that is being exchanged."""
         self._target: Any = None
-        self._seq = 0
+        self._seq = self._epoch = 0
         self._closed = threading.Event()
         self._port: Port | None = None
         threading.Thread(target=self._listen, name="unios-cache", daemon=True).start()
@@ -53,6 +53,9 @@ class Cached:
                     if self._seq != seq:
                         continue  # another thread has exchanged it meanwhile
                     target = self._target
+                if number // EPOCH_GRANTS > self._epoch and self._port is not None and self._epoch:
+                    self._port.close()  # there is another owner: the one that is listened to may be stopped, and its connection not broken
+                self._epoch = max(self._epoch, number // EPOCH_GRANTS)
                 if self._cache.got(number, asked_ms):
                     self._seq, self._target = seq, target
                 return run(target, call)  # it was so when it was asked for, whatever has come meanwhile

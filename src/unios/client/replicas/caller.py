@@ -58,7 +58,8 @@ class Caller:
         self._home, self._node = system().home if home is None else home, node
         self._lock = threading.RLock()
         self._hosts: dict[int, Host] = {}
-        self._ports: dict[int, Port] = {}
+        self._ports: dict[int, tuple[int, Port]] = {}
+        """By pid, with the incarnation for which each was made."""
         self._here = ""
         self._session = _Session()
 
@@ -82,15 +83,18 @@ class Caller:
             self._hosts = found
         return found
 
-    def port(self, pid: int, timeout: float) -> Port:
+    def port(self, host: Host, timeout: float) -> Port:
         """Return the port of a host; waits so many seconds for it. NotFound, OutcomeUnknown, Unavailable."""
         self._fork_check()
         with self._lock:
-            port = self._ports.get(pid)
+            incarnation, port = self._ports.get(host.pid, (0, None))
+        if port is not None and incarnation < host.incarnation:
+            port.close()  # the older one may be stopped, and its connection not broken
+            port = None
         if port is None:
-            port = self.new_port(pid, timeout)
+            port = self.new_port(host.pid, timeout)
             with self._lock:
-                port = self._ports.setdefault(pid, port)
+                self._ports[host.pid] = host.incarnation, port
         return port
 
     def new_port(self, pid: int, timeout: float) -> Port:
@@ -109,7 +113,7 @@ class Caller:
                 if turn <= 0:
                     raise OutcomeUnknown(f"the object {self.name} did not answer in time; what was asked may have been done")
             try:
-                return self.port(host.pid, turn).options(timeout=turn, idempotent=True).call(op, *args)
+                return self.port(host, turn).options(timeout=turn, idempotent=True).call(op, *args)
             except _PASSING:
                 time.sleep(OBJECT_RETRY_MS / 1000)
                 self.look()  # NotFound if it is gone for good
@@ -139,7 +143,7 @@ class Caller:
         if near is not None and not (first is not None and first.node == self._here):
             try:
                 timeout = OBJECT_LOOK_MS / 1000
-                outcome: bytes | None = self.port(near.pid, timeout).options(timeout=timeout, idempotent=True).call("read", call)
+                outcome: bytes | None = self.port(near, timeout).options(timeout=timeout, idempotent=True).call("read", call)
                 if outcome is not None:
                     return outcome
             except _PASSING:
@@ -160,7 +164,7 @@ class Caller:
         """Return (all messages, those between nodes) by kind, of the copies as they are; one that was lost has taken its figures along."""
         both: tuple[dict[str, int], dict[str, int]] = ({}, {})
         for host in self.look().values():
-            for sums, found in zip(both, self.port(host.pid, OBJECT_CALL_MS / 1000).call("counts"), strict=True):
+            for sums, found in zip(both, self.port(host, OBJECT_CALL_MS / 1000).call("counts"), strict=True):
                 for kind, number in found.items():
                     sums[kind] = sums.get(kind, 0) + number
         return both
@@ -169,5 +173,5 @@ class Caller:
         """End the connections."""
         with self._lock:
             ports, self._ports = list(self._ports.values()), {}
-        for port in ports:
+        for _incarnation, port in ports:
             port.close()

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Handle:
         with self._making:
             if self._cached is None or self._pid != os.getpid():
                 self._cached, self._pid = Cached(self._caller, self._config.lease_ms), os.getpid()
+                weakref.finalize(self, self._cached.close)
             cached = self._cached
         if method in self._config.reads:
             return cached.read(call)

@@ -164,7 +164,7 @@ def _await_all(caller: Caller, config: Config) -> None:
             if host is None:
                 raise Unavailable(f"copy {rank} of {config.name} has ended as it began: its output (`unios logs`) says why")
             try:
-                caller.port(host.pid, 1.0)
+                caller.port(host, 1.0)
                 break
             except UniosError as error:
                 if time.monotonic() >= deadline:
