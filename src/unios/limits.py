@@ -420,7 +420,7 @@ OBJECT_CALL_MS = 5_000
 OBJECT_READ_MS = 300
 """So long a copy waits until it may show what it has; then the sequencer is asked."""
 OBJECT_RETRY_MS = 50
-OBJECT_POLL_MS = 60_000
+OBJECT_POLL_MS = 10_000
 """So long a cache waits for an invalidation before it asks again."""
 OBJECT_START_MS = 30_000
 """So long the copies of a new object may take to begin."""

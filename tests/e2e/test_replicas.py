@@ -1,6 +1,7 @@
 """Long-lived objects on three nodes: the same results under every strategy, and no loss of a node that is noticed by more than a pause."""
 
 import contextlib
+import gc
 import os
 import pickle
 import random
@@ -20,8 +21,10 @@ from unios.client.replicas import comparison
 from unios.client.replicas.directory import hosts
 from unios.client.replicas.handle import caller_of
 from unios.client.replicas.objects import discard, distribute, find
+from unios.client.replicas.outcome import call_of, result
+from unios.core.outcomes import Request
 from unios.core.strategies import STRATEGIES
-from unios.errors import CallerError, DataLost, Misused, NotFound
+from unios.errors import CallerError, DataLost, Misused, NotFound, OutcomeUnknown
 
 SURVIVORS = ("active", "primary-backup", "cached-reads")
 SECONDS = 60.0
@@ -174,6 +177,20 @@ def test_of_many_that_make_an_object_of_one_name_at_a_time_one_does(whole: Syste
     assert found(whole, "raced").deposit(1) == 1
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_handles_that_are_dropped_leave_no_descriptor_and_no_thread(whole: System, strategy: str) -> None:
+    made(whole, f"dropped/{strategy}", strategy)
+
+    def left() -> tuple[int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    before = left()
+    for _ in range(10):
+        assert found(whole, f"dropped/{strategy}").balance() == 0
+    wait_for(left, lambda now: now[0] <= before[0] and now[1] <= before[1], f"as before: {before}")
+
+
 def test_a_write_after_which_the_object_cannot_be_copied_is_undone(whole: System) -> None:
     account = made(whole, "spoilt", "primary-backup")
     account.deposit(5)
@@ -257,6 +274,21 @@ def made_away_from_the_store(system: System, name: str, strategy: str) -> Any:
     while node_of(account := made(system, name, strategy), 0) == "n1":
         discard(name, home=system.env["UNIOS_HOME"])
     return account
+
+
+@pytest.mark.parametrize("strategy", SURVIVORS)
+def test_a_write_that_is_asked_for_again_after_a_loss_is_not_done_again(fresh: System, strategy: str) -> None:
+    account = made_away_from_the_store(fresh, "bank/fay", strategy)
+    request = Request("a session", 1, 1, call_of("deposit", (5,), {}))
+    outcome = caller_of(account).ask("write", request, "", 0)
+    fresh.power_cut(node_of(account, 0))
+    assert caller_of(account).ask("write", request, "", 0) == outcome
+    assert account.balance() == 5
+    later = Request("a session", 3, 3, call_of("deposit", (1,), {}))
+    caller_of(account).ask("write", later, "", 0)
+    with pytest.raises(OutcomeUnknown, match="no longer kept"):
+        result(caller_of(account).ask("write", request, "", 0))
+    assert account.balance() == 6
 
 
 def test_killed_kernels_are_not_noticed(fresh: System) -> None:

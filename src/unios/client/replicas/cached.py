@@ -53,8 +53,9 @@ class Cached:
                     if self._seq != seq:
                         continue  # another thread has exchanged it meanwhile
                     target = self._target
-                if number // EPOCH_GRANTS > self._epoch and self._port is not None and self._epoch:
-                    self._port.close()  # there is another owner: the one that is listened to may be stopped, and its connection not broken
+                port = self._port
+                if number // EPOCH_GRANTS > self._epoch and port is not None and self._epoch:
+                    port.close()  # there is another owner: the one that is listened to may be stopped, and its connection not broken
                 self._epoch = max(self._epoch, number // EPOCH_GRANTS)
                 if self._cache.got(number, asked_ms):
                     self._seq, self._target = seq, target
@@ -71,19 +72,27 @@ class Cached:
             try:
                 if self._port is None:
                     self._port = self._caller.new_port(self._caller.look()[0].pid, OBJECT_LOOK_MS / 1000)
-                number = self._port.options(timeout=2 * OBJECT_POLL_MS / 1000, idempotent=True).invalidation(self.session, self._cache.dropped)
+                asking = self._port.options(timeout=2 * OBJECT_POLL_MS / 1000, idempotent=True).begin(
+                    "invalidation", self.session, self._cache.dropped
+                )
+                if self._closed.is_set():
+                    break  # a port that is closed opens again for a call: one of the two sees the other
+                number = asking.result()
                 with self._lock:
                     self._cache.drop(number)
-            except UniosError:
-                if self._port is not None:
-                    self._port.close()
-                    self._port = None
+            except (UniosError, pickle.PickleError):
+                self._leave()
                 self._closed.wait(OBJECT_LOOK_MS / 1000)  # without hearing anything it may read until its lease is over
-            except pickle.PickleError:
-                self._closed.wait(OBJECT_LOOK_MS / 1000)
+        self._leave()
+
+    def _leave(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            port.close()
 
     def close(self) -> None:
         """End the thread. What was granted runs out by itself."""
         self._closed.set()
-        if self._port is not None:
-            self._port.close()
+        port = self._port
+        if port is not None:
+            port.close()
