@@ -12,7 +12,7 @@ from typing import Any
 
 from unios.core.caching import Cache, Holders
 from unios.core.outcomes import Found, Request
-from unios.core.replication import Commit, Contents, Do, Follower, Install, Keep, Load, Message, filled
+from unios.core.replication import Contents, Do, Follower, Install, Keep, Load, Message, filled
 from unios.core.sequencing import Sequencer
 from unios.core.strategies import STRATEGIES
 
@@ -255,8 +255,7 @@ class World:
             return
         if isinstance(message, Install):
             message = filled(message, leader.contents())
-        if isinstance(message, Commit):
-            leader.sequencer.sent(rank, message)
+        leader.sequencer.sent(rank, message)
         self.send(self._deliver, leader, rank, message)
 
     def _deliver(self, leader: Leader, rank: int, message: Message) -> None:

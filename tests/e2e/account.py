@@ -31,6 +31,9 @@ class Account:
     def spoil(self) -> None:
         self._lock = __import__("threading").Lock()
 
+    def mend(self) -> None:
+        del self._lock
+
     def __len__(self) -> int:
         return len(self._entries)
 

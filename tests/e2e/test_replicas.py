@@ -313,6 +313,19 @@ def test_copies_that_were_lost_one_after_the_other_come_back_with_everything(fre
         assert account.balance() == turn
 
 
+def test_an_active_object_that_cannot_be_copied_goes_on_without_its_lost_copy_until_it_can(fresh: System) -> None:
+    account = made(fresh, "bank/grace", "active")
+    account.spoil()
+    with caller_of(account).connection() as connection:
+        pid = hosts(connection, "bank/grace")[1].pid
+    kill_program(fresh, pid)
+    fresh.wait_process(pid, lambda process: process["incarnation"] > 1 and process["state"] == "running", "began again")
+    assert account.deposit(1) == 1
+    account.mend()
+    wait_for(lambda: caller_of(account).counts()[0].get("install", 0), lambda installs: installs > 0, "the copy is made")
+    assert account.deposit(1) == 2
+
+
 def kill_program(system: System, pid: int) -> None:
     """Kill a process behind the system's back, as the lack of memory would."""
     system.unios("exec", str(pid), "--", "sh", "-c", f"kill -9 {pid}", check=False)

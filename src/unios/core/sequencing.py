@@ -84,7 +84,7 @@ class Sequencer:
         """A copy has answered. Returns the contents to become, if that was them."""
         member = self.members.get(rank)
         if isinstance(reply, Fenced) and reply.epoch > self.epoch:
-            self.phase = "fenced"
+            self.phase, self.wants_table = "fenced", True
         if self.phase == "fenced" or member is None:
             return None
         if reply.incarnation != member.incarnation:
@@ -165,7 +165,7 @@ class Sequencer:
     # what copies are told
 
     def to_send(self, rank: int) -> Message | None:
-        """Return what a copy is to be told now, again and again until it has answered; None: nothing. From an Install on, it counts."""
+        """Return what a copy is to be told now, again and again until it has answered; None: nothing. Say `sent` before it is sent."""
         member = self.members.get(rank)
         if member is None:
             return None
@@ -176,25 +176,21 @@ class Sequencer:
             return Pull(to, self.epoch) if rank == self._source else None
         if self.phase not in ("settling", "ready"):
             return None
-        if member.standing != "following":
-            return self._install(member)
-        if member.seq < self.seq:
-            update = self._update
-            if update is None or update.seq != self.seq or member.seq != self.seq - 1:
-                return self._install(member)
+        update = self._update
+        if member.standing != "following" or (member.seq < self.seq and (update is None or update.seq != self.seq or member.seq != self.seq - 1)):
+            return None if self.busy else Install(to, self.epoch, self.seq, self.committed)
+        if member.seq < self.seq and update is not None:
             return Update(to, self.epoch, update.seq, update.request, update.outcome, update.state)
         if self.strategy is not None and self.strategy.tells_commits and member.told < self.committed:
             return Commit(to, self.epoch, self.committed)
         return None
 
-    def _install(self, member: Member) -> Install | None:
-        if self.busy:
-            return None
-        member.standing = "installing"
-        return Install(member.incarnation, self.epoch, self.seq, self.committed)
-
     def sent(self, rank: int, message: Message) -> None:
-        """It has been sent: what is not answered is not sent again."""
+        """It is sent now: from an Install on a copy counts; a Commit is not sent again."""
         member = self.members.get(rank)
-        if member is not None and member.incarnation == message.to and isinstance(message, Commit):
+        if member is None or member.incarnation != message.to:
+            return
+        if isinstance(message, Install):
+            member.standing = "installing"
+        elif isinstance(message, Commit):
             member.told = max(member.told, message.seq)

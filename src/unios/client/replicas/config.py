@@ -41,13 +41,13 @@ def configure(kind: type, name: str, strategy: str, copies: int | None, reads: I
     found, number = strategy_of(strategy, copies)
     if isinstance(reads, str):
         raise Misused(f'reads is a set of names of methods: reads={{"{reads}"}}')
-    methods = methods_of(kind)
-    unknown = sorted(set(reads) - methods)
+    methods, read = methods_of(kind), frozenset(reads)
+    unknown = sorted(read - methods)
     if unknown:
         raise Misused(f"{kind.__name__} has no method {', '.join(unknown)}; it has {', '.join(sorted(methods)) or 'none'}")
     if lease_ms <= 0:
         raise Misused("the lease of a cache is longer than nothing")
-    return Config(name, found.name, number, frozenset(reads), methods, lease_ms, _class_as_bytes(kind), uuid.uuid4().hex)
+    return Config(name, found.name, number, read, methods, lease_ms, _class_as_bytes(kind), uuid.uuid4().hex)
 
 
 def methods_of(kind: type) -> frozenset[str]:

@@ -33,8 +33,12 @@ class Held:
     def target(self) -> Any:
         """The object; a copy that only keeps states makes it when it is asked for."""
         if not self._is_loaded:
-            self._target, self._is_loaded = load(self._state), True
+            self.load()
         return self._target
+
+    def load(self) -> None:
+        """Make the object. CallerError if its class cannot be found here."""
+        self._target, self._is_loaded = load(self._state), True
 
     def run(self, call: bytes) -> bytes:
         """Do a call; return its outcome."""
@@ -72,7 +76,10 @@ def loaded(order: Order | None, held: Held | None, keeps_state: Any) -> Held | N
     """Carry an order out; return what is held then. `keeps_state`: of a configuration."""
     if isinstance(order, Load):
         config = load(order.contents.config)
-        return Held(config, order.contents.state, keeps_state=keeps_state(config))
+        held = Held(config, order.contents.state, keeps_state=keeps_state(config))
+        if not keeps_state(config):
+            held.load()  # it does calls itself: if it cannot, it is no copy
+        return held
     if order is not None and held is not None:
         held.carry_out(order)
     return held

@@ -98,7 +98,9 @@ class Leader:
                     message = self._sequencer.to_send(rank)
                     if message is not None and self._couriers[rank].pid == pid:
                         try:
-                            return self._fill(message)
+                            message = self._fill(message)
+                            self._sequencer.sent(rank, message)
+                            return message
                         except CallerError as error:
                             print(f"{self._name}: copy {rank} is not made: {error}", file=sys.stderr, flush=True)
                     self._changed.wait(None if message is None else OBJECT_LOOK_MS / 1000)
@@ -109,9 +111,7 @@ class Leader:
                     contents = self._sequencer.heard(rank, reply)
                     if contents is not None:
                         self._adopt(load(contents.config), contents.state)
-                elif isinstance(message, Commit):
-                    self._sequencer.sent(rank, message)
-                else:
+                elif not isinstance(message, Commit):
                     self._sequencer.wants_table = True
                 self._changed.notify_all()
 
