@@ -206,13 +206,14 @@ class World:
             self.step(new=False)
         raise AssertionError(f"it never settled: {self.leader.sequencer.phase} {self.leader.sequencer.members}")
 
-    def run(self, steps: int, losses: int) -> None:
-        """So many steps with at most so many losses, one at a time; then all gets quiet, and everything must be there once."""
+    def run(self, steps: int, losses: int, *, together: int = 1) -> None:
+        """So many steps with at most so many losses, of so many copies at a time; then all gets quiet, and everything must be there once."""
         for _ in range(steps):
             self.step(new=True)
             if losses and self.random.random() < 0.02 and self.is_whole:
                 losses -= 1
-                self.lose(self.random.randrange(self.copies))
+                for rank in self.random.sample(range(self.copies), together):
+                    self.lose(rank)
         self.lossy = False
         self.settle(lambda: not any(client.wants for client in self.clients) and self.is_whole)
         for client in self.clients:

@@ -32,6 +32,12 @@ def test_without_losses_of_nodes_every_strategy_comes_to_the_same(strategy: str)
         World(seed, strategy, 1 if strategy == "one-place" else 2).run(600, losses=0)
 
 
+@pytest.mark.parametrize(("strategy", "copies"), [("active", 3), ("primary-backup", 3), ("cached-reads", 4)])
+def test_all_copies_but_one_may_be_lost_at_once(strategy: str, copies: int) -> None:
+    for seed in range(SEEDS):
+        World(seed, strategy, copies).run(1_000, losses=3, together=copies - 1)
+
+
 def test_one_copy_that_is_lost_is_said_to_be_lost() -> None:
     world = World(1, "one-place", 1)
     world.lose(0)
