@@ -1,6 +1,6 @@
 """What has come of requests: kept until it is acknowledged, within bounds, the same on every copy."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unios import limits
@@ -10,6 +10,7 @@ from unios.core.outcomes import Found, Outcomes, Request
 requests = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6), st.integers(1, 6)), max_size=40)
 
 
+@settings(deadline=None)  # what else the machine does is not judged
 @given(requests)
 def test_no_request_is_ever_new_twice(asked: list[tuple[str, int, int]]) -> None:
     kept, done = Outcomes(), set()
