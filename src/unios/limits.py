@@ -460,3 +460,27 @@ KEPT_REPLIES_MAX = 16_384
 """So many answers may be unacknowledged; a peer that acknowledges nothing is cut off."""
 STREAMS_PER_SESSION_MAX = 64
 """Streams that one caller reads at a time; each takes a thread of the one who answers, unless he is asyncio's."""
+
+# long-lived objects
+OBJECT_COPIES_MAX = 7
+OBJECT_SESSIONS_MAX = 4_096
+"""Callers whose last outcomes an object remembers; over it the longest silent one goes, and what it asks again has an unknown outcome."""
+OBJECT_OUTCOMES_BYTES_MAX = 16 * 1024 * 1024
+"""Outcomes that an object remembers; over it the oldest are forgotten, and who asks again for one is told that it is unknown."""
+OBJECT_HOLDERS_MAX = 256
+"""Caches of an object at a time; over it a read is answered without one."""
+OBJECT_LEASE_MS = 2_000
+"""Of a cache, unless another one is asked for: a write waits at most so long for a caller that is gone."""
+OBJECT_LOOK_MS = 1_000
+"""A copy or an object that does not answer for so long is looked up among the processes, and asked again."""
+OBJECT_CALL_MS = 5_000
+"""The same for a call of an object: it may take longer, and is asked for again under the same number."""
+OBJECT_READ_MS = 300
+"""So long a copy waits until it may show what it has; then the sequencer is asked."""
+OBJECT_RETRY_MS = 50
+OBJECT_POLL_MS = 10_000
+"""So long a cache waits for an invalidation before it asks again."""
+OBJECT_START_MS = 30_000
+"""So long the copies of a new object may take to begin."""
+OBJECT_WRITES_OPEN_MAX = 128
+"""Of one caller's session at a time; over it another session is begun."""

@@ -40,6 +40,9 @@ _WHERE: Final = {
     "aio": "unios:aio",
     "caller": "unios.client.messages.server:caller",
     "connect": "unios.client.messages.face:connect",
+    "discard": "unios.client.replicas.objects:discard",
+    "distribute": "unios.client.replicas.objects:distribute",
+    "find": "unios.client.replicas.objects:find",
     "listen": "unios.client.messages.face:listen",
     "progress": "unios.client.progress:progress",
     "register_joblib": "unios.client.tasks.joblib_backend:register_joblib",
@@ -74,6 +77,9 @@ if TYPE_CHECKING:
     from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken
     from unios.client.tasks.losses import WorkerLost as WorkerLost
     from unios.client.tasks.pool import Pool as Pool
+    from unios.client.replicas.objects import discard as discard
+    from unios.client.replicas.objects import distribute as distribute
+    from unios.client.replicas.objects import find as find
     from unios.errors import CallerError as CallerError
     from unios.errors import DataLost as DataLost
     from unios.errors import Deadlock as Deadlock
