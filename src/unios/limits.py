@@ -398,7 +398,7 @@ PART_BYTES = 384 * 1024
 """Buffers that cannot be handed over as memory travel in such pieces, which fit in a buffer that is used again (wire/frames.py)."""
 SESSION_KEPT_S = 30
 """So long a port knows what a caller whose connection broke had asked, and answers it once when he comes back."""
-SESSIONS_MAX = 4_096
+PORT_SESSIONS_MAX = 4_096
 """Of one port; over it, the one that has been without a connection for longest goes."""
 SESSIONS_PER_USER_MAX = 1_024
 """The same, of one user, so that nobody drives out others' sessions."""

@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from unios.client.messages.face import listen as listen
     from unios.client.messages.server import caller as caller
     from unios.client.progress import progress as progress
+    from unios.client.replicas.objects import discard as discard
+    from unios.client.replicas.objects import distribute as distribute
+    from unios.client.replicas.objects import find as find
     from unios.client.synchronisation.aio import AsyncEvent as AsyncEvent
     from unios.client.synchronisation.aio import AsyncLock as AsyncLock
     from unios.client.synchronisation.aio import AsyncQueue as AsyncQueue
@@ -77,9 +80,6 @@ if TYPE_CHECKING:
     from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken
     from unios.client.tasks.losses import WorkerLost as WorkerLost
     from unios.client.tasks.pool import Pool as Pool
-    from unios.client.replicas.objects import discard as discard
-    from unios.client.replicas.objects import distribute as distribute
-    from unios.client.replicas.objects import find as find
     from unios.errors import CallerError as CallerError
     from unios.errors import DataLost as DataLost
     from unios.errors import Deadlock as Deadlock

@@ -16,7 +16,7 @@ from unios.client.messages.acceptor import Acceptor, me
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.server import Handlers, current_caller, fault_of, function_of, said_of
 from unios.errors import CallerError, ProtocolError, Unavailable
-from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, SESSION_KEPT_S, SESSIONS_MAX
+from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, SESSION_KEPT_S, PORT_SESSIONS_MAX
 from unios.wire.conversations import Again, Answering, Begun, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
@@ -91,11 +91,11 @@ class AsyncServer:
             self._lines.add(_Answers(self, stamp, sock, local=stamp.node == node, trusted=stamp.user == me()))
 
     def session(self, id_: str, user: str, *, trusted: bool) -> tuple[_Session, bool]:
-        """Return the session, and whether it was known. One of another user is not found. Bounded by SESSIONS_MAX: the longest away goes."""
+        """Return the session, and whether it was known. One of another user is not found. Bounded by PORT_SESSIONS_MAX: the longest away goes."""
         now = time.monotonic()
         away = sorted((session.left_s, key) for key, session in self._sessions.items() if session.now is None)
         for left_s, key in away:
-            if now - left_s > SESSION_KEPT_S or len(self._sessions) >= SESSIONS_MAX:
+            if now - left_s > SESSION_KEPT_S or len(self._sessions) >= PORT_SESSIONS_MAX:
                 self._sessions.pop(key).leave()
         known = self._sessions.get((user, id_)) if id_ else None
         session = known or _Session(user, trusted=trusted)

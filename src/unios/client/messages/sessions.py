@@ -1,6 +1,6 @@
 """Sessions: what the callers of one port have asked, each through whatever connection he has now.
 
-One whose connection broke is kept for SESSION_KEPT_S. Bounded by SESSIONS_MAX, and for each user by SESSIONS_PER_USER_MAX: the one that has been away for
+One whose connection broke is kept for SESSION_KEPT_S. Bounded by PORT_SESSIONS_MAX, and for each user by SESSIONS_PER_USER_MAX: the one that has been away for
 longest goes, and what is under way for it is cancelled.
 """
 
@@ -10,7 +10,7 @@ from collections import Counter
 
 from unios.client.messages.line import Line
 from unios.client.messages.streaming import Streaming
-from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, SESSION_KEPT_S, SESSIONS_MAX, SESSIONS_PER_USER_MAX
+from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, SESSION_KEPT_S, PORT_SESSIONS_MAX, SESSIONS_PER_USER_MAX
 from unios.wire.conversations import Answering
 
 Key = tuple[str, str]
@@ -114,7 +114,7 @@ class Sessions:
         due = time.monotonic() - SESSION_KEPT_S
         while self._away:
             key = next(iter(self._away))
-            if self._away[key].left_s > due and len(self._found) < SESSIONS_MAX:
+            if self._away[key].left_s > due and len(self._found) < PORT_SESSIONS_MAX:
                 break
             gone.append(self._drop(key))
         if self._users[user] >= SESSIONS_PER_USER_MAX and (key := next((key for key in self._away if key[0] == user), ("", ""))) != ("", ""):
