@@ -12,7 +12,7 @@ from benchmarks.row import text_table
 
 
 def main() -> int:
-    """Return 0 if everything was measured, whatever the figures; 130 if it was interrupted."""
+    """Return 0 if everything was measured; 1 if a figure of `calls` is over its limit; 130 if it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmark", choices=results.ORDER)
     parser.add_argument("--peers", action="store_true", help="run the peers side by side (root; see the README of shared/peers for PEERS_VENV)")
@@ -33,6 +33,9 @@ def main() -> int:
         print(f"{where}\n\n{text_table(report.rows)}\n")
         print("\n".join(report.notes))
     results.write(report, where)
+    if report.strict and report.missed:
+        print("over the limit: " + "; ".join(f"{row.what} ({row.ratio:.3g} of it)" for row in report.missed), file=sys.stderr)
+        return 1
     return 0
 
 

@@ -10,12 +10,16 @@ LABEL = "baseline of 2026-11-23"
 
 
 def figures(lab: Path) -> dict[tuple[str, str], float]:
-    """Return (metric, peer) -> value of the `launch` table of the baseline's Markdown, units as in the metric's name; {} if it is not there."""
+    """Return (metric, peer) -> value of the tables of the baseline's Markdown, units as in the metric's name; {} if it is not there."""
     try:
         text = (lab / f"{SOURCE}.md").read_text()
     except OSError:
         return {}
-    lines = [line for line in text.partition("\n## launch\n")[2].partition("\n## ")[0].splitlines() if line.startswith("|")]
+    return _table(text, "launch") | _table(text, "calls")
+
+
+def _table(text: str, area: str) -> dict[tuple[str, str], float]:
+    lines = [line for line in text.partition(f"\n## {area}\n")[2].partition("\n## ")[0].splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     if len(cells) < 3:
         return {}

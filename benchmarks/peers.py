@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,8 +72,13 @@ class Peers:
         else:
             self.figures.append(Figure(str(line["peer"]), str(line["metric"]), float(str(line["value"])), str(line["unit"]), int(str(line["n"]))))
 
-    def rows(self, ours: Row, metric: str, names: tuple[str, ...], scale: float = 1.0) -> list[Row]:
-        """Return `ours` against each peer: what it came to in this run (p50 of its figures), else its baseline, marked as such."""
+    def rows(
+        self, ours: Row, metric: str, names: tuple[str, ...], scale: float = 1.0, *, inverse: float = 0.0, at_most: float | None = None
+    ) -> list[Row]:
+        """Return `ours` against each peer: what it came to in this run (p50 of its figures), else its baseline, marked as such.
+
+        `inverse`: theirs is a rate and ours a time; `inverse` divided by theirs is in our unit. `at_most`: the limit of the ratio.
+        """
         found = []
         for name in names:
             values = [figure.value * scale for figure in self.figures if (figure.peer, figure.metric) == (name, metric)]
@@ -80,7 +86,9 @@ class Peers:
                 found.append(Row(ours.what, ours.value, ours.unit, ours.n, f"{name}, same run:", percentile(values, 50), rate=ours.rate))
             else:
                 found.extend(baseline.rows(LAB, ours, metric, (name,), scale))
-        return found
+        if inverse:
+            found = [replace(row, reference=inverse / row.reference) for row in found if row.reference]
+        return [replace(row, at_most=at_most) for row in found]
 
     def tell(self, report: Report) -> None:
         """Add to the notes which peers did not run, and why."""

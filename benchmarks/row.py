@@ -66,6 +66,13 @@ class Report:
     name: str
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    strict: bool = False
+    """Whether a missed limit is a failure of the command that measured it."""
+
+    @property
+    def missed(self) -> list[Row]:
+        """Return the rows over their limits."""
+        return [row for row in self.rows if row.verdict == "MISSED"]
 
 
 def limited(what: str, value: float, unit: str, n: int, limit: float) -> Row:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "unios"
-EVERYONE = {"errors", "ids", "limits", ""}
+EVERYONE = {"errors", "ids", "limits", "object_limits", ""}
 MAY = {
     "core": {"core"},
     "wire": {"wire", "core"},

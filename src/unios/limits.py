@@ -394,12 +394,14 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024 * 1024
 """Of one message between processes of one user; it has to fit in memory on both sides."""
 MESSAGE_BYTES_STRANGER_MAX = 64 * 1024 * 1024
 """Of one message from another user's process."""
-PART_BYTES = 1024 * 1024
-"""Buffers that cannot be handed over as memory travel in such pieces."""
+PART_BYTES = 384 * 1024
+"""Buffers that cannot be handed over as memory travel in such pieces, which fit in a buffer that is used again (wire/frames.py)."""
 SESSION_KEPT_S = 30
 """So long a port knows what a caller whose connection broke had asked, and answers it once when he comes back."""
-SESSIONS_MAX = 4_096
-"""Of one port; over it, the oldest without a connection goes."""
+PORT_SESSIONS_MAX = 4_096
+"""Of one port; over it, the one that has been without a connection for longest goes."""
+SESSIONS_PER_USER_MAX = 1_024
+"""The same, of one user, so that nobody drives out others' sessions."""
 KEPT_REPLIES_BYTES = 256 * 1024 * 1024
 """Answers that a session keeps until they are acknowledged; over it the oldest go, and whoever asks again for one is told so."""
 # synchronisation
@@ -452,43 +454,33 @@ CREW_END_MS = 5_000
 """So long `shutdown` waits for the processes of an executor to end by themselves."""
 TASK_QUEUE_BYTES = 1024 * 1024
 """So much is read at a time from one worker, so that one with a large result does not hold up the others."""
+KEPT_REPLIES_STRANGER_BYTES = 1024 * 1024
+"""The same for another user's session."""
+KEPT_REPLIES_MAX = 16_384
+"""So many answers may be unacknowledged; a peer that acknowledges nothing is cut off."""
+STREAMS_PER_SESSION_MAX = 64
+"""Streams that one caller reads at a time; each takes a thread of the one who answers, unless he is asyncio's."""
 
-# objects of programs
-OBJECTS_MAX = 200_000
-"""Kept by one holder; over it nothing more is taken."""
-OBJECTS_FILES_KEPT = 256
-"""Descriptors that a holder leaves for connections; each large object takes two of the others."""
-OBJECTS_MEMORY_SHARE = 3
-"""One part in so many of a machine's memory is for one user's objects, unless UNIOS_OBJECTS_MEMORY says how many bytes."""
-OBJECTS_DISK_BYTES_MAX = 64 * 1024**3
-"""Of objects that are spilled, unless UNIOS_OBJECTS_DISK says otherwise; DISK_FREE_BYTES_MIN stays free."""
-OBJECT_SPILL_BYTES_MIN = 4_096
-"""Smaller objects stay in memory."""
-OBJECT_LOAN_MS = 30_000
-"""So long an object is kept for a reference that has been sent, until somebody has received it."""
-OBJECT_LOAN_STEP_MS = 250
-"""Loans end at multiples of that, so that many of them are ended at a time."""
-OBJECT_LOANS_MAX = 10_000
-"""Of one object; those over it are one."""
-OBJECT_RECEIVED_MS = 2_000
-"""And so long after the first has: the same pickle may be read by several."""
-OBJECT_AWAY_MS = 3_000
-"""So long a process whose connection to its holder broke may take to come back: its kernel may have been restarted."""
-OBJECT_AWAY_FAR_MS = 30_000
-"""The same for another node's holder: the link may have broken."""
-OBJECT_GONE_MS = 3_000
-"""A holder of whom nothing is seen for so long is gone with what it kept."""
-OBJECTS_IDLE_MS = 2_000
-"""A holder that has had neither objects nor processes for so long ends."""
-OBJECTS_CALL_S = 60
-"""An answer of a holder that is there comes by then."""
-OBJECTS_START_S = 15
-"""So long a program waits for its node's holder to start."""
-OBJECTS_FETCHES_MAX = 8
-"""Connections over which one process waits for objects at a time; further threads wait for one."""
-RECIPE_BYTES_MAX = 64 * 1024
-"""Of what makes a lost object again; it travels with each reference."""
-NEARNESS_BYTES_MS = 150_000
-"""What a link between nodes is taken to carry of an object in a millisecond; measured so with two kernels on two cores."""
-NEARNESS_GAIN_MS = 1.0
-"""A task that is done sooner by less goes wherever there is room."""
+# long-lived objects
+OBJECT_COPIES_MAX = 7
+OBJECT_SESSIONS_MAX = 4_096
+"""Callers whose last outcomes an object remembers; over it the longest silent one goes, and what it asks again has an unknown outcome."""
+OBJECT_OUTCOMES_BYTES_MAX = 16 * 1024 * 1024
+"""Outcomes that an object remembers; over it the oldest are forgotten, and who asks again for one is told that it is unknown."""
+OBJECT_HOLDERS_MAX = 256
+"""Caches of an object at a time; over it a read is answered without one."""
+OBJECT_LEASE_MS = 2_000
+"""Of a cache, unless another one is asked for: a write waits at most so long for a caller that is gone."""
+OBJECT_LOOK_MS = 1_000
+"""A copy or an object that does not answer for so long is looked up among the processes, and asked again."""
+OBJECT_CALL_MS = 5_000
+"""The same for a call of an object: it may take longer, and is asked for again under the same number."""
+OBJECT_READ_MS = 300
+"""So long a copy waits until it may show what it has; then the sequencer is asked."""
+OBJECT_RETRY_MS = 50
+OBJECT_POLL_MS = 10_000
+"""So long a cache waits for an invalidation before it asks again."""
+OBJECT_START_MS = 30_000
+"""So long the copies of a new object may take to begin."""
+OBJECT_WRITES_OPEN_MAX = 128
+"""Of one caller's session at a time; over it another session is begun."""

@@ -42,7 +42,10 @@ _WHERE: Final = {
     "allocate": "unios.client.objects.putting:allocate",
     "caller": "unios.client.messages.server:caller",
     "connect": "unios.client.messages.face:connect",
+    "discard": "unios.client.replicas.objects:discard",
+    "distribute": "unios.client.replicas.objects:distribute",
     "empty": "unios.client.objects.putting:empty",
+    "find": "unios.client.replicas.objects:find",
     "get": "unios.client.objects.getting:get",
     "listen": "unios.client.messages.face:listen",
     "progress": "unios.client.progress:progress",
@@ -64,6 +67,9 @@ if TYPE_CHECKING:
     from unios.client.objects.putting import put as put
     from unios.client.objects.ref import Ref as Ref
     from unios.client.progress import progress as progress
+    from unios.client.replicas.objects import discard as discard
+    from unios.client.replicas.objects import distribute as distribute
+    from unios.client.replicas.objects import find as find
     from unios.client.synchronisation.aio import AsyncEvent as AsyncEvent
     from unios.client.synchronisation.aio import AsyncLock as AsyncLock
     from unios.client.synchronisation.aio import AsyncQueue as AsyncQueue

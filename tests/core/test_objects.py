@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from unios.core.objects import Acquire, Drop, Ledger, Order, Release
 from unios.errors import Unavailable
-from unios.limits import OBJECT_AWAY_FAR_MS, OBJECT_AWAY_MS, OBJECT_LOAN_MS, OBJECT_LOAN_STEP_MS, OBJECT_LOANS_MAX, OBJECT_RECEIVED_MS
+from unios.object_limits import OBJECT_AWAY_FAR_MS, OBJECT_AWAY_MS, OBJECT_LOAN_MS, OBJECT_LOAN_STEP_MS, OBJECT_LOANS_MAX, OBJECT_RECEIVED_MS
 
 MEMORY, DISK = 100_000, 60_000
 

@@ -1,89 +1,89 @@
-"""Python programs that use unios on a machine of which nothing else is known, and what they leave behind."""
+"""Python programs on the nodes of a system that synchronise: what the tests of locks start, tell and hear."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.system import wait_for
+from tests.e2e.system import System
+from unios.client.connection import Connection
 
-SOURCE = Path(__file__).parents[2] / "src"
-BEGIN = """
-import json, os, sys, signal, threading, time, subprocess
-import unios
-def tell(**fields):
-    sys.stdout.write(json.dumps(fields) + "\\n")
-    sys.stdout.flush()
+NODES = ("n1", "n2", "n3")
+
+
+def via(system: System, node: str = "n1") -> Connection:
+    return Connection(system.home / "home", node)
+
+
+def manager(system: System) -> tuple[str, int]:
+    """Return the node whose service keeps the locks, and that service's Linux pid."""
+    for node in NODES:
+        try:
+            return node, int(json.loads((system.home / "home" / "nodes" / node / "run" / "locks.json").read_text())["pid"])
+        except (OSError, ValueError):
+            continue
+    return "", 0
+
+
+def program(system: System, node: str, code: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a Python program that talks to the system through a node; it reads lines and says some."""
+    head = "import os, sys, time\nfrom unios.client.synchronisation.lock import Lock\nfrom unios.client.synchronisation.exchange import Queue\n"
+    env = {**system.env, "UNIOS_NODE": node}
+    words = [sys.executable, "-u", "-c", head + code, *arguments]
+    return subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+HOLD = """
+lock = Lock(sys.argv[1])
+lock.acquire()
+print(*lock.token)
+for line in sys.stdin:
+    try:
+        lock.check() if line.strip() == "check" else lock.release()
+        print("ok")
+    except Exception as error:
+        print(type(error).__name__)
 """
 
 
-class Programs:
-    """A folder where homes of embedded systems go, and programs that get it for XDG_RUNTIME_DIR."""
+def said(running: "subprocess.Popen[str]") -> str:
+    assert running.stdout is not None
+    return running.stdout.readline().strip()
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ux-", dir="/tmp"))
-        self.runtime = self.folder / "r"
-        self.runtime.mkdir(mode=0o700)
-        keep = {name: value for name, value in os.environ.items() if not name.startswith(("UNIOS_", "PYTEST"))}
-        self.env = {**keep, "XDG_RUNTIME_DIR": str(self.runtime), "HOME": str(self.folder), "PYTHONPATH": str(SOURCE)}
-        self.started: list[subprocess.Popen[str]] = []
-        self.groups: set[str] = set()
-        """Control groups that a node of theirs has settled in, as far as they were seen."""
 
-    def start(self, code: str, **env: str) -> "subprocess.Popen[str]":
-        pipe = subprocess.PIPE
-        argv = [sys.executable, "-c", BEGIN + code]
-        started = subprocess.Popen(argv, env={**self.env, **env}, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=self.folder)
-        self.started.append(started)
-        return started
+def tell(running: "subprocess.Popen[str]", text: str) -> str:
+    assert running.stdin is not None
+    running.stdin.write(text + "\n")
+    running.stdin.flush()
+    return said(running)
 
-    def told(self, program: "subprocess.Popen[str]") -> dict[str, Any]:
-        """Return what the program tells next; remember the groups of all nodes that are there by then."""
-        assert program.stdout is not None and program.stderr is not None
-        said = program.stdout.readline()
-        assert said, program.stderr.read()
-        self.look()
-        fields = json.loads(said)
-        assert isinstance(fields, dict)
-        return fields
 
-    def look(self) -> None:
-        for file in self.runtime.glob("*/nodes/*/cgroup"):
-            try:
-                self.groups.update(path for _version, path in json.loads(file.read_text()))
-            except (OSError, ValueError):
-                continue
+def token_of(line: str) -> tuple[int, ...]:
+    return tuple(map(int, line.split()))
 
-    def homes(self) -> list[str]:
-        return sorted(os.listdir(self.runtime))
 
-    def left(self) -> list[str]:
-        """Return what there is of the programs' systems: processes, folders, control groups, mounts."""
-        self.look()
-        needle, programs = str(self.folder).encode(), {str(each.pid) for each in self.started}
-        found = [*self.homes(), *(group for group in self.groups if os.path.exists(group))]
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and entry.name not in programs:
-                try:
-                    text = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
-                except OSError:
-                    continue
-                if needle in text:
-                    found.append(f"{entry.name} {text[:120]!r}")
-        return found + [mount for mount in Path("/proc/self/mounts").read_text().splitlines() if str(self.folder) in mount]
+def ended(running: "subprocess.Popen[str]") -> None:
+    running.kill()
+    running.communicate()
 
-    def wait_nothing_left(self) -> None:
-        wait_for(self.left, lambda left: not left, "nothing is left behind", 15)
 
-    def close(self) -> None:
-        for program in self.started:
-            program.kill()
-            program.communicate()
+class Beside(threading.Thread):
+    """Something done beside the test; `result` waits for it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self.start()
+
+    def run(self) -> None:
         try:
-            self.wait_nothing_left()
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.value: Any = self._work()
+        except BaseException as error:  # noqa: BLE001 told to who asks
+            self.value = error
+
+    def result(self, timeout: float = 30) -> Any:
+        self.join(timeout)
+        assert not self.is_alive(), "it still waits"
+        return self.value

@@ -1,23 +1,15 @@
-"""Programs of three nodes synchronise: what each noun promises, and what happens when holders, the service and nodes are killed or stopped."""
+"""Programs of three nodes synchronise: what each noun promises, as `threading` and `queue` have it."""
 
 import asyncio
-import json
 import os
 import queue
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import BrokenBarrierError
-from typing import Any
 
 import pytest
 
+from tests.e2e.programs import NODES, Beside, program, said, via
 from tests.e2e.system import System, wait_for
-from unios.client.connection import Connection
 from unios.client.synchronisation.aio import AsyncEvent, AsyncLock, AsyncQueue, AsyncSemaphore
 from unios.client.synchronisation.barrier import Barrier
 from unios.client.synchronisation.condition import Condition
@@ -27,87 +19,7 @@ from unios.client.synchronisation.exchange import Queue
 from unios.client.synchronisation.lock import Lock, RLock
 from unios.client.synchronisation.rwlock import RWLock
 from unios.client.synchronisation.semaphore import BoundedSemaphore, Semaphore
-from unios.client.synchronisation.token_guard import TokenGuard
-from unios.errors import DataLost, Deadlock, LeaseLost
-from unios.limits import SYNC_TTL_MS
-
-NODES = ("n1", "n2", "n3")
-
-
-def via(system: System, node: str = "n1") -> Connection:
-    return Connection(system.home / "home", node)
-
-
-def manager(system: System) -> tuple[str, int]:
-    """Return the node whose service keeps the locks, and that service's Linux pid."""
-    for node in NODES:
-        try:
-            return node, int(json.loads((system.home / "home" / "nodes" / node / "run" / "locks.json").read_text())["pid"])
-        except (OSError, ValueError):
-            continue
-    return "", 0
-
-
-def program(system: System, node: str, code: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a Python program that talks to the system through a node; it reads lines and says some."""
-    head = "import os, sys, time\nfrom unios.client.synchronisation.lock import Lock\nfrom unios.client.synchronisation.exchange import Queue\n"
-    env = {**system.env, "UNIOS_NODE": node}
-    words = [sys.executable, "-u", "-c", head + code, *arguments]
-    return subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-HOLD = """
-lock = Lock(sys.argv[1])
-lock.acquire()
-print(*lock.token)
-for line in sys.stdin:
-    try:
-        lock.check() if line.strip() == "check" else lock.release()
-        print("ok")
-    except Exception as error:
-        print(type(error).__name__)
-"""
-
-
-def said(running: "subprocess.Popen[str]") -> str:
-    assert running.stdout is not None
-    return running.stdout.readline().strip()
-
-
-def tell(running: "subprocess.Popen[str]", text: str) -> str:
-    assert running.stdin is not None
-    running.stdin.write(text + "\n")
-    running.stdin.flush()
-    return said(running)
-
-
-def token_of(line: str) -> tuple[int, ...]:
-    return tuple(map(int, line.split()))
-
-
-def ended(running: "subprocess.Popen[str]") -> None:
-    running.kill()
-    running.communicate()
-
-
-class Beside(threading.Thread):
-    """Something done beside the test; `result` waits for it."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.value: Any = self._work()
-        except BaseException as error:  # noqa: BLE001 told to who asks
-            self.value = error
-
-    def result(self, timeout: float = 30) -> Any:
-        self.join(timeout)
-        assert not self.is_alive(), "it still waits"
-        return self.value
+from unios.errors import Deadlock
 
 
 def test_programs_of_all_nodes_take_turns(whole: System, tmp_path: Path) -> None:
@@ -279,139 +191,6 @@ mine.release()
         Lock("alone", via=via(whole)).acquire()
 
 
-def test_a_killed_holders_lock_goes_to_the_next(whole: System) -> None:
-    holder = program(whole, "n2", HOLD, "widow")
-    before = token_of(said(holder))
-    lock = Lock("widow", via=via(whole, "n3"))
-    waiting = Beside(lock.acquire)
-    ended(holder)
-    assert waiting.result(SYNC_TTL_MS / 1000 + 15) is True
-    assert lock.token is not None and lock.token > before
-    lock.release()
-
-
-def test_a_holder_stopped_past_its_lease_loses_the_lock_and_its_late_writes_are_refused(whole: System) -> None:
-    guard = TokenGuard()
-    holder = program(whole, "n2", HOLD, "stopped")
-    late = token_of(said(holder))
-    guard.admit(late)  # type: ignore[arg-type]
-    os.kill(holder.pid, signal.SIGSTOP)
-    lock = Lock("stopped", via=via(whole, "n1"))
-    assert lock.acquire(timeout=SYNC_TTL_MS / 1000 + 15)
-    guard.admit(lock.token)
-    os.kill(holder.pid, signal.SIGCONT)
-    with pytest.raises(LeaseLost, match="later holder"):
-        guard.admit(late)  # type: ignore[arg-type]
-    assert tell(holder, "check") == "LeaseLost"
-    assert tell(holder, "release") == "LeaseLost"
-    lock.check()
-    lock.release()
-    ended(holder)
-
-
-def test_a_forked_child_holds_nothing_and_takes_nothing_from_its_parent(whole: System) -> None:
-    lock = Lock("family", via=via(whole))
-    lock.acquire()
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            try:
-                lock.release()
-            except LeaseLost:
-                code = int(Lock("family", via=via(whole)).acquire(blocking=False))
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    lock.check()
-    lock.release()
-
-
-def test_an_interrupted_wait_leaves_no_lock_behind(whole: System) -> None:
-    holder = program(whole, "n2", HOLD, "interrupted")
-    said(holder)
-    code = """
-try:
-    Lock("interrupted").acquire()
-except KeyboardInterrupt:
-    print("interrupted")
-sys.stdin.readline()
-"""
-    waiter = program(whole, "n3", "print('waits')\n" + code)
-    said(waiter)
-    wait_for(lambda: os.listdir(f"/proc/{waiter.pid}/task"), lambda tasks: len(tasks) > 1, "it asks")
-    waiter.send_signal(signal.SIGINT)
-    assert said(waiter) == "interrupted"
-    assert tell(holder, "release") == "ok"
-    lock = Lock("interrupted", via=via(whole))
-    assert lock.acquire(timeout=5)
-    lock.release()
-    ended(waiter)
-    ended(holder)
-
-
-def test_a_killed_service_is_replaced_holders_hold_and_waiters_keep_their_turn(fresh: System) -> None:
-    lock = Lock("kept", via=via(fresh, "n2"))
-    volatile = Queue("lost", via=via(fresh, "n2"))
-    lock.acquire()
-    before = lock.token
-    volatile.put(1)
-    event = Event("set", via=via(fresh, "n3"))
-    event.set()
-    waiters = [Lock("kept", via=via(fresh, node)) for node in ("n1", "n3")]
-    waiting = []
-    for waiter in waiters:
-        waiting.append(Beside(waiter.acquire))
-        wait_for(lambda waiter=waiter: len(waiter.session._pending), bool, "it waits")  # type: ignore[misc]
-        waiter.locked()
-    _node, pid = manager(fresh)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: manager(fresh)[1], lambda now: now not in (0, pid), "the service is replaced")
-    assert event.is_set()
-    with pytest.raises(DataLost):
-        volatile.qsize()
-    assert volatile.empty()
-    assert lock.check() == before
-    assert waiting[0].is_alive() and waiting[1].is_alive()
-    lock.release()
-    assert waiting[0].result() is True and waiting[1].is_alive()
-    assert waiters[0].token is not None and before is not None and waiters[0].token > before and waiters[0].token.epoch > before.epoch
-    waiters[0].release()
-    assert waiting[1].result() is True
-    waiters[1].release()
-
-
-def test_the_loss_of_the_managers_node_loses_no_lock_of_the_others(fresh: System) -> None:
-    Lock("first", via=via(fresh, "n3")).locked()
-    node, _pid = manager(fresh)
-    others = [name for name in NODES if name != node]
-    holder, waiter = (Lock("kept", via=via(fresh, name)) for name in others)
-    holder.acquire()
-    before = holder.token
-    waiting = Beside(waiter.acquire)
-    wait_for(lambda: len(waiter.session._pending), bool, "it waits")
-    fresh.power_cut(node)
-    wait_for(lambda: manager_elsewhere(fresh, node), bool, "another node keeps the locks", 30)
-    assert waiting.is_alive() and holder.check() == before
-    holder.release()
-    assert waiting.result() is True
-    assert waiter.token is not None and before is not None and waiter.token.epoch > before.epoch
-    waiter.release()
-
-
-def manager_elsewhere(system: System, node: str) -> bool:
-    return any((system.home / "home" / "nodes" / name / "run" / "locks.json").exists() for name in NODES if name != node)
-
-
-def test_nobody_hangs_when_there_is_no_system(tmp_path: Path) -> None:
-    from unios.errors import Unavailable
-
-    began = time.monotonic()
-    with pytest.raises(Unavailable, match="cannot be reached"):
-        Lock("nowhere", via=Connection(tmp_path / "none")).acquire()
-    assert time.monotonic() - began < 10
-
-
 def test_tasks_of_one_loop_wait_without_blocking_it_and_a_cancelled_wait_leaves_nothing(whole: System) -> None:
     async def work() -> None:
         lock, other = AsyncLock("tasks", via=via(whole, "n1")), AsyncLock("tasks", via=via(whole, "n2"))
@@ -469,20 +248,3 @@ def test_a_deadlock_of_tasks_is_found(whole: System) -> None:
         assert sorted(map(bool, said)) == [False, True] and "a deadlock of 2" in max(said)
 
     asyncio.run(asyncio.wait_for(work(), 60))
-
-
-def test_a_killed_kernel_of_the_managers_node_loses_nothing(fresh: System) -> None:
-    far, near = Lock("far", via=via(fresh, "n2")), Lock("near", via=via(fresh, "n1"))
-    Lock("first", via=via(fresh, "n1")).locked()
-    assert manager(fresh)[0] == "n1"
-    far.acquire()
-    near.acquire()
-    kernel = fresh.nodes()["n1"]["kernel_pid"]
-    os.kill(kernel, signal.SIGKILL)
-    wait_for(lambda: fresh.nodes()["n1"]["kernel_pid"], lambda pid: pid not in (0, kernel), "the kernel is replaced")
-    for lock in (far, near):
-        token = lock.check()
-        lock.release()
-        assert lock.acquire(timeout=20) and lock.token is not None and lock.token > token
-        assert lock.token.epoch == token.epoch
-        lock.release()

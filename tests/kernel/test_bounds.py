@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.wire.pairs import bounded, settled, until
+from tests.wire.pairs import bounded, peers, settled, until
 from unios.errors import Unavailable
 from unios.kernel import door, links, port_operations, ports
 from unios.kernel.callers import Caller
@@ -19,7 +19,7 @@ from unios.kernel.port_operations import PortOperations
 from unios.kernel.ports import Broker
 from unios.wire.doors import connect_unix
 from unios.wire.home import NodeFolder
-from unios.wire.operations import Connected
+from unios.wire.operations import Connected, Empty
 from unios.wire.peer import Call, Peer
 from unios.wire.transport import SocketTransport
 
@@ -204,39 +204,36 @@ def test_one_user_does_not_take_all_ports(monkeypatch: pytest.MonkeyPatch) -> No
 class FarNode:
     """A link over which every port can be reached; a stream ends when the test says so."""
 
-    def __init__(self) -> None:
-        self.ended = asyncio.Event()
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
 
-    async def stream(self, *_args: object, **_options: object) -> Any:
-        return self
-
-    async def next(self, _type: object) -> Connected:
-        return Connected(0)
-
-    async def items(self, _type: object) -> Any:
-        await self.ended.wait()
-        for item in ():
-            yield item
-
-    def end(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    async def stream(self, _node: str, op: str, body: object, **_options: object) -> Any:
+        return self._peer.stream(op, body)
 
 
 def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         monkeypatch.setattr(port_operations, "USER_RELAYS_MAX", 2)
-        far, here = FarNode(), Broker("n1", lambda _name: None)
+        ended = asyncio.Event()
+
+        async def relay(call: Call) -> object:
+            await call.send(Connected(0))
+            await ended.wait()
+            return Empty()
+
+        async with peers(relay) as (asker, _):
+            await one_user(asker, ended)
+
+    async def one_user(asker: Peer, ended: asyncio.Event) -> None:
+        far, here = FarNode(asker), Broker("n1", lambda _name: None)
         operations = PortOperations(here, far, lambda _name: ["n2"], None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
         kept = [(await operations._connect("p", ANN))[1] for _ in range(2)]
         with pytest.raises(Unavailable, match="ann has 2"):
             await operations._connect("p", ANN)
         kept += [(await operations._connect("p", caller))[1] for caller in (BOB, ROOT, ROOT, ROOT)]
-        far.ended.set()
+        ended.set()
         await until(lambda: not operations._relayed)
-        far.ended.clear()
+        ended.clear()
         kept.append((await operations._connect("p", ANN))[1])
         operations.close()
         await settled()

@@ -99,7 +99,7 @@ def test_a_slow_handler_bounds_what_its_asker_may_send() -> None:
             (await stuck(stream)).cancel()
             await asyncio.sleep(0.05)
             (entry,) = answerer._calls.values()
-            assert entry[0]._inbox._held <= STREAM_WINDOW_BYTES + len(ITEM)
+            assert entry[0]._inbox.held <= STREAM_WINDOW_BYTES + len(ITEM)
 
     bounded(work)
 

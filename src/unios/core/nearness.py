@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from unios.limits import NEARNESS_BYTES_MS, NEARNESS_GAIN_MS
+from unios.object_limits import NEARNESS_BYTES_MS, NEARNESS_GAIN_MS
 
 
 def plan_node(

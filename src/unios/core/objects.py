@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unios.errors import Unavailable
-from unios.limits import (
+from unios.object_limits import (
     OBJECT_AWAY_FAR_MS,
     OBJECT_AWAY_MS,
     OBJECT_LOAN_MS,

@@ -25,6 +25,7 @@ from unios.limits import USER_RELAYS_MAX
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
+from unios.wire.transport import UNIX_BUFFER_BYTES
 
 STORE: Final = "store"
 """The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect. Another kernel that speaks for
@@ -125,6 +126,7 @@ class PortOperations:
             stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
             connected = await stream.next(Connected)
             near, far = socket.socketpair()
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
         except BaseException:
             if stream is not None:
                 stream.close()
@@ -158,10 +160,13 @@ class PortOperations:
             near = await self._open_store()
         else:
             _id, near = self._broker.connect(body.name, caller)
-        near.setblocking(False)
         with near:
-            await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
-            await relaying.relay_asked(near, call)
+            try:
+                await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))
+                await relaying.relay_asked(near, call)
+            finally:
+                with contextlib.suppress(OSError):
+                    near.shutdown(socket.SHUT_RDWR)  # the broker's duplicates keep it open, and whoever listens would never see the end
         return Empty()
 
     async def grant(self, caller: Caller, call: Call) -> object:
@@ -171,8 +176,10 @@ class PortOperations:
         return Empty()
 
     async def revoke(self, caller: Caller, call: Call) -> object:
-        """Cut one connection of a port, or the port with all of its connections; answers how many were cut. Idempotent."""
+        """Cut one connection of a port, those of a user who loses his grant, or the port with all of its connections; answers how many were cut. Idempotent."""
         body = call.decode(Revoke)
+        if body.user:
+            return self._broker.withdraw(body.name, body.user, caller)
         return self._broker.revoke(body.name, body.connection, caller)
 
     def close(self) -> None:

@@ -149,6 +149,12 @@ class Broker:
         """Let one more user connect."""
         self._owned(name, caller).grants.add(user)
 
+    def withdraw(self, name: str, user: str, caller: Caller) -> int:
+        """Take a grant back and cut the connections of that user; return how many were cut. Idempotent."""
+        self._owned(name, caller).grants.discard(user)
+        ids = [c.id for c in self._connections.values() if c.port == name and c.caller.user == user]
+        return sum(self.cut(id_) for id_ in ids)
+
     def _owned(self, name: str, caller: Caller) -> _Port:
         port = self._ports.get(name)
         if port is None:

@@ -10,6 +10,7 @@ import msgspec
 from unios.core.sequences import ARRIVAL, BACKGROUND, sequence_of
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.limits import SEND_AHEAD_BYTES
+from unios.wire.byte_way import ByteWay
 from unios.wire.flow import Inbox, Window
 from unios.wire.messages import ITEM_COST, Credit, Reply, Request, cost, pack
 from unios.wire.running import RUNNING, become
@@ -116,6 +117,10 @@ class Call:
         self._window.room -= size + ITEM_COST
         self.peer.outbox.send(frame, (), self.sequence)
         await preemption_point(size)
+
+    def way(self) -> ByteWay:
+        """Return the way of bytes that it is: for one who sends and reads them without a task, and nothing else."""
+        return ByteWay(self.peer, Reply(self._id, more=True), self.sequence, *self._flows())
 
     def send_now(self, body: msgspec.Raw) -> bool:
         """Send one of many answers if that need not wait; return whether it has been sent."""

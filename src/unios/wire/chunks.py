@@ -26,7 +26,7 @@ class ChunkBuffer:
     def enclose(self, id_: int, stream: str, incarnation: int, offset: int, count: int, lost: int) -> tuple[memoryview, int]:
         """Return the frame of a Chunk with the first `count` bytes of `middle`, and the size of its body. Good until the buffer is used again."""
         before = b"\x85\xa6stream%b\xabincarnation%b\xa6offset%b\xa4data" % (_encode(stream), _encode(incarnation), _encode(offset))
-        before += _bin_head(count)
+        before += bin_head(count)
         after = b"\xa4lost" + _encode(lost)
         middle = self.middle[:count]
         head, tail = around(Reply(id_, more=True))
@@ -38,7 +38,7 @@ class ChunkBuffer:
         return self._buffer[begin:end], len(before) + count + len(after)
 
 
-def _bin_head(count: int) -> bytes:
+def bin_head(count: int) -> bytes:
     """Return the head of msgpack's bytes, in the width that the encoder takes."""
     if count < 1 << 8:
         return b"\xc4" + count.to_bytes(1, "big")

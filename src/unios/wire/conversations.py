@@ -4,24 +4,35 @@ A **session** outlives its connection. Whoever asks names it in his greeting; af
 and whoever answers does nothing twice: a request that is under way goes on, one that was answered is answered again from what is kept until it is acknowledged.
 
 - At most once: after a *new incarnation* of the answering side has greeted, a request that had been sent ends with OutcomeUnknown, unless it may be done again.
-- An item of a stream is kept until credit for it has come, so a stream goes on after a break where it was.
-- Bounded: REQUESTS_PER_PEER_MAX under way, STREAM_WINDOW_BYTES of items, KEPT_REPLIES_BYTES of answers that nobody has acknowledged.
+- An item of a stream is kept until it was taken, so a stream goes on after a break where it was. All counting of items is absolute (the n-th), so a message
+  that was lost with its connection, or is said twice, changes nothing.
+- Bounded: REQUESTS_PER_PEER_MAX under way, STREAM_WINDOW_BYTES of items, KEPT_REPLIES_BYTES of answers that nobody has acknowledged. An answer that is kept
+  no more ends the request, if it is asked again, with OutcomeUnknown: it was done.
 """
 
+import contextlib
+import mmap
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
-from unios.limits import REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_MAX, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
 from unios.wire.frames import Payload
-from unios.wire.messages import Ack, Cancel, Credit, Fault, Hello, Part, Reply, Request, cost
+from unios.wire.messages import ITEM_COST, Ack, Cancel, Credit, Fault, Hello, Part, Reply, Request
 from unios.wire.values import Value
 
 Said = Hello | Request | Reply | Fault | Cancel | Credit | Part | Ack
 _decoder: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Said)
+ACK_BYTES: Final = 64 * 1024
+"""After so many bytes of answers they are acknowledged at once, and not with the next request: they are kept for so long."""
+ACK_COUNT: Final = 256
+"""The same after so many answers that overtook an older one: a request acknowledges only those before the oldest that is open."""
+ID_MAX: Final = 1 << 62
+_GATHERED_MAX: Final = 16
+_LARGE_BYTES: Final = 4 * 1024 * 1024
 
 
 def decode(payload: Payload) -> Said:
@@ -32,28 +43,44 @@ def decode(payload: Payload) -> Said:
         raise ProtocolError(f"the peer sent a message that is none: {error}") from error
 
 
+def cost_of(value: Value | None) -> int:
+    """Return what a value takes of a window or a store, in bytes; an empty one takes room too."""
+    if value is None:
+        return ITEM_COST
+    return ITEM_COST + len(memoryview(value.body)) + (sum(buffer.nbytes for buffer in value.buffers) if value.buffers else 0)
+
+
 class Asked:
     """A request of ours. `ended` with `answer` or `failure`; a stream's items come before that."""
 
-    again = stream = oneway = sent = ended = False
-    answer: Value | None = None
-    failure: Fault | UniosError | None = None
-    have = owed = 0
-    items: "deque[Value] | tuple[()]" = ()
-    # What most calls never set is the class's: to set it for each call would be half of what an Asked costs.
+    __slots__ = ("again", "answer", "ended", "failure", "granted", "id", "items", "on", "oneway", "op", "sent", "stream", "taken", "unread", "value")
 
-    def __init__(self, id_: int, op: str, value: Value) -> None:
+    def __init__(self, id_: int, op: str, value: Value, *, again: bool, stream: bool, oneway: bool) -> None:
         self.id, self.op, self.value = id_, op, value
+        self.again, self.stream, self.oneway = again, stream, oneway
+        self.sent = self.ended = False
+        self.on: object = None
+        """The connection on which it was sent last: the shell's to use."""
+        self.answer: Value | None = None
+        """What was answered; with a Fault, the value of that."""
+        self.failure: Fault | UniosError | None = None
+        self.items: deque[Value] = deque()
+        """Those that have come and were not taken."""
+        self.taken = 0
+        self.granted = 0
+        """Bytes taken since credit was granted."""
+        self.unread = 0
 
-    def take(self) -> Value:
-        """Return the next item that has come; there is one."""
-        assert isinstance(self.items, deque)
-        return self.items.popleft()
+    @property
+    def have(self) -> int:
+        """How many items have come."""
+        return self.taken + len(self.items)
 
     def request(self, ack: int, buffers: tuple[tuple[int, int, int], ...], descriptors: int) -> Request:
         """Return the message that asks."""
-        ack = min(ack, self.id - 1)  # one that is not answered is not waited for either
-        return Request(self.id, self.op, self.value.body, "", "", descriptors, 0, ack, self.oneway, self.stream, self.have, buffers)
+        return Request(
+            self.id, self.op, self.value.body, "", "", descriptors, 0, min(ack, self.id - 1), self.oneway, self.stream, self.have, buffers, self.taken
+        )
 
 
 class Asking:
@@ -64,36 +91,48 @@ class Asking:
         self.open: dict[int, Asked] = {}
         self._next = 1
         self._incarnation = ""
+        self._loose: list[int] = []
+        """Those that have ended since we acknowledged; `_loose_bytes` of answers."""
+        self._loose_bytes = 0
 
     def hello(self, version: tuple[int, int]) -> Hello:
         """Return the greeting of each new connection."""
         return Hello(*version, "program", {"session": self.session})
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `ask` would be refused."""
+        return len(self.open) >= REQUESTS_PER_PEER_MAX
+
     def ask(self, op: str, value: Value, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
-        """Begin a request. Unavailable if REQUESTS_PER_PEER_MAX are under way: some must be answered first."""
-        if len(self.open) >= REQUESTS_PER_PEER_MAX:
+        """Begin a request. Unavailable if REQUESTS_PER_PEER_MAX are under way: some must be answered first. One-way: call `left` once it is sent."""
+        if self.is_full:
             raise Unavailable(f"{REQUESTS_PER_PEER_MAX} calls are under way on this port: wait for some of them")
-        asked = Asked(self._next, op, value)
+        asked = Asked(self._next, op, value, again=again, stream=stream, oneway=oneway)
         self._next += 1
-        if again:
-            asked.again = True
-        if stream:
-            asked.stream, asked.items = True, deque()
-        if oneway:
-            asked.oneway = True
-        else:
-            self.open[asked.id] = asked
+        self.open[asked.id] = asked
         return asked
+
+    def left(self, asked: Asked) -> None:
+        """A one-way message is sent whole: nothing more will come of it."""
+        asked.ended = True
+        self.open.pop(asked.id, None)
 
     @property
     def ack(self) -> int:
         """The answers to all requests up to this id have come."""
-        for id_ in self.open:
-            return id_ - 1
-        return self._next - 1
+        return next(iter(self.open), self._next) - 1
+
+    def acknowledgement(self) -> Ack | None:
+        """Return what to say now so that answers are not kept for long, None if the next request says it in time."""
+        if self._loose_bytes < ACK_BYTES and len(self._loose) < ACK_COUNT:
+            return None
+        upto = self.ack
+        loose, self._loose, self._loose_bytes = self._loose, [], 0
+        return Ack(upto, tuple(id_ for id_ in loose if id_ > upto))
 
     def greeted(self, theirs: Hello) -> tuple[list[Asked], list[Asked]]:
-        """Take the greeting of a new connection in; return what is to be sent again, and what has failed by it."""
+        """Take the greeting of a new connection in; return what is to be sent again, and what has failed by it. Say `waiting` before the former."""
         incarnation, known = theirs.facts.get("incarnation", ""), theirs.facts.get("session", "") == "known"
         went_on = known and incarnation == self._incarnation
         self._incarnation = incarnation
@@ -105,127 +144,256 @@ class Asking:
                 failed.append(self.fail(asked, OutcomeUnknown(f"whoever answered {asked.op} has been replaced: whether it was done is not known")))
         return again, failed
 
+    def waiting(self) -> Ack:
+        """Return what to say first on a new connection: what we still wait for. What we withdrew while we were away ends by that."""
+        self._loose, self._loose_bytes = [], 0
+        return Ack(self.ack, (), tuple(self.open))
+
     def fail(self, asked: Asked, failure: UniosError) -> Asked:
         """End a request here."""
+        asked.failure = failure
+        asked.ended = True
         self.open.pop(asked.id, None)
-        asked.ended, asked.failure = True, failure
         return asked
 
     def heard(self, message: Reply | Fault, value: Value | None) -> Asked | None:
         """Take an answer in; return whose it is, None if nobody waits for it any more."""
-        if type(message) is Reply and not message.more:
-            asked = self.open.pop(message.id, None)
-            if asked is not None:
-                asked.answer = value
-                asked.ended = True
-            return asked
         asked = self.open.get(message.id)
         if asked is None:
             return None
-        if isinstance(message, Reply):
-            if value is None or not isinstance(asked.items, deque):
-                raise ProtocolError("the peer sends items where one answer is wanted")
-            asked.items.append(value)
-            asked.have += 1
-            asked.owed += cost(message.body)
-            if asked.owed > STREAM_WINDOW_BYTES * 2 + len(memoryview(message.body)):
-                raise ProtocolError("the peer sent items without credit")
+        if isinstance(message, Reply) and message.more:
+            self._heard_item(asked, value)
             return asked
-        del self.open[asked.id]
-        asked.ended, asked.failure = True, message
+        # In this order: a signal's handler may raise between any two of these, and then all is asked again.
+        asked.answer = value
+        asked.failure = message if isinstance(message, Fault) else None
+        asked.ended = True
+        self._loose.append(asked.id)
+        self._loose_bytes += cost_of(value)
+        self.open.pop(asked.id, None)
         return asked
 
-    def credit(self, asked: Asked) -> Credit | None:
-        """Return the credit to grant after an item was taken: by half windows, and all of it when none is left to be read."""
-        if asked.ended or asked.owed < (STREAM_WINDOW_BYTES // 2 if asked.items else STREAM_WINDOW_BYTES // 4):
-            return None
-        owed, asked.owed = asked.owed, 0
-        return Credit(asked.id, owed)
+    def _heard_item(self, asked: Asked, value: Value | None) -> None:
+        if not asked.stream or value is None:
+            raise ProtocolError("the peer sent more answers than one")
+        if asked.unread >= STREAM_WINDOW_BYTES:  # what was taken counts no more: a request that was sent again has granted it already
+            raise ProtocolError("the peer sent items without credit")
+        asked.unread += cost_of(value)
+        asked.items.append(value)
+
+    def take(self, asked: Asked) -> tuple[Value, Credit | None]:
+        """Take the next item that has come, and return it with the credit to grant: by half windows, and by quarters when none is left to be read."""
+        value = asked.items.popleft()
+        asked.taken += 1
+        size = cost_of(value)
+        asked.unread -= size
+        asked.granted += size
+        if asked.ended or asked.granted < (STREAM_WINDOW_BYTES // 2 if asked.items else STREAM_WINDOW_BYTES // 4):
+            return value, None
+        granted, asked.granted = asked.granted, 0
+        return value, Credit(asked.id, granted, upto=asked.taken)
 
 
 class Begun:
     """A request that is under way on the answering side."""
 
-    cancelled = False
-    room = STREAM_WINDOW_BYTES
-    items: "deque[tuple[int, Value]] | tuple[()]" = ()
-    """Of a stream, those for which no credit has come: (cost, value)."""
-    sent = 0
-    """How many items have been sent."""
+    __slots__ = ("cancelled", "first", "held", "id", "items", "oneway")
 
-    def __init__(self, id_: int) -> None:
-        self.id = id_
+    def __init__(self, id_: int, *, oneway: bool = False) -> None:
+        self.id, self.oneway = id_, oneway
+        self.cancelled = False
+        self.first = 0
+        """The number of the first of `items`."""
+        self.items: deque[tuple[int, Value | None]] = deque()
+        """Of a stream, those that nobody has taken: (cost, value or None if it cannot be sent again)."""
+        self.held = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes of items that may be sent now; may fall below 0 by one item."""
+        return STREAM_WINDOW_BYTES - self.held
+
+    @property
+    def sent(self) -> int:
+        """How many items have been sent."""
+        return self.first + len(self.items)
+
+    def taken(self, upto: int) -> int:
+        """So many items have been taken; return how many bytes that frees. ProtocolError if there were not so many."""
+        if not 0 <= upto <= self.sent:
+            raise ProtocolError("the peer took items that were not sent")
+        freed = 0
+        while self.first < upto:
+            freed += self.items.popleft()[0]
+            self.first += 1
+        self.held -= freed
+        return freed
+
+    def after(self, have: int) -> list[Value] | None:
+        """Return the items from the `have`-th on, None if one of them cannot be sent again."""
+        if not self.first <= have <= self.sent:
+            raise ProtocolError("the peer has items that were not sent")
+        found = [value for number, (_cost, value) in enumerate(self.items, self.first) if number >= have]
+        return None if None in found else found  # type: ignore[return-value]
+
+
+class Again(NamedTuple):
+    """What to send for a request that was asked again: items of its stream, and how it has ended, if it has."""
+
+    items: list[Value]
+    message: Reply | Fault | None = None
+    value: Value | None = None
+
+
+class _Kept(NamedTuple):
+    message: Reply | Fault
+    value: Value | None
+    begun: Begun
+    size: int
+
+
+def _lost(id_: int) -> Fault:
+    return Fault(id_, OutcomeUnknown.code, "it was done, and its answer is not kept any more: the connection broke, and it was large, or one of many")
 
 
 class Answering:
-    """The answering side of one session of one user."""
+    """The answering side of one session of one user. `kept_max`: bytes of answers that are kept."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, *, kept_max: int = KEPT_REPLIES_BYTES) -> None:
         self.user = user
+        self._kept_max = kept_max
         self._open: dict[int, Begun] = {}
-        self._kept: dict[int, tuple[Reply | Fault, Value | None]] = {}
+        self._kept: dict[int, _Kept] = {}
+        """What has ended and is not acknowledged, the oldest first; one without its value is there so that it is not done again."""
+        self._full: deque[int] = deque()
+        """Of those the ones that hold something."""
+        self.kept_bytes = 0
         self._acked = 0
 
-    def begin(self, request: Request) -> Begun | tuple[Reply | Fault, Value | None] | list[Value] | None:
-        """Take a request in. Return what has begun; or the answer that is kept for it; or the items of its stream to send again; or None: it goes on.
+    def begin(self, request: Request) -> Begun | Again | None:
+        """Take a request in. Return what has begun; or what to send again if it was asked before; or None: there is nothing to be said now.
 
-        ProtocolError if too many are under way.
+        ProtocolError if too many are under way, or too many answers were never acknowledged.
         """
+        if request.id > ID_MAX or request.id <= 0:
+            raise ProtocolError("the peer counts wrongly")
         if request.ack > self._acked:
-            self.acked(request.ack)
+            self.acked(min(request.ack, request.id - 1))
         if (kept := self._kept.get(request.id)) is not None:
-            return kept
+            return self._again(kept, request)
         if (begun := self._open.get(request.id)) is not None:
-            first = begun.sent - len(begun.items)
-            return [value for number, (_cost, value) in enumerate(begun.items, first) if number >= request.have] or None
+            return self._go_on(begun, request)
         if request.id <= self._acked:
             return None
         if len(self._open) >= REQUESTS_PER_PEER_MAX:
             raise ProtocolError("the peer asks for more at a time than is allowed")
-        begun = Begun(request.id)
-        if not request.oneway:
-            self._open[request.id] = begun
+        if len(self._kept) >= KEPT_REPLIES_MAX:
+            raise ProtocolError("the peer acknowledges nothing")
+        begun = Begun(request.id, oneway=request.oneway)
+        self._open[request.id] = begun
         return begun
 
-    def item(self, begun: Begun, value: Value) -> Reply:
-        """Return the message of the next item of a stream; it is kept until credit for it comes."""
-        size = cost(value.body)
-        if not isinstance(begun.items, deque):
-            begun.items = deque()
-        begun.items.append((size, value))
-        begun.sent += 1
-        begun.room -= size
+    def _again(self, kept: _Kept, request: Request) -> Again | None:
+        if request.oneway:
+            return None
+        if kept.begun.items:
+            kept.begun.taken(request.taken)
+            items = kept.begun.after(request.have)
+            return Again([], _lost(request.id)) if items is None else Again(items, kept.message, kept.value)
+        return Again([], kept.message, kept.value)
+
+    def _go_on(self, begun: Begun, request: Request) -> Again | None:
+        if not request.stream:
+            return None
+        begun.taken(request.taken)
+        items = begun.after(request.have)
+        if items is None:
+            self.cancel(begun.id)
+            return Again([], _lost(begun.id))
+        return Again(items)
+
+    def item(self, begun: Begun, value: Value, *, keep: bool = True) -> Reply:
+        """Return the message of the next item of a stream; it is kept until it is taken. `keep`: it could be sent again then, for nobody changes it."""
+        size = cost_of(value)
+        begun.items.append((size, value if keep else None))
+        begun.held += size
         return Reply(begun.id, value.body, more=True)
 
     def credited(self, credit: Credit) -> None:
-        """Room for that many more bytes; what it is for has arrived."""
-        begun = self._open.get(credit.id)
-        if begun is None:
-            return
-        if not 0 < credit.bytes <= STREAM_WINDOW_BYTES * 16:
-            raise ProtocolError("the peer granted credit out of bounds")
-        begun.room += credit.bytes
-        left = credit.bytes
-        while isinstance(begun.items, deque) and begun.items and left >= begun.items[0][0]:
-            left -= begun.items.popleft()[0]
+        """Items have been taken."""
+        if (begun := self._open.get(credit.id)) is not None:
+            begun.taken(max(credit.upto, begun.first))
+        elif (kept := self._kept.get(credit.id)) is not None and kept.begun.items:
+            freed = kept.begun.taken(max(credit.upto, kept.begun.first))
+            self.kept_bytes -= freed
+            self._kept[credit.id] = kept._replace(size=kept.size - freed)
 
-    def end(self, begun: Begun, message: Reply | Fault, value: Value | None) -> None:
-        """It has been answered so; kept until it is acknowledged."""
-        if self._open.pop(begun.id, None) is not None and begun.id > self._acked:
-            self._kept[begun.id] = (message, value)
+    def end(self, begun: Begun, message: Reply | Fault, value: Value | None, *, keep: bool = True) -> None:
+        """It has been answered so; kept until it is acknowledged, or KEPT_REPLIES_BYTES of later ones are."""
+        if self._open.pop(begun.id, None) is None or begun.id <= self._acked:
+            return
+        size = cost_of(value) + begun.held + (len(message.text) + len(memoryview(message.body)) if isinstance(message, Fault) else 0)
+        if not keep or size > self._kept_max:
+            message, value, size, begun = _lost(begun.id), None, 0, Begun(begun.id)
+        self._kept[begun.id] = _Kept(message, value, begun, size)
+        self.kept_bytes += size
+        if size:
+            self._full.append(begun.id)
+        while self.kept_bytes > self._kept_max:
+            self._empty(self._full.popleft())
+
+    def _empty(self, id_: int) -> None:
+        """Keep of an answer only that it was given."""
+        if (kept := self._kept.get(id_)) is not None and kept.size:
+            self.kept_bytes -= kept.size
+            self._kept[id_] = _Kept(_lost(id_), None, Begun(id_), 0)
+
+    def lost(self, begun: Begun, fault: Fault) -> None:
+        """What was to be the answer cannot be sent: this is it now."""
+        if (kept := self._kept.get(begun.id)) is not None:
+            self.kept_bytes -= kept.size
+            self._kept[begun.id] = _Kept(fault, None, Begun(begun.id), 0)
 
     def cancel(self, id_: int) -> None:
-        """Nobody waits for it any more."""
-        self._kept.pop(id_, None)
+        """Nobody waits for it any more. What has begun is not begun again."""
         if (begun := self._open.pop(id_, None)) is not None:
             begun.cancelled = True
+            if id_ > self._acked:
+                self._kept[id_] = _Kept(_lost(id_), None, Begun(id_), 0)
+        else:
+            self._empty(id_)
 
-    def acked(self, upto: int) -> None:
-        """The answers to all up to this id have come."""
-        self._acked = max(self._acked, upto)
-        if self._kept:
+    def acked(self, upto: int, ids: tuple[int, ...] = (), open_: tuple[int, ...] | None = None) -> None:
+        """The answers to all up to this id have come, and those of `ids`. Of those before, with `open_`, only these are still waited for."""
+        if upto > self._acked:
+            self._acked = upto
             for id_ in [id_ for id_ in self._kept if id_ <= upto]:
-                del self._kept[id_]
+                self._forget(id_)
+        for id_ in ids:
+            self._forget(id_)
+        if open_ is not None:
+            for id_ in self._open.keys() - set(open_):
+                if not self._open[id_].oneway:
+                    self.cancel(id_)
+        if len(self._full) > 2 * len(self._kept) + ACK_COUNT:
+            self._full = deque(id_ for id_ in self._full if id_ in self._kept)
+
+    def _forget(self, id_: int) -> None:
+        if (kept := self._kept.pop(id_, None)) is not None:
+            self.kept_bytes -= kept.size
+
+    @property
+    def kept(self) -> int:
+        """How many answers nobody has acknowledged."""
+        return len(self._kept)
+
+    def leave(self) -> None:
+        """Nobody comes back to this session: cancel what is under way, keep nothing."""
+        for id_ in list(self._open):
+            self.cancel(id_)
+        self._kept.clear()
+        self._full.clear()
+        self.kept_bytes = 0
 
     @property
     def is_idle(self) -> bool:
@@ -234,19 +402,24 @@ class Answering:
 
 
 class Gathering:
-    """Puts the parts of large buffers together, for one connection. `bytes_max`: of one message."""
+    """Puts the parts of large buffers together, for one connection. `bytes_max`: of all that is announced and not taken; `allocate`: makes their room."""
 
-    def __init__(self, bytes_max: int, allocate: Callable[[int], bytearray | memoryview] = bytearray) -> None:
-        self._max, self._allocate = bytes_max, allocate
-        self._begun: dict[int, tuple[bytearray | memoryview, int]] = {}
+    def __init__(self, bytes_max: int, allocate: Callable[[int], memoryview] | None = None) -> None:
+        self._max, self._allocate = bytes_max, allocate or _room
+        self._begun: dict[int, tuple[memoryview, int]] = {}
+        self._announced = 0
 
     def add(self, part: Part) -> None:
         """Take a piece in. ProtocolError if it does not fit what was announced, or that is over the bound."""
         room, filled = self._begun.get(part.id) or (None, 0)
         if room is None:
-            if not 0 < part.total <= self._max or len(self._begun) >= 16:
+            if not 0 < part.total <= self._max - self._announced or len(self._begun) >= _GATHERED_MAX:
                 raise ProtocolError(f"the peer announced {part.total} bytes; the limit is {self._max}")
-            room = self._allocate(part.total)
+            try:
+                room = self._allocate(part.total)
+            except (MemoryError, OSError):
+                raise ProtocolError(f"there is no memory for {part.total} bytes that the peer announced") from None
+            self._announced += part.total
         if part.total != len(room) or filled + len(part.data) > part.total:
             raise ProtocolError("the peer sent more than it had announced")
         room[filled : filled + len(part.data)] = part.data
@@ -254,7 +427,23 @@ class Gathering:
 
     def take(self, id_: int, total: int) -> memoryview:
         """Return what has come for a message; ProtocolError if that is not `total` bytes."""
-        room, filled = self._begun.pop(id_, (bytearray(), 0))
-        if filled != total:
+        room, filled = self._begun.pop(id_, (memoryview(b""), 0))
+        self._announced -= len(room)
+        if filled != total or len(room) != total:
             raise ProtocolError(f"the peer sent {filled} bytes of {total}")
-        return memoryview(room)
+        return room
+
+    def drop(self, id_: int) -> None:
+        """What was begun for a message is not wanted: another kind of answer came instead."""
+        room, _filled = self._begun.pop(id_, (memoryview(b""), 0))
+        self._announced -= len(room)
+
+
+def _room(size: int) -> memoryview:
+    """Return memory that is taken when it is written to, in large pages where there are some: small ones cost more than what is read into them."""
+    if size < _LARGE_BYTES:
+        return memoryview(bytearray(size))
+    room = mmap.mmap(-1, size)
+    with contextlib.suppress(OSError):  # a Linux without
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(room)

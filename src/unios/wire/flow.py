@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
@@ -15,11 +16,13 @@ from unios.wire.messages import cost
 class Window:
     """Room left to send items of one request."""
 
-    __slots__ = ("_changed", "room")
+    __slots__ = ("_changed", "on_room", "room")
 
     def __init__(self) -> None:
         self.room = STREAM_WINDOW_BYTES
         self._changed = asyncio.Event()
+        self.on_room: Callable[[], None] | None = None
+        """Called once, at the next grant: for one who waits without a task."""
 
     async def take(self, size: int) -> None:
         await self.opened()
@@ -34,32 +37,43 @@ class Window:
     def grant(self, size: int) -> None:
         self.room += size
         self._changed.set()
+        on_room, self.on_room = self.on_room, None
+        if on_room is not None:
+            on_room()
 
 
 class Inbox:
     """Items received and not yet read, bounded by the credit that was granted."""
 
-    __slots__ = ("_arrived", "_held", "_items", "_owed", "ended", "failure", "grant")
+    __slots__ = ("_arrived", "_items", "_owed", "ended", "failure", "grant", "held", "on_arrival")
 
     def __init__(self, grant: Callable[[int], None]) -> None:
         self.grant = grant
         self._items: deque[tuple[msgspec.Raw, list[int]]] = deque()
         self._arrived = asyncio.Event()
         self._owed = 0
-        self._held = 0
+        self.held = 0
+        """Bytes of items that are not read yet, as `cost` counts them."""
         self.ended = False
         self.failure: UniosError | None = None
+        self.on_arrival: Callable[[], None] | None = None
+        """Called when an item has come, and at the end: for one who reads without a task."""
 
     def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
         self._items.append((body, descriptors))
-        self._held += cost(body)
-        if self._held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
+        self.held += cost(body)
+        if self.held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
             raise ProtocolError("the peer sent items without credit")
-        self._arrived.set()
+        self._tell()
 
     def end(self, failure: UniosError | None = None) -> None:
         self.ended, self.failure = True, failure
+        self._tell()
+
+    def _tell(self) -> None:
         self._arrived.set()
+        if self.on_arrival is not None:
+            self.on_arrival()
 
     async def get(self) -> tuple[msgspec.Raw, list[int]] | None:
         """Return the next item, None at the end; raise what ended it."""
@@ -70,10 +84,20 @@ class Inbox:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
+        return self.pop()
+
+    def first(self, count: int) -> list[msgspec.Raw]:
+        """Return the bodies of up to so many of the next items; they stay."""
+        if len(self._items) <= 1 or count == 1:
+            return [self._items[0][0]] if self._items else []
+        return [body for body, _descriptors in islice(self._items, count)]
+
+    def pop(self) -> tuple[msgspec.Raw, list[int]]:
+        """Take the next item, which there must be: it has been read, and room for as much more is granted."""
         item = self._items.popleft()
         size = cost(item[0])
         self._owed += size
-        self._held -= size
+        self.held -= size
         # Each grant costs both sides about what a chunk does: while there is more to read here, the sender is not kept waiting by a rarer one.
         if self._owed >= STREAM_WINDOW_BYTES // (2 if self._items else 4):
             self.grant(self._owed)
@@ -85,3 +109,4 @@ class Inbox:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._items.clear()
+        self.held = 0

@@ -41,7 +41,8 @@ class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     """`node`: to be done by that node, empty for the one that reads it. `user`: on whose behalf; only kernels are believed.
     `hops`: how many kernels have passed it on because the process it is about was elsewhere.
     What follows is for programs (wire/conversations.py). `ack`: the answers to all up to this id have come. `oneway`: it is not answered. `stream`: many
-    answers are wanted. `have`: so many of them have come. `buffers`: (descriptor or -1, offset, size) of each large buffer of the body."""
+    answers are wanted. `have`: so many of them have come, `taken`: so many of these were read. `buffers`: (descriptor or -1, offset, size) of each large
+    buffer of the body."""
 
     id: int
     op: str
@@ -55,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     stream: bool = False
     have: int = 0
     buffers: tuple[tuple[int, int, int], ...] = ()
+    taken: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
@@ -86,11 +88,13 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Credit(msgspec.Struct, frozen=True, tag="credit", omit_defaults=True):
-    """`to_asker`: the sender is the answering side and grants room for items; else the asker grants room for replies."""
+    """`to_asker`: the sender is the answering side and grants room for items; else the asker grants room for replies.
+    `upto`, between programs: so many items have been taken since the stream began; this and not `bytes` counts."""
 
     id: int
     bytes: int
     to_asker: bool = False
+    upto: int = 0
 
 
 class Part(msgspec.Struct, frozen=True, tag="part", omit_defaults=True):
@@ -101,10 +105,13 @@ class Part(msgspec.Struct, frozen=True, tag="part", omit_defaults=True):
     data: memoryview
 
 
-class Ack(msgspec.Struct, frozen=True, tag="ack"):
-    """Between programs: the answers to all requests up to `id` have come."""
+class Ack(msgspec.Struct, frozen=True, tag="ack", omit_defaults=True):
+    """Between programs: the answers to all requests up to `id` have come, and to those of `ids`. `open`, on a new connection: of those that were asked
+    before, only these are still waited for."""
 
     id: int
+    ids: tuple[int, ...] = ()
+    open: tuple[int, ...] | None = None
 
 
 Message = Hello | Request | Reply | Fault | Item | Cancel | Credit

@@ -53,11 +53,13 @@ class Connected(msgspec.Struct, frozen=True, omit_defaults=True):
     mine: bool = False
 
 
-class Revoke(msgspec.Struct, frozen=True):
-    """ports.revoke, ports.close: cut one brokered connection (both ends see the end), or with 0 the whole port."""
+class Revoke(msgspec.Struct, frozen=True, omit_defaults=True):
+    """ports.revoke, ports.close: cut one brokered connection (both ends see the end), or with 0 the whole port; or, with a `user`, take back what was
+    granted to him and cut his connections."""
 
     name: str = ""
     connection: int = 0
+    user: str = ""
 
 
 class Grant(msgspec.Struct, frozen=True):

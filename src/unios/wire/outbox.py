@@ -7,7 +7,7 @@ their order, so those of one request do. What waits is bounded by whoever awaits
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.core.pacing import Pace
@@ -31,6 +31,8 @@ class Outbox:
         """(sequence, size, frame, descriptors)"""
         self._bytes = [0] * COUNT
         self._drains: list[asyncio.Future[None]] = []
+        self._turns: dict[Callable[[], None], None] = {}
+        """Who waits for his turn without a task, the longest waiting first."""
         self.closed = False
         self.pace = Pace()
         transport.on_room = self._pump
@@ -46,7 +48,7 @@ class Outbox:
             self._write(data, descriptors)
             return
         if isinstance(data, memoryview) and not data.readonly:
-            data = bytes(data)
+            data = bytes(data)  # the caller uses its buffer again
         size = sum(map(len, data)) if isinstance(data, tuple) else len(data)
         self._waiting.raise_flag(sequence, (sequence, size, data, duplicates(descriptors)))
         self._bytes[sequence] += size
@@ -75,6 +77,25 @@ class Outbox:
         for future in drains:
             if not future.done():
                 future.set_result(None)
+        self.pass_turn()
+
+    def when_turn(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once when what is sent next need not wait here, or the connection has ended; those who wait are called one at a time, in their
+        order. Whoever is called says `pass_turn` when he has sent what he had. Idempotent."""
+        self._turns.setdefault(wake)
+
+    def pass_turn(self) -> None:
+        """Let the next one have his turn, if there is room."""
+        while self._turns and (self.closed or self._transport.queued <= SEND_AHEAD_BYTES):
+            wake = next(iter(self._turns))
+            del self._turns[wake]
+            wake()
+            if not self.closed:
+                return
+
+    def forget_turn(self, wake: Callable[[], None]) -> None:
+        """Do not call it any more. Idempotent."""
+        self._turns.pop(wake, None)
 
     def queued(self, sequence: int = COUNT - 1) -> int:
         """Return how many bytes are to be sent before what that sequence sends next."""

@@ -20,6 +20,7 @@ import msgspec
 from unios.core.sequences import ARRIVAL, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.byte_way import ByteWay
 from unios.wire.call import Call as Call
 from unios.wire.call import preemption_point
 from unios.wire.deadlines import Deadlines
@@ -117,6 +118,10 @@ class Stream:
         await self._peer.outbox.drain(self._sequence)
         await preemption_point(size)
 
+    def way(self) -> ByteWay:
+        """Return the way of bytes that it is: for one who sends and reads them without a task, and nothing else."""
+        return ByteWay(self._peer, Item(self._id), self._sequence, self._window, self._inbox)
+
     def end(self) -> None:
         """Say that no more items will come."""
         self._peer.send(Item(self._id, end=True), sequence=self._sequence)
@@ -154,6 +159,8 @@ class Peer:
         """Who waits for an answer without a task."""
         self._deadlines = Deadlines(self._give_up)
         self._streams: dict[int, Stream] = {}
+        self._afterwards: list[Callable[[], None]] | None = None
+        """While messages are taken in, what is to be done when all that came together have been."""
         self._calls: dict[int, tuple[Call, asyncio.Task[None] | None]] = {}
         """Without a task: those that are served at once."""
         loop = asyncio.get_running_loop()
@@ -296,7 +303,22 @@ class Peer:
 
     # incoming
 
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """Call `work` when the messages that came together have been taken in, else as soon as may be."""
+        if self._afterwards is None:
+            asyncio.get_running_loop().call_soon(work)
+        else:
+            self._afterwards.append(work)
+
     def _on_bytes(self, data: Buffer, descriptors: list[int]) -> None:
+        afterwards: list[Callable[[], None]] = []
+        self._afterwards = afterwards
+        self._take_in(data, descriptors)
+        self._afterwards = None
+        for work in afterwards:
+            work()
+
+    def _take_in(self, data: Buffer, descriptors: list[int]) -> None:
         self._descriptors.extend(descriptors)
         try:
             if len(self._descriptors) > 4 * FDS_MAX:

@@ -1,9 +1,11 @@
 """Values: Python objects as bodies of messages.
 
-Between processes of one user they are pickles (protocol 5), large buffers beside them uncopied. A pickle is a program, so from another user's process none is
-read: then a value is msgpack (None, numbers, text, bytes, lists, dictionaries, dates; a tuple arrives as a list). What does not fit is refused with a sentence.
+Between processes of one user they are pickles (protocol 5; memoryviews travel too), large buffers beside them uncopied. A pickle is a program, so from
+another user's process none is read: then a value is msgpack (None, numbers, text, bytes, lists, dictionaries, dates; a tuple arrives as a list). What does
+not fit is refused with a sentence.
 """
 
+import io
 import pickle
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -11,30 +13,50 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from unios.errors import CallerError, Denied, ProtocolError
-from unios.limits import FRAME_BYTES_MAX
+from unios.limits import MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
 
 BESIDE_BYTES: Final = 32 * 1024
 """A buffer of so many bytes travels beside its pickle, and so does a pickle that is itself so large as PICKLE_BYTES."""
 PICKLE_BYTES: Final = 256 * 1024
-STRANGER_BYTES_MAX: Final = FRAME_BYTES_MAX - 64 * 1024
-LARGE_BYTES: Final = 64 * 1024
 _encoder: Final = msgspec.msgpack.Encoder()
+_bytes: Final = msgspec.msgpack.Decoder(memoryview).decode
 _PICKLED: Final = (0xC4, 0xC5, 0xC6)
 """msgpack's bytes: a body that is just that is a pickle."""
 _BESIDE: Final = msgspec.Raw(b"\xc4\x00")
 """The pickle is the first of the buffers."""
+_PLAIN_BESIDE: Final = msgspec.Raw(b"\xa0")
+"""The msgpack is the only one."""
+
+
+_UNPICKLABLE: Final = (pickle.PicklingError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError, MemoryError, OverflowError)
+_UNREADABLE: Final = (pickle.UnpicklingError, TypeError, ValueError, EOFError, LookupError, RecursionError, MemoryError, OverflowError)
+"""What pickle raises for what is no pickle. What a class or a signal's handler raises meanwhile goes on as it is."""
 
 
 class Value(NamedTuple):
-    """A body, and the large buffers beside it."""
+    """A body, and the large buffers beside it. `trusted`: it came from a process of the same user; whoever receives it says so, and only then it is unpickled."""
 
     body: msgspec.Raw
     buffers: Sequence[memoryview] = ()
+    trusted: bool = False
 
     @property
-    def is_large(self) -> bool:
-        """Whether it is worth a message of its own to let it go."""
-        return bool(self.buffers) or len(memoryview(self.body)) >= LARGE_BYTES
+    def is_fixed(self) -> bool:
+        """Whether nobody can change it any more: what lies beside it cannot be written to."""
+        return all(buffer.readonly for buffer in self.buffers)
+
+    def fixed(self) -> "Value":
+        """Return a value that nobody can change; copies what could be."""
+        if self.is_fixed:
+            return self
+        return self._replace(buffers=[buffer if buffer.readonly else memoryview(bytes(buffer)) for buffer in self.buffers])
+
+
+class _Pickler(pickle.Pickler):
+    """Takes memoryviews too; slower to be made than pickle.dumps."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (memoryview, (pickle.PickleBuffer(obj),)) if type(obj) is memoryview else NotImplemented
 
 
 NOTHING: Final = Value(msgspec.Raw(b"\xc4\x04" + pickle.dumps(None, 5)))
@@ -44,13 +66,7 @@ NOTHING_PLAIN: Final = Value(msgspec.Raw(b"\xc0"))
 def encode(value: object, *, trusted: bool) -> Value:
     """Return a value for the wire; `trusted`: the other side is of the same user. CallerError if it cannot travel."""
     if not trusted:
-        try:
-            data = _encoder.encode(["v", value])
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise CallerError(f"this cannot be sent to another user's process: {error}") from error
-        if len(data) > STRANGER_BYTES_MAX:
-            raise CallerError(f"this has {len(data)} bytes; to another user's process {STRANGER_BYTES_MAX} may be sent at a time")
-        return Value(msgspec.Raw(data))
+        return _encode_plain(value)
     buffers: list[memoryview] = []
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
@@ -64,40 +80,70 @@ def encode(value: object, *, trusted: bool) -> Value:
         return False
 
     try:
-        data = pickle.dumps(value, 5, buffer_callback=beside)
-    except Exception as error:
+        try:
+            data = pickle.dumps(value, 5, buffer_callback=beside)
+        except TypeError:  # perhaps for a memoryview, as allocate() returns: pickle has no way for those
+            buffers.clear()
+            file = io.BytesIO()
+            _Pickler(file, 5, buffer_callback=beside).dump(value)
+            data = file.getvalue()
+    except _UNPICKLABLE as error:
         raise CallerError(f"this cannot be sent: {type(error).__name__}: {error}") from error
+    if (total := len(data) + sum(buffer.nbytes for buffer in buffers)) > MESSAGE_BYTES_MAX:
+        raise CallerError(f"this cannot be sent: it has {total} bytes, and the limit is {MESSAGE_BYTES_MAX}")
     if len(data) >= PICKLE_BYTES:
         return Value(_BESIDE, [memoryview(data), *buffers])
     return Value(msgspec.Raw(_encoder.encode(data)), buffers)
 
 
+def _encode_plain(value: object) -> Value:
+    try:
+        data = _encoder.encode(["v", value])
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CallerError(f"this cannot be sent to another user's process: {error}") from error
+    if len(data) < PICKLE_BYTES:
+        return Value(msgspec.Raw(data))
+    if len(data) > MESSAGE_BYTES_STRANGER_MAX:
+        raise CallerError(f"this cannot be sent to another user's process: it has {len(data)} bytes, and the limit is {MESSAGE_BYTES_STRANGER_MAX}")
+    return Value(_PLAIN_BESIDE, [memoryview(data)])
+
+
 def decode(value: Value, *, trusted: bool) -> Any:
-    """Return the object. Denied for a pickle of another user, ProtocolError for what is no value, CallerError if the class cannot be found here."""
+    """Return the object. Denied for a pickle of another user, ProtocolError for what is no value, CallerError if the class cannot be found here.
+
+    `trusted` must be what held for the connection that it came over, not for the one that there is now.
+    """
     body = memoryview(value.body)
-    if body[0] not in _PICKLED:
-        try:
-            word, found = msgspec.msgpack.decode(body, type=tuple[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(f"the peer sent a value that is none: {error}") from error
-        if word != "v":
-            raise ProtocolError("the peer sent a value that is none")
-        return found
+    if not len(body) or body[0] not in _PICKLED:
+        return _decode_plain(value)
     if not trusted:
         raise Denied("a pickle of another user is not read: it is a program")
-    buffers = list(value.buffers)
+    buffers = value.buffers
     data: memoryview | bytes
     try:
-        data = msgspec.msgpack.decode(body, type=memoryview)
+        data = _bytes(body)
     except msgspec.MsgspecError as error:
         raise ProtocolError(f"the peer sent a value that is none: {error}") from error
     if not len(data):
         if not buffers:
             raise ProtocolError("the peer sent a value without its pickle")
-        data = buffers.pop(0)
+        data, *buffers = buffers
     try:
         return pickle.loads(data, buffers=buffers)
     except (ImportError, AttributeError) as error:
         raise CallerError(f"what was sent needs something that is not here: {error}") from error
-    except Exception as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"the peer sent a pickle that cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _decode_plain(value: Value) -> Any:
+    body = memoryview(value.body)
+    if len(body) == 1 and body[0] == 0xA0 and len(value.buffers) == 1:
+        body = value.buffers[0]
+    try:
+        word, found = msgspec.msgpack.decode(body, type=tuple[str, Any])
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ProtocolError(f"the peer sent a value that is none: {error}") from error
+    if word != "v":
+        raise ProtocolError("the peer sent a value that is none")
+    return found

@@ -1,0 +1,1 @@
+"""Ports for programs, over socket pairs instead of a kernel."""

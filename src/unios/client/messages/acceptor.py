@@ -14,9 +14,10 @@ from typing import Any, Final
 from unios.client.connection import Connection
 from unios.errors import ProtocolError, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
-from unios.wire.operations import Accepted, Listen, NodeInfo, Revoke
+from unios.wire.operations import Accepted, Grant, Listen, NodeInfo, Revoke
 
-OnAccepted = Callable[[Accepted, socket.socket], None]
+OnAccepted = Callable[[Accepted, socket.socket, str], None]
+"""Told: the kernel's stamp, the connection, the node on which the port is open."""
 _STAMP_BYTES: Final = 4_096
 
 
@@ -29,13 +30,14 @@ def me() -> str:
 
 
 class _Listening:
-    __slots__ = ("accepted", "kernel", "lost", "mode", "name", "sock")
+    __slots__ = ("accepted", "grants", "kernel", "lost", "mode", "name", "node", "sock")
 
     def __init__(self, name: str, mode: int, accepted: OnAccepted, lost: Callable[[], None]) -> None:
         self.name, self.mode, self.accepted, self.lost = name, mode, accepted, lost
         self.sock: socket.socket | None = None
-        self.kernel = 0
-        """The Linux pid of the kernel that opened it."""
+        self.kernel, self.node = 0, ""
+        """The Linux pid of the kernel that opened it, and its node."""
+        self.grants: set[str] = set()
 
 
 class Acceptor:
@@ -45,11 +47,22 @@ class Acceptor:
     _making: threading.Lock = threading.Lock()
 
     @classmethod
+    def after_fork(cls) -> None:
+        """Let go of a lock that another thread of the parent held; the parent's ports stay the parent's."""
+        cls._making = threading.Lock()
+        for acceptor in cls._all.values():
+            for port in acceptor._ports.values():
+                if port.sock is not None:
+                    port.sock.close()  # or the port would seem to be open for as long as this child lives
+
+    @classmethod
     def of(cls, home: "Path | str | None", node: str) -> "Acceptor":
         """Return the one of this process for a system: a forked child has its own."""
         with cls._making:
             connection = Connection(home, node, role="program")
             key = (os.getpid(), str(connection.home.path), node)
+            for old in [old for old in cls._all if old[0] != os.getpid()]:
+                del cls._all[old]
             if key not in cls._all:
                 cls._all[key] = cls(connection)
             return cls._all[key]
@@ -62,7 +75,6 @@ class Acceptor:
         self._poll = select.epoll()
         self._down: set[str] = set()
         """Ports that the kernel has forgotten, to be opened again."""
-        self.node = str(connection.ask("node.info", None, NodeInfo).name)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
         threading.Thread(target=self._run, name="unios-acceptor", daemon=True).start()
@@ -90,12 +102,35 @@ class Acceptor:
 
         port.sock = self._connection.persist(ask)  # to open it twice is to take it over from oneself
         port.sock.setblocking(False)
-        port.kernel = self._kernel()
+        try:
+            info = self._info()
+            port.kernel, port.node = int(info.kernel_pid), str(info.name)
+            for user in port.grants:
+                self._connection.ask("ports.grant", Grant(port.name, user))
+        except BaseException:
+            port.sock.close()
+            port.sock = None
+            raise
         self._by_descriptor[port.sock.fileno()] = port
         self._poll.register(port.sock, select.EPOLLIN)
 
-    def _kernel(self) -> int:
-        return int(self._connection.ask("node.info", None, NodeInfo).kernel_pid)
+    def _info(self) -> NodeInfo:
+        found: NodeInfo = self._connection.ask("node.info", None, NodeInfo)
+        return found
+
+    def grant(self, name: str, user: str) -> None:
+        """Let one more user connect, after restarts of the kernel too."""
+        with self._lock:
+            self._connection.ask("ports.grant", Grant(name, user))
+            if name in self._ports:
+                self._ports[name].grants.add(user)
+
+    def revoke(self, name: str, user: str) -> None:
+        """Take back what was granted to a user; the kernel cuts his connections."""
+        with self._lock:
+            if name in self._ports:
+                self._ports[name].grants.discard(user)
+            self._connection.ask("ports.revoke", Revoke(name, 0, user))
 
     def _forget(self, port: _Listening) -> None:
         if port.sock is not None:
@@ -111,8 +146,9 @@ class Acceptor:
             port = self._ports.pop(name, None)
             self._down.discard(name)
             if port is not None:
-                with contextlib.suppress(UniosError):
-                    self._connection.call("ports.close", Revoke(name), Any)
+                if port.sock is not None:
+                    with contextlib.suppress(UniosError):
+                        self._connection.call("ports.close", Revoke(name), Any)
                 self._forget(port)
 
     def _run(self) -> None:
@@ -120,7 +156,8 @@ class Acceptor:
             for descriptor, _mask in self._poll.poll(CLIENT_RETRY_MS / 1000 if self._down else None):
                 port = self._by_descriptor.get(descriptor)
                 if port is not None:
-                    self._take(port)
+                    with contextlib.suppress(OSError, RuntimeError):  # no descriptors or threads for one more at the moment: this thread goes on
+                        self._take(port)
             if self._down:
                 self._open_again()
 
@@ -129,7 +166,7 @@ class Acceptor:
         if sock is None:
             return
         try:
-            packet, descriptors, _flags, _address = socket.recv_fds(sock, _STAMP_BYTES, 1)
+            packet, descriptors, _flags, _address = socket.recv_fds(sock, _STAMP_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
@@ -145,7 +182,7 @@ class Acceptor:
             for descriptor in descriptors:
                 os.close(descriptor)
             return
-        port.accepted(stamp, socket.socket(fileno=descriptors[0]))
+        port.accepted(stamp, socket.socket(fileno=descriptors[0]), port.node)
 
     def _open_again(self) -> None:
         with self._lock:
@@ -153,15 +190,18 @@ class Acceptor:
                 port = self._ports.get(name)
                 if port is not None and port.sock is None:
                     try:
-                        if self._kernel() == port.kernel:
+                        if self._info().kernel_pid == port.kernel:
                             del self._ports[name]
                             port.lost()
                         else:
                             self._open(port)
-                    except UniosError:
+                    except (UniosError, OSError):
                         time.sleep(CLIENT_RETRY_MS / 1000)
                         return
                 self._down.discard(name)
+
+
+os.register_at_fork(after_in_child=Acceptor.after_fork)
 
 
 def _stamp(packet: bytes) -> Accepted | None:

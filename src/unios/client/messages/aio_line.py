@@ -213,13 +213,13 @@ class AioLine:
     def _on_message(self, message: Said) -> None:
         if isinstance(message, Reply | Request):
             if message.buffers or message.descriptors:
-                self._heard(message, Value(message.body, self._buffers(message)))
+                self._heard(message, Value(message.body, self._buffers(message), self.trusted))
             else:
-                self._heard(message, Value(message.body))
+                self._heard(message, Value(message.body, (), self.trusted))
         elif isinstance(message, Part):
             self._gathering.add(message)
         else:
-            self._heard(message, Value(message.body) if isinstance(message, Fault) else None)
+            self._heard(message, Value(message.body, (), self.trusted) if isinstance(message, Fault) else None)
 
     def _buffers(self, message: Reply | Request) -> list[memoryview]:
         count = message.descriptors

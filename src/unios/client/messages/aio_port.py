@@ -6,6 +6,7 @@ Blocking steps (finding a port) are done in a thread.
 import asyncio
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 from unios.client.connection import Connection
 from unios.client.messages import places
 from unios.client.messages.aio_line import AioLine
+from unios.client.messages.ends import outcome
 from unios.client.messages.line import Line
-from unios.client.messages.port import outcome
-from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.limits import HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking, Said
-from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Fault, Hello, Reply, agree
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Cancel, Fault, Hello, Reply, agree
 from unios.wire.values import Value, decode, encode
 
 
@@ -43,7 +44,9 @@ class AsyncPort:
     async def call(self, op: str, /, *args: object, **kwargs: object) -> Any:
         """Call and return what the handler returned; raise what it raised. OutcomeUnknown and CallerError as in `Port.call`."""
         ends = self._ends
-        line = ends.line if ends.line is not None and not ends.line.is_full else await ends.ready()
+        line = ends.line
+        if line is None or line.is_full or ends.is_full:
+            line = await ends.ready()
         asked = ends.ask(line, op, (args, kwargs), again=self._again)
         future = ends.future(asked)
         handle = ends.loop.call_later(self._timeout, ends.give_up, asked) if self._timeout is not None else None
@@ -54,12 +57,13 @@ class AsyncPort:
                 handle.cancel()
             if not asked.ended:
                 ends.give_up(asked)
-        return outcome(asked, trusted=ends.trusted)
+        return outcome(asked)
 
     async def send(self, op: str, /, *args: object, **kwargs: object) -> None:
         """Send a message that is not answered; waits while too much waits to be sent."""
-        line = await self._ends.ready()
-        self._ends.ask(line, op, (args, kwargs), oneway=True)
+        asked = self._ends.ask(await self._ends.ready(), op, (args, kwargs), oneway=True)
+        if asked.failure is not None:
+            outcome(asked)
 
     async def stream(self, op: str, /, *args: object, **kwargs: object) -> AsyncIterator[Any]:
         """Call what yields, and yield the items. Whoever stops reading stops the handler."""
@@ -71,7 +75,7 @@ class AsyncPort:
                 while not asked.items and not asked.ended:
                     await ends.future(asked)
                 if not asked.items:
-                    outcome(asked, trusted=ends.trusted)
+                    outcome(asked)
                     return
                 yield ends.next_item(asked)
         finally:
@@ -114,7 +118,7 @@ class _Ends:
         self._home, self._node = home, node
         self.loop = asyncio.get_running_loop()
         self.line: AioLine | None = None
-        self.trusted = False
+        self._full: deque[asyncio.Future[None]] = deque()
         self._asking = Asking(uuid.uuid4().hex)
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._opening: asyncio.Task[AioLine] | None = None
@@ -131,8 +135,16 @@ class _Ends:
                 line = await asyncio.shield(self._opening)
             if line.is_full:
                 await line.drain()
+            while self.is_full and not line.is_closed:
+                self._full.append(waiting := self.loop.create_future())
+                await waiting
             if not line.is_closed:
                 return line
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many calls are under way that one more has to wait for one of them."""
+        return self._asking.is_full
 
     def _opened(self, task: "asyncio.Task[AioLine]") -> None:
         self._opening = None
@@ -161,8 +173,10 @@ class _Ends:
                 raise
             finally:
                 self._greeting = None
-            self.line, self.trusted = line, line.trusted
+            self.line = line
             again, failed = self._asking.greeted(theirs)
+            if any(asked.sent for asked in again):
+                line.send(self._asking.waiting())
             for asked in again:
                 if asked.sent:
                     self._transmit(line, asked)
@@ -172,16 +186,26 @@ class _Ends:
 
     def ask(self, line: AioLine, op: str, value: object, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
         """Begin a request and send it."""
-        asked = self._asking.ask(op, encode(value, trusted=line.trusted), again=again, stream=stream, oneway=oneway)
+        if not op.isprintable():
+            raise CallerError(f"{op[:80]!r} is no name of an operation")
+        encoded = encode(value, trusted=line.trusted)
+        if line.trusted:
+            encoded = encoded._replace(trusted=True)
+        asked = self._asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
         asked.sent = True
         try:
             self._transmit(line, asked)
+            if oneway:
+                self._asking.left(asked)
         except BaseException:
             self._asking.open.pop(asked.id, None)
             raise
         return asked
 
     def _transmit(self, line: AioLine, asked: Asked) -> None:
+        if asked.value.trusted and not line.trusted:
+            self._fail(asked, OutcomeUnknown(f"another user listens on port {self.name} now: whether {asked.op} was done is not known"))
+            return
         ack = self._asking.ack
         if asked.value.buffers:
             line.send_value(lambda places, count: asked.request(ack, places, count), asked.value.buffers)
@@ -198,6 +222,10 @@ class _Ends:
         return future
 
     def _settle(self, asked: Asked) -> None:
+        while self._full and not self._asking.is_full:
+            waiting = self._full.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
         future = self._futures.pop(asked.id, None)
         if future is not None and not future.done():
             future.set_result(None)
@@ -209,8 +237,8 @@ class _Ends:
     def _heard(self, message: Said, value: Value | None) -> None:
         if isinstance(message, Reply | Fault):
             asked = self._asking.heard(message, value)
-            if value is not None and value.is_large and self.line is not None:
-                self.line.send(Ack(self._asking.ack))
+            if (ack := self._asking.acknowledgement()) is not None and self.line is not None:
+                self.line.send(ack)
             if asked is not None:
                 self._settle(asked)
         elif isinstance(message, Hello) and self._greeting is not None and not self._greeting.done():
@@ -228,11 +256,10 @@ class _Ends:
 
     def next_item(self, asked: Asked) -> Any:
         """Return the next item of a stream that has come, and grant credit for it."""
-        value = asked.take()
-        credit = self._asking.credit(asked)
+        value, credit = self._asking.take(asked)
         if credit is not None and self.line is not None:
             self.line.send(credit)
-        return decode(value, trusted=self.trusted)
+        return decode(value, trusted=value.trusted)
 
     def give_up(self, asked: Asked) -> None:
         """Withdraw a request."""
@@ -247,6 +274,9 @@ class _Ends:
             self._fail(asked, OutcomeUnknown(f"the port was closed here before the answer to {asked.op} came"))
         if self._opening is not None:
             self._opening.cancel()
+        while self._full:
+            if not (waiting := self._full.popleft()).done():
+                waiting.set_result(None)
         if self.line is not None:
             self.line.close()
 

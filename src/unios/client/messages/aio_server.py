@@ -4,20 +4,52 @@ Handlers may be coroutine functions, which run side by side, or plain ones, whic
 """
 
 import asyncio
+import contextlib
 import inspect
+import time
 import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from unios.client.messages.acceptor import Acceptor, me
 from unios.client.messages.aio_line import AioLine
-from unios.client.messages.server import Handlers, Session, Sessions, current_caller, fault_of, function_of
-from unios.errors import CallerError, ProtocolError, Unavailable, UniosError, to_wire
-from unios.limits import HELLO_TIMEOUT_MS
-from unios.wire.conversations import Begun, Said
+from unios.client.messages.server import Handlers, current_caller, fault_of, function_of, said_of
+from unios.errors import CallerError, ProtocolError, Unavailable
+from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S
+from unios.wire.conversations import Again, Answering, Begun, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
 from unios.wire.values import Value, decode, encode
+
+
+class _Session:
+    """What one caller has asked, through whatever connection he has now."""
+
+    def __init__(self, user: str, *, trusted: bool) -> None:
+        self.answering = Answering(user, kept_max=KEPT_REPLIES_BYTES if trusted else KEPT_REPLIES_STRANGER_BYTES)
+        self.now: _Answers | None = None
+        self.left_s = 0.0
+        self.changed = asyncio.Event()
+        """Set, and made anew, when items were taken, something was withdrawn, or a connection came or went."""
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    def pulse(self) -> None:
+        """Wake the streams that wait; cancel what nobody waits for any more."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def withdraw(self, cancelled: Callable[[int], bool]) -> None:
+        """Cancel the tasks of requests that were withdrawn."""
+        for id_, task in list(self.tasks.items()):
+            if cancelled(id_):
+                task.cancel()
+
+    def leave(self) -> None:
+        """Nobody comes back: stop what is under way."""
+        self.answering.leave()
+        self.withdraw(lambda _id: True)
+        self.pulse()
 
 
 class AsyncServer:
@@ -27,7 +59,7 @@ class AsyncServer:
         self.name = name
         self._target = target
         self._incarnation = uuid.uuid4().hex
-        self._sessions = Sessions()
+        self._sessions: dict[tuple[str, str], _Session] = {}
         self._lines: set[_Answers] = set()
         self._loop = asyncio.get_running_loop()
         self._acceptor: Acceptor | None = None
@@ -46,18 +78,30 @@ class AsyncServer:
     def _superseded(self) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
 
-    def _taken(self, stamp: Accepted, sock: Any) -> None:
+    def _taken(self, stamp: Accepted, sock: Any, node: str) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._accepted, stamp, sock)
+            self._loop.call_soon_threadsafe(self._accepted, stamp, sock, node)
         except RuntimeError:  # the loop has ended
             sock.close()
 
-    def _accepted(self, stamp: Accepted, sock: Any) -> None:
-        if self._ended.is_set():
+    def _accepted(self, stamp: Accepted, sock: Any, node: str) -> None:
+        if self._acceptor is None:
             sock.close()
-            return
-        local = self._acceptor is None or stamp.node == self._acceptor.node
-        self._lines.add(_Answers(self, stamp, sock, local=local, trusted=stamp.user == me()))
+        else:
+            self._lines.add(_Answers(self, stamp, sock, local=stamp.node == node, trusted=stamp.user == me()))
+
+    def session(self, id_: str, user: str, *, trusted: bool) -> tuple[_Session, bool]:
+        """Return the session, and whether it was known. One of another user is not found. Bounded by PORT_SESSIONS_MAX: the longest away goes."""
+        now = time.monotonic()
+        away = sorted((session.left_s, key) for key, session in self._sessions.items() if session.now is None)
+        for left_s, key in away:
+            if now - left_s > SESSION_KEPT_S or len(self._sessions) >= PORT_SESSIONS_MAX:
+                self._sessions.pop(key).leave()
+        known = self._sessions.get((user, id_)) if id_ else None
+        session = known or _Session(user, trusted=trusted)
+        if id_:
+            self._sessions[user, id_] = session
+        return session, known is not None
 
     async def __aenter__(self) -> "AsyncServer":
         return self
@@ -75,6 +119,8 @@ class AsyncServer:
             acceptor, self._acceptor = self._acceptor, None
             await asyncio.to_thread(acceptor.close, self.name)
         self._ended.set()
+        for session in self._sessions.values():
+            session.leave()
         for line in list(self._lines):
             line.close()
 
@@ -91,96 +137,109 @@ class _Answers:
 
     def __init__(self, server: AsyncServer, stamp: Accepted, sock: Any, *, local: bool, trusted: bool) -> None:
         self._server, self._stamp = server, stamp
-        self._session: Session | None = None
-        self._credit: dict[int, asyncio.Event] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._session: _Session | None = None
         self._line = AioLine(sock, self._heard, self._closed, local=local, trusted=trusted, pauses=True)
         self._late = server._loop.call_later(HELLO_TIMEOUT_MS / 1000, self.close)
 
     def close(self) -> None:
-        """End the connection and what runs for it."""
-        for task in list(self._tasks.values()):
-            task.cancel()
+        """End the connection."""
         self._line.close()
 
     def _closed(self, _why: str) -> None:
         self._late.cancel()
         self._server._lines.discard(self)
-        for event in self._credit.values():
-            event.set()
-        if self._session is not None:
-            self._session.aio = None
-            self._server._sessions.detach(self._session, None)
+        session = self._session
+        if session is not None and session.now is self:
+            session.now, session.left_s = None, time.monotonic()
+            session.pulse()
+            self._server._loop.call_later(SESSION_KEPT_S, self._forget, session, session.left_s)
+
+    def _forget(self, session: _Session, left_s: float) -> None:
+        """He has not come back: stop what is under way for him."""
+        if session.now is None and session.left_s == left_s:
+            for key in [key for key, one in self._server._sessions.items() if one is session]:
+                del self._server._sessions[key]
+            session.leave()
 
     def _heard(self, message: Said, value: Value | None) -> None:
         session = self._session
-        if session is None:
-            if not isinstance(message, Hello):
+        if isinstance(message, Request):
+            if session is None or value is None:
                 raise ProtocolError("the peer did not greet")
-            self._greet(message)
-        elif isinstance(message, Request):
-            assert value is not None
             self._asked(session, message, value)
+        elif isinstance(message, Hello):
+            if session is not None:
+                raise ProtocolError("the peer greeted twice")
+            self._greet(message)
+        elif session is None:
+            raise ProtocolError("the peer did not greet")
         elif isinstance(message, Credit):
             session.answering.credited(message)
-            if (event := self._credit.get(message.id)) is not None:
-                event.set()
+            session.pulse()
         elif isinstance(message, Cancel):
             session.answering.cancel(message.id)
-            if (task := self._tasks.get(message.id)) is not None:
-                task.cancel()
+            session.withdraw(lambda id_: id_ == message.id)
+            session.pulse()
         elif isinstance(message, Ack):
-            session.answering.acked(message.id)
+            session.answering.acked(message.id, message.ids, message.open)
+            if message.open is not None:
+                waited = set(message.open)
+                session.withdraw(lambda id_: id_ not in waited)
+                session.pulse()
         else:
             raise ProtocolError("the peer answers where it should ask")
 
     def _greet(self, theirs: Hello) -> None:
         self._late.cancel()
-        session, known = self._server._sessions.attach(theirs.facts.get("session", "")[:64], self._stamp.user, None)
-        if session.aio is not None:
-            session.aio._line.close()
-        session.aio, self._session = self, session
+        session, known = self._server.session(theirs.facts.get("session", "")[:64], self._stamp.user, trusted=self._line.trusted)
         facts = {"incarnation": self._server._incarnation, "session": "known" if known else "new"}
         self._line.send(Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", facts))
         agree(theirs)
+        before, session.now, self._session = session.now, self, session
+        if before is not None:
+            before.close()
 
-    def _asked(self, session: Session, request: Request, value: Value) -> None:
+    def _asked(self, session: _Session, request: Request, value: Value) -> None:
         begun = session.answering.begin(request)
-        if begun is None:
-            return
-        if isinstance(begun, tuple):
-            self._tell(*begun)
-        elif isinstance(begun, list):
-            for item in begun:
-                self._tell(Reply(request.id, item.body, more=True), item)
-        else:
+        if isinstance(begun, Begun):
             self._answer(session, request, value, begun)
+        elif isinstance(begun, Again):
+            session.pulse()
+            for item in begun.items:
+                self._tell(Reply(request.id, item.body, more=True), item)
+            if begun.message is not None:
+                self._tell(begun.message, begun.value)
 
-    def _answer(self, session: Session, request: Request, value: Value, begun: Begun) -> None:
+    def _answer(self, session: _Session, request: Request, value: Value, begun: Begun) -> None:
         self._line.hold()
         token = current_caller.set(self._stamp)
         try:
             function = function_of(self._server._target, request.op)
-            args, kwargs = decode(value, trusted=self._line.trusted)
+            args, kwargs = _arguments(value)
+        except Exception as error:  # noqa: BLE001 - a class of the caller's may raise anything when it is read
+            current_caller.reset(token)
+            self._finish(session, begun, Fault(request.id, *said_of(error)), None)
+            return
+        try:
             found = function(*args, **kwargs)
             if inspect.isawaitable(found) or request.stream:
                 task = self._server._loop.create_task(self._later(session, request, begun, found))
-                self._tasks[request.id] = task
-                task.add_done_callback(lambda _task: self._over(request.id, found))
+                session.tasks[request.id] = task
+                task.add_done_callback(lambda _task: self._over(session, request.id, found))
                 return
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its caller's
-            self._fail(session, request, begun, error)
+            self._finish(session, begun, fault_of(begun.id, error, trusted=self._line.trusted), None)
             return
         finally:
             current_caller.reset(token)
-        self._end(session, request, begun, found)
+        self._end(session, begun, found)
 
-    def _over(self, id_: int, found: Any) -> None:
-        self._tasks.pop(id_, None)
+    def _over(self, session: _Session, id_: int, found: Any) -> None:
+        session.tasks.pop(id_, None)
         if inspect.iscoroutine(found):
             found.close()  # withdrawn before it had begun
 
-    async def _later(self, session: Session, request: Request, begun: Begun, found: Any) -> None:
+    async def _later(self, session: _Session, request: Request, begun: Begun, found: Any) -> None:
         try:
             if request.stream:
                 await self._stream(session, begun, found)
@@ -189,66 +248,89 @@ class _Answers:
                 found = await found
         except asyncio.CancelledError:
             if not begun.cancelled:
-                self._fail(session, request, begun, Unavailable("the port was closed"))
+                self._finish(session, begun, Fault(begun.id, *said_of(Unavailable("the port was closed"))), None)
             raise
         except Exception as error:  # noqa: BLE001 - likewise
-            self._fail(session, request, begun, error)
+            self._finish(session, begun, fault_of(begun.id, error, trusted=self._line.trusted), None)
         else:
-            self._end(session, request, begun, found)
+            self._end(session, begun, found)
 
-    async def _stream(self, session: Session, begun: Begun, items: Any) -> None:
+    async def _stream(self, session: _Session, begun: Begun, items: Any) -> None:
         if inspect.isawaitable(items):
             items = await items
         if hasattr(items, "__aiter__"):
-            async for item in items:
-                await self._item(session, begun, item)
+            found: AsyncIterator[Any] = items.__aiter__()
+            try:
+                async for item in found:
+                    if not await self._item(session, begun, item):
+                        return
+            finally:
+                if hasattr(found, "aclose"):
+                    await found.aclose()
             return
         try:
-            iterator = iter(items)
+            iterator: Iterator[Any] = iter(items)
         except TypeError:
             raise CallerError("this handler gives no stream") from None
-        for item in iterator:
-            await self._item(session, begun, item)
-
-    async def _item(self, session: Session, begun: Begun, item: Any) -> None:
-        while begun.room <= 0 and not begun.cancelled:
-            answers = session.aio or self
-            event = answers._credit.setdefault(begun.id, asyncio.Event())
-            event.clear()
-            await event.wait()
-            answers._credit.pop(begun.id, None)
-            if session.aio is None and begun.room <= 0:
-                await asyncio.sleep(0.05)  # away: he comes back, or his session is forgotten
-        value = encode(item, trusted=self._line.trusted)
-        message = session.answering.item(begun, value)
-        answers = session.aio or self
-        answers._tell(message, value)
-        await answers._line.drain()
-
-    def _fail(self, session: Session, request: Request, begun: Begun, error: Exception) -> None:
-        if isinstance(error, UniosError):
-            message = Fault(begun.id, *to_wire(error))
-        else:
-            message = fault_of(begun.id, error, trusted=self._line.trusted)
-        self._finish(session, request, begun, message, None)
-
-    def _end(self, session: Session, request: Request, begun: Begun, found: Any) -> None:
         try:
-            answer = encode(found, trusted=self._line.trusted)
-        except CallerError as error:
-            self._fail(session, request, begun, error)
-            return
-        self._finish(session, request, begun, Reply(begun.id, answer.body), answer)
+            for item in iterator:
+                if not await self._item(session, begun, item):
+                    return
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
 
-    def _finish(self, session: Session, request: Request, begun: Begun, message: Reply | Fault, answer: Value | None) -> None:
-        if request.oneway:
+    async def _item(self, session: _Session, begun: Begun, item: Any) -> bool:
+        """Send an item when there is room; False if nobody reads any more."""
+        while begun.room <= 0 and not begun.cancelled:
+            await session.changed.wait()
+        if begun.cancelled:
+            return False
+        value, keep = self._fixed(encode(item, trusted=self._line.trusted))
+        message = session.answering.item(begun, value, keep=keep)
+        if (now := session.now) is not None:
+            now._tell(message, value)
+            await now._line.drain()
+        return True
+
+    def _fixed(self, value: Value) -> tuple[Value, bool]:
+        """Return a value as it is to be sent, and whether it can be sent again later: not if the program may change it meanwhile."""
+        if value.is_fixed:
+            return value, True
+        return (value, False) if self._line.local else (value.fixed(), True)
+
+    def _end(self, session: _Session, begun: Begun, found: Any) -> None:
+        try:
+            answer, keep = self._fixed(encode(found, trusted=self._line.trusted))
+        except CallerError as error:
+            self._finish(session, begun, fault_of(begun.id, error, trusted=self._line.trusted), None)
             return
-        session.answering.end(begun, message, answer)
-        if not begun.cancelled:
-            (session.aio or self)._tell(message, answer)
+        self._finish(session, begun, Reply(begun.id, answer.body), answer, keep=keep)
+
+    def _finish(self, session: _Session, begun: Begun, message: Reply | Fault, answer: Value | None, *, keep: bool = True) -> None:
+        if begun.oneway:
+            session.answering.end(begun, message, None, keep=False)
+            return
+        session.answering.end(begun, message, answer, keep=keep)
+        if begun.cancelled or (now := session.now) is None:
+            return
+        try:
+            now._tell(message, answer)
+        except (CallerError, ValueError) as error:  # no memory for it, or it is none that can be encoded
+            fault = Fault(begun.id, *said_of(error))
+            session.answering.lost(begun, fault)
+            now._tell(fault, None)
 
     def _tell(self, message: Reply | Fault, value: Value | None) -> None:
         if isinstance(message, Reply) and value is not None and value.buffers:
             self._line.send_value(lambda places, count: Reply(message.id, message.body, message.more, count, places), value.buffers)
         else:
             self._line.send(message)
+
+
+def _arguments(value: Value) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    asked = decode(value, trusted=value.trusted)
+    with contextlib.suppress(TypeError, ValueError, AttributeError):
+        args, kwargs = asked
+        return tuple(args), {str(key): given for key, given in kwargs.items()}
+    raise CallerError("the peer sent no arguments")

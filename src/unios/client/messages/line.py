@@ -1,16 +1,17 @@
 """Line: one connection of two programs, blocking. Frames messages, carries their large buffers, takes descriptors in.
 
-Any thread may send, one at a time; any one thread may read. Never decides what a message means.
+Any thread may send, one at a time; any one thread may read. Never decides what a message means. Whatever breaks off the sending or the reading of a message
+in its midst, a signal's handler that raises or a deadline, ends the connection: nobody could find the next message, and a session goes on over another one.
 """
 
 import array
+import contextlib
 import os
 import select
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from unios.client.messages import memory
@@ -22,13 +23,18 @@ from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, enco
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
-_LENGTH: Final = struct.Struct(">I")
 _SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
 Heard = tuple[Said, Value | None]
+WhileBlocked = Callable[[], None] | None
+"""What to do when the peer takes nothing and has something to say."""
 
 
 class Closed(Exception):
-    """The connection is gone."""
+    """The connection is gone. `sent`: perhaps a part of what was to be sent has gone out."""
+
+    def __init__(self, text: str, *, sent: bool = True) -> None:
+        super().__init__(text)
+        self.sent = sent
 
 
 class Line:
@@ -36,93 +42,122 @@ class Line:
 
     def __init__(self, sock: socket.socket, *, local: bool, trusted: bool, keeps: bool = False) -> None:
         """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
+        self.is_closed = False
         self.sock = sock
         self.local, self.trusted, self._keeps = local, trusted, keeps
+        self._pid = os.getpid()
         self._reader = FrameReader()
-        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else bytearray)
+        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else None)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._descriptors: list[int] = []
         self._early: list[Heard] = []
-        self._sending = threading.Lock()
-        self.is_closed = False
-        self.heard_large = False
-        """Whether what was read since this was reset had a message that is worth letting go at once."""
+        self._sending = threading.RLock()
+        self._anything = False
+        """Whether a byte of the message that is being sent has gone out."""
 
     # sending
 
-    def send(self, message: Said, while_blocked: Callable[[], None] | None = None) -> None:
-        """Send a message without large buffers. Closed if that fails. `while_blocked` is called when the peer takes nothing and has something to say."""
+    def send(self, message: Said, while_blocked: WhileBlocked = None, deadline: float | None = None) -> None:
+        """Send a message without large buffers. Closed if that fails, TimeoutError at the deadline (time.monotonic), which ends the connection too."""
         data = encode(message)
-        data = _LENGTH.pack(len(data)) + data
-        with self._sending:
+        data = length_of(data) + data
+        lock = self._sending
+        try:  # as `_whole`, in which a generator would cost a twentieth of a call
+            if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            self._anything = False
             try:
-                sent = self.sock.send(data, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
+                self._send(data, (), while_blocked, deadline)
+            except BaseException:
                 self.close()
-                raise Closed(os.strerror(error.errno or 0)) from error
-            if sent < len(data):
-                self._send(memoryview(data)[sent:], (), while_blocked)
+                raise
+        finally:
+            if lock._is_owned():  # type: ignore[attr-defined]
+                lock.release()
 
     def send_value(
         self,
         build: Callable[[tuple[memory.Place, ...], int], Request | Reply],
         buffers: Sequence[memoryview],
-        while_blocked: Callable[[], None] | None = None,
+        while_blocked: WhileBlocked = None,
+        deadline: float | None = None,
     ) -> None:
-        """Send a message with large buffers; `build` makes it of their places and the number of descriptors."""
+        """Send a message with large buffers; `build` makes it of their places and the number of descriptors. As `send`, and CallerError without memory."""
         carried = memory.carry(buffers, local=self.local, trusted=self.trusted)
         try:
             message = build(carried.places, len(carried.descriptors))
-            with self._sending:
-                self._send_parts(message.id, buffers, carried.places, while_blocked)
-                data = encode(message)
-                self._send(length_of(data) + data, carried.descriptors, while_blocked)
+            data = encode(message)
+            data = length_of(data) + data
+            with self._whole(deadline):
+                self._send_parts(message.id, buffers, carried.places, while_blocked, deadline)
+                self._send(data, carried.descriptors, while_blocked, deadline)
         finally:
             carried.freeze()
 
-    def _send_parts(self, id_: int, buffers: Sequence[memoryview], places: Sequence[memory.Place], while_blocked: Callable[[], None] | None) -> None:
+    @contextlib.contextmanager
+    def _whole(self, deadline: float | None) -> Iterator[None]:
+        """Nobody else sends meanwhile, and if not all is sent the connection ends."""
+        lock = self._sending
+        try:
+            if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            self._anything = False
+            try:
+                yield
+            except BaseException:
+                self.close()
+                raise
+        finally:
+            if lock._is_owned():  # type: ignore[attr-defined]  # a signal's handler may raise between acquire and the next instruction
+                lock.release()
+
+    def _send_parts(
+        self, id_: int, buffers: Sequence[memoryview], places: Sequence[memory.Place], while_blocked: WhileBlocked, deadline: float | None
+    ) -> None:
         total = sum(size for number, _offset, size in places if number == memory.INLINE)
         for buffer in memory.inline_of(buffers, places):
             for start in range(0, len(buffer), PART_BYTES):
                 piece = buffer[start : start + PART_BYTES]
                 head = encode(Part(id_, total, memoryview(b"")))[:-2] + b"\xc6" + len(piece).to_bytes(4, "big")
-                self._send(length_of(head, piece) + head, (), while_blocked)
-                self._send(piece, (), while_blocked)
+                self._send(length_of(head, piece) + head, (), while_blocked, deadline)
+                self._send(piece, (), while_blocked, deadline)
 
-    def _send(self, data: bytes | memoryview, descriptors: Sequence[int], while_blocked: Callable[[], None] | None) -> None:
+    def _send(self, data: bytes | memoryview, descriptors: Sequence[int], while_blocked: WhileBlocked, deadline: float | None) -> None:
         try:
-            if descriptors:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-                sent = self.sock.sendmsg([data], rights)  # the first byte may wait: there is no half of it
-            elif while_blocked is None:
+            if not descriptors and while_blocked is None and deadline is None:
                 self.sock.sendall(data)
                 return
-            else:
-                sent = self._try(data)
+            sent = self._try(data, descriptors)
+            self._anything = self._anything or sent > 0
             rest = memoryview(data)[sent:]
             while rest:
-                if while_blocked is not None:
-                    self._wait(while_blocked)
-                    rest = rest[self._try(rest) :]
-                else:
-                    rest = rest[self.sock.send(rest) :]
-        except OSError as error:
-            self.close()
-            raise Closed(os.strerror(error.errno or 0)) from error
+                self._wait(while_blocked, deadline)
+                sent_now = self._try(rest, () if sent else descriptors)
+                self._anything = self._anything or sent_now > 0
+                sent += sent_now
+                rest = rest[sent_now:]
+        except (OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise Closed(str(error), sent=self._anything) from error
 
-    def _try(self, data: bytes | memoryview) -> int:
+    def _try(self, data: bytes | memoryview, descriptors: Sequence[int]) -> int:
         try:
+            if descriptors:  # they go with the first byte
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+                return self.sock.sendmsg([data], rights, socket.MSG_DONTWAIT)
             return self.sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
 
-    def _wait(self, while_blocked: Callable[[], None]) -> None:
+    def _wait(self, while_blocked: WhileBlocked, deadline: float | None) -> None:
         """Wait until the peer takes more; what it says meanwhile is listened to, or both would wait for each other for ever."""
         poll = select.poll()
-        poll.register(self.sock, select.POLLOUT | select.POLLIN)
-        if any(mask & select.POLLIN for _descriptor, mask in poll.poll()):
+        poll.register(self.sock, select.POLLOUT | (select.POLLIN if while_blocked is not None else 0))
+        found = poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
+        if not found:
+            raise TimeoutError
+        if while_blocked is not None and any(mask & select.POLLIN and not mask & select.POLLOUT for _descriptor, mask in found):
             while_blocked()
 
     # reading
@@ -134,32 +169,33 @@ class Line:
             return early
         if deadline is not None:
             self._readable(deadline)
+        try:
+            return self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> list[Heard]:
         room = self._reader.room()
         try:
             data = self._receive(self._buffer if room is None else room)
-        except OSError as error:
-            self.close()
-            raise Closed(os.strerror(error.errno or 0)) from error
+        except (OSError, ValueError) as error:
+            raise Closed(str(error)) from error
         if not data:
-            self.close()
             raise Closed("the other side has ended")
-        if room is not None:
-            self.heard_large = True
-        elif (frame := self._whole(data)) is not None:
-            return self._heard(decode(frame))
         frames = self._reader.feed(data)
+        if len(frames) == 1:
+            return self._heard(decode(frames[0]))
         return [heard for frame in frames for heard in self._heard(decode(frame))]
-
-    def _whole(self, data: memoryview) -> bytes | None:
-        """Return the frame if these bytes are just one: nearly always they are."""
-        if len(data) > 4 and not self._reader.pending and _LENGTH.unpack_from(data)[0] == len(data) - 4:
-            return bytes(data[4:])
-        return None
 
     def _readable(self, deadline: float) -> None:
         poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        try:
+            poll.register(self.sock, select.POLLIN)
+            found = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        except (OSError, ValueError) as error:
+            raise Closed(str(error)) from error
+        if not found:
             raise TimeoutError
 
     def _receive(self, buffer: memoryview) -> memoryview:
@@ -178,13 +214,15 @@ class Line:
     def _heard(self, message: Said) -> list[Heard]:
         if isinstance(message, Reply | Request):
             if not message.buffers and not message.descriptors:
-                return [(message, Value(message.body))]
-            self.heard_large = True
-            return [(message, Value(message.body, self._buffers(message)))]
+                return [(message, Value(message.body, (), self.trusted))]
+            return [(message, Value(message.body, self._buffers(message), self.trusted))]
         if isinstance(message, Part):
             self._gathering.add(message)
             return []
-        return [(message, Value(message.body) if isinstance(message, Fault) else None)]
+        if isinstance(message, Fault):
+            self._gathering.drop(message.id)
+            return [(message, Value(message.body, (), self.trusted))]
+        return [(message, None)]
 
     def _buffers(self, message: Reply | Request) -> list[memoryview]:
         count = message.descriptors
@@ -203,7 +241,11 @@ class Line:
 
     def greet(self, hello: Hello, deadline: float) -> Hello:
         """Exchange greetings. Closed, TimeoutError, ProtocolError."""
-        self.send(hello)
+        self.send(hello, None, deadline)
+        return self.greeted(deadline)
+
+    def greeted(self, deadline: float) -> Hello:
+        """Return the other side's greeting. Closed, TimeoutError, ProtocolError."""
         heard: list[Heard] = []
         while not heard:
             heard = self.read(deadline)
@@ -213,12 +255,23 @@ class Line:
         self._early = heard[1:]
         return theirs
 
-    def withdraw(self, id_: int) -> None:
-        """Tell that nobody waits for an answer any more, if there is still somebody to be told."""
+    def withdraw(self, id_: int) -> bool:
+        """Tell that nobody waits for an answer any more; waits for nothing. False if somebody is sending: say it later.
+
+        If the peer takes nothing the connection ends: the next one says it (Asking.waiting).
+        """
+        lock = self._sending
+        if lock._is_owned():  # type: ignore[attr-defined]  # the collector came in the midst of a message
+            return False
         try:
-            self.send(Cancel(id_))
-        except Closed:
-            pass
+            if not lock.acquire(blocking=False):
+                return False
+            with contextlib.suppress(Closed, TimeoutError):
+                self.send(Cancel(id_), None, time.monotonic())
+        finally:
+            if lock._is_owned():  # type: ignore[attr-defined]
+                lock.release()
+        return True
 
     def drop(self) -> None:
         """Let go of the socket without ending the connection: it is the parent's, of whom this process is a fork."""
@@ -227,7 +280,7 @@ class Line:
 
     def close(self) -> None:
         """End the connection; idempotent. Whoever reads sees the end."""
-        if not self.is_closed:
+        if not self.is_closed and self._pid == os.getpid():
             self.is_closed = True
             try:
                 self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
@@ -238,6 +291,9 @@ class Line:
         """Close, and give the descriptors back: nobody reads any more."""
         self.close()
         self.sock.close()
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self._descriptors.clear()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, TypeError, OSError):  # begun halfway, or the interpreter ends
+            self.release()

@@ -1,11 +1,12 @@
 """Memory: large buffers of a message in memory files, handed over as descriptors and not copied.
 
-A buffer that was born in shared memory (`allocate`) is handed over as it is; its pages in this process become a private copy-on-write view, so whoever
-reads it never sees what is written here later. Any other is copied into a new memory file first. A reader maps privately: it may write, and nobody else sees that.
-A program that only keeps what it receives (`keep`) hands it on uncopied as well.
+A buffer that was born in shared memory (`allocate`) is handed over as it is, once, to a process of the same user; its pages in this process become a private
+copy-on-write view, so whoever reads it never sees what is written here later. Any other, and one that was handed over before, is copied into a new memory file
+first. A reader maps privately: it may write, and nobody else sees that. A program that only keeps what it receives (`keep`) hands it on uncopied, ever again.
 What is taken from another user is sealed against shrinking and writing, or refused: a mapping of a file that shrinks kills its reader.
 """
 
+import _thread
 import bisect
 import contextlib
 import ctypes
@@ -15,18 +16,29 @@ import os
 import stat
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from unios.errors import CallerError, ProtocolError
-from unios.limits import FDS_MAX
+from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
 
 HAND_OVER_BYTES: Final = 128 * 1024
 """Buffers of so many bytes in all are handed over in a memory file; less is quicker through the socket."""
 _PAGE: Final = mmap.PAGESIZE
 _SHRINK_GROW: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _FIXED: Final = 0x10
+_NO_RESERVE: Final = 0x4000
+_MOVE_AND_KEEP: Final = 1 | 2 | 4
+"""mremap: to a fixed place, and what was there stays mapped, empty."""
+_HUGE: Final = 2 * 1024 * 1024
+"""Page tables move as they are where both places are equal modulo this."""
+_MOVED_MIN: Final = 4 * 1024 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mremap.restype = ctypes.c_void_p
+_libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+_FAILED: Final = ctypes.c_void_p(-1).value
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 Place = tuple[int, int, int]
@@ -34,58 +46,101 @@ Place = tuple[int, int, int]
 
 
 class _Born:
-    """A memory file that is mapped here; its descriptor is closed with its mapping, which lives as long as a buffer of it."""
+    """A memory file that is mapped here. Does not keep its mapping: that lives as long as a buffer of it, and takes this along."""
 
-    __slots__ = ("address", "descriptor", "is_kept", "is_shared", "mapping", "size")
+    __slots__ = ("_unmapping", "address", "descriptor", "is_kept", "is_sealed", "is_shared", "mapping", "size")
 
-    def __init__(self, descriptor: int, mapping: mmap.mmap, *, is_shared: bool) -> None:
+    def __init__(self, mapping: mmap.mmap, descriptor: int, *, is_shared: bool = True) -> None:
         """Takes the descriptor over. `is_shared`: not frozen yet."""
-        self.descriptor, self.size, self.is_shared = descriptor, len(mapping), is_shared
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        weakref.finalize(mapping, os.close, descriptor)
         self.mapping = weakref.ref(mapping, _gone.append)
+        self.size, self.descriptor = len(mapping), descriptor
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        self.is_shared = is_shared
         self.is_kept = not is_shared
         """Nobody writes to it here, so what is in the file is what is seen here."""
-        weakref.finalize(mapping, os.close, descriptor)
+        self.is_sealed = False
+        self._unmapping: threading.Lock | None = None
 
     def freeze(self) -> None:
-        """From now on what is written here is seen here only, so the file is not handed over a second time, unless it is only kept here. Idempotent."""
+        """From now on what is written here is seen here only. Idempotent."""
         if self.is_shared:
+            if self.size >= _MOVED_MIN:
+                self._set_aside()
             flags = mmap.PROT_READ | mmap.PROT_WRITE
             if _libc.mmap(self.address, self.size, flags, mmap.MAP_PRIVATE | _FIXED, self.descriptor, 0) != self.address:
                 raise MemoryError("a buffer cannot be made private")
             self.is_shared = False
+
+    def _set_aside(self) -> None:
+        """Move the page tables elsewhere, to be taken down by a thread: to do that here takes 10 ms for 100 MB. Where Linux cannot, nothing has happened."""
+        if not _setting_aside.acquire(blocking=False):
+            return
+        room = self.size + 2 * _HUGE
+        place = _libc.mmap(None, room, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE, -1, 0)
+        if place == _FAILED:
+            _setting_aside.release()
+            return
+        aside = (place + _HUGE - 1) // _HUGE * _HUGE + self.address % _HUGE
+        _libc.mremap(self.address, self.size, self.size, _MOVE_AND_KEEP, aside)
+
+        self._unmapping = done = threading.Lock()
+        done.acquire()
+
+        def take_down() -> None:
+            _libc.munmap(place, room)
+            done.release()
+            _setting_aside.release()
+
+        try:
+            _thread.start_new_thread(take_down, ())  # threading.Thread waits until it runs
+        except RuntimeError:  # no more threads to be had
+            take_down()
+
+    def seal(self) -> None:
+        """Freeze, and let nobody write to the file any more; takes 1 ms for 100 MB. Idempotent."""
+        if not self.is_sealed:
+            self.freeze()
+            if self._unmapping is not None:
+                with self._unmapping:  # what is set aside is mapped for writing
+                    pass
             with contextlib.suppress(OSError):  # another holder has it mapped for writing: it was inherited by a fork
                 fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+            self.is_sealed = True
 
 
-_born: list[_Born] = []
-"""Sorted by address."""
-_gone: list[object] = []
-"""Of mappings that are no more: their entries are taken out at the next look. Not at once, which could be in the middle of one."""
-_lock: Final = threading.Lock()
+_born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
+"""By address."""
+_gone: "deque[weakref.ref[mmap.mmap]]" = deque()
+"""Mappings that have ended: a callback of the collector takes no lock, for it may come while this thread holds it."""
+_lock = threading.Lock()
+_setting_aside: Final = threading.BoundedSemaphore(4)
+"""So many at a time; others are taken down where they are, so that what is not taken down yet is bounded."""
 
 
 def allocate(size: int) -> memoryview:
     """Return a buffer of `size` zero bytes in shared memory: sent in a message of this machine it is not copied. MemoryError if there is none."""
     if size <= 0:
         return memoryview(bytearray(0))
-    descriptor = -1
+    rounded = (size + _PAGE - 1) // _PAGE * _PAGE
     try:
         descriptor = os.memfd_create("unios-buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, (size + _PAGE - 1) // _PAGE * _PAGE)
-        mapping = mmap.mmap(descriptor, 0)
+    except OSError as error:
+        raise MemoryError(f"no shared memory of {size} bytes: {error.strerror}") from error
+    try:
+        os.ftruncate(descriptor, rounded)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SHRINK_GROW)
+        mapping = mmap.mmap(descriptor, rounded)
     except (OSError, ValueError, OverflowError) as error:
-        if descriptor >= 0:
-            os.close(descriptor)
+        os.close(descriptor)
         raise MemoryError(f"no shared memory of {size} bytes: {error}") from error
-    _register(_Born(descriptor, mapping, is_shared=True))
+    _register(_Born(mapping, descriptor))
     return memoryview(mapping)[:size]
 
 
-def gather(size: int) -> bytearray | memoryview:
-    """Return room for buffers that come in parts and are kept: in shared memory if they are large."""
-    return allocate(size) if size >= HAND_OVER_BYTES else bytearray(size)
+def gather(size: int) -> memoryview:
+    """Return room for buffers that come in parts and are kept: in shared memory if they are large. MemoryError if there is none."""
+    return allocate(size) if size >= HAND_OVER_BYTES else memoryview(bytearray(size))
 
 
 def keep(descriptor: int) -> memoryview:
@@ -95,7 +150,7 @@ def keep(descriptor: int) -> memoryview:
     except BaseException:
         os.close(descriptor)
         raise
-    _register(_Born(descriptor, mapping, is_shared=False))
+    _register(_Born(mapping, descriptor, is_shared=False))
     return memoryview(mapping)
 
 
@@ -117,29 +172,38 @@ def mapping_of(buffer: memoryview) -> mmap.mmap | None:
 def _register(born: _Born) -> None:
     with _lock:
         _tidy()
-        bisect.insort(_born, born, key=_address_of)
-
-
-def _address_of(born: _Born) -> int:
-    return born.address
+        bisect.insort(_born, (born.address, born.mapping, born), key=lambda entry: entry[0])
 
 
 def _tidy() -> None:
-    if _gone:
-        del _gone[:]
-        _born[:] = [born for born in _born if born.mapping() is not None]
+    """Forget mappings that have ended: something else may lie there now."""
+    while _gone:
+        gone = _gone.popleft()
+        _born[:] = [entry for entry in _born if entry[1] is not gone]
+
+
+def _after_fork() -> None:
+    """Let go of a lock that another thread of the parent held. What was born there is shared with the parent, so here it is ordinary memory."""
+    global _lock
+    _lock = threading.Lock()
+    _born.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _born_of(buffer: memoryview) -> tuple[_Born, int] | None:
-    """Return what a buffer lies in and at which offset, if it was born in shared memory and has not been written to since it was sent."""
+    """Return what a buffer lies in and at which offset, if it was born in shared memory and not handed over yet, or is only kept here."""
     if not _born or not buffer.nbytes:
         return None
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if not buffer.readonly else _address(buffer)
     with _lock:
         _tidy()
-        at = bisect.bisect_right(_born, address, key=_address_of) - 1
-        if at >= 0 and address + buffer.nbytes <= _born[at].address + _born[at].size and (_born[at].is_shared or _born[at].is_kept):
-            return _born[at], address - _born[at].address
+        at = bisect.bisect_right(_born, address, key=lambda entry: entry[0]) - 1
+        if at >= 0:
+            born = _born[at][2]
+            if address + buffer.nbytes <= born.address + born.size and (born.is_shared or born.is_kept):
+                return born, address - born.address
     return None
 
 
@@ -196,7 +260,7 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
     born: list[_Born] = []
     copied = 0
     for buffer in buffers:
-        found = _born_of(buffer)
+        found = _born_of(buffer) if trusted else None
         if found is None or (found[0] not in born and len(born) >= FDS_MAX - 1):
             places.append(None)
             copied += (buffer.nbytes + _PAGE - 1) // _PAGE * _PAGE
@@ -204,7 +268,7 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
             if found[0] not in born:
                 born.append(found[0])
                 if not trusted:
-                    found[0].freeze()  # sealed before another user has it
+                    found[0].seal()  # before another user has it
             places.append((born.index(found[0]), found[1], buffer.nbytes))
     descriptors = [one.descriptor for one in born]
     own: tuple[int, ...] = ()
@@ -255,11 +319,14 @@ def receive(places: Sequence[Place], descriptors: Sequence[int], inline: memoryv
     ProtocolError if they do not hold what was announced, or are not sealed."""
     maps: dict[int, memoryview] = {}
     found: list[memoryview] = []
-    at = 0
+    at = total = 0
     for number, offset, size in places:
-        if size < 0 or offset < 0 or number >= len(descriptors):
+        total += size
+        if size < 0 or offset < 0 or not INLINE <= number < len(descriptors):
             raise ProtocolError("the peer describes buffers that it did not send")
-        if number < 0:
+        if total > (MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX):
+            raise ProtocolError(f"the peer sent a message of {total} bytes, which is over the limit")
+        if number == INLINE:
             if at + size > len(inline):
                 raise ProtocolError("the peer announced more than it sent")
             found.append(inline[at : at + size])
@@ -282,7 +349,7 @@ def _map(descriptor: int, *, trusted: bool, kept: bool) -> memoryview:
         if kept:
             return keep(os.dup(descriptor))
         return memoryview(mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ProtocolError(f"the peer handed over what is no memory: {error}") from error
 
 

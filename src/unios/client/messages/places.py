@@ -1,5 +1,6 @@
 """Places: the way to a port by its name, from any program of a machine, waiting for whoever listens there."""
 
+import socket
 import time
 
 import msgspec
@@ -12,6 +13,8 @@ from unios.wire.operations import Connect, Connected
 
 WAIT_MS = 1_000
 """So long at a time the kernel is asked to wait for somebody to listen."""
+GRACE_S = 0.5
+"""A kernel that has been asked to wait until the deadline may answer so much later: then it says why."""
 
 
 def connect(connection: Connection, name: str, deadline: float | None, *, keeps: bool = False) -> Line:
@@ -21,8 +24,9 @@ def connect(connection: Connection, name: str, deadline: float | None, *, keeps:
     """
     while True:
         left = WAIT_MS if deadline is None else max(0, min(WAIT_MS, int((deadline - time.monotonic()) * 1000)))
+        patience_s = (left + CALL_TIMEOUT_MS) / 1000 if deadline is None else max(CLIENT_RETRY_MS / 1000, deadline - time.monotonic() + GRACE_S)
         try:
-            return _connect(connection, name, left, keeps)
+            return _connect(connection, name, left, min(patience_s, (left + CALL_TIMEOUT_MS) / 1000), keeps)
         except NotFound:
             if deadline is not None and time.monotonic() >= deadline:
                 raise NotFound(f"nobody listens on port {name}") from None
@@ -33,10 +37,8 @@ def connect(connection: Connection, name: str, deadline: float | None, *, keeps:
             time.sleep(CLIENT_RETRY_MS / 1000)
 
 
-def _connect(connection: Connection, name: str, wait_ms: int, keeps: bool) -> Line:
-    import socket
-
-    raw, descriptors = connection.begin("ports.connect", Connect(name, wait_ms), node="").finish(timeout_s=(wait_ms + CALL_TIMEOUT_MS) / 1000)
+def _connect(connection: Connection, name: str, wait_ms: int, patience_s: float, keeps: bool) -> Line:
+    raw, descriptors = connection.begin("ports.connect", Connect(name, wait_ms), node="").finish(timeout_s=patience_s)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
         connected = msgspec.msgpack.decode(raw, type=Connected)

@@ -1,24 +1,29 @@
-"""Server: the listening end of a port, blocking. A thread for each connection; one for all ports of the process takes connections in.
+"""Server: the listening end of a port, blocking. A thread for each connection, and one for each stream; one for all ports of the process takes connections in.
 
-Requests of one connection are answered one after the other, in their order: a handler that may last belongs behind a port of its own, or into the asyncio twin.
-What a session had asked is remembered while it is away (SESSION_KEPT_S), so nothing is done twice.
+Requests of one caller are answered one after the other, in their order: a handler that may last belongs behind a port of its own, or into the asyncio twin.
+Streams go on beside them. What a session had asked is remembered while it is away (SESSION_KEPT_S), so nothing is done twice.
 """
 
+import contextlib
 import contextvars
+import os
 import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from unios.client.messages.acceptor import Acceptor, me
+from unios.client.messages.ends import RAISED
 from unios.client.messages.line import Closed, Line
-from unios.client.messages.port import RAISED
-from unios.errors import CallerError, NotFound, ProtocolError, UniosError, to_wire
-from unios.limits import HELLO_TIMEOUT_MS, SESSION_KEPT_S, SESSIONS_MAX
-from unios.wire.conversations import Answering, Begun
+from unios.client.messages.sessions import Session, Sessions
+from unios.client.messages.streaming import Streaming, fixed, tell
+from unios.errors import CallerError, NotFound, ProtocolError, Unavailable, UniosError, to_wire
+from unios.limits import HELLO_TIMEOUT_MS, STREAMS_PER_SESSION_MAX
+from unios.wire.conversations import Again, Begun
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
 from unios.wire.values import Value, decode, encode
@@ -46,62 +51,8 @@ def function_of(target: Handlers, op: str) -> Callable[..., Any]:
     return found
 
 
-class Session:
-    """What one caller has asked, through whatever connection he has now."""
-
-    def __init__(self, user: str) -> None:
-        self.answering = Answering(user)
-        self.lock = threading.Lock()
-        self.line: Line | None = None
-        self.aio: Any = None
-        """The connection of the asyncio twin."""
-        self.left_s = 0.0
-        self.kept_bytes = 0
-
-
-class Sessions:
-    """Those of one port."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Session] = {}
-        self._lock = threading.Lock()
-
-    def attach(self, id_: str, user: str, line: Line | None) -> tuple[Session, bool]:
-        """Return the session, and whether it was known. One of another user is not found."""
-        with self._lock:
-            self._tidy()
-            key = f"{user}/{id_}"
-            session = self._found.get(key)
-            known = session is not None
-            if session is None:
-                session = self._found[key] = Session(user)
-            if session.line is not None:
-                session.line.close()
-            session.line = line
-            return session, known
-
-    def detach(self, session: Session, line: Line | None) -> None:
-        """Its connection is gone."""
-        with self._lock:
-            if session.line is line:
-                session.line, session.left_s = None, time.monotonic()
-
-    def _tidy(self) -> None:
-        """Forget those that nobody will come back to."""
-        now = time.monotonic()
-        gone = [
-            key
-            for key, session in self._found.items()
-            if session.line is None and session.aio is None and (session.answering.is_idle or now - session.left_s > SESSION_KEPT_S)
-        ]
-        away = sorted((session.left_s, key) for key, session in self._found.items() if session.line is None and session.aio is None)
-        gone += [key for _left, key in away[: max(0, len(self._found) - SESSIONS_MAX)]]
-        for key in gone:
-            self._found.pop(key, None)
-
-
 class Server:
-    """What `listen` returns: an open port. Close it, or use it with `with`; it ends with the process."""
+    """What `listen` returns: an open port. Close it, or use it with `with`; it ends with the process. A forked child has no part in it."""
 
     def __init__(
         self,
@@ -122,9 +73,10 @@ class Server:
         self.name = name
         self._target = target
         self._keeps, self._left = keeps, left
+        self._pid = os.getpid()
         self._incarnation = uuid.uuid4().hex
         self._sessions = Sessions()
-        self._lines: set[Line] = set()
+        self._lines: dict[Line, Accepted] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._acceptor = Acceptor.of(home, node)
@@ -136,177 +88,285 @@ class Server:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<unios server {self.name!r}>"
+
     def close(self) -> None:
         """Close the port and its connections; handlers that run go on, and nobody hears what they answer. Idempotent."""
+        if self._pid != os.getpid():
+            return
         if not self._closed.is_set():
             self._closed.set()
             self._acceptor.close(self.name)
-            with self._lock:
-                lines = list(self._lines)
-            for line in lines:
-                line.close()
+        self._cut(lambda _stamp: True)
+        self._sessions.leave()
+
+    def _cut(self, whose: Callable[[Accepted], bool]) -> int:
+        with self._lock:
+            lines = [line for line, stamp in self._lines.items() if whose(stamp)]
+        for line in lines:
+            line.close()
+        return len(lines)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the port is closed here; False after `timeout` seconds."""
         return self._closed.wait(timeout)
 
+    def grant(self, user: str) -> None:
+        """Let one more user call, whatever the mode says. Idempotent; holds as long as this server, restarts of the kernel included."""
+        self._acceptor.grant(self.name, user)
+
+    def revoke(self, who: str | Accepted) -> int:
+        """Take a right back; return how many connections were cut. `who`: a user, who loses what `grant` gave him, and what he has asked is forgotten; or
+        what `caller()` returned, to cut that connection alone: he may connect again if the mode or a grant lets him. Idempotent."""
+        if isinstance(who, Accepted):
+            return self._cut(lambda stamp: stamp.connection == who.connection)
+        self._acceptor.revoke(self.name, who)
+        cut = self._cut(lambda stamp: stamp.user == who)
+        self._sessions.forget(who)
+        return cut
+
     def _superseded(self) -> None:
         """Another process of this user listens under the name now; what is connected here stays so."""
         self._closed.set()
 
-    def _accepted(self, stamp: Accepted, sock: Any) -> None:
-        line = Line(sock, local=stamp.node == self._acceptor.node, trusted=stamp.user == me(), keeps=self._keeps)
-        threading.Thread(target=self._serve, args=(stamp, line), name=f"unios-port-{self.name}", daemon=True).start()
+    def _accepted(self, stamp: Accepted, sock: Any, node: str) -> None:
+        line = Line(sock, local=stamp.node == node, trusted=stamp.user == me(), keeps=self._keeps)
+        with self._lock:
+            self._lines[line] = stamp
+        try:
+            threading.Thread(target=self._serve, args=(stamp, line), name=f"unios-port-{self.name}", daemon=True).start()
+        except RuntimeError:  # no more threads: he tries again
+            self._drop(line)
+
+    def _drop(self, line: Line) -> None:
+        line.release()
+        with self._lock:
+            self._lines.pop(line, None)
 
     def _serve(self, stamp: Accepted, line: Line) -> None:
         current_caller.set(stamp)
-        session: Session | None = None
-        with self._lock:
-            self._lines.add(line)
         try:
-            session = self._greet(stamp, line)
-            if session is not None and not self._closed.is_set():
-                _Answers(self._target, session, line).run()
+            deadline = time.monotonic() + HELLO_TIMEOUT_MS / 1000
+            theirs = line.greeted(deadline)
+            id_ = theirs.facts.get("session", "")[:64]
+            session, known = self._sessions.find(id_, stamp.user, trusted=line.trusted)
+            line.send(
+                Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"incarnation": self._incarnation, "session": "known" if known else "new"}),
+                None,
+                deadline,
+            )
+            agree(theirs)
+            if not self._closed.is_set():
+                self._answer(id_, session, line)
         except (Closed, TimeoutError, ProtocolError):
             pass
         finally:
-            line.release()
-            with self._lock:
-                self._lines.discard(line)
-            if session is not None:
-                self._sessions.detach(session, line)
+            self._drop(line)
             if self._left is not None:
                 self._left(stamp)
 
-    def _greet(self, stamp: Accepted, line: Line) -> Session | None:
-        heard = line.read(time.monotonic() + HELLO_TIMEOUT_MS / 1000)
-        theirs = heard[0][0] if heard else None
-        if not isinstance(theirs, Hello):
-            raise ProtocolError("the peer did not greet")
-        session, known = self._sessions.attach(theirs.facts.get("session", "")[:64], stamp.user, line)
-        line.send(Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"incarnation": self._incarnation, "session": "known" if known else "new"}))
-        agree(theirs)
-        return session
+    def _answer(self, id_: str, session: Session, line: Line) -> None:
+        self._sessions.attach(id_, session, line)  # after the greeting: an answer of before must not come in front of it
+        try:
+            Answers(self._target, session, line).run()
+        finally:
+            self._sessions.detach(id_, session, line)
 
 
-class _Answers:
+class Answers:
     """Answers what comes over one connection."""
 
     def __init__(self, target: Handlers, session: Session, line: Line) -> None:
         self._target, self._session, self._line = target, session, line
-        self._waiting: list[tuple[Request, Value]] = []
+        self._waiting: deque[tuple[Request, Value]] = deque()
+        """At most what one reading brings."""
 
     def run(self) -> None:
         """Until the connection ends: Closed."""
         while True:
-            self._read()
+            for message, value in self._line.read():
+                self._take_in(message, value)
             while self._waiting:
-                request, value = self._waiting.pop(0)
-                self._answer(request, value)
+                self._answer(*self._waiting.popleft())
 
-    def _read(self) -> None:
-        answering = self._session.answering
-        for message, value in self._line.read():
-            if isinstance(message, Request):
-                assert value is not None
-                self._waiting.append((message, value))
-            elif isinstance(message, Credit):
+    def _take_in(self, message: Any, value: Value | None) -> None:
+        if isinstance(message, Request):
+            assert value is not None
+            self._waiting.append((message, value))
+            return
+        with self._session.changed:
+            answering = self._session.answering
+            if isinstance(message, Credit):
                 answering.credited(message)
             elif isinstance(message, Cancel):
+                self._waiting = deque(entry for entry in self._waiting if entry[0].id != message.id)
                 answering.cancel(message.id)
             elif isinstance(message, Ack):
-                answering.acked(message.id)
+                answering.acked(message.id, message.ids, message.open)
             else:
                 raise ProtocolError("the peer answers where it should ask")
+            self._session.changed.notify_all()
+            streams = () if isinstance(message, Credit) else tuple(self._session.streams.values())
+        for streaming in streams:
+            streaming.stop()
 
     def _answer(self, request: Request, value: Value) -> None:
-        with self._session.lock:
-            begun = self._session.answering.begin(request)
-        if begun is None:
-            return
-        if isinstance(begun, tuple):
-            self._tell(self._line, *begun)
-            return
-        if isinstance(begun, list):
-            for item in begun:
-                self._tell(self._line, Reply(request.id, item.body, more=True), item)
-            return
-        message: Reply | Fault
-        answer: Value | None = None
+        session = self._session
+        with session.changed:
+            streaming = session.streams.get(request.id)
+        with streaming.sending if streaming is not None else contextlib.nullcontext():
+            with session.changed:
+                if session.line is not self._line:
+                    return  # it was asked again over another connection
+                begun = session.answering.begin(request)
+                if isinstance(begun, Begun) and request.stream:
+                    self._register(begun)
+                if begun is not None and not isinstance(begun, Begun):
+                    session.changed.notify_all()
+            if begun is None:
+                return
+            if isinstance(begun, Again):
+                if streaming is not None:
+                    streaming.line = self._line
+                self._say_again(request, begun)
+                return
+        if request.stream:
+            self._begin_stream(begun, request, value)
+        else:
+            with session.turn:
+                self._end(begun, *self._outcome(request, value))
+
+    def _say_again(self, request: Request, again: Again) -> None:
+        for item in again.items:
+            tell(self._line, Reply(request.id, item.body, more=True), item)
+        if again.message is not None:
+            tell(self._line, again.message, again.value)
+
+    def _outcome(self, request: Request, value: Value) -> tuple[Reply | Fault, Value | None]:
+        """Call the handler; return what to answer. Nothing that a handler or a caller does ends this thread."""
         trusted = self._line.trusted
         try:
-            found = self._call(request, value)
-            if request.stream:
-                self._stream(begun, found)
-                found = None
-            answer = encode(found, trusted=trusted)
-            message = Reply(begun.id, answer.body)
-        except UniosError as error:
-            message = Fault(begun.id, *to_wire(error))
-        except Closed:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its caller's
-            message = fault_of(begun.id, error, trusted=trusted)
-        if not request.oneway:
-            self._end(begun, message, answer)
+            function, args, kwargs = self._called(request, value)
+        except Exception as error:  # noqa: BLE001
+            return Fault(request.id, *said_of(error)), None
+        try:
+            answer = encode(function(*args, **kwargs), trusted=trusted)
+            return Reply(request.id, answer.body), answer
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its caller's
+            return fault_of(request.id, error, trusted=trusted), None
 
-    def _call(self, request: Request, value: Value) -> Any:
+    def _called(self, request: Request, value: Value) -> tuple[Callable[..., Any], Any, Any]:
         function = function_of(self._target, request.op)
-        asked = decode(value, trusted=self._line.trusted)
+        asked = decode(value, trusted=value.trusted)
         try:
             args, kwargs = asked
-        except (TypeError, ValueError):
+            return function, tuple(args), {str(key): given for key, given in kwargs.items()}
+        except (TypeError, ValueError, AttributeError):
             raise CallerError("the peer sent no arguments") from None
-        return function(*args, **kwargs)
 
-    def _stream(self, begun: Begun, items: Any) -> None:
+    def _register(self, begun: Begun) -> None:
+        """Make a stream known in the same moment in which it begins: it may be asked again for at any time."""
+        if len(self._session.streams) < STREAMS_PER_SESSION_MAX:
+            self._session.streams[begun.id] = Streaming(self._session, begun, self._line)
+
+    def _begin_stream(self, begun: Begun, request: Request, value: Value) -> None:
+        session = self._session
+        with session.changed:
+            streaming = session.streams.get(begun.id)
+        if streaming is not None:
+            context = contextvars.copy_context()
+            with contextlib.suppress(RuntimeError):  # no more threads
+                threading.Thread(target=context.run, args=(self._stream, streaming, begun, request, value), name="unios-stream", daemon=True).start()
+                return
+        with session.changed:
+            session.streams.pop(begun.id, None)
+        self._end(
+            begun, Fault(begun.id, *to_wire(Unavailable(f"there are {STREAMS_PER_SESSION_MAX} streams under way, or no threads for more"))), None
+        )
+
+    def _stream(self, streaming: Streaming, begun: Begun, request: Request, value: Value) -> None:
+        session, trusted = self._session, self._line.trusted
+        message: Reply | Fault
+        answer: Value | None = None
         try:
-            iterator: Iterator[Any] = iter(items)
-        except TypeError:
-            raise CallerError("this handler gives no stream") from None
-        try:
-            for item in iterator:
-                while begun.room <= 0 and not begun.cancelled:
-                    self._read()
-                if begun.cancelled:
-                    return
-                value = encode(item, trusted=self._line.trusted)
-                with self._session.lock:
-                    message = self._session.answering.item(begun, value)
-                self._tell(self._line, message, value)
-        finally:
-            if hasattr(iterator, "close"):
-                iterator.close()
-
-    def _end(self, begun: Begun, message: Reply | Fault, answer: Value | None) -> None:
-        with self._session.lock:
-            self._session.answering.end(begun, message, answer)
-            line = self._session.line
-        if line is not None and not begun.cancelled:
-            try:
-                self._tell(line, message, answer)
-            except Closed:
-                if line is self._line:
-                    raise
-
-    def _tell(self, line: Line, message: Reply | Fault, value: Value | None) -> None:
-        if isinstance(message, Reply) and value is not None and value.buffers:
-            reply = message
-            line.send_value(lambda places, count: Reply(reply.id, reply.body, reply.more, count, places), value.buffers)
+            function, args, kwargs = self._called(request, value)
+        except Exception as error:  # noqa: BLE001
+            message = Fault(request.id, *said_of(error))
         else:
-            line.send(message)
+            try:
+                streaming.run(function(*args, **kwargs))
+                answer = encode(None, trusted=trusted)
+                message = Reply(request.id, answer.body)
+            except BaseException as error:  # noqa: BLE001
+                message = fault_of(begun.id, error, trusted=trusted)
+        with streaming.sending:
+            with contextlib.suppress(Closed, TimeoutError, ProtocolError):
+                self._end(begun, message, answer, streaming.line)
+            with session.changed:
+                session.streams.pop(begun.id, None)
+
+    def _end(self, begun: Begun, message: Reply | Fault, answer: Value | None, line: Line | None = None) -> None:
+        """Answer, over the connection that there is now."""
+        session = self._session
+        keep = True
+        if answer is not None:
+            answer, keep = fixed(self._line, answer)
+        with session.changed:
+            if begun.oneway:
+                session.answering.end(begun, message, None, keep=False)
+                return
+            session.answering.end(begun, message, answer, keep=keep)
+            line = line or session.line
+        if line is None or begun.cancelled:
+            return
+        try:
+            tell(line, message, answer)
+        except (CallerError, ValueError) as error:  # no memory for it, or it is none that can be encoded
+            fault = Fault(begun.id, *said_of(error))
+            with session.changed:
+                session.answering.lost(begun, fault)
+            tell(line, fault, None)
+        except Closed:
+            if line is self._line:
+                raise
 
 
-def fault_of(id_: int, error: Exception, *, trusted: bool) -> Fault:
-    """Return how an exception travels: to one's own user as it is, with its traceback; to others as a sentence."""
+def _clean(text: str) -> str:
+    """Return a text that can be encoded."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def said_of(error: BaseException) -> tuple[str, str]:
+    """Return (code, sentence) of an error on the way to a handler, or on the way back."""
+    code, text = to_wire(error if isinstance(error, UniosError) else CallerError(_sentence(error)))
+    return code, _clean(text)[:TEXT_MAX]
+
+
+def _sentence(error: BaseException) -> str:
+    try:
+        return _clean(f"{type(error).__name__}: {error}")[:TEXT_MAX]
+    except Exception:  # noqa: BLE001 - its __str__ is the handler's
+        return type(error).__name__
+
+
+def fault_of(id_: int, error: BaseException, *, trusted: bool) -> Fault:
+    """Return how an exception travels: to one's own user as it is, with its traceback; to others as a sentence. One that is no Exception, as SystemExit,
+    is not passed on: it would end the caller."""
     if not trusted:
-        return Fault(id_, RAISED, f"{type(error).__name__}: {error}"[:TEXT_MAX])
-    text = "".join(traceback.format_exception(error))[-TEXT_MAX:]
+        return Fault(id_, *said_of(error)) if isinstance(error, UniosError) else Fault(id_, RAISED, _sentence(error))
+    try:
+        text = _clean("".join(traceback.format_exception(error)))[-TEXT_MAX:]
+    except Exception:  # noqa: BLE001 - its notes and its __str__ are the handler's
+        text = _sentence(error)
+    if not isinstance(error, Exception):
+        return Fault(id_, RAISED, text)
     try:
         body = encode(error, trusted=True)
         if body.buffers:
             raise CallerError("it is large")
-        decode(body, trusted=True)
+        if not isinstance(decode(body, trusted=True), Exception):
+            raise CallerError("it arrives as something else")
         return Fault(id_, RAISED, text, body.body)
     except UniosError:
         return Fault(id_, RAISED, text)

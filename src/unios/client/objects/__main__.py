@@ -10,7 +10,8 @@ from typing import Final
 
 from unios.client.objects.holder import Holder
 from unios.errors import UniosError
-from unios.limits import DESCRIPTORS_MAX, OBJECTS_DISK_BYTES_MAX, OBJECTS_MEMORY_SHARE
+from unios.limits import DESCRIPTORS_MAX
+from unios.object_limits import OBJECTS_DISK_BYTES_MAX, OBJECTS_MEMORY_SHARE
 from unios.wire.home import default_home
 
 _DISK: Final = "/var/tmp"

@@ -24,7 +24,7 @@ from unios.client.messages.server import Server, caller
 from unios.client.objects.spilling import spill
 from unios.client.objects.tie import Gone, Tie
 from unios.errors import DataLost, InternalError, UniosError, fresh
-from unios.limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
+from unios.object_limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
 from unios.wire.objects import Acquire, Drop, Known, Ledger, Order, port_of
 from unios.wire.operations import Accepted
 

@@ -10,7 +10,7 @@ from unios.client.objects.counts import COUNTS
 from unios.client.objects.reading import watch
 from unios.client.objects.ref import Recipe, Ref, collecting
 from unios.errors import CallerError
-from unios.limits import RECIPE_BYTES_MAX
+from unios.object_limits import RECIPE_BYTES_MAX
 from unios.wire.values import encode
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import Any, Final
 from unios.client.connection import Connection
 from unios.client.messages.port import Pending, Port
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
-from unios.limits import CLIENT_RETRY_MS, OBJECT_AWAY_FAR_MS, OBJECT_GONE_MS, OBJECTS_CALL_S, OBJECTS_FETCHES_MAX, OBJECTS_START_S
+from unios.limits import CLIENT_RETRY_MS
+from unios.object_limits import OBJECT_AWAY_FAR_MS, OBJECT_GONE_MS, OBJECTS_CALL_S, OBJECTS_FETCHES_MAX, OBJECTS_START_S
 from unios.wire.objects import Known
 
 _LOOK_S: Final = 1.0

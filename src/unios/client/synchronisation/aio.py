@@ -13,7 +13,7 @@ from unios.client.connection import Connection
 from unios.client.synchronisation import exchange, semaphore
 from unios.client.synchronisation import lock as blocking
 from unios.client.synchronisation.named import Named, is_yes, patience
-from unios.client.synchronisation.pending import Pending
+from unios.client.synchronisation.pending import OnToken, Pending, ignore
 from unios.wire.synchronising import TIMED, YES, Answer, Ask, Token
 
 
@@ -22,8 +22,8 @@ class _TaskPending(Pending):
 
     __slots__ = ("future", "loop")
 
-    def __init__(self, ask: Ask, asked_s: float) -> None:
-        super().__init__(ask, asked_s)
+    def __init__(self, ask: Ask, on_token: OnToken) -> None:
+        super().__init__(ask, on_token)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
@@ -47,16 +47,18 @@ class _Async:
     def __repr__(self) -> str:
         return f"unios.{type(self).__name__}({self.name!r})"
 
-    async def _ask(self, op: str, *, timeout: float | None = None, size: int = 1, spec: int = 0, flags: int = 0, data: bytes = b"") -> Answer | None:
+    async def _ask(
+        self, op: str, *, timeout: float | None = None, size: int = 1, spec: int = 0, data: bytes = b"", on_token: OnToken = ignore
+    ) -> Answer | None:
         waits_not, timeout_s = patience(True, timeout)
-        flags |= waits_not | (TIMED if timeout_s is not None else 0)
+        flags = waits_not | (TIMED if timeout_s is not None else 0)
         if self._thing._session is None:
             await asyncio.to_thread(lambda: self._thing.session)  # the first use may have to start a system
         session = self._thing.session
-        pending = session.begin(Ask(0, op, self._thing.kind, self.name, _actor(), size, spec, flags, data=data), _TaskPending)
-        assert isinstance(pending, _TaskPending)
-        session.listen()
+        pending = _TaskPending(Ask(0, op, self._thing.kind, self.name, _actor(), size, spec, flags, data=data), on_token)
         try:
+            session.begin(pending)
+            session.listen()
             try:
                 async with asyncio.timeout(timeout_s):
                     await asyncio.shield(pending.future)
@@ -87,11 +89,7 @@ class AsyncLock(_Async):
 
     async def acquire(self, timeout: float | None = None) -> bool:
         """Take the lock; False if it takes longer than `timeout` s."""
-        answer = await self._ask("take", timeout=timeout)
-        if not is_yes(answer):
-            return False
-        self._lock._granted(answer)
-        return True
+        return is_yes(await self._ask("take", timeout=timeout, on_token=self._lock._taker()))
 
     def release(self) -> None:
         """Let the next have it. RuntimeError if this object does not hold it, LeaseLost if its lease had ended meanwhile."""

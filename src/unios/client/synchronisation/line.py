@@ -85,6 +85,9 @@ class Line:
             self._out.sendall(b"".join(framed(message)))
         except OSError:
             self.cut()
+        except BaseException:
+            self.cut()  # a signal's handler has raised: half a message may have gone out
+            raise
 
     def listen(self, until_s: float) -> Iterator[Told]:
         """Yield what has come; nothing if nothing has by `until_s` (time.monotonic). Broken when the line has ended; why is its text."""

@@ -10,8 +10,9 @@ from types import TracebackType
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.named import Named, is_yes, patience
+from unios.client.synchronisation.pending import OnToken
 from unios.errors import LeaseLost
-from unios.wire.synchronising import YES, Answer, Ask, Token
+from unios.wire.synchronising import YES, Ask, Token
 
 
 class Lock(Named):
@@ -31,15 +32,15 @@ class Lock(Named):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; False if it was not to be had, or not within `timeout` s. Deadlock if it never will be."""
         flags, timeout_s = patience(blocking, timeout)
-        answer = self._ask("take", timeout_s=timeout_s, flags=flags)
-        if not is_yes(answer):
-            return False
-        self._granted(answer)
-        return True
+        return is_yes(self._ask("take", timeout_s=timeout_s, flags=flags, on_token=self._taker()))
 
-    def _granted(self, answer: Answer | None) -> None:
-        assert answer is not None
-        self._token = Token(self.session.epoch, answer.number)
+    def _taker(self) -> OnToken:
+        """Return what notes that the lock was granted; by whichever thread hears it, so that an interrupted one loses no lock."""
+
+        def take(token: Token | None) -> None:
+            self._token = token
+
+        return take
 
     def release(self) -> None:
         """Let the next have it, without waiting. RuntimeError if this object does not hold it, LeaseLost if its lease had ended meanwhile."""
@@ -79,8 +80,7 @@ class Lock(Named):
         if token is None or not self.session.drop(token):
             raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
         ask = Ask(0, "wait", self.kind, self.name, memory.actor(), spec=token.epoch, number=token.number, text=condition)
-        answer = self.session.call(ask, timeout_s)
-        self._granted(answer)
+        answer = self.session.call(ask, timeout_s, self._taker())
         return answer is not None and answer.value == 1
 
 
@@ -99,10 +99,16 @@ class RLock(Lock):
             patience(blocking, timeout)
             self._count += 1
             return True
-        if not super().acquire(blocking, timeout):
-            return False
-        self._owner, self._count = me, 1
-        return True
+        return super().acquire(blocking, timeout)
+
+    def _taker(self) -> OnToken:
+        me = threading.get_ident()
+
+        def take(token: Token | None) -> None:
+            self._token = token
+            self._owner, self._count = (me, 1) if token is not None else (0, 0)
+
+        return take
 
     def release(self) -> None:
         """See Lock; RuntimeError if another thread holds it."""

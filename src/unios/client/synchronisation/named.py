@@ -4,6 +4,7 @@ import math
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
+from unios.client.synchronisation.pending import OnToken, ignore
 from unios.client.synchronisation.session import Session, forks, session
 from unios.wire.synchronising import NOWAIT, TIMED, YES, Answer, Ask
 
@@ -32,9 +33,11 @@ class Named:
             self._session, self._forks = session(self._via), forks()
         return self._session
 
-    def _ask(self, op: str, *, timeout_s: float | None = None, flags: int = 0, size: int = 1, spec: int = 0, data: bytes = b"") -> Answer | None:
+    def _ask(
+        self, op: str, *, timeout_s: float | None = None, flags: int = 0, size: int = 1, spec: int = 0, data: bytes = b"", on_token: OnToken = ignore
+    ) -> Answer | None:
         flags |= TIMED if timeout_s is not None else 0
-        return self.session.call(Ask(0, op, self.kind, self.name, memory.actor(), size, spec, flags, data=data), timeout_s)
+        return self.session.call(Ask(0, op, self.kind, self.name, memory.actor(), size, spec, flags, data=data), timeout_s, on_token)
 
     def _asked(self, op: str, *, size: int = 1, spec: int = 0) -> Answer:
         """Ask what is answered at once."""

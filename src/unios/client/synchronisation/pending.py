@@ -1,23 +1,33 @@
 """Pending: one question of a session that a thread waits to have answered."""
 
 import _thread
+from collections.abc import Callable
 
-from unios.wire.synchronising import FAULT, NO, Answer, Ask
+from unios.wire.synchronising import FAULT, NO, Answer, Ask, Token
+
+OnToken = Callable[[Token | None], None]
+"""Is told what was granted as soon as that is known, whatever then happens to the thread that waits for it; None: it was given back."""
+
+
+def ignore(_token: Token | None) -> None:
+    """The OnToken of what keeps none."""
 
 
 class Pending:
     """A question. `settle` lets its thread go, once."""
 
-    __slots__ = ("_gate", "abandoned", "answer", "ask", "asked_s", "withdrawn")
+    __slots__ = ("_gate", "abandoned", "answer", "ask", "asked_s", "on_token", "token", "withdrawn")
 
-    def __init__(self, ask: Ask, asked_s: float) -> None:
+    def __init__(self, ask: Ask, on_token: OnToken = ignore) -> None:
         self.ask = ask
-        self.asked_s = asked_s
+        self.asked_s = 0.0
         self.answer: Answer | None = None
         self.withdrawn = False
         """It is said to be wanted no more, and the answer is awaited."""
         self.abandoned = False
         """Nobody waits for it any more: what it still brings goes back."""
+        self.token: Token | None = None
+        self.on_token = on_token
         self._gate = _thread.allocate_lock()
         self._gate.acquire()
 

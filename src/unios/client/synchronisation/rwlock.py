@@ -45,11 +45,15 @@ class Side:
         if me in self._tokens:
             raise RuntimeError(f"this thread holds that side of {lock.name} already")
         flags |= TIMED if timeout_s is not None else 0
-        answer = lock.session.call(Ask(0, "take", lock.kind, lock.name, memory.actor(), self._units, 0, flags), timeout_s)
-        if answer is None or not is_yes(answer):
-            return False
-        self._tokens[me] = Token(lock.session.epoch, answer.number)
-        return True
+
+        def take(token: Token | None) -> None:
+            if token is not None:
+                self._tokens[me] = token
+            else:
+                self._tokens.pop(me, None)
+
+        ask = Ask(0, "take", lock.kind, lock.name, memory.actor(), self._units, 0, flags)
+        return is_yes(lock.session.call(ask, timeout_s, take))
 
     def release(self) -> None:
         """Give it back. RuntimeError if this thread does not hold it, LeaseLost if its lease had ended meanwhile."""

@@ -17,14 +17,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 from unios.client import embedded, ports
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.line import Broken, Line
-from unios.client.synchronisation.pending import Pending
+from unios.client.synchronisation.pending import OnToken, Pending, ignore
 from unios.errors import DataLost, LeaseLost, UniosError, from_wire
 from unios.limits import CLIENT_RECONNECT_MS, SYNC_HOLD_MS, SYNC_RENEW_MS
 from unios.wire.synchronising import (
@@ -93,10 +92,11 @@ class Session:
 
     # what threads ask
 
-    def call(self, ask: Ask, timeout_s: float | None = None) -> Answer | None:
+    def call(self, ask: Ask, timeout_s: float | None = None, on_token: OnToken = ignore) -> Answer | None:
         """Ask and wait for the answer; None at the timeout, and then nothing was done. Raises what the answer says is wrong."""
-        pending = self.begin(ask)
+        pending = Pending(ask, on_token)
         try:
+            self.begin(pending)
             if not self._await(pending, timeout_s):
                 self.withdraw(pending)
                 if not self._await(pending, None if _takes_again(ask) else WITHDRAWN_S):
@@ -132,23 +132,24 @@ class Session:
             line.cut()
             raise
 
-    def begin(self, ask: Ask, make: Callable[[Ask, float], Pending] = Pending) -> Pending:
+    def begin(self, pending: Pending) -> None:
         """Ask, without waiting for the answer. DataLost if what it is about was lost."""
+        ask = pending.ask
         if (line := self._line) is not None:
             line.wait_room()
         with self._mutex:
             self._check_lease()
             if self._volatile.is_lost(ask.kind, ask.name):
                 raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
-            ask = memory.numbered(ask, self._next)
+            ask = pending.ask = memory.numbered(ask, self._next)
             self._next += 1  # which also says that somebody asks: then the session's thread does not listen
-            pending = self._pending[ask.id] = make(ask, time.monotonic())
+            pending.asked_s = time.monotonic()
+            self._pending[ask.id] = pending
             self._volatile.used(ask)
             if self._thread is None:
                 self._start()
             elif self._line is not None:
                 self._line.say(ask)
-        return pending
 
     def listen(self) -> None:
         """Have the session's thread hear the answers: who has asked does not listen itself."""
@@ -176,30 +177,34 @@ class Session:
                 pending.refuse()
 
     def abandon(self, pending: Pending) -> None:
-        """Who asked was interrupted: nothing of what it asked for is kept."""
+        """Who asked was interrupted, or refused before anything was asked: nothing of what it asked for is kept."""
+        if not pending.ask.id:
+            return
         if _takes_again(pending.ask):
             self.withdraw(pending)
             pending.wait(None)  # as `threading` has it: who leaves the wait holds the lock
             return
         with self._mutex:
             pending.abandoned = True
-            if pending.answer is not None:
-                self._put_back(pending, pending.answer)
+            if pending.answer is not None or pending.token is not None:
+                self._pending.pop(pending.ask.id, None)
+                self._put_back(pending)
             elif self._line is not None:
                 self._line.say(Withdraw(pending.ask.id))
             else:
                 self._pending.pop(pending.ask.id, None)
 
-    def _put_back(self, pending: Pending, answer: Answer) -> None:
+    def _put_back(self, pending: Pending) -> None:
         """Give back what came for somebody who is not there any more."""
-        ask = pending.ask
-        if answer.outcome != YES or self._line is None:
-            return
-        if ask.op == "take":
-            token = Token(self.epoch, answer.number)
+        ask, answer, token = pending.ask, pending.answer, pending.token
+        if token is not None:
             self._held.pop(token, None)
+            pending.on_token(None)
+        if self._line is None:
+            return  # what is not said to be held when there is a connection again is free then
+        if token is not None:
             self._line.say(memory.giving(ask, token))
-        elif ask.op == "get":
+        elif ask.op == "get" and answer is not None and answer.outcome == YES:
             self._line.say(Ask(0, "put", "queue", ask.name, spec=ask.spec, data=answer.data))
             self._line.say(Ask(0, "done", "queue", ask.name, spec=ask.spec))
 
@@ -404,13 +409,14 @@ class Session:
         if answer.number and boot_s() > self._trusted_until_s:
             self._lose("its lease had ended")  # the grant was too long on its way; what was asked is asked again
             return
-        pending = self._pending.pop(answer.id, None)
+        pending = self._pending.get(answer.id)
         if pending is None:
             return
         ask = pending.ask
         if answer.outcome == YES:
-            if ask.op == "take" or (ask.op == "wait" and ask.kind == "lock"):
-                token = Token(self.epoch, answer.number)
+            if ask.op == "take" or _takes_again(ask):
+                token = pending.token = Token(self.epoch, answer.number)
+                pending.on_token(token)
                 size = answer.value if ask.kind == "semaphore" else ask.size
                 if size:
                     self._held[token] = Held(ask.kind, ask.name, token, size, ask.spec if ask.kind == "semaphore" else 0, ask.actor)
@@ -418,9 +424,10 @@ class Session:
                 self._volatile.signalled(ask)
         if ask.kind == "event" and ask.op != "wait":
             self._known[ask.kind, ask.name] = Known(ask.kind, ask.name, Token(answer.value, answer.number), int(answer.outcome == YES))
-        if pending.abandoned:
-            self._put_back(pending, answer)
         pending.settle(answer)
+        self._pending.pop(answer.id, None)
+        if pending.abandoned:
+            self._put_back(pending)
 
     # the end
 

@@ -1,0 +1,269 @@
+"""calls: what a call, a flood of calls and 100 MB cost between two programs, on one node and between two, against bare sockets and frameworks.
+
+Whatever is compared with a bare socket is measured in turns with it. Two figures are the price of what a bare socket does not do: a call has a deadline, is
+done once over a break of the connection, and carries any Python value.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import call_limits, plots
+from benchmarks.call_limits import BULK_BYTES, WORD
+from benchmarks.call_parts import NAME
+from benchmarks.peers import LAB, Peers
+from benchmarks.row import Report, Row, limited
+from benchmarks.samples import Call, percentile
+from benchmarks.system import System
+from unios.client.messages import memory
+from unios.client.messages.port import Port
+
+BLOCKS, IN_BLOCK = 40, 50
+"""Contestants take turns by blocks of calls: who has just waited for others finds his memory cold, which is no part of a call."""
+WINDOW = 64
+FLOOD = 20_000
+SIZES = (64, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+SYNC_LIMIT, ASYNC_LIMIT, FAR_LIMIT = 1.5, 1.5, 5.0
+FRAMEWORK_SHARE, ZEROMQ_SHARE, TLS_SHARE = 0.1, 0.6, 0.45
+HAND_OVER_MS = 1.0
+PEERS = ("zeromq", "grpc", "ray", "memfd")
+VENV = Path(os.environ.get("PEERS_VENV") or "/tmp/peers-venv")
+
+
+def run(peers: Peers) -> Report:
+    """Measure; the limits in turns with ours, the frameworks after ours."""
+    report = Report("calls", strict=True)
+    with System() as system:
+        system.up()
+        with _serving(system, "n1"), Port(NAME, home=system.home, node="n1") as near, Port(NAME, home=system.home, node="n2") as far:
+            alone = _calls(system, report, near, far)
+            flood = _floods(report, near, far)
+            _bulk(system, report, near, far)
+            _sizes(report, near, far)
+    _nodes(report)
+    print("peers", file=sys.stderr)
+    peers.run(LAB / "calls.py", PEERS)
+    report.rows += peers.rows(alone, "call64_p50", ("ray-actor",), at_most=FRAMEWORK_SHARE)
+    report.rows += peers.rows(alone, "call64_p50", ("zeromq", "grpc"))
+    report.rows += peers.rows(flood, "call64_pipelined", ("ray-actor", "grpc"), inverse=1e6, at_most=FRAMEWORK_SHARE)
+    report.rows += peers.rows(flood, "call64_pipelined", ("zeromq",), inverse=1e6, at_most=1 / ZEROMQ_SHARE)
+    report.notes.append(
+        "The bare sockets have a length before each message and nothing else, in two Python processes; ours carries any Python value, ends at a deadline, "
+        "and is done once whatever breaks. Ours between nodes goes through two kernels, so four processes share the machine's processors where a bare "
+        "connection has two. Where a limit is a rate the row shows the time of one, so that a smaller ratio is better everywhere."
+    )
+    peers.tell(report)
+    return report
+
+
+@contextlib.contextmanager
+def _serving(system: System, node: str, how: str = "serve") -> Iterator[None]:
+    with _part(system, [sys.executable, "-m", "benchmarks.call_parts", how, node]):
+        yield
+
+
+@contextlib.contextmanager
+def _part(system: System, command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a process of the benchmark from when it says that it is ready; it ends with its input."""
+    child = subprocess.Popen(command, env=system.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        if child.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{' '.join(command)} did not begin")
+        yield child
+    finally:
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+        if child.wait(timeout=30):
+            print(f"{' '.join(command)} exited with {child.returncode}", file=sys.stderr)
+        child.stdout.close()
+
+
+# one call
+
+
+def _blocks(calls: dict[str, Callable[[int], list[float]]]) -> dict[str, list[float]]:
+    """Return the seconds of BLOCKS blocks of each, in turns; one block before that does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(BLOCKS + 1):
+        for name, block in calls.items():
+            seconds = block(IN_BLOCK)
+            if turn:
+                taken[name] += seconds
+    return taken
+
+
+def _timed(call: Call) -> Callable[[int], list[float]]:
+    def block(count: int) -> list[float]:
+        taken = []
+        for _ in range(count):
+            began = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - began)
+        return taken
+
+    return block
+
+
+def _told(child: "subprocess.Popen[bytes]") -> Callable[[int], list[float]]:
+    def block(count: int) -> list[float]:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(b"%d\n" % count)
+        child.stdin.flush()
+        taken: list[float] = json.loads(child.stdout.readline())
+        return taken
+
+    return block
+
+
+def _calls(system: System, report: Report, near: Port, far: Port) -> Row:
+    """Add the rows on one call at a time; return that which the frameworks are held against."""
+    print(f"calls of 64 bytes, {BLOCKS} blocks of {IN_BLOCK}", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        calls = {
+            "unix": _timed(stack.enter_context(call_limits.unix_echo())),
+            "near": _timed(lambda: near.call("echo", WORD)),
+            "tls": _timed(stack.enter_context(call_limits.tls_echo(system.home))),
+            "far": _timed(lambda: far.call("echo", WORD)),
+        }
+        stack.enter_context(_serving(system, "n1", "serve-twin"))
+        calls["twin"] = _told(stack.enter_context(_part(system, [sys.executable, "-m", "benchmarks.call_parts", "twin", "n1"])))
+        if (loop := _uvloop(system, stack)) is not None:
+            calls["uvloop"] = _told(loop)
+        taken = _blocks(calls)
+    n = BLOCKS * IN_BLOCK
+
+    def us(name: str, percent: float) -> float:
+        return 1e6 * percentile(taken[name], percent)
+
+    bare, bare_tls = "a bare Unix socket with the same framing, same run:", "a bare TLS echo, same run:"
+    for percent in (50, 99):
+        at_most = SYNC_LIMIT if percent == 50 else None
+        report.rows.append(Row(f"call of 64 bytes on one node, p{percent}", us("near", percent), "us", n, bare, us("unix", percent), at_most))
+    for percent in (50, 99):
+        at_most = FAR_LIMIT if percent == 50 else None
+        report.rows.append(Row(f"call of 64 bytes between nodes, p{percent}", us("far", percent), "us", n, bare_tls, us("tls", percent), at_most))
+    for percent in (50, 99):
+        bare_loop = us("uvloop", percent) if "uvloop" in taken else None
+        at_most = ASYNC_LIMIT if percent == 50 and bare_loop else None
+        what = f"call of 64 bytes on one node, asyncio twins, p{percent}"
+        report.rows.append(Row(what, us("twin", percent), "us", n, "an echo of two uvloop processes, same run:", bare_loop, at_most))
+    if "uvloop" not in taken:
+        report.notes.append("uvloop is not there (it is looked for in PEERS_VENV), so the twin is held against nothing.")
+    return Row("call of 64 bytes on one node, p50", us("near", 50) / 1000, "ms", n)
+
+
+def _uvloop(system: System, stack: contextlib.ExitStack) -> "subprocess.Popen[bytes] | None":
+    python = VENV / "bin" / "python"
+    if not python.exists() or subprocess.run([python, "-c", "import uvloop"], capture_output=True).returncode:
+        return None
+    return stack.enter_context(_part(system, [str(python), "-P", str(Path(__file__).with_name("call_parts.py")), "uvloop"]))
+
+
+# many calls
+
+
+def _floods(report: Report, near: Port, far: Port) -> Row:
+    print(f"{FLOOD} calls, {WINDOW} under way", file=sys.stderr)
+    rates = {name: max(_flood(port) for _ in range(3)) for name, port in (("on one node", near), ("between nodes", far))}
+    report.rows += [Row(f"pipelined calls of 64 bytes {name}, best of 3", rate, "/s", FLOOD, rate=True) for name, rate in rates.items()]
+    return Row("time of one pipelined call on one node", 1e6 / rates["on one node"], "us", FLOOD)
+
+
+def _flood(port: Port) -> float:
+    """Return calls a second, with WINDOW of them under way."""
+    under_way = deque(port.begin("echo", WORD) for _ in range(WINDOW))
+    began = time.perf_counter()
+    for _ in range(FLOOD):
+        under_way.popleft().result()
+        under_way.append(port.begin("echo", WORD))
+    took = time.perf_counter() - began
+    for pending in under_way:
+        pending.result()
+    return FLOOD / took
+
+
+# 100 MB
+
+
+def _bulk(system: System, report: Report, near: Port, far: Port) -> None:
+    print("100 MB", file=sys.stderr)
+    data = bytearray(os.urandom(1_000_000)) * (BULK_BYTES // 1_000_000)
+    born, copied = [], []
+    for _ in range(10):
+        mine = memory.allocate(BULK_BYTES)
+        mine[:] = data
+        born.append(_seconds(near, mine))
+        copied.append(_seconds(near, data))
+        del mine
+    raw, ours = [], []
+    with call_limits.tls_bulk(system.home) as transfer:
+        for turn in range(6):
+            began = time.perf_counter()
+            transfer()
+            if turn:
+                raw.append(time.perf_counter() - began)
+                ours.append(_seconds(far, data))
+    bare, mbs = "a bare TLS connection, same run:", BULK_BYTES / 1e6
+    report.rows += [
+        limited("100 MB born in shared memory, call and answer on one node, p50", 1000 * percentile(born, 50), "ms", len(born), HAND_OVER_MS),
+        Row("100 MB born in shared memory, call and answer on one node, p99", 1000 * percentile(born, 99), "ms", len(born)),
+        Row("100 MB that were not: copied once, call and answer on one node, p50", 1000 * percentile(copied, 50), "ms", len(copied)),
+        Row("100 MB between nodes, p50", mbs / percentile(ours, 50), "MB/s", len(ours), bare, mbs / percentile(raw, 50), rate=True),
+        Row("seconds for 100 MB between nodes, p50", percentile(ours, 50), "s", len(ours), bare, percentile(raw, 50), 1 / TLS_SHARE),
+    ]
+
+
+def _seconds(port: Port, data: "bytearray | memoryview") -> float:
+    buffer = pickle.PickleBuffer(data)
+    began = time.perf_counter()
+    if port.call("size", buffer) != len(data):
+        raise RuntimeError("not all of it came")
+    return time.perf_counter() - began
+
+
+# size against throughput
+
+
+def _sizes(report: Report, near: Port, far: Port) -> None:
+    print("sizes", file=sys.stderr)
+    lines: dict[str, list[tuple[float, float]]] = {"on one node": [], "between nodes": []}
+    for size in SIZES:
+        data = bytearray(size)
+        for name, port in (("on one node", near), ("between nodes", far)):
+            times = max(3, min(500, 20_000_000 // size))
+            taken = sorted(_seconds(port, data) for _ in range(times))
+            rate = size / 1e6 / percentile(taken, 50)
+            lines[name].append((size, rate))
+            report.rows.append(Row(f"a call with {_bytes(size)} {name}, one at a time", rate, "MB/s", times, rate=True))
+    plots.write("calls", "Calls one at a time: size against throughput", "bytes in a call", "MB a second", lines)
+    report.notes.append("Size against throughput: plots/calls.svg.")
+
+
+def _bytes(size: int) -> str:
+    return f"{size // 1_000_000} MB" if size >= 1_000_000 else f"{size // 1000} kB" if size >= 1000 else f"{size} bytes"
+
+
+# number of nodes
+
+
+def _nodes(report: Report) -> None:
+    for nodes in (1, 2, 3):
+        print(f"{nodes} nodes", file=sys.stderr)
+        with System(nodes) as system, contextlib.ExitStack() as stack:
+            system.up()
+            stack.enter_context(_serving(system, "n1"))
+            for name, node in (("on one node", "n1"), ("between nodes", "n2")):
+                if node == "n2" and nodes == 1:
+                    continue
+                port = stack.enter_context(Port(NAME, home=system.home, node=node))
+                taken = _timed(lambda port=port: port.call("echo", WORD))(2_000)[500:]  # type: ignore[misc]
+                of = "a system of one node" if nodes == 1 else f"a system of {nodes} nodes"
+                report.rows.append(Row(f"call of 64 bytes {name}, {of}, p50", 1e6 * percentile(taken, 50), "us", len(taken)))

@@ -1,0 +1,406 @@
+"""Ends: a session of a caller and its connection, shared by the threads of one process.
+
+There is no thread behind it: of those who wait for an answer one reads, and hands the others theirs (leader and followers). The connection comes back after a
+break by itself, and so does the port after its owner was restarted or moved: callers wait. A forked child has a session of its own.
+"""
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from unios.client.connection import Connection
+from unios.client.messages import places
+from unios.client.messages.line import Closed, Line
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh, from_wire
+from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
+from unios.wire.conversations import Asked, Asking
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Fault, Reply, Request, agree
+from unios.wire.values import Value, decode, encode
+
+_VERSIONS: Final = (PROTOCOL_MIN, PROTOCOL_MAX)
+Opened = Callable[[], tuple[str, tuple[Any, ...]]] | None
+"""Gives the one-way message (operation, arguments) that is the first on each new connection."""
+RAISED: Final = "raised"
+"""The code of a Fault that carries the exception which a handler raised."""
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that was raised elsewhere: where in the other program that was."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class Ends:
+    """A session and its connection, shared by the threads of one process."""
+
+    def __init__(self, name: str, home: "Path | str | None", node: str, keeps: bool = False, opened: Opened = None) -> None:
+        self.name = name
+        self._home, self._node = home, node
+        self._keeps, self._opened = keeps, opened
+        self._line: Line | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._asking = Asking(uuid.uuid4().hex)
+        self._heard: Line | None = None
+        """The connection that was greeted last: what was read from an earlier one is asked for again, and counts no more."""
+        self._lock = threading.Lock()
+        """Of `_asking`."""
+        self._connect = threading.RLock()
+        """Held by whoever makes the connection anew."""
+        self._leads: dict[bool, int] = {}
+        """The thread that reads, at True: `setdefault` decides between those who would, and no signal comes between that and its being known."""
+        self._bells: deque[threading.Lock] = deque()
+        """Of those who wait for the one who reads; whoever releases one wakes its thread. A Condition does not stand a signal's handler that raises."""
+        self._unsaid: deque[Asked] = deque()
+        """Withdrawn, and the other side is still to be told: somebody was sending."""
+
+    def _fork_check(self) -> None:
+        if self._pid != os.getpid():
+            if self._line is not None:
+                self._line.drop()
+                self._line = None
+            self._begin()
+
+    # the connection
+
+    @property
+    def line(self) -> Line | None:
+        """The connection, if there is one."""
+        return self._line
+
+    def open(self, deadline: float | None) -> Line:
+        """Return the connection, made again if it is gone. Waits until the deadline: NotFound, Unavailable, OutcomeUnknown if others connect all the time."""
+        line = self._line
+        if line is not None and not line.is_closed:
+            return line
+        lock = self._connect
+        try:
+            if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise OutcomeUnknown(f"port {self.name} was not reached in time")
+            if self._line is not None:
+                if not self._line.is_closed:
+                    return self._line
+                self._line.release()
+                self._line = None
+            return self._reopen(deadline)
+        finally:
+            if lock._is_owned():  # type: ignore[attr-defined]  # a signal's handler may raise between acquire and the next instruction
+                lock.release()
+
+    def _reopen(self, deadline: float | None) -> Line:
+        with Connection(self._home, self._node, role="program") as connection:
+            while True:
+                line = places.connect(connection, self.name, deadline, keeps=self._keeps)
+                try:
+                    self._resume(line, deadline)
+                except (Closed, TimeoutError):
+                    line.release()
+                    if deadline is not None and time.monotonic() >= deadline:
+                        raise OutcomeUnknown(f"port {self.name} was not reached in time") from None
+                    time.sleep(CLIENT_RETRY_MS / 1000)
+                    continue
+                except BaseException:
+                    line.release()
+                    raise
+                self._line = line
+                return line
+
+    def _resume(self, line: Line, deadline: float | None) -> None:
+        """Greet on a new connection, and send again what is to be. Nobody else uses it yet, so it is read here."""
+        greeting = time.monotonic() + HELLO_TIMEOUT_MS / 1000
+        theirs = line.greet(self._asking.hello(_VERSIONS), greeting if deadline is None else min(greeting, deadline))
+        agree(theirs)
+        with self._lock:
+            self._heard = line
+            again, _failed = self._asking.greeted(theirs)
+        if self._opened is not None:
+            self._say_first(line, *self._opened(), deadline)
+        with self._lock:
+            waiting = self._asking.waiting()
+        if not any(asked.sent for asked in again):
+            return
+        line.send(waiting, lambda: self._listen(line), deadline)
+        for asked in again:
+            if asked.sent and not asked.ended:
+                try:
+                    self._transmit(line, asked, lambda: self._listen(line), deadline)
+                except CallerError as error:  # there is no memory for it now
+                    with self._lock:
+                        self._asking.fail(asked, OutcomeUnknown(f"{asked.op} could not be sent again: {error}"))
+
+    def _say_first(self, line: Line, op: str, args: tuple[Any, ...], deadline: float | None) -> None:
+        first = encode((args, {}), trusted=line.trusted)._replace(trusted=line.trusted)
+        with self._lock:
+            told = self._asking.ask(op, first, oneway=True)
+        try:
+            self._transmit(line, told, lambda: self._listen(line), deadline)
+        finally:
+            with self._lock:
+                self._asking.left(told)
+
+    def _transmit(self, line: Line, asked: Asked, while_blocked: Callable[[], None], deadline: float | None) -> None:
+        if asked.value.trusted and not line.trusted:
+            with self._lock:
+                self._asking.fail(asked, OutcomeUnknown(f"another user listens on port {self.name} now: whether {asked.op} was done is not known"))
+            return
+        asked.on = line
+
+        def request(places: tuple[tuple[int, int, int], ...], count: int) -> Request:
+            with self._lock:
+                return asked.request(self._asking.ack, places, count)
+
+        if asked.value.buffers:
+            line.send_value(request, asked.value.buffers, while_blocked, deadline)
+        else:
+            line.send(request((), 0), while_blocked, deadline)
+
+    def _while_blocked(self, line: Line) -> None:
+        """The other side takes nothing, and says something: listen, unless another thread does."""
+        me = threading.get_ident()
+        if self._leads.get(True) == me:
+            self._listen(line)
+            return
+        try:
+            if self._leads.setdefault(True, me) == me:
+                self._listen(line)
+            else:
+                time.sleep(0)
+        finally:
+            self._lead_no_more(me)
+
+    def _lead_no_more(self, me: int) -> None:
+        if self._leads.get(True) == me:
+            del self._leads[True]
+            self._wake()
+
+    def _listen(self, line: Line) -> None:
+        """Take in what is there, and say nothing."""
+        with contextlib.suppress(TimeoutError):
+            self._take_in(line, time.monotonic())
+
+    # asking
+
+    def ask(self, op: str, value: object, deadline: float | None, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
+        """Begin a request and send it; waits for a connection, and for room among what is under way."""
+        self._fork_check()
+        line = self.open(deadline)
+        if not op.isprintable():
+            raise CallerError(f"{op[:80]!r} is no name of an operation")
+        encoded = encode(value, trusted=line.trusted)
+        if line.trusted:
+            encoded = encoded._replace(trusted=True)
+        if self._unsaid:
+            self._say_unsaid()
+        asking = self._asking
+        while True:
+            with self._lock:
+                if not asking.is_full:
+                    asked = asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
+                    break
+            if not self.wait("a call before it", lambda: not asking.is_full, deadline):
+                raise Unavailable(f"{len(asking.open)} calls are under way on port {self.name}, and none was answered in time")
+        try:
+            self._send(line, asked, deadline)
+        except TimeoutError:
+            raise self.give_up(asked) from None
+        except BaseException:
+            with self._lock:
+                asking.open.pop(asked.id, None)
+            raise
+        return asked
+
+    def _send(self, line: Line, asked: Asked, deadline: float | None) -> None:
+        asked.sent = True
+        while asked.on is not line and not asked.ended:
+            try:
+                self._transmit(line, asked, lambda line=line: self._while_blocked(line), deadline)  # type: ignore[misc]
+                break
+            except Closed as error:
+                if not error.sent and asked.on is line:
+                    asked.sent = False  # the owner was gone before: that is no reason to know nothing
+                line = self.open(deadline)  # which sends again what was sent, if that was known to it
+                asked.sent = True
+        if asked.oneway:
+            if asked.failure is not None:
+                self.outcome(asked)
+            with self._lock:
+                self._asking.left(asked)
+
+    def wait(self, what: "Asked | str", ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Read, or wait for who reads, until `ready`; False at the deadline."""
+        me = threading.get_ident()
+        while not ready():
+            if self._pid != os.getpid():
+                raise OutcomeUnknown(f"{what if isinstance(what, str) else what.op} was asked by the process from which this one was forked")
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            if self._leads.get(True) == me:
+                raise CallerError("this port is used in a signal's handler that has interrupted a call on it")
+            try:
+                if self._leads.setdefault(True, me) == me:
+                    while not ready():
+                        self._read(deadline)
+            except TimeoutError:
+                return ready()
+            finally:
+                self._lead_no_more(me)
+            if not ready():
+                self._follow(ready, deadline)
+        return True
+
+    def _follow(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        bell = threading.Lock()
+        try:
+            bell.acquire()
+            self._bells.append(bell)
+            if not ready() and self._leads:
+                bell.acquire(timeout=0.5 if deadline is None else max(0.0, min(0.5, deadline - time.monotonic())))
+        finally:
+            with contextlib.suppress(ValueError):
+                self._bells.remove(bell)
+
+    def _wake(self) -> None:
+        while self._bells:
+            with contextlib.suppress(IndexError, RuntimeError):  # another has woken it
+                self._bells.popleft().release()
+
+    def _read(self, deadline: float | None) -> None:
+        line = None
+        try:
+            before, line = self._line, self.open(deadline)
+            if line is not before:  # what was asked on another one may have ended by that
+                self._wake()
+                return
+            if self._unsaid:
+                self._say_unsaid()
+            self._take_in(line, deadline)
+            with self._lock:
+                acknowledgement = self._asking.acknowledgement()
+            if acknowledgement is not None:
+                line.send(acknowledgement, lambda: self._listen(line), deadline)
+        except Closed:
+            return
+        except ProtocolError as error:
+            self._fail_all(error)
+        except UniosError as error:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError from error  # of this caller; others may wait longer
+            self._fail_all(error)  # no node runs here any more, or it may not be used: what was sent is not answered now
+
+    def _fail_all(self, error: UniosError) -> None:
+        if self._line is not None:
+            self._line.close()
+        with self._lock:
+            for asked in list(self._asking.open.values()):
+                self._asking.fail(asked, OutcomeUnknown(f"no answer to {asked.op} came: {error}"))
+
+    def _take_in(self, line: Line, deadline: float | None) -> None:
+        heard = line.read(deadline)
+        try:
+            for message, value in heard:
+                if not isinstance(message, Reply | Fault):
+                    raise ProtocolError("the peer asks where it should answer")
+                with self._lock:
+                    if line is not self._heard:
+                        return
+                    self._asking.heard(message, value)
+        except BaseException:  # a signal's handler has raised, perhaps: what was read and not taken in is asked for again
+            line.close()
+            raise
+        self._wake()
+
+    def next_item(self, asked: Asked) -> Any:
+        """Return the next item of a stream that has come, and grant credit for it."""
+        if self._pid != os.getpid():
+            raise OutcomeUnknown(f"{asked.op} was asked by the process from which this one was forked")
+        with self._lock:
+            value, credit = self._asking.take(asked)
+            line = self._line
+        if credit is not None and line is not None:
+            with contextlib.suppress(Closed, TimeoutError):  # a new connection is told how many were taken
+                line.send(credit, lambda: self._while_blocked(line))
+        return decode(value, trusted=value.trusted)
+
+    def outcome(self, asked: Asked) -> Any:
+        """Return what came of a request that has ended; raise what it raised."""
+        return outcome(asked)
+
+    def give_up(self, asked: Asked, why: str = "no answer came in time") -> UniosError:
+        """Withdraw a request; return what to raise."""
+        failure = OutcomeUnknown(f"{asked.op}: {why}")
+        if self._pid != os.getpid():
+            asked.failure, asked.ended = failure, True
+            return fresh(failure)
+        with self._lock:
+            if not asked.ended:
+                self._asking.fail(asked, failure)
+        self._tell_withdrawn(asked)
+        return fresh(failure)
+
+    def _tell_withdrawn(self, asked: Asked) -> None:
+        line = self._line
+        if line is not None and not line.is_closed and not line.withdraw(asked.id):
+            self._unsaid.append(asked)
+
+    def _say_unsaid(self) -> None:
+        for _ in range(len(self._unsaid)):
+            with contextlib.suppress(IndexError):
+                self._tell_withdrawn(self._unsaid.popleft())
+
+    def abandon(self, asked: Asked) -> None:
+        """As `give_up`, waiting for no lock: the collector calls this, wherever its thread may be."""
+        if self._pid == os.getpid() and not asked.ended:
+            asked.failure, asked.ended = OutcomeUnknown(f"{asked.op}: nobody reads it"), True
+            self._asking.open.pop(asked.id, None)
+            self._tell_withdrawn(asked)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._fork_check()
+        line = self._line
+        with self._lock:
+            for asked in list(self._asking.open.values()):
+                self._asking.fail(asked, OutcomeUnknown(f"the port was closed here before the answer to {asked.op} came"))
+        if line is not None:
+            line.close()
+            me = threading.get_ident()
+            try:
+                if self._leads.setdefault(True, me) == me and self._line is line:
+                    self._line = None
+                    line.release()
+            finally:
+                self._lead_no_more(me)
+        self._wake()
+
+
+def outcome(asked: Asked) -> Any:
+    """Return what came of a request that has ended; raise what it raised."""
+    failure = asked.failure
+    if failure is None:
+        return None if asked.answer is None else decode(asked.answer, trusted=asked.answer.trusted)
+    if isinstance(failure, Fault):
+        if failure.code == RAISED and asked.answer is not None and asked.answer.trusted:
+            raise _raised(failure, asked.answer)
+        raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
+    raise fresh(failure)
+
+
+def _raised(fault: Fault, value: Value) -> BaseException:
+    """Return the exception that a handler raised, with where it was raised as its cause."""
+    try:
+        found = decode(value, trusted=value.trusted)
+        if isinstance(found, Exception):
+            found.__cause__ = RemoteTraceback(fault.text)
+            return found
+    except UniosError:
+        pass
+    return CallerError(f"the handler raised an exception that cannot travel:\n{fault.text}")

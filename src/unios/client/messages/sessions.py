@@ -1,0 +1,129 @@
+"""Sessions: what the callers of one port have asked, each through whatever connection he has now.
+
+One whose connection broke is kept for SESSION_KEPT_S. Bounded by PORT_SESSIONS_MAX, and for each user by SESSIONS_PER_USER_MAX: the one that has been away for
+longest goes, and what is under way for it is cancelled.
+"""
+
+import threading
+import time
+from collections import Counter
+
+from unios.client.messages.line import Line
+from unios.client.messages.streaming import Streaming
+from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S, SESSIONS_PER_USER_MAX
+from unios.wire.conversations import Answering
+
+Key = tuple[str, str]
+
+
+class Session:
+    """What one caller has asked. Its fields belong to whoever holds `changed`."""
+
+    def __init__(self, user: str, *, trusted: bool) -> None:
+        self.user = user
+        self.answering = Answering(user, kept_max=KEPT_REPLIES_BYTES if trusted else KEPT_REPLIES_STRANGER_BYTES)
+        self.changed = threading.Condition()
+        """Told of: items taken, a stream withdrawn, a connection that came or went."""
+        self.turn = threading.Lock()
+        """Held by the one request that is being answered: they go one after the other even when the connection is another one meanwhile."""
+        self.line: Line | None = None
+        self.left_s = 0.0
+        self.streams: dict[int, Streaming] = {}
+
+    def leave(self) -> None:
+        """Nobody comes back: stop what is under way."""
+        with self.changed:
+            self.answering.leave()
+            self.changed.notify_all()
+            streams = tuple(self.streams.values())
+        for streaming in streams:
+            streaming.stop()
+
+
+class Sessions:
+    """Those of one port."""
+
+    def __init__(self) -> None:
+        self._found: dict[Key, Session] = {}
+        self._away: dict[Key, Session] = {}
+        """Those without a connection, the longest first."""
+        self._users: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def find(self, id_: str, user: str, *, trusted: bool) -> tuple[Session, bool]:
+        """Return the session, and whether it was known. One of another user is not found; one without an id is nobody else's."""
+        with self._lock:
+            over = self._tidy(user)
+            session = self._found.get((user, id_)) if id_ else None
+            known = session is not None
+            if session is None:
+                session = Session(user, trusted=trusted)
+                if id_:
+                    self._found[user, id_] = session
+                    self._users[user] += 1
+        for one in over:
+            one.leave()
+        return session, known
+
+    def attach(self, id_: str, session: Session, line: Line) -> None:
+        """This is its connection from now on; one before it ends."""
+        with self._lock:
+            self._away.pop((session.user, id_), None)
+        with session.changed:
+            before, session.line = session.line, line
+            session.changed.notify_all()
+        if before is not None and before is not line:
+            before.close()
+
+    def detach(self, id_: str, session: Session, line: Line) -> None:
+        """Its connection is gone; without an id so is the session."""
+        with session.changed:
+            if session.line is not line:
+                return
+            session.line, session.left_s = None, time.monotonic()
+            session.changed.notify_all()
+        with self._lock:
+            if self._found.get((session.user, id_)) is session and session.line is None:
+                self._away[session.user, id_] = session
+                return
+        session.leave()
+
+    def forget(self, user: str) -> None:
+        """Forget what a user has asked: he has lost the right to hear of it."""
+        with self._lock:
+            keys = [key for key in self._found if key[0] == user]
+            gone = [self._drop(key) for key in keys]
+        for session in gone:
+            session.leave()
+            if session.line is not None:
+                session.line.close()
+
+    def leave(self) -> None:
+        """The port is closed."""
+        with self._lock:
+            gone = list(self._found.values())
+            self._found.clear()
+            self._away.clear()
+            self._users.clear()
+        for session in gone:
+            session.leave()
+
+    def _tidy(self, user: str) -> list[Session]:
+        """Forget those that nobody will come back to; return them."""
+        gone = []
+        due = time.monotonic() - SESSION_KEPT_S
+        while self._away:
+            key = next(iter(self._away))
+            if self._away[key].left_s > due and len(self._found) < PORT_SESSIONS_MAX:
+                break
+            gone.append(self._drop(key))
+        if self._users[user] >= SESSIONS_PER_USER_MAX and (key := next((key for key in self._away if key[0] == user), ("", ""))) != ("", ""):
+            gone.append(self._drop(key))
+        return gone
+
+    def _drop(self, key: Key) -> Session:
+        self._away.pop(key, None)
+        self._users[key[0]] -= 1
+        if not self._users[key[0]]:
+            del self._users[key[0]]
+        return self._found.pop(key)

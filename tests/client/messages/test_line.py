@@ -1,0 +1,168 @@
+"""Lines under garbage: whatever bytes come, each end ends the connection or goes on, keeps nothing, and the port answers the next one."""
+
+import contextlib
+import gc
+import os
+import random
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.client.messages.rig import Rig, descriptors, until
+from unios.client.messages.line import Closed, Line
+from unios.errors import OutcomeUnknown, ProtocolError, UniosError
+from unios.wire.frames import frame
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Part, Reply, Request, encode
+from unios.wire.values import encode as value_of
+
+HELLO = Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"session": "s", "incarnation": "i"})
+
+
+def packed(*messages: Any) -> bytes:
+    return b"".join(frame(encode(message)) for message in messages)
+
+
+def messages(seed: int) -> bytes:
+    """Return messages that are well formed and in any order, of which some bytes may be changed, and the end may be missing."""
+    at = random.Random(seed)
+    body = value_of(((1,), {}), trusted=True).body
+    number = lambda: at.choice([0, 1, 1, 2, 3, 99, -1, 1 << 62, 1 << 63])  # noqa: E731
+    choices: list[Any] = [
+        lambda: HELLO,
+        lambda: Request(
+            number(), at.choice(["f", "g", "", "_x"]), body, ack=number(), oneway=at.random() < 0.2, stream=at.random() < 0.4, have=number()
+        ),
+        lambda: Request(number(), "f", body, buffers=((at.choice([-1, 0, 5]), number(), number()),), descriptors=at.choice([0, 1, -1])),
+        lambda: Reply(number(), body, more=at.random() < 0.5),
+        lambda: Fault(number(), at.choice(["raised", "denied", "?"]), "text", body),
+        lambda: Credit(number(), 1, upto=number()),
+        lambda: Cancel(number()),
+        lambda: Ack(number(), (number(),), at.choice([None, (), (1,)])),
+        lambda: Part(number(), at.choice([10, 1 << 50, -1]), memoryview(b"abc")),
+    ]
+    data = bytearray(packed(HELLO) if at.random() < 0.8 else b"")
+    for _ in range(at.randrange(12)):
+        message = at.choice(choices)()
+        data += packed(message)
+    if data and at.random() < 0.4:
+        for _ in range(at.randrange(1, 4)):
+            data[at.randrange(len(data))] = at.randrange(256)
+    if at.random() < 0.3:
+        data = data[: at.randrange(len(data) + 1)]
+    return bytes(data) + (os.urandom(at.randrange(20)) if at.random() < 0.2 else b"")
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_server_outlives_whatever_its_callers_say_and_forgets_them(rig: Rig, local: bool) -> None:
+    rig.local = local
+    server = rig.server({"f": lambda x: x, "g": lambda x: iter([x] * 3)})
+    threads, before = threading.active_count(), 0
+    for seed in range(300):
+        sock, _nothing = rig.pair("p")
+        try:
+            sock.sendall(messages(seed))
+        except OSError:
+            pass
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(20)
+        try:
+            while sock.recv(65_536):  # the end comes whatever it was
+                pass
+        except ConnectionResetError:
+            pass
+        sock.close()
+        rig.cut()
+        if seed == 20:
+            until(lambda: threading.active_count() == threads, "the threads have ended")
+            gc.collect()
+            before = descriptors()
+    with rig.port() as port:
+        assert port.f(7) == 7 and list(port.stream("g", 1)) == [1] * 3
+    rig.cut()
+    until(lambda: threading.active_count() == threads, "the threads have ended")
+    gc.collect()
+    assert descriptors() == before
+    server.close()
+
+
+def test_a_caller_outlives_whatever_a_server_says(rig: Rig) -> None:
+    said = [b""]
+
+    def accepted(_stamp: object, sock: socket.socket, _node: str) -> None:
+        def serve() -> None:
+            with sock:
+                try:
+                    sock.sendall(said[0])
+                    sock.shutdown(socket.SHUT_WR)
+                    while sock.recv(65_536):
+                        pass
+                except OSError:
+                    pass
+
+        threading.Thread(target=serve, daemon=True).start()
+
+    rig.listening["p"] = accepted  # type: ignore[assignment]
+    for seed in range(150):
+        said[0] = messages(seed)
+        begun = time.monotonic()
+        with contextlib.suppress(UniosError), rig.port(timeout=0.05) as port:
+            port.options(timeout=0.05).f(1)
+        assert time.monotonic() - begun < 5
+        rig.cut()
+    rig.listening.clear()
+    with rig.server({"f": lambda x: x}), rig.port() as port:
+        assert port.f(7) == 7
+
+
+def test_nonsense_in_the_midst_of_a_call_ends_all_that_wait(rig: Rig) -> None:
+    ends: list[socket.socket] = []
+    rig.listening["p"] = lambda _stamp, sock, _node: (ends.append(sock), sock.sendall(packed(HELLO)))  # type: ignore[assignment,func-returns-value,return-value]
+    with rig.port() as port:
+        pending = [port.begin("f", number) for number in range(3)]
+        ends[0].sendall(packed(Cancel(1)))
+        for one in pending:
+            with pytest.raises(OutcomeUnknown, match="asks where it should answer"):
+                one.result()
+    for sock in ends:
+        sock.close()
+
+
+def test_who_connects_and_says_nothing_is_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unios.client.messages import server
+
+    monkeypatch.setattr(server, "HELLO_TIMEOUT_MS", 100)
+    with rig.server({}):
+        silent, _nothing = rig.pair("p")
+        dribbling, _nothing = rig.pair("p")
+        dribbling.sendall(packed(HELLO)[:5])
+        for sock in (silent, dribbling):
+            sock.settimeout(20)
+            assert sock.recv(100) == b""
+            sock.close()
+
+
+def test_a_frame_that_is_broken_off_ends_the_connection() -> None:
+    left, right = socket.socketpair()
+    one = Line(left, local=True, trusted=True)
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with pytest.raises(TimeoutError):
+        one.send(Request(1, "f", value_of(b"x" * 200_000, trusted=True).body), None, time.monotonic() + 0.05)
+    assert one.is_closed
+    with pytest.raises(Closed) as closed:
+        one.send(Cancel(1), None, time.monotonic())
+    assert not closed.value.sent
+    one.release()
+    right.close()
+
+
+def test_a_greeting_of_no_common_version_is_said(rig: Rig) -> None:
+    ends: list[socket.socket] = []
+    hello = packed(Hello(PROTOCOL_MAX + 1, PROTOCOL_MAX + 2, "program", {"node": "n9"}))
+    rig.listening["p"] = lambda _stamp, sock, _node: (ends.append(sock), sock.sendall(hello))  # type: ignore[assignment,func-returns-value,return-value]
+    with pytest.raises(ProtocolError, match="upgrade the older"):
+        rig.port()
+    for sock in ends:
+        sock.close()

@@ -1,0 +1,63 @@
+"""Memory that was born shared and handed over: who has it never sees what is written afterwards, and nothing of it is left mapped."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from unios.client.messages import memory
+from unios.wire.conversations import Gathering
+from unios.wire.messages import Part
+
+SIZES = [64 * 1024, 8 * 1024 * 1024]
+
+
+def mapped(descriptor: int) -> int:
+    """Return how many shared mappings of a memory file this process has."""
+    inode = os.fstat(descriptor).st_ino
+    return sum(line.split()[4] == str(inode) and "s" in line.split()[1] for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_written_after_the_hand_over_is_seen_here_only(size: int) -> None:
+    buffer = memory.allocate(size)
+    buffer[:] = b"a" * size
+    born, _offset = memory._born_of(buffer) or pytest.fail("it was not born in shared memory")
+    born.freeze()
+    assert buffer[0] == buffer[size - 1] == ord("a")
+    buffer[:] = b"b" * size
+    assert os.pread(born.descriptor, size, 0) == b"a" * size
+    assert bytes(buffer) == b"b" * size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_stranger_gets_memory_that_nobody_can_write_to_even_after_it_was_frozen_for_another(size: int) -> None:
+    buffer = memory.allocate(size)
+    buffer[:] = b"a" * size
+    born, _offset = memory._born_of(buffer) or pytest.fail("it was not born in shared memory")
+    born.freeze()
+    born.seal()
+    assert fcntl.fcntl(born.descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
+    assert mapped(born.descriptor) == 0
+
+
+def test_where_page_tables_cannot_be_set_aside_the_hand_over_is_only_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_MOVED_MIN", 1 << 60)
+    test_what_is_written_after_the_hand_over_is_seen_here_only(SIZES[1])
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            memory._setting_aside.acquire()
+            stack.callback(memory._setting_aside.release)
+        monkeypatch.undo()
+        test_what_is_written_after_the_hand_over_is_seen_here_only(SIZES[1])
+
+
+@pytest.mark.parametrize("size", [10, 5 * 1024 * 1024])
+def test_parts_are_put_together_whatever_their_size(size: int) -> None:
+    data = os.urandom(size)
+    gathering = Gathering(size)
+    for start in range(0, size, 1_000_000):
+        gathering.add(Part(1, size, memoryview(data[start : start + 1_000_000])))
+    assert gathering.take(1, size) == data
