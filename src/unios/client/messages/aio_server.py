@@ -16,7 +16,7 @@ from unios.client.messages.acceptor import Acceptor, me
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.server import Handlers, current_caller, fault_of, function_of, said_of
 from unios.errors import CallerError, ProtocolError, Unavailable
-from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, SESSION_KEPT_S, PORT_SESSIONS_MAX
+from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S
 from unios.wire.conversations import Again, Answering, Begun, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted

@@ -10,7 +10,7 @@ from collections import Counter
 
 from unios.client.messages.line import Line
 from unios.client.messages.streaming import Streaming
-from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, SESSION_KEPT_S, PORT_SESSIONS_MAX, SESSIONS_PER_USER_MAX
+from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S, SESSIONS_PER_USER_MAX
 from unios.wire.conversations import Answering
 
 Key = tuple[str, str]
