@@ -39,6 +39,8 @@ class World:
         self.outcome: dict[int, str] = {}
         self.begun: list[int] = []
         self.cancelled: set[int] = set()
+        self.unseen: set[int] = set()
+        """Cancelled by who has the future, before the decider was told."""
         self.bars: list[Bar] = []
         self.known_begun: set[int] = set()
         self.broken = False
@@ -66,7 +68,9 @@ class World:
 
     def do(self, orders: list[Order]) -> None:
         for order in orders:
-            if isinstance(order, Give):
+            if isinstance(order, Give) and order.task in self.unseen:
+                orders += self.tasks.unsent(order.worker, order.turn, self.now)
+            elif isinstance(order, Give):
                 self.hands[order.worker].lying.append((order.turn, order.task))
                 assert len(self.hands[order.worker].lying) <= AHEAD + RETURNED_MAX + 1
                 if order.begun:
@@ -117,8 +121,8 @@ class World:
         order = self.bars.pop(0)
         hand = self.hands.get(order.worker)
         if hand is not None:
-            hand.barred = order.turn
-            self.do(self.tasks.barred(order.worker, order.turn, hand.begun < order.turn, self.now))
+            hand.barred = max(hand.barred, order.turn)
+            self.do(self.tasks.barred(order.worker, order.turn, hand.begun, self.now))
 
     def kill(self, worker: int, *, known: bool = True) -> None:
         hand = self.hands.pop(worker)
@@ -220,6 +224,20 @@ class Machine(RuleBasedStateMachine):
         if number < self.world.next_task and not self.world.ended[number]:  # cancelled more than once, too
             self.world.cancelled.add(number)
             self.world.do(self.world.tasks.cancelled(number))
+
+    @rule(number=st.integers(1, 30))
+    def cancel_unseen(self, number: int) -> None:
+        world = self.world
+        lies = any(number == task for hand in world.hands.values() for _turn, task in hand.lying)
+        if number < world.next_task and not world.ended[number] and not world.runs[number] and not lies and number not in world.known_begun:
+            world.cancelled.add(number)
+            world.unseen.add(number)
+
+    @rule(number=st.integers(0, 9))
+    def cancel_all(self, number: int) -> None:
+        if not number:  # seldom
+            self.world.cancelled.update(task for task in range(1, self.world.next_task) if not self.world.ended[task])
+            self.world.do(self.world.tasks.cleared())
 
     @precondition(lambda self: self.world.bars)
     @rule()
@@ -336,7 +354,7 @@ def test_worker_and_parent_that_look_at_the_same_moment_lose_no_task() -> None:
     bar = one.bars.pop()
     one.answer(worker)
     one.hands[worker].lying.clear()
-    one.do(one.tasks.barred(worker, bar.turn, False, one.now))  # the parent saw that it was begun, the worker that it is barred
+    one.do(one.tasks.barred(worker, bar.turn, bar.turn, one.now))  # the parent saw that it was begun, the worker that it is barred
     one.do(one.tasks.refused(worker, bar.turn, one.now))
     one.drain()
     assert one.outcome[two] == "done"

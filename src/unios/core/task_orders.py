@@ -28,7 +28,7 @@ class Begun(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """Ask the worker's crew that the worker shall not begin that turn; the answer is the event `barred`."""
+    """Ask the worker's crew that the worker shall begin nothing more of what it has been given, up to that turn; the answer is the event `barred`."""
 
     worker: int
     turn: int

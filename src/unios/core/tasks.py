@@ -1,7 +1,7 @@
 """Tasks: which worker gets which task, and what a loss means for it. Decides only: an event goes in, orders come out.
 
-A crew is what one process of the system has of workers; it forks them. A task is given to a worker that has nothing to do, else as the one task ahead of
-what a worker has begun, so that no round trip is waited for; it can be taken back (barred) until it has begun.
+A crew is what one process of the system has of workers; it forks them. A task is given to a worker that has nothing to do, else it lies ahead of what
+a worker has begun, so that no round trip is waited for; it can be taken back (barred) until it has begun.
 
 Invariants: a task ends once, by `finished`, `Fail` or a successful `cancelled`. A task that may have begun is given again only while it has retries left,
 one that has not begun always. No worker is without work while a task waits and fewer than `workers_max` are at work. A worker has a task ahead only if all
@@ -13,21 +13,21 @@ from typing import Final
 
 from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
 
-AHEAD: Final = 1
-"""Tasks given to a worker beyond the one that it runs."""
-RETURNED_MAX: Final = 2
-"""So many are taken back from behind one task; then nothing lies ahead of it any more."""
+AHEAD: Final = 3
+"""Tasks given to a worker beyond the one that it runs: what a round trip, or a thread that gets no processor for a moment, would cost."""
+RETURNED_MAX: Final = 3
+"""When so many have been taken back from behind one task, nothing lies ahead of it any more."""
 FRUITLESS_MAX: Final = 5
 """So many workers, or crews, in a row that ended before they were ready: then it is no accident."""
 
 
 class _Task:
-    __slots__ = ("cancelled", "children", "id", "lost", "parent", "retries", "turn", "worker")
+    __slots__ = ("begun", "cancelled", "children", "id", "lost", "parent", "retries", "turn", "worker")
 
     def __init__(self, id_: int, retries: int, parent: int) -> None:
         self.id, self.retries, self.parent = id_, retries, parent
         self.worker = self.turn = self.children = 0
-        self.cancelled = False
+        self.begun = self.cancelled = False
         self.lost: Loss | None = None
         """How the worker was lost that had it before."""
 
@@ -150,7 +150,7 @@ class Tasks:
         return orders
 
     def cleared(self) -> list[Order]:
-        """No task that waits shall run; one that was lost and was to run again fails."""
+        """No task that waits, or lies ahead, shall run; one that was lost and waits to run again fails."""
         orders: list[Order] = []
         for found in self._queue:
             if not found.cancelled:
@@ -158,6 +158,10 @@ class Tasks:
                 orders.append(Drop(found.id) if found.lost is None else Fail(found.id, found.lost))
         self._queue.clear()
         self._left_out = 0
+        for worker in self._workers.values():
+            for task in worker.slots[1:]:
+                task.cancelled = task.lost is None
+            self._bar(worker, orders)
         return orders
 
     def finished(self, worker: int, turn: int, now_ms: int) -> tuple[int, list[Order]]:
@@ -174,33 +178,31 @@ class Tasks:
         self._ended(done)
         if not held.slots:
             self._working -= 1
-        elif held.slots[0].turn != held.barring:
-            held.begun_ms = now_ms
-            orders.append(Begun(held.slots[0].id))
+        elif not held.barring:  # else the crew says whether it begins
+            self._begins(held, now_ms, orders)
         self._settle(held)
         self._fill(orders, now_ms)
         return done.id, orders
 
-    def barred(self, worker: int, turn: int, done: bool, now_ms: int) -> list[Order]:
-        """The crew has answered a `Bar`."""
+    def barred(self, worker: int, turn: int, begun: int, now_ms: int) -> list[Order]:
+        """The crew has answered a `Bar`: of what the worker was given up to that turn, it will begin nothing that comes after `begun`."""
         orders: list[Order] = []
         held = self._workers.get(worker)
         if held is None or held.barring != turn:
             return orders
         held.barring = 0
-        for task in held.slots:
-            if task.turn == turn and not done:
-                task.cancelled = False  # too late
-        if done and len(held.slots) > 1 and held.slots[1].turn == turn:
-            held.returned += 1
-            self._back(held.slots.pop(1), orders)
-        elif held.slots and held.slots[0].turn == turn:  # what was before it has ended meanwhile
-            if done:
+        back = [task for task in held.slots if begun < task.turn <= turn]
+        held.returned += len(back)
+        if back:
+            held.slots = [task for task in held.slots if task not in back]
+            if not held.slots:  # what was before it has ended meanwhile
                 self._working -= 1
-                self._back(held.slots.pop(0), orders)
-            else:
-                held.begun_ms = now_ms
-                orders.append(Begun(held.slots[0].id))
+        for task in held.slots:
+            task.cancelled = False  # too late
+        if held.slots and not held.slots[0].begun:
+            self._begins(held, now_ms, orders)
+        for task in reversed(back):
+            self._back(task, orders)
         self._settle(held)
         self._fill(orders, now_ms)
         return orders
@@ -211,14 +213,11 @@ class Tasks:
         held = self._workers.get(worker)
         if held is None or not held.slots or held.slots[0].turn != turn:
             return orders
-        if held.barring == turn:
-            held.barring = 0
         back = held.slots.pop(0)
-        if held.slots:
-            held.begun_ms = now_ms
-            orders.append(Begun(held.slots[0].id))
-        else:
+        if not held.slots:
             self._working -= 1
+        elif not held.barring:
+            self._begins(held, now_ms, orders)
         self._back(back, orders)
         self._settle(held)
         self._fill(orders, now_ms)
@@ -228,11 +227,14 @@ class Tasks:
         """What was just given has not been sent, since it was cancelled before."""
         orders: list[Order] = []
         held = self._workers.get(worker)
-        if held is None or not held.slots or held.slots[-1].turn != turn:
+        at = next((at for at, task in enumerate(held.slots) if task.turn == turn), None) if held is not None else None
+        if held is None or at is None:
             return orders
-        task = held.slots.pop()
+        task = held.slots.pop(at)
         if not held.slots:
             self._working -= 1
+        elif not held.slots[0].begun and not held.barring:
+            self._begins(held, now_ms, orders)
         task.cancelled = True
         self._back(task, orders)
         self._settle(held)
@@ -358,9 +360,14 @@ class Tasks:
         self._settle(worker)
         self._bar(worker, orders)
 
+    def _begins(self, worker: _Worker, now_ms: int, orders: list[Order]) -> None:
+        """The first that a worker has begins."""
+        worker.begun_ms, worker.slots[0].begun = now_ms, True
+        orders.append(Begun(worker.slots[0].id))
+
     def _bar(self, worker: _Worker, orders: list[Order]) -> None:
         if not worker.barring and len(worker.slots) > 1:
-            worker.barring = worker.slots[1].turn
+            worker.barring = worker.slots[-1].turn
             orders.append(Bar(worker.id, worker.barring))
 
     def _settle(self, worker: _Worker) -> None:
@@ -377,6 +384,7 @@ class Tasks:
     def _back(self, task: _Task, orders: list[Order]) -> None:
         """A task that has not begun goes back to where it was, or was cancelled."""
         task.worker = task.turn = 0
+        task.begun = False
         if task.cancelled:
             self._ended(task)
             orders.append(Drop(task.id))
@@ -438,9 +446,9 @@ class Tasks:
                 break
             task = queue.popleft()
             self._turn += 1
-            task.worker, task.turn = worker.id, self._turn
+            task.worker, task.turn, task.begun = worker.id, self._turn, begun
             worker.slots.append(task)
-            if begun:
+            if len(worker.slots) <= AHEAD:
                 self._roomy[worker.id] = worker
             orders.append(Give(worker.id, task.id, self._turn, begun))
         if self._queue and self._blocked >= self._workers_bound:

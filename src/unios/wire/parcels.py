@@ -60,18 +60,18 @@ class Gone(_Head, frozen=True, array_like=True, tag=5):
 
 
 class Bar(_Head, frozen=True, array_like=True, tag=6):
-    """To a parent: that worker shall not begin that turn."""
+    """To a parent: that worker shall not begin that turn, nor one before it."""
 
     worker: int = 0
     turn: int = 0
 
 
 class Barred(_Head, frozen=True, array_like=True, tag=7):
-    """Of a parent: the turn will not be begun, or (`done` false) was begun already."""
+    """Of a parent: of the turns up to that one the worker begins none after `begun`."""
 
     worker: int = 0
     turn: int = 0
-    done: bool = False
+    begun: int = 0
 
 
 class Kill(_Head, frozen=True, array_like=True, tag=8):

@@ -3,6 +3,7 @@
 Whoever submits puts what is to be done into the inbox; nothing else is shared. Business with the kernel is the steward's.
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -239,7 +240,7 @@ class Engine:
         if isinstance(head, parcels.Ready):
             self._carry_out(self.tasks.crew_ready(crew))
         elif isinstance(head, parcels.Barred):
-            self._carry_out(self.tasks.barred(head.worker, head.turn, head.done, self._now_ms))
+            self._carry_out(self.tasks.barred(head.worker, head.turn, head.begun, self._now_ms))
         elif isinstance(head, parcels.Gone):
             member = self._members.get(head.worker)
             if member is not None:
@@ -367,8 +368,9 @@ class Engine:
                 if not self._give(order):
                     orders += self.tasks.unsent(order.worker, order.turn, self._now_ms)
             elif isinstance(order, task_orders.Begun):
-                self._calls[order.task].begun()
-                self._decided(order.task)
+                if order.task in self._calls:  # else it was cancelled before it was sent
+                    self._calls[order.task].begun()
+                    self._decided(order.task)
             elif isinstance(order, task_orders.Waits):
                 self._calls[order.task].waits()
             elif isinstance(order, task_orders.Bar):
@@ -427,7 +429,8 @@ class Engine:
                 self._board.say(parent.line, parcels.Stop())
                 self.told.add(crew)
         for call in self._calls.values():
-            call.failed(self.broken or ExecutorBroken("the executor ended"))
+            with contextlib.suppress(RuntimeError):  # it was cancelled
+                call.failed(self.broken or ExecutorBroken("the executor ended"))
         self._calls.clear()
         self._abandon()
         with self.room:

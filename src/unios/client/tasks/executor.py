@@ -193,7 +193,7 @@ class Executor(Standard):
         return self._engine.tasks.workers_max
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; with `cancel_futures` cancel those that have not been given to a worker. Waits, if it shall, until all is done and the
+        """Take no more tasks; with `cancel_futures` cancel those that have not begun. Waits, if it shall, until all is done and the
         workers have ended. Idempotent."""
         self._shut = True
         if self._engine.forked:

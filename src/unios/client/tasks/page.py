@@ -40,13 +40,13 @@ class Page:
             pass
         return words[place * _WORDS + 1] < turn
 
-    def bar(self, place: int, turn: int) -> bool:
-        """For the parent: see that the turn is not begun; False if it was."""
+    def bar(self, place: int, turn: int) -> int:
+        """For the parent: see that of the turns up to that one none is begun any more; return the last that was, or was tried."""
         self._words[place * _WORDS + 1] = turn
         with self._fence:
             pass
         time.sleep(0.0005)  # what the worker wrote before it looked has come here by then, whatever the processor puts off
-        return self._words[place * _WORDS] < turn
+        return self._words[place * _WORDS]
 
     def begun(self, place: int) -> int:
         """Return the last turn that the worker began, or tried to."""

@@ -82,9 +82,8 @@ class Parent:
             self._fork(head.worker)
         elif isinstance(head, Bar):
             child = self._children.get(head.worker)
-            done = child is not None and self._page.bar(child.place, head.turn)
             if child is not None:
-                self._line.say(Barred((), head.worker, head.turn, done))
+                self._line.say(Barred((), head.worker, head.turn, self._page.bar(child.place, head.turn)))
         elif isinstance(head, Kill):
             child = self._children.get(head.worker)
             if child is not None:
