@@ -46,13 +46,13 @@ class Rig:
 
     # as the kernel
 
-    def connect(self, _connection: object, name: str, deadline: float | None) -> Line:
+    def connect(self, _connection: object, name: str, deadline: float | None, *, keeps: bool = False) -> Line:
         while name not in self.listening:
             if deadline is not None and time.monotonic() >= deadline:
                 raise NotFound(f"nobody listens on port {name}")
             os.sched_yield()
         near, _nothing = self.pair(name)
-        return Line(near, local=self.local, trusted=self.owner == servers.me())
+        return Line(near, local=self.local, trusted=self.owner == servers.me(), keeps=keeps)
 
     def pair(self, name: str) -> tuple[socket.socket, None]:
         """Connect by hand: the listener gets one end, the test the other."""

@@ -98,7 +98,9 @@ class Tie:
             try:
                 return self._answer(port.options(timeout=OBJECTS_CALL_S, idempotent=True).begin(op, *args), None)
             except (OutcomeUnknown, PeerRestarted, NotFound):
-                if not self._is_hung(port):
+                if port is not self._port:  # closed here by another thread, and perhaps connected again by itself in the same moment
+                    port.close()
+                elif not self._is_hung(port):
                     raise
         raise Gone(f"whoever listens on port {self.name} ends again and again")
 
