@@ -203,7 +203,8 @@ class Answers:
                 self._waiting = deque(entry for entry in self._waiting if entry[0].id != message.id)
                 answering.cancel(message.id)
             elif isinstance(message, Ack):
-                answering.acked(message.id, message.ids, message.open)
+                upto = min((request.id - 1 for request, _value in self._waiting), default=message.id)  # what was read with it has not begun
+                answering.acked(min(upto, message.id), message.ids, message.open)
             else:
                 raise ProtocolError("the peer answers where it should ask")
             self._session.changed.notify_all()
