@@ -102,17 +102,19 @@ def _count(strategy: str, copies: int, turns: str, callers: int, home: "Path | s
     name = f"comparison/{uuid.uuid4().hex[:8]}"
     first = distribute(Register, name, strategy=strategy, copies=copies, reads={"get"}, lease=_LEASE_S, home=home)
     handles: list[Any] = [first, *(find(name, home=home) for _ in range(callers - 1))]
+    told = copies - 1 if STRATEGIES[strategy].tells_commits else 0
+    writes = 0
     try:
         value = 0
         for number, turn in enumerate(turns):
+            _counts(caller_of(first), told * (1 + writes))  # or the next write would carry what was committed, and save the notice
             handle = handles[number % callers]
             if turn == "w":
-                value = number
+                value, writes = number, writes + 1
                 handle.set(value)
             else:
                 assert handle.get() == value
-        notices = (copies - 1) * (1 + turns.count("w")) if STRATEGIES[strategy].tells_commits else 0
-        return sum(_counts(caller_of(first), notices).values()) - (notices and copies - 1)  # that the new object is committed is no call's
+        return sum(_counts(caller_of(first), told * (1 + writes)).values()) - told  # that the new object is committed is no call's
     finally:
         for handle in handles:
             close(handle)
