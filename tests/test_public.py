@@ -60,7 +60,9 @@ def test_programs_that_are_checked_strictly_see_the_types(tmp_path: Path) -> Non
     argv = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), str(program)]
     env = {"MYPYPATH": str(Path(public.__file__).parents[1]), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=110, check=False)
-    wrong = [line.partition(": error: ")[2] for line in done.stdout.splitlines() if ": error: " in line]
+    # Of an installed package only what the program says of it counts; here it is found in its source, and libraries of its own without types are told of too.
+    said_of_it = [line for line in done.stdout.splitlines() if line.partition(":")[0].endswith(program.name)]
+    wrong = [line.partition(": error: ")[2] for line in said_of_it if ": error: " in line]
     assert [text.split("  ")[0].split(";")[0] for text in wrong] == [
         'Incompatible types in assignment (expression has type "Path", variable has type "str")',
         'Module has no attribute "sytem"',
