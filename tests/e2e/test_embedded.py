@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import Programs
+from tests.e2e.embedding import Programs
 from tests.e2e.system import System, wait_for
 
 TELL = "tell(home=str(unios.system().home), embedded=unios.system().embedded)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import Programs
+from tests.e2e.embedding import Programs
 
 PAGE = Path(__file__).parents[2] / "docs/programs.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", PAGE.read_text(), re.DOTALL | re.MULTILINE)

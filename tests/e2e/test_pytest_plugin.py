@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import Programs
+from tests.e2e.embedding import Programs
 from tests.e2e.system import wait_for
 
 ROOT = Path(__file__).parents[2]

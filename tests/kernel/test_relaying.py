@@ -67,6 +67,7 @@ def relaying_test(work: Callable[[Relayed], Awaitable[None]]) -> None:
     """Run it, and fail if a descriptor is left behind."""
 
     async def main() -> None:
+        gc.collect()  # what tests before this one left is theirs
         before = descriptors()
         async with relayed() as relay:
             await work(relay)
