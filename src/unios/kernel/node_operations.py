@@ -3,10 +3,12 @@
 Reads come from the store when they must be the latest, from the kernel's mirrors when a glance is asked for.
 """
 
+import asyncio
 import builtins
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from unios import __version__
 from unios.core.nodes import NodeRecord
@@ -36,6 +38,10 @@ from unios.wire.peer import Call
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
+
+
+FIRST_VIEW_S: Final = 1.5
+"""So long a kernel that has just begun is waited for to have heard of the nodes from the store."""
 
 
 class NodeOperations:
@@ -77,6 +83,9 @@ class NodeOperations:
 
     async def _views(self) -> "builtins.list[NodeView]":
         node = self._node
+        with contextlib.suppress(TimeoutError):  # a kernel that has just begun knows nobody yet; while the store is away it goes on knowing nobody
+            async with asyncio.timeout(FIRST_VIEW_S):
+                await node.nodes.wait_complete()
         children = await linux_pids.parents_in_turns()
         running: dict[str, int] = {}
         for process in node.processes.values.values():
