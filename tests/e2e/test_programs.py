@@ -1,4 +1,4 @@
-"""Every Python example of docs/programs.md runs, as a program or as a test, on a machine with nothing running, and prints what the page says."""
+"""Every Python example of docs/programs.md and of the README runs, as a program or as a test, on a machine with nothing running, and prints what the page says."""
 
 import re
 import subprocess
@@ -9,8 +9,9 @@ import pytest
 
 from tests.e2e.embedding import Programs
 
-PAGE = Path(__file__).parents[2] / "docs/programs.md"
-EXAMPLES = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md").read_text() + (ROOT / "docs/programs.md").read_text()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", PAGES, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("at", range(len(EXAMPLES)))
@@ -34,4 +35,4 @@ def test_an_example_of_the_page_does_what_it_says(at: int) -> None:
 
 
 def test_the_page_has_its_examples() -> None:
-    assert len(EXAMPLES) >= 5 and sum(bool(said) for _code, said in EXAMPLES) >= 3
+    assert len(EXAMPLES) >= 6 and sum(bool(said) for _code, said in EXAMPLES) >= 4

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from unios.client.connection import Connection
+from unios.client.embedded import system
 from unios.client.tasks import living, nested, proofs
 from unios.client.tasks.calls import Call
 from unios.client.tasks.engine import Engine
@@ -93,7 +94,7 @@ class Executor(Standard):
         initial = pack((initializer, initargs), "the initializer", copy=True) if initializer is not None else []
         self._engine = Engine(workers=max_workers, user=user(), secret=secret, setup=pack(setup, "the setup"), initializer=initial)
         steward = Steward(
-            Connection(None if home is None else os.fspath(home), role="executor"), self._engine, self._port, secret, wishes, modest=modest
+            Connection(system().home if home is None else os.fspath(home), role="executor"), self._engine, self._port, secret, wishes, modest=modest
         )
         nested.own[self._port] = self
         living.begin(self._engine, steward, max_workers, weakref.ref(self, partial(living.forgotten, self._engine)))

@@ -11,6 +11,7 @@ import joblib
 from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from unios.client.connection import Connection
+from unios.client.embedded import system
 from unios.client.tasks.executor import Executor
 from unios.client.tasks.steward import cores_of
 from unios.limits import WORKERS_MAX
@@ -40,7 +41,7 @@ class UniosBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             return 1
         if n_jobs > 0:
             return min(n_jobs, WORKERS_MAX)
-        with Connection(self.backend_kwargs.get("home"), role="joblib") as connection:
+        with Connection(self.backend_kwargs.get("home") or system().home, role="joblib") as connection:
             return min(max(sum(cores_of(connection)) + 1 + n_jobs, 1), WORKERS_MAX)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
