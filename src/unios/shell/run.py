@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from unios.client import processes
 from unios.client.output import Anew, Passing, abandon, passing
-from unios.errors import OutcomeUnknown, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
+from unios.errors import OutcomeUnknown, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
@@ -133,14 +133,14 @@ def _foreground(session: Session, wanted: Program, *, quiet: bool) -> int:
             session.note(str(error))
         try:
             view = processes.wait(session.connection, submitted.pid)
-        except Unavailable as error:
+        except (Unavailable, OutcomeUnknown, PeerRestarted) as error:  # it was asked again for as long as anybody was there
             raise parted(session, submitted.pid, error) from error
     code = _ending(session, view, feeder)
     carry.give(session, wanted, submitted.pid)
     return code
 
 
-def parted(session: Session, pid: int, error: Unavailable) -> Unavailable:
+def parted(session: Session, pid: int, error: UniosError) -> Unavailable:
     """Return what to say when nobody answers any more while a process waits or runs: who may be the cause, what became of it, what to type."""
     if session.connection.anybody():
         return Unavailable(f"nobody answers any more: {error}; {pid} goes on without this command, `unios wait {pid}` comes back to it")
