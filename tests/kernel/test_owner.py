@@ -48,9 +48,14 @@ def test_a_home_that_is_there_is_never_claimed(tmp_path: Path) -> None:
 
 
 def test_an_ordinary_home_belongs_to_nobody(tmp_path: Path) -> None:
+    (tmp_path / "system.json").touch()
     ordinary = Owner(Home(tmp_path))
     ordinary.look()
     assert not ordinary.gone and ordinary.descriptor == -1
+
+
+def test_a_supervisor_whose_home_was_taken_away_while_it_started_has_nobody_to_be_there_for(tmp_path: Path) -> None:
+    assert Owner(Home(tmp_path)).gone
 
 
 def test_an_owner_is_gone_when_it_has_ended_and_not_before(tmp_path: Path) -> None:

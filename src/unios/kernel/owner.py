@@ -38,6 +38,7 @@ class Owner:
         try:
             fields = (home.path / "owner.json").read_bytes()
         except FileNotFoundError:
+            self.gone = not home.system_file.exists()  # it was taken away while this process was starting
             return
         owner = runfiles.parse(fields)
         found = runfiles.open_pidfd(owner) if owner else None
