@@ -218,8 +218,11 @@ class AioLine:
                 self._heard(message, Value(message.body, (), self.trusted))
         elif isinstance(message, Part):
             self._gathering.add(message)
+        elif isinstance(message, Fault):
+            self._gathering.drop(message.id)  # parts of an answer that became none
+            self._heard(message, Value(message.body, (), self.trusted))
         else:
-            self._heard(message, Value(message.body, (), self.trusted) if isinstance(message, Fault) else None)
+            self._heard(message, None)
 
     def _buffers(self, message: Reply | Request) -> list[memoryview]:
         count = message.descriptors

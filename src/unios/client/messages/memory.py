@@ -267,8 +267,6 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
         else:
             if found[0] not in born:
                 born.append(found[0])
-                if not trusted:
-                    found[0].seal()  # before another user has it
             places.append((born.index(found[0]), found[1], buffer.nbytes))
     descriptors = [one.descriptor for one in born]
     own: tuple[int, ...] = ()
