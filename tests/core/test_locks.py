@@ -307,6 +307,14 @@ def test_users_are_apart_and_a_session_belongs_to_who_opened_it() -> None:
     assert isinstance(world.locks.open("bob", Open("s0", "bob's"), world.now_ms)[0][1], Over)
 
 
+def test_an_earlier_connection_of_a_session_is_stale_for_its_user_only() -> None:
+    world = World()
+    world.open("s9", turn=3)
+    assert [world.locks.is_stale("ann", Open("s9", "x", turn=turn)) for turn in (2, 3, 4)] == [True, False, False]
+    assert not world.locks.is_stale("bob", Open("s9", "x", turn=2))
+    assert not world.locks.is_stale("ann", Open("unheard-of", "x"))
+
+
 def test_what_is_not_used_any_more_leaves_nothing_behind() -> None:
     world = World(sessions=2)
     for kind in ("lock", "election"):

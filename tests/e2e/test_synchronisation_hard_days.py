@@ -11,12 +11,15 @@ import pytest
 from tests.e2e.programs import HOLD, NODES, Beside, ended, manager, program, said, tell, token_of, via
 from tests.e2e.system import System, wait_for
 from unios.client.connection import Connection
+from unios.client.ports import connect_raw
 from unios.client.synchronisation.event import Event
 from unios.client.synchronisation.exchange import Queue
+from unios.client.synchronisation.line import Broken, Line
 from unios.client.synchronisation.lock import Lock
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import DataLost, LeaseLost
 from unios.limits import SYNC_TTL_MS
+from unios.wire.synchronising import PORT, YES, Answer, Ask, Bye, Open, Opened
 
 
 def test_a_killed_holders_lock_goes_to_the_next(whole: System) -> None:
@@ -188,11 +191,11 @@ lock, count = Lock("storm"), 0
 def interrupt(number, frame):
     raise KeyboardInterrupt
 signal.signal(signal.SIGALRM, interrupt)
-end = time.monotonic() + 3
+end = time.monotonic() + 6
 while time.monotonic() < end:
     try:
         try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, random.choice((0.0006, 0.004))))
             if lock.acquire(timeout=5):
                 count += 1
         finally:
@@ -212,6 +215,27 @@ sys.stdin.readline()
     lock.release()
     for each in running:
         ended(each)
+
+
+def test_what_a_session_has_said_on_an_earlier_connection_counts_no_more_however_late_it_comes(whole: System) -> None:
+    """It would be granted to a question that the session has given up: the lock would be held by nobody for as long as the session lives."""
+    earlier, later = (Line(connect_raw(via(whole), PORT, wait_ms=5_000)) for _ in range(2))
+    try:
+        later.say(Open("an-id-of-its-own", "here", turn=2))
+        assert isinstance(next(iter(later.listen(time.monotonic() + 5))), Opened)
+        earlier.say(Open("an-id-of-its-own", "here", turn=1))
+        earlier.say(Ask(7, "take", "lock", "late"))
+        until_s = time.monotonic() + 10
+        with pytest.raises(Broken):
+            next(told for _ in range(10) for told in earlier.listen(until_s))
+        with Lock("late", via=via(whole)):
+            pass
+        later.say(Ask(8, "take", "lock", "late"))
+        assert [message.outcome for message in later.listen(time.monotonic() + 5) if isinstance(message, Answer)] == [YES]
+    finally:
+        earlier.close()
+        later.say(Bye())
+        later.close()
 
 
 def manager_elsewhere(system: System, node: str) -> bool:

@@ -101,6 +101,8 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=5):
     held: tuple[Held, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     known: tuple[Known, ...] = ()
+    turn: int = 0
+    """Which connection of the session it is. What an earlier one still brings is out of date: this one has said what is held and waited for since."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag=1):

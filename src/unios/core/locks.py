@@ -60,11 +60,11 @@ GATES: Final = frozenset({"lock", "rwlock", "semaphore", "election"})
 class Session:
     """One process that synchronises."""
 
-    __slots__ = ("answers", "id", "label", "things", "until_ms", "user", "waiting")
+    __slots__ = ("answers", "id", "label", "things", "turn", "until_ms", "user", "waiting")
 
     def __init__(self, id_: str, user: str, label: str) -> None:
         self.id, self.user, self.label = id_, user, label
-        self.until_ms = 0
+        self.until_ms = self.turn = 0
         self.waiting: dict[int, tuple[Key, Waiter]] = {}
         self.answers: dict[int, Answer] = {}
         """Of what leaves no trace here: told again if it was not heard."""
@@ -104,8 +104,13 @@ class Locks:
 
     # sessions
 
+    def is_stale(self, user: str, opened: Open) -> bool:
+        """Say whether the session has gone on over a later connection already: then nothing that this one says counts."""
+        session = self.sessions.get(opened.session)
+        return session is not None and session.user == user and opened.turn < session.turn
+
     def open(self, user: str, opened: Open, now_ms: int) -> Out:
-        """A session begins, or goes on over another connection or after another manager."""
+        """A session begins, or goes on over another connection or after another manager; over none that is_stale."""
         out: Out = []
         session = self.sessions.get(opened.session)
         if session is not None and session.user != user:
@@ -123,6 +128,7 @@ class Locks:
         else:
             session.until_ms = now_ms + SYNC_TTL_MS
             self._reconcile(session, opened, out)
+        session.turn = opened.turn
         out.append((session.id, Opened(self.epoch)))
         for known in opened.known:
             self._remember(session, known, out)

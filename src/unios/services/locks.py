@@ -211,6 +211,9 @@ class Manager:
         message = said(body)
         if not session and not isinstance(message, Open):
             raise CallerError("a session begins with Open")
+        if locks.is_stale(stamp.user, message) if isinstance(message, Open) else self._lines.get(session) is not line:
+            line.call.peer.close("the session has gone on over another connection")  # which has said what is held: this would be held by nobody
+            return session
         match message:
             case Ask():
                 self._tell(locks.asked(session, message, now_ms()))

@@ -57,7 +57,9 @@ class Ends:
         self._connect = threading.RLock()
         """Held by whoever makes the connection anew."""
         self._leads: dict[bool, int] = {}
-        """The thread that reads, at True: `setdefault` decides between those who would, and no signal comes between that and its being known."""
+        """The thread that reads, at True: `setdefault` decides between those who would, and no signal comes between that and its being known.
+
+        It is taken out by operators only, without a call: a signal's handler may raise at each call, and then nobody would read any more."""
         self._bells: deque[threading.Lock] = deque()
         """Of those who wait for the one who reads; whoever releases one wakes its thread. A Condition does not stand a signal's handler that raises."""
         self._unsaid: deque[Asked] = deque()
@@ -175,12 +177,9 @@ class Ends:
             else:
                 time.sleep(0)
         finally:
-            self._lead_no_more(me)
-
-    def _lead_no_more(self, me: int) -> None:
-        if self._leads.get(True) == me:
-            del self._leads[True]
-            self._wake()
+            if True in self._leads and self._leads[True] == me:  # see _leads
+                del self._leads[True]
+                self._wake()
 
     def _listen(self, line: Line) -> None:
         """Take in what is there, and say nothing."""
@@ -252,7 +251,9 @@ class Ends:
             except TimeoutError:
                 return ready()
             finally:
-                self._lead_no_more(me)
+                if True in self._leads and self._leads[True] == me:  # see _leads
+                    del self._leads[True]
+                    self._wake()
             if not ready():
                 self._follow(ready, deadline)
         return True
@@ -378,7 +379,9 @@ class Ends:
                     self._line = None
                     line.release()
             finally:
-                self._lead_no_more(me)
+                if True in self._leads and self._leads[True] == me:  # see _leads
+                    del self._leads[True]
+                    self._wake()
         self._wake()
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from unios.client.synchronisation.bell import Bell
 from unios.errors import ProtocolError, Unavailable, from_wire
 from unios.limits import FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, STREAM_WINDOW_BYTES
 from unios.wire.frames import FrameReader
@@ -39,10 +40,12 @@ class Line:
         self._out.settimeout(_SEND_S)
         self._mutex = threading.Lock()
         self._room = STREAM_WINDOW_BYTES
-        self._roomy = threading.Condition(self._mutex)
+        self._roomy = Bell()
         self._reader = FrameReader()
         self._owed = 0
         self.is_closed = False
+        self.said_bye = False
+        """The session ends with it."""
         try:
             self._greet()
             self._send(Request(_ID, OPERATION))
@@ -68,8 +71,10 @@ class Line:
     def wait_room(self) -> None:
         """Wait while the service is behind with what it was told."""
         if self._room <= 0:
-            with self._mutex:
-                self._roomy.wait_for(lambda: self._room > 0 or self.is_closed, _SEND_S)
+            until_s = time.monotonic() + _SEND_S
+            while self._room <= 0 and not self.is_closed and time.monotonic() < until_s:
+                self._roomy.wait(until_s - time.monotonic())
+            self._roomy.ring()  # others wait, too
 
     def say(self, message: Said) -> None:
         """Send one message. Silent if the line is broken: who listens hears it."""
@@ -111,7 +116,7 @@ class Line:
             elif isinstance(message, Credit):
                 with self._mutex:
                     self._room += message.bytes
-                    self._roomy.notify_all()
+                self._roomy.ring()
             elif isinstance(message, Reply):
                 raise Broken("the service has ended the session")
 
@@ -125,6 +130,7 @@ class Line:
     def cut(self) -> None:
         """End the connection, from any thread; who listens hears it, and closes."""
         self.is_closed = True
+        self._roomy.ring()
         with contextlib.suppress(OSError):
             self._out.shutdown(socket.SHUT_RDWR)  # the broker of the port keeps duplicates: only this tells the other side
 

@@ -10,6 +10,7 @@
 Never raises in its thread; who waits is told.
 """
 
+import _thread
 import atexit
 import contextlib
 import math
@@ -22,9 +23,10 @@ from typing import Final
 from unios.client import embedded, ports
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
+from unios.client.synchronisation.bell import Bell
 from unios.client.synchronisation.line import Broken, Line
 from unios.client.synchronisation.pending import OnToken, Pending, ignore
-from unios.errors import DataLost, LeaseLost, UniosError, from_wire
+from unios.errors import CallerError, DataLost, LeaseLost, UniosError, from_wire
 from unios.limits import CLIENT_RECONNECT_MS, SYNC_HOLD_MS, SYNC_RENEW_MS
 from unios.wire.synchronising import (
     FAULT,
@@ -70,17 +72,21 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._mutex = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._runs = False
+        """The session's thread runs: it says so itself, because who has started it may be interrupted before he knows."""
+        self._running = threading.Lock()
+        """Held by the session's thread."""
         self._line: Line | None = None
         self._closing = False
-        self._listening = threading.Lock()
-        """Held by who listens."""
-        self._wake = threading.Event()
+        self._listens: dict[bool, int] = {}
+        """The thread that listens, at True: `setdefault` decides, and no signal's handler raises between that and its being known."""
+        self._wake = Bell()
         """The session's thread is to listen: others wait, or the line has broken."""
         self._asked = 0
         self.id = secrets.token_hex(12)
         self.epoch = 0
         self._next = 1
+        self._turn = 0
         self._pending: dict[int, Pending] = {}
         self._held: dict[Token, Held] = {}
         self._known: dict[tuple[str, str], Known] = {}
@@ -110,14 +116,18 @@ class Session:
     def _await(self, pending: Pending, timeout_s: float | None) -> bool:
         """Wait for the answer, listening for it if nobody listens; False at the timeout."""
         until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        line = self._line
-        if line is not None and self._listening.acquire(blocking=False):
+        line, me = self._line, threading.get_ident()
+        if True in self._listens and self._listens[True] == me:
+            raise CallerError("a lock is waited for in a signal's handler that has interrupted another wait")
+        if line is not None:
             try:
-                self._listen_for(line, pending, until_s)
+                if self._listens.setdefault(True, me) == me:
+                    self._listen_for(line, pending, until_s)
             finally:
-                self._listening.release()
-                if self._pending or line.is_closed:
-                    self._wake.set()
+                if True in self._listens and self._listens[True] == me:  # no call up to here: at a call a signal's handler may raise
+                    del self._listens[True]
+                    if self._pending or line.is_closed:
+                        self._wake.ring()
         return pending.wait(None if timeout_s is None else until_s - time.monotonic())
 
     def _listen_for(self, line: Line, pending: Pending, until_s: float) -> None:
@@ -146,14 +156,14 @@ class Session:
             pending.asked_s = time.monotonic()
             self._pending[ask.id] = pending
             self._volatile.used(ask)
-            if self._thread is None:
+            if not self._runs:
                 self._start()
             elif self._line is not None:
                 self._line.say(ask)
 
     def listen(self) -> None:
         """Have the session's thread hear the answers: who has asked does not listen itself."""
-        self._wake.set()
+        self._wake.ring()
 
     def result(self, pending: Pending) -> Answer | None:
         """Return the answer that has come, None for one that was withdrawn; raise what it says is wrong."""
@@ -188,6 +198,8 @@ class Session:
             pending.abandoned = True
             if pending.answer is not None or pending.token is not None:
                 self._pending.pop(pending.ask.id, None)
+                if pending.token is not None:
+                    pending.on_token(None)
                 self._put_back(pending)
             elif self._line is not None:
                 self._line.say(Withdraw(pending.ask.id))
@@ -199,7 +211,6 @@ class Session:
         ask, answer, token = pending.ask, pending.answer, pending.token
         if token is not None:
             self._held.pop(token, None)
-            pending.on_token(None)
         if self._line is None:
             return  # what is not said to be held when there is a connection again is free then
         if token is not None:
@@ -262,14 +273,26 @@ class Session:
     # the thread
 
     def _start(self) -> None:
+        """Begin the thread, in one step: a `threading.Thread` whose start is interrupted may never run, or wait for ever for who started it."""
         self._closing = False
         self._used_s = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="unios-locks", daemon=True)
-        self._thread.start()
+        _thread.start_new_thread(self._thread, ())
+
+    def _thread(self) -> None:
+        with self._mutex:
+            if self._runs or self._closing:
+                return
+            self._runs = True
+        with self._running:
+            try:
+                self._run()
+            except BaseException:
+                self._runs = False
+                raise
 
     def _run(self) -> None:
         lost_s = time.monotonic()
-        while not self._closing:
+        while True:
             try:
                 line = self._connect()
             except (UniosError, OSError) as error:
@@ -285,8 +308,8 @@ class Session:
             line.close()
             self._line_ended(line)
             lost_s = time.monotonic()
-            if self._ends():
-                return
+            if (line.said_bye or self._closing) and self._ends():
+                return  # else others are told at once, by what is said to be held on the next connection, what has been given back
 
     def _connect(self) -> Line:
         try:
@@ -302,6 +325,7 @@ class Session:
             for pending in self._pending.values():
                 pending.fail("unavailable", f"the locks cannot be reached: {error}")
             self._pending.clear()
+            self._known.clear()
             if self._held:
                 self._lose(str(error))
 
@@ -310,7 +334,7 @@ class Session:
         with self._mutex:
             idle = not (self._pending or self._held or self._known)
             if self._closing or (idle and (self._line is None or time.monotonic() - self._used_s > IDLE_S)):
-                self._thread = None
+                self._runs = False
                 return True
         return False
 
@@ -318,11 +342,12 @@ class Session:
         now = time.monotonic()
         with self._mutex:
             self._check_lease()
-            waiting = tuple(Waiting(p.ask, int((now - p.asked_s) * 1000)) for p in self._pending.values() if not p.abandoned)
+            waiting = tuple(Waiting(p.ask, int((now - p.asked_s) * 1000)) for p in self._pending.values() if not p.abandoned and p.answer is None)
             held, known = tuple(self._held.values()), tuple(self._known.values())
+            self._turn += 1
             self._renewals = {0: boot_s()}
             self._renewal, self._renew_at_s = 0, now + SYNC_RENEW_MS / 1000
-            line.say(Open(self.id, memory.label(), memory.linux_process(), held, waiting, known))
+            line.say(Open(self.id, memory.label(), memory.linux_process(), held, waiting, known, self._turn))
             self._line = line
 
     def _line_ended(self, line: Line) -> None:
@@ -330,7 +355,7 @@ class Session:
             if self._line is line:
                 self._line = None
             for id_, pending in list(self._pending.items()):
-                if pending.abandoned:
+                if pending.abandoned or pending.answer is not None:
                     del self._pending[id_]
                 elif pending.withdrawn and not _takes_again(pending.ask):
                     del self._pending[id_]
@@ -340,13 +365,13 @@ class Session:
         """Hear what has come if nobody else does, renew when it is time; False when the line is not wanted any more."""
         lingers, self._asked = self._asked != self._next, self._next
         left_s = self._renew_at_s - time.monotonic()
-        woken = self._wake.wait(max(min(LINGER_S, left_s) if lingers or not self._listening.locked() else left_s, 0))
-        self._wake.clear()
-        if (woken or self._next == self._asked) and self._listening.acquire(blocking=False):
+        me = threading.get_ident()
+        woken = self._wake.wait(min(LINGER_S, left_s) if lingers or not self._listens else left_s)
+        if (woken or self._next == self._asked) and self._listens.setdefault(True, me) == me:
             try:
                 self._listen(line)
             finally:
-                self._listening.release()
+                del self._listens[True]
         now = time.monotonic()
         if now >= self._renew_at_s:
             with self._mutex:
@@ -356,6 +381,7 @@ class Session:
                 if self._line is not line or (self._renewals and boot_s() - min(self._renewals.values()) > HUNG_S):
                     return False
                 if now - self._used_s > IDLE_S:
+                    line.said_bye = True
                     line.say(Bye())
                     return False
                 self._renewal += 1
@@ -410,14 +436,16 @@ class Session:
             self._lose("its lease had ended")  # the grant was too long on its way; what was asked is asked again
             return
         pending = self._pending.get(answer.id)
-        if pending is None:
+        if pending is None or pending.answer is not None:
             return
         ask = pending.ask
         if answer.outcome == YES:
             if ask.op == "take" or _takes_again(ask):
                 token = pending.token = Token(self.epoch, answer.number)
-                pending.on_token(token)
-                size = answer.value if ask.kind == "semaphore" else ask.size
+                size = 0
+                if not pending.abandoned:  # what goes back is held at no moment: who listens may be interrupted here
+                    pending.on_token(token)
+                    size = answer.value if ask.kind == "semaphore" else ask.size
                 if size:
                     self._held[token] = Held(ask.kind, ask.name, token, size, ask.spec if ask.kind == "semaphore" else 0, ask.actor)
             elif ask.op == "release" and answer.value:
@@ -435,14 +463,14 @@ class Session:
         """Give everything back; the next use begins anew. Idempotent."""
         with self._mutex:
             self._closing = True
-            line, thread, self._line = self._line, self._thread, None
+            line, self._line = self._line, None
             self._held.clear()
             self._known.clear()
             if line is not None:
                 line.say(Bye())
                 line.cut()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
+        if self._running.acquire(timeout=1.0):
+            self._running.release()
 
     def let_go(self) -> None:
         """After a fork, in the child: leave the parent's connection to the parent."""
