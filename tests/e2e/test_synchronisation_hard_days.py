@@ -217,13 +217,16 @@ sys.stdin.readline()
         ended(each)
 
 
-def test_what_a_session_has_said_on_an_earlier_connection_counts_no_more_however_late_it_comes(whole: System) -> None:
+@pytest.mark.parametrize("opened_late", [False, True])
+def test_what_a_session_has_said_on_an_earlier_connection_counts_no_more_however_late_it_comes(whole: System, opened_late: bool) -> None:
     """It would be granted to a question that the session has given up: the lock would be held by nobody for as long as the session lives."""
     earlier, later = (Line(connect_raw(via(whole), PORT, wait_ms=5_000)) for _ in range(2))
+    turns = [(1, earlier), (2, later)]
     try:
-        later.say(Open("an-id-of-its-own", "here", turn=2))
-        assert isinstance(next(iter(later.listen(time.monotonic() + 5))), Opened)
-        earlier.say(Open("an-id-of-its-own", "here", turn=1))
+        for turn, line in reversed(turns) if opened_late else turns:
+            line.say(Open("an-id-of-its-own", "here", turn=turn))
+            if line is later or not opened_late:
+                assert isinstance(next(iter(line.listen(time.monotonic() + 5))), Opened)
         earlier.say(Ask(7, "take", "lock", "late"))
         until_s = time.monotonic() + 10
         with pytest.raises(Broken):
