@@ -188,9 +188,7 @@ class _Ends:
         """Begin a request and send it."""
         if not op.isprintable():
             raise CallerError(f"{op[:80]!r} is no name of an operation")
-        encoded = encode(value, trusted=line.trusted)
-        if line.trusted:
-            encoded = encoded._replace(trusted=True)
+        encoded = Value(*encode(value, trusted=line.trusted)[:2], line.trusted)
         asked = self._asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
         asked.sent = True
         try:

@@ -24,6 +24,7 @@ from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Fault, Reply, Reques
 from unios.wire.values import Value, decode, encode
 
 _VERSIONS: Final = (PROTOCOL_MIN, PROTOCOL_MAX)
+_ANSWERS: Final = frozenset({Reply, Fault})
 Opened = Callable[[], tuple[str, tuple[Any, ...]]] | None
 """Gives the one-way message (operation, arguments) that is the first on each new connection."""
 RAISED: Final = "raised"
@@ -155,15 +156,17 @@ class Ends:
                 self._asking.fail(asked, OutcomeUnknown(f"another user listens on port {self.name} now: whether {asked.op} was done is not known"))
             return
         asked.on = line
+        if not asked.value.buffers:
+            with self._lock:
+                message = asked.request(self._asking.ack, (), 0)
+            line.send(message, while_blocked, deadline)
+            return
 
         def request(places: tuple[tuple[int, int, int], ...], count: int) -> Request:
             with self._lock:
                 return asked.request(self._asking.ack, places, count)
 
-        if asked.value.buffers:
-            line.send_value(request, asked.value.buffers, while_blocked, deadline)
-        else:
-            line.send(request((), 0), while_blocked, deadline)
+        line.send_value(request, asked.value.buffers, while_blocked, deadline)
 
     def _while_blocked(self, line: Line) -> None:
         """The other side takes nothing, and says something: listen, unless another thread does."""
@@ -194,9 +197,7 @@ class Ends:
         line = self.open(deadline)
         if not op.isprintable():
             raise CallerError(f"{op[:80]!r} is no name of an operation")
-        encoded = encode(value, trusted=line.trusted)
-        if line.trusted:
-            encoded = encoded._replace(trusted=True)
+        encoded = Value(*encode(value, trusted=line.trusted)[:2], line.trusted)
         if self._unsaid:
             self._say_unsaid()
         asking = self._asking
@@ -308,12 +309,12 @@ class Ends:
         heard = line.read(deadline)
         try:
             for message, value in heard:
-                if not isinstance(message, Reply | Fault):
+                if type(message) not in _ANSWERS:
                     raise ProtocolError("the peer asks where it should answer")
                 with self._lock:
                     if line is not self._heard:
                         return
-                    self._asking.heard(message, value)
+                    self._asking.heard(message, value)  # type: ignore[arg-type]
         except BaseException:  # a signal's handler has raised, perhaps: what was read and not taken in is asked for again
             line.close()
             raise

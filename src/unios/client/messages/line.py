@@ -24,6 +24,7 @@ from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
 _SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
+_CARRYING: Final = (Reply, Request)
 Heard = tuple[Said, Value | None]
 WhileBlocked = Callable[[], None] | None
 """What to do when the peer takes nothing and has something to say."""
@@ -63,7 +64,9 @@ class Line:
         data = length_of(data) + data
         lock = self._sending
         try:  # as `_whole`, in which a generator would cost a twentieth of a call
-            if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            if deadline is None:
+                lock.acquire()
+            elif not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
             self._anything = False
             try:
@@ -128,6 +131,8 @@ class Line:
                 self.sock.sendall(data)
                 return
             sent = self._try(data, descriptors)
+            if sent == len(data):
+                return
             self._anything = self._anything or sent > 0
             rest = memoryview(data)[sent:]
             while rest:
@@ -185,7 +190,10 @@ class Line:
             raise Closed("the other side has ended")
         frames = self._reader.feed(data)
         if len(frames) == 1:
-            return self._heard(decode(frames[0]))
+            message = decode(frames[0])
+            if isinstance(message, _CARRYING) and not message.buffers and not message.descriptors:
+                return [(message, Value(message.body, (), self.trusted))]  # most: small, and one at a time
+            return self._heard(message)
         return [heard for frame in frames for heard in self._heard(decode(frame))]
 
     def _readable(self, deadline: float) -> None:
@@ -212,7 +220,7 @@ class Line:
         return buffer[:count]
 
     def _heard(self, message: Said) -> list[Heard]:
-        if isinstance(message, Reply | Request):
+        if isinstance(message, _CARRYING):
             if not message.buffers and not message.descriptors:
                 return [(message, Value(message.body, (), self.trusted))]
             return [(message, Value(message.body, self._buffers(message), self.trusted))]

@@ -31,6 +31,7 @@ from unios.wire.values import Value, decode, encode
 Handlers = Mapping[str, Callable[..., Any]] | object
 current_caller: "contextvars.ContextVar[Accepted | None]" = contextvars.ContextVar("unios_caller", default=None)
 TEXT_MAX: Final = 16 * 1024
+_NOTHING_SENT: Final = contextlib.nullcontext()
 
 
 def caller() -> Accepted:
@@ -186,15 +187,16 @@ class Answers:
         """Until the connection ends: Closed."""
         while True:
             for message, value in self._line.read():
-                self._take_in(message, value)
+                if isinstance(message, Request):
+                    assert value is not None
+                    self._waiting.append((message, value))
+                else:
+                    self._take_in(message)
+            message = value = None  # type: ignore[assignment]  # a large buffer is not kept until the next message comes
             while self._waiting:
                 self._answer(*self._waiting.popleft())
 
-    def _take_in(self, message: Any, value: Value | None) -> None:
-        if isinstance(message, Request):
-            assert value is not None
-            self._waiting.append((message, value))
-            return
+    def _take_in(self, message: Any) -> None:
         with self._session.changed:
             answering = self._session.answering
             if isinstance(message, Credit):
@@ -214,10 +216,10 @@ class Answers:
 
     def _answer(self, request: Request, value: Value) -> None:
         session = self._session
-        with session.changed:
+        with session.lock:
             streaming = session.streams.get(request.id)
-        with streaming.sending if streaming is not None else contextlib.nullcontext():
-            with session.changed:
+        with streaming.sending if streaming is not None else _NOTHING_SENT:
+            with session.lock:
                 if session.line is not self._line:
                     return  # it was asked again over another connection
                 begun = session.answering.begin(request)
@@ -313,7 +315,7 @@ class Answers:
         keep = True
         if answer is not None:
             answer, keep = fixed(self._line, answer)
-        with session.changed:
+        with session.lock:
             if begun.oneway:
                 session.answering.end(begun, message, None, keep=False)
                 return
