@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.client.messages.rig import descriptors
+from tests.client.messages.rig import Rig, descriptors, until
 from unios.client.messages import memory
 from unios.client.messages.line import Line
 from unios.client.messages.memory import HAND_OVER_BYTES, INLINE, allocate, carry, receive
@@ -247,3 +247,9 @@ def test_no_memory_to_copy_into_is_the_callers_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(CallerError, match="no memory for"):
         carry([memoryview(bytearray(SIZE))], local=True, trusted=True)
+
+
+def test_a_large_argument_goes_when_it_was_answered_and_not_when_the_next_message_comes(rig: Rig) -> None:
+    with rig.server({"size": len}), rig.port() as port:
+        assert port.size(bytearray(SIZE)) == SIZE
+        until(lambda: not mappings(), "the memory is free")
