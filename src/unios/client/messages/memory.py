@@ -8,7 +8,6 @@ What is taken from another user is sealed against shrinking and writing, or refu
 
 import _thread
 import bisect
-import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -48,7 +47,7 @@ Place = tuple[int, int, int]
 class _Born:
     """A memory file that is mapped here. Does not keep its mapping: that lives as long as a buffer of it, and takes this along."""
 
-    __slots__ = ("_unmapping", "address", "descriptor", "is_kept", "is_sealed", "is_shared", "mapping", "size")
+    __slots__ = ("address", "descriptor", "is_kept", "is_shared", "mapping", "size")
 
     def __init__(self, mapping: mmap.mmap, descriptor: int, *, is_shared: bool = True) -> None:
         """Takes the descriptor over. `is_shared`: not frozen yet."""
@@ -59,8 +58,6 @@ class _Born:
         self.is_shared = is_shared
         self.is_kept = not is_shared
         """Nobody writes to it here, so what is in the file is what is seen here."""
-        self.is_sealed = False
-        self._unmapping: threading.Lock | None = None
 
     def freeze(self) -> None:
         """From now on what is written here is seen here only. Idempotent."""
@@ -84,29 +81,14 @@ class _Born:
         aside = (place + _HUGE - 1) // _HUGE * _HUGE + self.address % _HUGE
         _libc.mremap(self.address, self.size, self.size, _MOVE_AND_KEEP, aside)
 
-        self._unmapping = done = threading.Lock()
-        done.acquire()
-
         def take_down() -> None:
             _libc.munmap(place, room)
-            done.release()
             _setting_aside.release()
 
         try:
             _thread.start_new_thread(take_down, ())  # threading.Thread waits until it runs
         except RuntimeError:  # no more threads to be had
             take_down()
-
-    def seal(self) -> None:
-        """Freeze, and let nobody write to the file any more; takes 1 ms for 100 MB. Idempotent."""
-        if not self.is_sealed:
-            self.freeze()
-            if self._unmapping is not None:
-                with self._unmapping:  # what is set aside is mapped for writing
-                    pass
-            with contextlib.suppress(OSError):  # another holder has it mapped for writing: it was inherited by a fork
-                fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-            self.is_sealed = True
 
 
 _born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
