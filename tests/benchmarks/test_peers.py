@@ -1,5 +1,6 @@
 """Figures of peers: those of this run go before the baseline; rates become times; a limit stays on the row."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,8 @@ def test_a_peer_that_could_not_run_is_named_with_its_reason() -> None:
     found.tell(report)
     assert report.notes[0].startswith("The peers did not run (`--peers` was not given)")
     assert report.notes[1].startswith("ray could not run: 1: no module.")
+
+
+def test_no_script_of_a_room_stands_before_the_standard_library() -> None:
+    """A script's folder is where its imports, and those of the peers, are looked for first."""
+    assert {path.stem for path in peers.ROOMS.glob("*.py")} & sys.stdlib_module_names == set()

@@ -1,4 +1,4 @@
-"""How long a key takes to its echo through `ssh -tt` on a shared connection: `typing.py ssh`, in a room of the lab."""
+"""How long a key takes to its echo through `ssh -tt` on a shared connection: `keys.py ssh`, in a room of the lab."""
 
 import subprocess
 import sys
