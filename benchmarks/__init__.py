@@ -1,4 +1,5 @@
-"""What unios costs and how fast it recovers, measured on the machine at hand: `python -m benchmarks boot|spawn|failover [--peers] [--json]`.
+"""What unios costs and how fast it recovers, measured on the machine at hand: `python -m benchmarks NAME [--peers] [--json]`.
 
-Nothing here asserts a time: a figure over its limit is reported as MISSED and the exit code stays 0. RESULTS.md is written by the program.
+Nothing here asserts a time: a figure over its limit is reported as MISSED. The exit code stays 0, but for `calls`, `tasks` and `objects`, where it is 1 then.
+RESULTS.md is written by the program.
 """

@@ -5,14 +5,15 @@ import importlib
 import json
 import signal
 import sys
+from pathlib import Path
 
 from benchmarks import machine, results
 from benchmarks.peers import Peers
-from benchmarks.row import text_table
+from benchmarks.row import Report, text_table
 
 
 def main() -> int:
-    """Return 0 if everything was measured; 1 if a figure of `calls` is over its limit; 130 if it was interrupted."""
+    """Return 0 if everything was measured; 1 if a figure of a strict benchmark is over its limit; 130 if it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmark", choices=results.ORDER)
     parser.add_argument("--peers", action="store_true", help="run the peers side by side (root; see the README of shared/peers for PEERS_VENV)")
@@ -26,13 +27,18 @@ def main() -> int:
         print("interrupted; RESULTS.md is as it was", file=sys.stderr)
         return 130
     where += f", after it {100 * machine.busy():.0f} %."
-    if options.json:
+    return tell(report, where, as_json=options.json)
+
+
+def tell(report: Report, where: str, *, as_json: bool, file: Path = results.FILE) -> int:
+    """Print the report, write its section, and return the exit code: 1 if a limit of a strict one is missed."""
+    if as_json:
         for row in report.rows:
             print(json.dumps(row.fields()))
     else:
         print(f"{where}\n\n{text_table(report.rows)}\n")
         print("\n".join(report.notes))
-    results.write(report, where)
+    results.write(report, where, file)
     if report.strict and report.missed:
         print("over the limit: " + "; ".join(f"{row.what} ({row.ratio:.3g} of it)" for row in report.missed), file=sys.stderr)
         return 1

@@ -5,30 +5,29 @@ done once over a break of the connection, and carries any Python value.
 """
 
 import contextlib
-import json
 import os
 import pickle
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import call_limits, plots
+from benchmarks import call_limits, child, plots
 from benchmarks.call_limits import BULK_BYTES, WORD
 from benchmarks.call_parts import NAME
 from benchmarks.peers import LAB, Peers
 from benchmarks.row import Report, Row, limited
-from benchmarks.samples import Call, percentile
+from benchmarks.samples import blocks, percentile, timed
 from benchmarks.system import System
 from unios.client.messages import memory
 from unios.client.messages.port import Port
 
 BLOCKS, IN_BLOCK = 40, 50
-"""Contestants take turns by blocks of calls: who has just waited for others finds his memory cold, which is no part of a call."""
 WINDOW = 64
 FLOOD = 20_000
+NODES = range(1, 9)
 SIZES = (64, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 SYNC_LIMIT, ASYNC_LIMIT, FAR_LIMIT = 1.5, 1.5, 5.0
 FRAMEWORK_SHARE, ZEROMQ_SHARE, TLS_SHARE = 0.1, 0.6, 0.45
@@ -65,59 +64,16 @@ def run(peers: Peers) -> Report:
 
 @contextlib.contextmanager
 def _serving(system: System, node: str, how: str = "serve") -> Iterator[None]:
-    with _part(system, [sys.executable, "-m", "benchmarks.call_parts", how, node]):
+    with child.running([sys.executable, "-m", "benchmarks.call_parts", how, node], system.env):
         yield
-
-
-@contextlib.contextmanager
-def _part(system: System, command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process of the benchmark from when it says that it is ready; it ends with its input."""
-    child = subprocess.Popen(command, env=system.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert child.stdin is not None and child.stdout is not None
-    try:
-        if child.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{' '.join(command)} did not begin")
-        yield child
-    finally:
-        with contextlib.suppress(OSError):
-            child.stdin.close()
-        if child.wait(timeout=30):
-            print(f"{' '.join(command)} exited with {child.returncode}", file=sys.stderr)
-        child.stdout.close()
 
 
 # one call
 
 
-def _blocks(calls: dict[str, Callable[[int], list[float]]]) -> dict[str, list[float]]:
-    """Return the seconds of BLOCKS blocks of each, in turns; one block before that does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(BLOCKS + 1):
-        for name, block in calls.items():
-            seconds = block(IN_BLOCK)
-            if turn:
-                taken[name] += seconds
-    return taken
-
-
-def _timed(call: Call) -> Callable[[int], list[float]]:
+def _told(process: "subprocess.Popen[bytes]") -> Callable[[int], list[float]]:
     def block(count: int) -> list[float]:
-        taken = []
-        for _ in range(count):
-            began = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - began)
-        return taken
-
-    return block
-
-
-def _told(child: "subprocess.Popen[bytes]") -> Callable[[int], list[float]]:
-    def block(count: int) -> list[float]:
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(b"%d\n" % count)
-        child.stdin.flush()
-        taken: list[float] = json.loads(child.stdout.readline())
+        taken: list[float] = child.ask(process, count)
         return taken
 
     return block
@@ -128,16 +84,16 @@ def _calls(system: System, report: Report, near: Port, far: Port) -> Row:
     print(f"calls of 64 bytes, {BLOCKS} blocks of {IN_BLOCK}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         calls = {
-            "unix": _timed(stack.enter_context(call_limits.unix_echo())),
-            "near": _timed(lambda: near.call("echo", WORD)),
-            "tls": _timed(stack.enter_context(call_limits.tls_echo(system.home))),
-            "far": _timed(lambda: far.call("echo", WORD)),
+            "unix": timed(stack.enter_context(call_limits.unix_echo())),
+            "near": timed(lambda: near.call("echo", WORD)),
+            "tls": timed(stack.enter_context(call_limits.tls_echo(system.home))),
+            "far": timed(lambda: far.call("echo", WORD)),
         }
         stack.enter_context(_serving(system, "n1", "serve-twin"))
-        calls["twin"] = _told(stack.enter_context(_part(system, [sys.executable, "-m", "benchmarks.call_parts", "twin", "n1"])))
+        calls["twin"] = _told(stack.enter_context(child.running([sys.executable, "-m", "benchmarks.call_parts", "twin", "n1"], system.env)))
         if (loop := _uvloop(system, stack)) is not None:
             calls["uvloop"] = _told(loop)
-        taken = _blocks(calls)
+        taken = blocks(calls, BLOCKS, IN_BLOCK)
     n = BLOCKS * IN_BLOCK
 
     def us(name: str, percent: float) -> float:
@@ -164,7 +120,7 @@ def _uvloop(system: System, stack: contextlib.ExitStack) -> "subprocess.Popen[by
     python = VENV / "bin" / "python"
     if not python.exists() or subprocess.run([python, "-c", "import uvloop"], capture_output=True).returncode:
         return None
-    return stack.enter_context(_part(system, [str(python), "-P", str(Path(__file__).with_name("call_parts.py")), "uvloop"]))
+    return stack.enter_context(child.running([str(python), "-P", str(Path(__file__).with_name("call_parts.py")), "uvloop"], system.env))
 
 
 # many calls
@@ -255,7 +211,9 @@ def _bytes(size: int) -> str:
 
 
 def _nodes(report: Report) -> None:
-    for nodes in (1, 2, 3):
+    """The cost of a call while the system grows, all nodes on this machine: the others' work at rest falls on the same processors."""
+    lines: dict[str, list[tuple[float, float]]] = {"on one node": [], "between nodes": []}
+    for nodes in NODES:
         print(f"{nodes} nodes", file=sys.stderr)
         with System(nodes) as system, contextlib.ExitStack() as stack:
             system.up()
@@ -264,6 +222,13 @@ def _nodes(report: Report) -> None:
                 if node == "n2" and nodes == 1:
                     continue
                 port = stack.enter_context(Port(NAME, home=system.home, node=node))
-                taken = _timed(lambda port=port: port.call("echo", WORD))(2_000)[500:]  # type: ignore[misc]
+                taken = timed(lambda port=port: port.call("echo", WORD))(2_000)[500:]  # type: ignore[misc]
                 of = "a system of one node" if nodes == 1 else f"a system of {nodes} nodes"
-                report.rows.append(Row(f"call of 64 bytes {name}, {of}, p50", 1e6 * percentile(taken, 50), "us", len(taken)))
+                p50 = 1e6 * percentile(taken, 50)
+                lines[name].append((nodes, p50))
+                report.rows += [
+                    Row(f"call of 64 bytes {name}, {of}, p50", p50, "us", len(taken)),
+                    Row(f"call of 64 bytes {name}, {of}, p99", 1e6 * percentile(taken, 99), "us", len(taken)),
+                ]
+    plots.write("nodes", "Calls of 64 bytes: number of nodes against time", "nodes, all on this machine", "us a call, p50", lines)
+    report.notes.append("Number of nodes against the cost of a call: plots/nodes.svg.")

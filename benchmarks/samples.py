@@ -35,6 +35,29 @@ def interleaved(calls: dict[str, Call], count: int, warm: int = 3, *, rest_s: fl
     return taken
 
 
+def timed(call: Call) -> Callable[[int], list[float]]:
+    """Return what makes a block of calls and returns how long each took, in seconds."""
+
+    def block(count: int) -> list[float]:
+        return [once(call) for _ in range(count)]
+
+    return block
+
+
+def blocks(calls: dict[str, Callable[[int], list[float]]], count: int, in_block: int) -> dict[str, list[float]]:
+    """Return the seconds of `count` blocks of each, in turns; one block before that does not count.
+
+    By blocks, since who has just waited for others finds his memory cold, which is no part of a call.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(count + 1):
+        for name, block in calls.items():
+            seconds = block(in_block)
+            if turn:
+                taken[name] += seconds
+    return taken
+
+
 def sustained(calls: list[Call], count: int) -> float:
     """Return runs per second of `count` runs shared by len(calls) threads, each with a call of its own."""
     shares = [count // len(calls) + (index < count % len(calls)) for index in range(len(calls))]

@@ -102,7 +102,7 @@ def run(peers: Peers) -> Report:
         Row("the same, p99", 1000 * percentile(flood, 99), "ms", len(flood)),
     ]
     print("peers", file=sys.stderr)
-    peers.run(ROOMS / "keystrokes.py", ("ssh",))
+    peers.run(ROOMS / "keys.py", ("ssh",))
     for percent in (50, 99):
         ours = Row(f"key to echo, p{percent}", 1000 * percentile(taken["far"], percent), "ms", COUNT)
         report.rows += peers.rows(ours, f"key_echo_p{percent}", ("ssh-multiplexed",))
