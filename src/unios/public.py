@@ -41,6 +41,7 @@ _WHERE: Final = {
     "aio": "unios:aio",
     "allocate": "unios.client.objects.putting:allocate",
     "caller": "unios.client.messages.server:caller",
+    "cancelling": "unios.client.tasks.cancelling:cancelling",
     "connect": "unios.client.messages.face:connect",
     "discard": "unios.client.replicas.objects:discard",
     "distribute": "unios.client.replicas.objects:distribute",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from unios.client.synchronisation.semaphore import BoundedSemaphore as BoundedSemaphore
     from unios.client.synchronisation.semaphore import Semaphore as Semaphore
     from unios.client.synchronisation.token_guard import TokenGuard as TokenGuard
+    from unios.client.tasks.cancelling import cancelling as cancelling
     from unios.client.tasks.executor import Executor as Executor
     from unios.client.tasks.joblib_backend import register_joblib as register_joblib
     from unios.client.tasks.losses import ExecutorBroken as ExecutorBroken

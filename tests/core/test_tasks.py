@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from unios.core.crews import Crew, plan_crews, smaller
 from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
-from unios.core.tasks import AHEAD, FRUITLESS_MAX, RETURNED_MAX, Tasks
+from unios.core.tasks import AHEAD, FRUITLESS_MAX, OVERTAKEN_MAX, RETURNED_MAX, UNBEGUN_MAX, Tasks
 
 DIED = Loss("died", "died")
 HOSTAGE_MS = 20
@@ -46,20 +46,22 @@ class World:
         self.broken = False
         self.now = 0
         self.crews: dict[int, int] = {}
+        self.nodes: dict[int, str] = {}
         self.next_crew = self.next_task = 1
 
-    def hire(self, seats: int) -> int:
+    def hire(self, seats: int, node: str = "") -> int:
         crew = self.next_crew
+        self.nodes[crew] = node
         self.next_crew += 1
         self.crews[crew] = seats
         self.tasks.crew_hired(crew, seats)
         return crew
 
-    def submit(self, retries: int = 0, parent: int = 0) -> int:
+    def submit(self, retries: int = 0, parent: int = 0, bytes_at: dict[str, int] | None = None) -> int:
         task = self.next_task
         self.next_task += 1
         self.retries[task] = retries
-        self.do(self.tasks.submitted(task, retries=retries, parent=parent, now_ms=self.now))
+        self.do(self.tasks.submitted(task, retries=retries, parent=parent, now_ms=self.now, bytes_at=bytes_at))
         return task
 
     def end(self, task: int, how: str) -> None:
@@ -135,7 +137,7 @@ class World:
     def staff(self) -> None:
         """Everybody who starts is there."""
         for crew in list(self.crews):
-            self.do(self.tasks.crew_ready(crew))
+            self.do(self.tasks.crew_ready(crew, self.nodes[crew]))
         for worker in list(self.hands):
             if not self.hands[worker].ready:
                 self.ready(worker)
@@ -163,16 +165,16 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(3)
-        self.world.hire(2)
-        self.world.hire(1)
+        self.world.hire(2, "n1")
+        self.world.hire(1, "n2")
 
     def pick(self, number: int) -> int | None:
         hands = sorted(self.world.hands)
         return hands[number % len(hands)] if hands else None
 
-    @rule(retries=st.integers(0, 2))
-    def submit(self, retries: int) -> None:
-        self.world.submit(retries)
+    @rule(retries=st.integers(0, 2), node=st.sampled_from(["", "n1", "n2", "n3"]))
+    def submit(self, retries: int, node: str) -> None:
+        self.world.submit(retries, bytes_at={node: 10**9} if node else None)
 
     @rule(number=st.integers(0, 9))
     def submit_inside(self, number: int) -> None:
@@ -183,7 +185,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def crew_is_ready(self) -> None:
         for crew in list(self.world.crews):
-            self.world.do(self.world.tasks.crew_ready(crew))
+            self.world.do(self.world.tasks.crew_ready(crew, self.world.nodes[crew]))
 
     @rule(number=st.integers(0, 9))
     def worker_is_ready(self, number: int) -> None:
@@ -211,10 +213,10 @@ class Machine(RuleBasedStateMachine):
     def lose_a_crew(self, number: int) -> None:
         crews = sorted(self.world.crews)
         crew = crews[number % len(crews)]
+        self.world.do(self.world.tasks.crew_ready(crew, self.world.nodes[crew]))
+        for worker in [worker for worker, hand in self.world.hands.items() if hand.crew == crew and not hand.ready]:
+            self.world.ready(worker)  # else such losses in a row would break the executor
         del self.world.crews[crew]
-        for worker in [worker for worker, hand in self.world.hands.items() if hand.crew == crew]:
-            del self.world.hands[worker]
-        self.world.do(self.world.tasks.crew_ready(crew))
         for worker in [worker for worker, hand in self.world.hands.items() if hand.crew == crew]:
             del self.world.hands[worker]
         self.world.do(self.world.tasks.crew_gone(crew, DIED, now_ms=self.world.now))
@@ -420,6 +422,69 @@ def test_workers_that_all_end_before_they_are_ready_break_the_executor() -> None
         (worker,) = one.hands
         one.kill(worker)
     assert one.broken and one.outcome == {task: "failed"} and not one.hands
+
+
+def test_crews_that_all_end_before_a_worker_of_theirs_is_ready_break_the_executor() -> None:
+    one = World(1)
+    crew = one.hire(1)
+    task = one.submit()
+    for _ in range(FRUITLESS_MAX):
+        one.do(one.tasks.crew_ready(crew))  # and its first fork fails
+        one.do(one.tasks.crew_gone(crew, DIED, now_ms=one.now))
+        crew += 1
+    assert one.broken and one.outcome == {task: "failed"}
+
+
+def test_a_task_that_ends_every_worker_before_it_begins_is_given_up_and_no_other_is() -> None:
+    one = world(1)
+    bad, good = one.submit(), one.submit()
+    for _ in range(UNBEGUN_MAX):
+        one.staff()
+        (worker,) = one.hands
+        one.kill(worker)
+    one.drain()
+    assert one.outcome == {bad: "failed", good: "done"} and not one.runs[bad]
+
+
+def at_three_nodes() -> World:
+    one = World(3)
+    for node in ("n1", "n2", "n3"):
+        one.hire(1, node)
+    one.staff()
+    return one
+
+
+def node_of(one: World, task: int) -> str:
+    (crew,) = [hand.crew for hand in one.hands.values() if task in [lies for _turn, lies in hand.lying]]
+    return one.nodes[crew]
+
+
+def test_a_task_goes_to_the_free_worker_at_its_data() -> None:
+    for node in ("n3", "n1", "n2"):
+        one = at_three_nodes()
+        assert node_of(one, one.submit(bytes_at={node: 10**9})) == node
+    one = at_three_nodes()
+    assert node_of(one, one.submit(bytes_at={"elsewhere": 10**9})) == "n1"
+
+
+def test_nobody_waits_for_the_worker_at_his_data_and_no_worker_is_without_work() -> None:
+    one = at_three_nodes()
+    tasks = [one.submit(bytes_at={"n2": 10**9}) for _ in range(3)]
+    assert sorted(node_of(one, task) for task in tasks) == ["n1", "n2", "n3"]
+
+
+def test_who_becomes_free_gets_what_is_near_before_what_is_not_but_overtaking_ends() -> None:
+    one = at_three_nodes()
+    for _ in range(3 * (AHEAD + 1)):  # everybody has all that he may have
+        one.submit()
+    far = one.submit(bytes_at={"n2": 10**9})
+    near = [one.submit(bytes_at={"n1": 10**9}) for _ in range(OVERTAKEN_MAX + 5)]
+    (first,) = [worker for worker, hand in one.hands.items() if one.nodes[hand.crew] == "n1"]
+    for _ in range(OVERTAKEN_MAX + 2 + AHEAD):
+        one.begin(first)
+        one.answer(first)
+    begun = [task for task in one.begun if task in near or task == far]
+    assert begun[:5] == near[:5] and far in begun and begun.index(far) == OVERTAKEN_MAX
 
 
 def test_workers_are_divided_by_cores_and_none_asks_for_more_than_there_is() -> None:

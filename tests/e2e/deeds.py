@@ -21,8 +21,43 @@ def me() -> tuple[int, str]:
     return os.getpid(), os.environ["UNIOS_NODE"]
 
 
+def where(_ref: object = None) -> str:
+    return os.environ["UNIOS_NODE"]
+
+
+def put_here(size: int) -> Any:
+    import unios
+
+    return unios.put(bytes(size))
+
+
+def read(ref: Any) -> int:
+    return len(ref.get())
+
+
+def loans_after_a_nested_task(executor: Any, ref: Any) -> int:
+    """Return how many more loans there are when a task that this one has submitted has had a reference."""
+    from unios.client.objects.counts import ask
+
+    before = ask("statistics")["loans"]
+    executor.submit(read, ref).result()
+    return int(ask("statistics")["loans"] - before)
+
+
+def fork_and_come_back() -> tuple[int, int]:
+    """Fork, and return in both processes."""
+    before = os.getpid()
+    os.fork()
+    return before, os.getpid()
+
+
 def die(number: int) -> None:
     os.kill(os.getpid(), number)
+
+
+def end_the_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(40)
 
 
 def die_once(marker: str) -> str:
@@ -43,6 +78,17 @@ def mark_and_wait(folder: str, name: str) -> str:
     while not Path(folder, "go").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
     return name
+
+
+def until_cancelled(folder: str) -> str:
+    """Say that it has begun, then go on until nobody waits for it."""
+    import unios
+
+    Path(folder, "begun").touch()
+    deadline = time.monotonic() + 30
+    while not unios.cancelling() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return "told" if unios.cancelling() else "not told"
 
 
 class Odd(Exception):
@@ -108,7 +154,7 @@ def remembered() -> list[int]:
 
 
 def sum_of_squares(executor: Any, count: int) -> int:
-    return sum(executor.map(square, range(count)))
+    return sum(executor.map(square, range(count), chunksize=5, buffersize=2))
 
 
 def fibonacci(executor: Any, n: int) -> int:

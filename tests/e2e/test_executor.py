@@ -1,5 +1,6 @@
 """The executor on three nodes: what concurrent.futures promises, and what is a distributed system's own."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import itertools
@@ -56,6 +57,14 @@ def run_program(system: System, text: str, *arguments: str) -> str:
     done = subprocess.run([sys.executable, "-c", text, *arguments], env=system.env, capture_output=True, text=True, timeout=80)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
+
+
+def run_and_leave_nothing(system: System, text: str, *arguments: str) -> str:
+    """Run a program as `run_program` does, and see that it leaves no process of an executor."""
+    before = alive(system)
+    said = run_program(system, text, *arguments)
+    assert alive(system) == before
+    return said
 
 
 def test_map_returns_what_the_function_returns_in_order_whatever_the_chunks(pool: unios.Executor) -> None:
@@ -161,6 +170,41 @@ def test_a_worker_that_linux_kills_for_want_of_memory_is_told_from_one_that_was_
         assert pool.submit(abs, -1).result() == 1
 
 
+def test_a_call_whose_arguments_are_too_large_for_every_worker_fails_and_says_that_it_was_memory(whole: System) -> None:
+    with executor(whole, 1, memory=100 * 1024**2) as pool:
+        error = pool.submit(len, bytes(300 * 1024**2)).exception()
+        assert isinstance(error, unios.WorkerLost) and error.why == "memory" and "never begun" in str(error), error
+        assert pool.submit(abs, -1).result() == 1
+
+
+def test_a_task_that_forks_and_comes_back_twice_is_answered_once(pool: unios.Executor) -> None:
+    for _ in range(6):
+        before, after = pool.submit(deeds.fork_and_come_back).result(20)
+        assert before == after
+    assert list(pool.map(deeds.square, range(100), timeout=20)) == [x * x for x in range(100)]
+
+
+def test_a_map_that_is_read_after_the_shutdown_is_whole_or_says_that_it_is_not(whole: System) -> None:
+    with executor(whole, 1) as pool:
+        whole_map, part = pool.map(deeds.square, range(9)), pool.map(deeds.square, range(9), buffersize=3)
+    assert list(whole_map) == [x * x for x in range(9)]
+    assert list(itertools.islice(part, 3)) == [0, 1, 4]
+    with pytest.raises(RuntimeError, match="before all of the map's input was taken"):
+        next(part)
+
+
+def test_a_program_with_thousands_of_descriptors_has_an_executor(whole: System) -> None:
+    text = (
+        "import os, resource, unios\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4000, 4000))\n"
+        "held = [os.dup(0) for _ in range(1500)]\n"
+        "with unios.Executor(2) as pool:\n"
+        "    assert list(pool.map(abs, range(-20, 0))) == list(range(20, 0, -1))\n"
+        "print(held[-1] > 1024)\n"
+    )
+    assert run_program(whole, text) == "True\n"
+
+
 def test_a_task_can_be_cancelled_until_it_has_begun_and_then_never_runs(whole: System, tmp_path: Path) -> None:
     with executor(whole, 2) as pool:
         futures = [pool.submit(deeds.mark_and_wait, str(tmp_path), str(number)) for number in range(12)]
@@ -173,6 +217,14 @@ def test_a_task_can_be_cancelled_until_it_has_begun_and_then_never_runs(whole: S
         begun = {future.result() for future in futures if not future.cancelled()}
         assert pool.submit(abs, -3).result() == 3
     assert {path.name for path in tmp_path.iterdir()} == {"go", *begun}
+
+
+def test_a_task_that_runs_is_told_that_it_was_cancelled_and_the_next_one_was_not(whole: System, tmp_path: Path) -> None:
+    with executor(whole, 1) as pool:
+        future = pool.submit(deeds.until_cancelled, str(tmp_path))
+        wait_for(lambda: (tmp_path / "begun").exists(), bool, "it has begun")
+        assert not future.cancel() and future.result(20) == "told"
+        assert not pool.submit(unios.cancelling).result(20) and not unios.cancelling()
 
 
 def test_a_long_task_keeps_nothing_from_those_who_have_nothing_to_do(whole: System, tmp_path: Path) -> None:
@@ -189,6 +241,28 @@ def test_tasks_submit_to_their_own_executor_and_to_others(whole: System) -> None
         assert list(pool.map(deeds.sum_of_squares, [pool] * 12, range(12))) == [sum(x * x for x in range(n)) for n in range(12)]
         assert pool.submit(deeds.fibonacci, pool, 7).result(60) == 13
         assert pool.submit(deeds.with_an_executor_of_its_own, 5).result(60) == [0, 1, 4, 9, 16]
+
+
+def test_an_executor_inside_the_tasks_of_another_is_refused(whole: System) -> None:
+    with executor(whole, 1) as one, executor(whole, 1) as other, pytest.raises(unios.CallerError, match="its own tasks"):
+        other.submit(deeds.sum_of_squares, one, 3).result(60)
+
+
+def test_an_asyncio_program_awaits_what_its_executor_does(pool: unios.Executor) -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(pool, deeds.square, x) for x in range(50)))
+
+    assert asyncio.run(main()) == [x * x for x in range(50)]
+
+
+def test_a_parent_that_is_killed_takes_its_workers_along_and_others_are_had(whole: System) -> None:
+    with executor(whole, 1) as pool:
+        pid, there = pool.submit(os.getpid).result(), len(alive(whole))
+        error = pool.submit(deeds.end_the_parent).exception(60)
+        assert isinstance(error, unios.WorkerLost) and error.why == "died" and "signal 9" in str(error), error
+        assert pool.submit(os.getpid).result(60) != pid
+        wait_for(lambda: len(alive(whole)), lambda count: count == there, "there are as many processes as before")
 
 
 def test_an_initializer_runs_once_in_each_worker(whole: System) -> None:
@@ -259,11 +333,17 @@ def test_a_hundred_thousand_queued_tasks_take_little_memory_and_all_are_done(who
 
 def test_a_program_that_forks_goes_on_and_its_child_is_told_to_make_its_own(whole: System) -> None:
     text = (
-        "import os, unios\n"
+        "import os, time, unios\n"
         "pool = unios.Executor(2)\n"
         "assert pool.submit(abs, -1).result() == 1\n"
+        "pending = [pool.submit(time.sleep, 1) for _ in range(9)]\n"
         "child = os.fork()\n"
         "if not child:\n"
+        "    for future in pending:\n"
+        "        for ask in (future.result, future.exception):\n"
+        "            try: ask()\n"
+        "            except RuntimeError as error: assert 'forked' in str(error)\n"
+        "            else: os._exit(2)\n"
         "    try: pool.submit(abs, -1)\n"
         "    except RuntimeError as error: assert 'forked' in str(error)\n"
         "    else: os._exit(1)\n"
@@ -293,9 +373,8 @@ def test_signals_during_calls_change_nothing(whole: System) -> None:
 
 def test_a_program_that_just_ends_leaves_nothing_and_its_tasks_are_done(whole: System, tmp_path: Path) -> None:
     text = "import sys, pathlib, unios\npool = unios.Executor(2)\nfor x in range(9): pool.submit(pathlib.Path(sys.argv[1], str(x)).touch)\n"
-    before = alive(whole)
-    run_program(whole, text, str(tmp_path))
-    assert len(list(tmp_path.iterdir())) == 9 and alive(whole) == before
+    run_and_leave_nothing(whole, text, str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 9
 
 
 def test_a_program_that_is_killed_leaves_no_worker(whole: System) -> None:
@@ -363,6 +442,26 @@ def test_an_executor_whose_workers_cannot_start_breaks_and_says_why(whole: Syste
     with executor(whole, 1, interpreter="/bin/false") as pool:
         error = pool.submit(abs, 1).exception(60)
         assert isinstance(error, unios.ExecutorBroken) and "exit code 1" in str(error), error
+
+
+def test_an_executor_that_is_broken_leaves_no_process_though_nobody_shuts_it_down(whole: System) -> None:
+    before = alive(whole), threading.active_count()
+    pool = executor(whole, 2, initializer=deeds.fail, initargs=("",))
+    assert isinstance(pool.submit(abs, 1).exception(60), unios.ExecutorBroken)
+    wait_for(lambda: (alive(whole), threading.active_count()), lambda now: now == before, "its processes have ended")
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("wrong", [{"env": {"A": 1}}, {"retries": 0.5}, {"memory": "1"}, {"initializer": 1}])
+def test_options_of_a_wrong_kind_are_refused_at_once(whole: System, wrong: dict[str, object]) -> None:
+    before = threading.active_count()
+    with pytest.raises(TypeError):
+        executor(whole, **wrong)
+    with pytest.raises(TypeError):
+        executor(whole, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_workers"):
+        executor(whole, 0)
+    assert threading.active_count() == before
 
 
 def test_an_executor_that_nobody_has_any_more_ends(whole: System) -> None:

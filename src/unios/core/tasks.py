@@ -4,55 +4,31 @@ A crew is what one process of the system has of workers; it forks them. A task i
 a worker has begun, so that no round trip is waited for; it can be taken back (barred) until it has begun.
 
 Invariants: a task ends once, by `finished`, `Fail` or a successful `cancelled`. A task that may have begun is given again only while it has retries left,
-one that has not begun always. No worker is without work while a task waits and fewer than `workers_max` are at work. A worker has a task ahead only if all
-that may work do. A worker whose task waits for tasks that it has submitted does not count as at work: others go on in its stead, so nothing waits in a ring.
+one that has not begun always, unless it is what ends the workers. No worker is without work while a task waits and fewer than `workers_max` are at work. A
+worker has a task ahead only if all that may work do. A worker whose task waits for tasks that it has submitted does not count as at work: others go on in its
+stead, so nothing waits in a ring. Tasks begin in the order in which they came, but for those that refer to objects: they go where these are, if they can.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
+from unios.core.nearness import plan_node
 from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
+from unios.core.task_states import CrewState, TaskState, WorkerState
 
 AHEAD: Final = 3
 """Tasks given to a worker beyond the one that it runs: what a round trip, or a thread that gets no processor for a moment, would cost."""
 RETURNED_MAX: Final = 3
 """When so many have been taken back from behind one task, nothing lies ahead of it any more."""
 FRUITLESS_MAX: Final = 5
-"""So many workers, or crews, in a row that ended before they were ready: then it is no accident."""
-
-
-class _Task:
-    __slots__ = ("begun", "cancelled", "children", "id", "lost", "parent", "retries", "turn", "worker")
-
-    def __init__(self, id_: int, retries: int, parent: int) -> None:
-        self.id, self.retries, self.parent = id_, retries, parent
-        self.worker = self.turn = self.children = 0
-        self.begun = self.cancelled = False
-        self.lost: Loss | None = None
-        """How the worker was lost that had it before."""
-
-
-class _Worker:
-    __slots__ = ("barring", "begun_ms", "crew", "id", "ready", "returned", "slots")
-
-    def __init__(self, id_: int, crew: int) -> None:
-        self.id, self.crew = id_, crew
-        self.slots: list[_Task] = []
-        """What it runs, and what lies ahead of it."""
-        self.ready = False
-        self.barring = 0
-        """The turn that it is being asked not to begin."""
-        self.begun_ms = self.returned = 0
-        """When it began what it runs; how many lay ahead of that and were taken back, which it has to read all the same."""
-
-
-class _Crew:
-    __slots__ = ("fruitful", "id", "members", "ready", "seats")
-
-    def __init__(self, id_: int, seats: int) -> None:
-        self.id, self.seats = id_, seats
-        self.members: set[int] = set()
-        self.ready = False
+"""So many workers, or crews, in a row that ended before they were ready: then it is no accident. A crew is ready when one of its workers has been."""
+LOOK_MAX: Final = 16
+"""So far from the front of the queue a task is looked for whose data are where a worker is free, when those of the first are not."""
+OVERTAKEN_MAX: Final = 64
+"""So often the first may be overtaken by such a one."""
+UNBEGUN_MAX: Final = 3
+"""So many workers that ended before they began the first task that they had: then it is the task, which is too much for them to take in."""
 
 
 class Tasks:
@@ -62,12 +38,12 @@ class Tasks:
         """`workers_max`: at work at a time. `workers_bound`: all, with those whose tasks wait for others. `hostage_ms`: so long a task lies ahead of one that
         goes on while another worker has nothing to do."""
         self.workers_max, self._workers_bound, self._hostage_ms = workers_max, workers_bound, hostage_ms
-        self._tasks: dict[int, _Task] = {}
-        self._queue: deque[_Task] = deque()
-        self._workers: dict[int, _Worker] = {}
-        self._crews: dict[int, _Crew] = {}
-        self._idle: dict[int, _Worker] = {}
-        self._roomy: dict[int, _Worker] = {}
+        self._tasks: dict[int, TaskState] = {}
+        self._queue: deque[TaskState] = deque()
+        self._workers: dict[int, WorkerState] = {}
+        self._crews: dict[int, CrewState] = {}
+        self._idle: dict[int, WorkerState] = {}
+        self._roomy: dict[int, WorkerState] = {}
         """Those at work with nothing ahead."""
         self._working = self._blocked = self._starting = 0
         """Workers with a task that does not wait for its own; with one that does; not ready yet."""
@@ -109,14 +85,19 @@ class Tasks:
         held = self._workers.get(worker)
         return held.slots[0].id if held is not None and held.slots else 0
 
+    def at_work_on(self, task: int) -> tuple[int, int]:
+        """Return the worker that has begun a task, and the turn; 0 and 0 if none has."""
+        found = self._tasks.get(task)
+        return (found.worker, found.turn) if found is not None and found.worker and found.begun else (0, 0)
+
     # tasks
 
-    def submitted(self, task: int, *, retries: int = 0, parent: int = 0, now_ms: int = 0) -> list[Order]:
-        """A task has come; `parent`: the running one that submitted it, 0 for none."""
+    def submitted(self, task: int, *, retries: int = 0, parent: int = 0, now_ms: int = 0, bytes_at: Mapping[str, int] | None = None) -> list[Order]:
+        """A task has come; `parent`: the running one that submitted it, 0 for none. `bytes_at`: how much of the objects that it refers to is on which node."""
         orders: list[Order] = []
         if self.broken:
             return [Fail(task, Loss("died", self.broken))]
-        mine = self._tasks[task] = _Task(task, retries, parent)
+        mine = self._tasks[task] = TaskState(task, retries, parent, bytes_at)
         above = self._tasks.get(parent) if parent else None
         if above is not None:
             self._queue.appendleft(mine)  # depth first: fewer wait for each other
@@ -257,20 +238,19 @@ class Tasks:
 
     def crew_hired(self, crew: int, seats: int) -> None:
         """A crew is being started."""
-        self._crews[crew] = _Crew(crew, seats)
+        self._crews[crew] = CrewState(crew, seats)
 
     def crew_dismissed(self, crew: int) -> None:
         """A crew that was being started is not to be had after all; others are in its stead."""
         self._crews.pop(crew, None)
 
-    def crew_ready(self, crew: int) -> list[Order]:
-        """A crew may fork."""
+    def crew_ready(self, crew: int, node: str = "") -> list[Order]:
+        """A crew may fork, on that node."""
         orders: list[Order] = []
         found = self._crews.get(crew)
         if found is not None and not found.ready:
-            found.ready = True
+            found.ready, found.node = True, node
             self._seats += found.seats
-            self._fruitless_crews = 0
             self._staff(found, orders)
             self._fill(orders, 0)
         return orders
@@ -282,7 +262,9 @@ class Tasks:
         if held is not None and not held.ready:
             held.ready = True
             self._starting -= 1
-            self._fruitless_workers = 0
+            self._fruitless_workers = self._fruitless_crews = 0
+            if (crew := self._crews.get(held.crew)) is not None:
+                crew.fruitful = True
             self._settle(held)
             self._fill(orders, now_ms)
         return orders
@@ -305,7 +287,7 @@ class Tasks:
         self._fill(orders, now_ms)
         return orders
 
-    def crew_gone(self, crew: int, loss: Loss, *, now_ms: int, text: str = "") -> list[Order]:
+    def crew_gone(self, crew: int, loss: Loss, *, now_ms: int) -> list[Order]:
         """A crew with all its workers is gone; another is had in its stead."""
         orders: list[Order] = []
         found = self._crews.pop(crew, None)
@@ -316,7 +298,7 @@ class Tasks:
             if held is not None:
                 self._remove(held, loss, None, orders)
         self._seats -= found.seats if found.ready else 0
-        if not found.ready:
+        if not found.fruitful:
             self._fruitless_crews += 1
             if self._fruitless_crews >= FRUITLESS_MAX:
                 return orders + self.broke(f"no workers can be had: the process that was to have them {loss.text}")
@@ -340,7 +322,7 @@ class Tasks:
 
     # inside
 
-    def _ended(self, task: _Task) -> None:
+    def _ended(self, task: TaskState) -> None:
         del self._tasks[task.id]
         above = self._tasks.get(task.parent) if task.parent else None
         if above is not None:
@@ -350,7 +332,7 @@ class Tasks:
                 self._working += 1
                 self._settle(self._workers[above.worker])
 
-    def _block(self, task: _Task, orders: list[Order]) -> None:
+    def _block(self, task: TaskState, orders: list[Order]) -> None:
         """A running task has submitted its first: its worker counts no more, and what lies ahead there would wait for ever."""
         if not task.worker:
             return
@@ -360,17 +342,17 @@ class Tasks:
         self._settle(worker)
         self._bar(worker, orders)
 
-    def _begins(self, worker: _Worker, now_ms: int, orders: list[Order]) -> None:
+    def _begins(self, worker: WorkerState, now_ms: int, orders: list[Order]) -> None:
         """The first that a worker has begins."""
         worker.begun_ms, worker.slots[0].begun = now_ms, True
         orders.append(Begun(worker.slots[0].id))
 
-    def _bar(self, worker: _Worker, orders: list[Order]) -> None:
+    def _bar(self, worker: WorkerState, orders: list[Order]) -> None:
         if not worker.barring and len(worker.slots) > 1:
             worker.barring = worker.slots[-1].turn
             orders.append(Bar(worker.id, worker.barring))
 
-    def _settle(self, worker: _Worker) -> None:
+    def _settle(self, worker: WorkerState) -> None:
         """Put a worker where it belongs by what it has."""
         self._idle.pop(worker.id, None)
         self._roomy.pop(worker.id, None)
@@ -381,7 +363,7 @@ class Tasks:
         elif 1 <= len(worker.slots) <= AHEAD and not worker.slots[0].children and not worker.barring and worker.returned < RETURNED_MAX:
             self._roomy[worker.id] = worker
 
-    def _back(self, task: _Task, orders: list[Order]) -> None:
+    def _back(self, task: TaskState, orders: list[Order]) -> None:
         """A task that has not begun goes back to where it was, or was cancelled."""
         task.worker = task.turn = 0
         task.begun = False
@@ -392,7 +374,7 @@ class Tasks:
             self._queue.appendleft(task)
             orders.append(Waits(task.id))
 
-    def _remove(self, held: _Worker, loss: Loss, begun: int | None, orders: list[Order]) -> None:
+    def _remove(self, held: WorkerState, loss: Loss, begun: int | None, orders: list[Order]) -> None:
         self._idle.pop(held.id, None)
         self._roomy.pop(held.id, None)
         self._starting -= not held.ready
@@ -401,8 +383,16 @@ class Tasks:
             self._blocked -= 1
         elif slots:
             self._working -= 1
+        if begun is not None and slots and slots[0].turn > begun:
+            slots[0].unbegun += 1
         for task in reversed(slots):
-            if begun is not None and task.turn > begun:
+            if begun is not None and task.turn > begun and task.unbegun >= UNBEGUN_MAX and not task.cancelled:
+                task.worker = 0
+                self._ended(task)
+                orders.append(
+                    Fail(task.id, Loss(loss.why, f"was never begun: {UNBEGUN_MAX} workers ended while they took it in; the last one {loss.text}"))
+                )
+            elif begun is not None and task.turn > begun:
                 self._back(task, orders)
             elif task.retries > 0 and not task.cancelled:
                 task.retries -= 1
@@ -415,7 +405,7 @@ class Tasks:
                 self._ended(task)
                 orders.append(Fail(task.id, loss))
 
-    def _orphan(self, task: _Task) -> None:
+    def _orphan(self, task: TaskState) -> None:
         """What a lost task has submitted is nobody's any more: its answers go nowhere."""
         if task.children:
             task.children = 0
@@ -432,7 +422,7 @@ class Tasks:
                 continue
             begun = bool(self._idle) and self._working < self.workers_max
             if begun:
-                worker = self._idle.pop(next(iter(self._idle)))
+                worker, task = self._match(self._idle)
                 self._working += 1
                 worker.begun_ms = now_ms
             elif self._wants_more():
@@ -441,10 +431,9 @@ class Tasks:
                 )
                 continue
             elif self._roomy and not self._starting:
-                worker = self._roomy.pop(next(iter(self._roomy)))
+                worker, task = self._match(self._roomy)
             else:
                 break
-            task = queue.popleft()
             self._turn += 1
             task.worker, task.turn, task.begun = worker.id, self._turn, begun
             worker.slots.append(task)
@@ -453,6 +442,27 @@ class Tasks:
             orders.append(Give(worker.id, task.id, self._turn, begun))
         if self._queue and self._blocked >= self._workers_bound:
             self._give_up(orders)
+
+    def _match(self, workers: dict[int, WorkerState]) -> tuple[WorkerState, TaskState]:
+        """Take out the first that waits and the worker that is nearest to its data; if none is near, one for whose node another has data before the first."""
+        queue, first = self._queue, self._queue[0]
+        node = self._node_of(first)
+        near = next((worker for worker in workers.values() if self._crews[worker.crew].node == node), None) if node else None
+        worker = near or next(iter(workers.values()))
+        at = 0
+        if node and near is None and first.overtaken < OVERTAKEN_MAX:
+            here = self._crews[worker.crew].node
+            at = next((at for at in range(1, min(LOOK_MAX, len(queue))) if not queue[at].cancelled and self._node_of(queue[at]) == here), 0)
+            first.overtaken += at > 0
+        task = queue[at]
+        del queue[at], workers[worker.id]
+        return worker, task
+
+    def _node_of(self, task: TaskState) -> str:
+        """Return the node where it is done soonest, "" if that is all the same."""
+        if not task.bytes_at:
+            return ""
+        return plan_node({crew.node: task.bytes_at.get(crew.node, 0) for crew in self._crews.values() if crew.ready})
 
     def _wants_more(self) -> bool:
         """Whether another worker is to be had in the stead of one whose task waits for others."""
@@ -471,13 +481,13 @@ class Tasks:
             self._ended(task)
             orders.append(Fail(task.id, loss))
 
-    def _staff(self, crew: _Crew, orders: list[Order]) -> None:
+    def _staff(self, crew: CrewState, orders: list[Order]) -> None:
         while not self.broken and crew.ready and len(crew.members) < crew.seats and len(self._workers) < self._workers_bound:
             self._fork(crew, orders)
 
-    def _fork(self, crew: _Crew, orders: list[Order]) -> None:
+    def _fork(self, crew: CrewState, orders: list[Order]) -> None:
         self._worker_id += 1
-        self._workers[self._worker_id] = _Worker(self._worker_id, crew.id)
+        self._workers[self._worker_id] = WorkerState(self._worker_id, crew.id)
         crew.members.add(self._worker_id)
         self._starting += 1
         orders.append(Fork(self._worker_id, crew.id))

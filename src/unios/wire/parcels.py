@@ -115,7 +115,14 @@ class Refused(_Head, frozen=True, array_like=True, tag=13):
     turn: int = 0
 
 
-Head = Hello | Welcome | Ready | Fork | Gone | Bar | Barred | Kill | Give | Answer | Submit | Stop | Refused
+class Unwanted(_Head, frozen=True, array_like=True, tag=14):
+    """To a parent: whoever waited for that turn of that worker, which has begun, does not any more. The worker goes on, unless the task looks and ends."""
+
+    worker: int = 0
+    turn: int = 0
+
+
+Head = Hello | Welcome | Ready | Fork | Gone | Bar | Barred | Kill | Give | Answer | Submit | Stop | Refused | Unwanted
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Head).decode
 

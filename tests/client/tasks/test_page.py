@@ -30,6 +30,22 @@ def test_a_place_that_is_taken_again_remembers_nothing() -> None:
     assert page.take() == place and page.begun(place) == 0 and page.begin(place, 1)
 
 
+def test_only_the_turn_that_is_disowned_is_and_only_while_it_runs() -> None:
+    page = Page()
+    place = page.take()
+    assert not page.is_disowned(place)
+    page.begin(place, 3)
+    page.disown(place, 2)
+    assert not page.is_disowned(place)
+    page.disown(place, 3)
+    assert page.is_disowned(place)
+    page.begin(place, 4)
+    assert not page.is_disowned(place)
+    page.disown(place, 4)
+    page.give_back(place)
+    assert page.take() == place and page.begin(place, 4) and not page.is_disowned(place)
+
+
 def test_of_a_worker_and_a_parent_at_the_same_moment_one_sees_the_other() -> None:
     """They race for many turns: never does the worker begin what the parent says is barred, and both may give way."""
     page = Page()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from typing import Any
 
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import WorkerLost
@@ -14,12 +15,21 @@ Owner = tuple[Callable[[Head, list[Part]], None], int]
 
 
 class Call:
-    """One call. `function` is its hash, `body` its pickle; `parts` are the arguments."""
+    """One call. `function` is its hash, `body` its pickle, of which `own_bytes` belong to no other call; `parts` are the arguments, which refer to `refs`."""
 
-    __slots__ = ("_running", "body", "function", "future", "many", "owner", "parent", "parts", "retries", "size")
+    __slots__ = ("_running", "body", "function", "future", "many", "owner", "parent", "parts", "refs", "retries", "size")
 
     def __init__(
-        self, future: TaskFuture | None, function: bytes, body: bytes, parts: Sequence[Part], many: bool, retries: int, owner: Owner | None = None
+        self,
+        future: TaskFuture | None,
+        function: bytes,
+        body: bytes,
+        parts: Sequence[Part],
+        many: bool,
+        retries: int,
+        owner: Owner | None = None,
+        own_bytes: int = 0,
+        refs: Sequence[Any] = (),
     ) -> None:
         self.future, self.function, self.body, self.parts, self.many, self.retries, self.owner = (
             future,
@@ -31,7 +41,8 @@ class Call:
             owner,
         )
         self.parent = 0
-        self.size = sum(map(len, parts))
+        self.size = sum(map(len, parts)) + own_bytes
+        self.refs = refs
         self._running = False
 
     def begun(self) -> bool:

@@ -5,29 +5,28 @@ Whoever submits puts what is to be done into the inbox; nothing else is shared. 
 
 import contextlib
 import itertools
-import os
-import signal
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from unios.client.listening import Listener
 from unios.client.tasks import proofs
 from unios.client.tasks.calls import Call
+from unios.client.tasks.cargo import PARTING_S, bytes_at
 from unios.client.tasks.functions import Shipped
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.line import Line
-from unios.client.tasks.losses import ExecutorBroken
+from unios.client.tasks.losses import ExecutorBroken, loss_of
 from unios.client.tasks.switchboard import Switchboard
 from unios.client.tasks.values import unpack_failure
 from unios.core import task_orders
 from unios.core.crews import Crew
 from unios.core.task_orders import Loss
 from unios.core.tasks import Tasks
-from unios.errors import ProtocolError
+from unios.errors import ProtocolError, Unavailable
 from unios.limits import HOSTAGE_MS, TASK_CANCEL_MS, TASKS_UNFINISHED_MAX, TASKS_WAITING_BYTES_MAX, WORKERS_MAX
 from unios.wire import parcels
 from unios.wire.operations import Accepted
@@ -63,8 +62,12 @@ class _Parent:
 class Engine:
     """That of one executor. `inquire(crew)`: find out how it ended and post `crew_told`; `hire(plan)`: have another; `listen()`: open the port again."""
 
-    def __init__(self, *, workers: int | None, user: str, secret: bytes, setup: list[Part], initializer: list[Part]) -> None:
+    def __init__(
+        self, *, workers: int | None, user: str, secret: bytes, setup: list[Part], initializer: list[Part], refs: Sequence[Any] = ()
+    ) -> None:
         self._user, self._secret, self._setup, self._initializer = user, secret, setup, initializer
+        self._refs = refs
+        """Those that the initializer has with it: any worker may still come to need them."""
         self.tasks = Tasks(workers_max=workers or WORKERS_MAX, workers_bound=WORKERS_MAX, hostage_ms=HOSTAGE_MS)
         self.inbox: deque[tuple[Callable[..., None], Any]] = deque()
         self._calls: dict[int, Call] = {}
@@ -78,6 +81,8 @@ class Engine:
         self.held_bytes = 0
         self.room = threading.Condition(threading.RLock())
         self._waiters = 0
+        self._parting: deque[tuple[float, Sequence[Any]]] = deque()
+        """References of calls that have ended, and until when they are kept: the word of a worker that keeps one as well may be under way."""
         self._cancelling: dict[int, threading.Event] = {}
         self.broken: ExecutorBroken | None = None
         self.stopping = self.forked = False
@@ -111,7 +116,7 @@ class Engine:
                 self._waiters -= 1
         id_ = next(self._ids)
         if call.future is not None:
-            call.future.bind(id_, self._withdrawn, self._take_back)
+            call.future.bind(id_, self)
         self.post(self._submitted, id_, call)
         if self.over:
             self._abandon()
@@ -119,11 +124,15 @@ class Engine:
     def _is_full(self) -> bool:
         return len(self._calls) + len(self.inbox) >= TASKS_UNFINISHED_MAX or self.held_bytes >= TASKS_WAITING_BYTES_MAX
 
-    def _withdrawn(self, future: TaskFuture) -> None:
+    def withdrawn(self, future: TaskFuture) -> None:
+        """That of `Keeper`, as the next two."""
         self.post(self._cancel, future.id)
 
-    def _take_back(self, future: TaskFuture) -> None:
-        if threading.current_thread() is self.thread:
+    def disowned(self, future: TaskFuture) -> None:
+        self.post(self._disown, future.id)
+
+    def take_back(self, future: TaskFuture) -> None:
+        if self.forked or threading.current_thread() is self.thread:
             return  # it cannot wait for itself: what lies ahead counts as begun here
         decided = self._cancelling.setdefault(future.id, threading.Event())
         self.post(self._cancel, future.id)
@@ -155,6 +164,8 @@ class Engine:
             patience = HOSTAGE_MS / 1000
         elif any(member.gone is not None for member in self._members.values()):
             patience = 0.1
+        elif self._parting:
+            patience = max(0.0, self._parting[0][0] - time.monotonic())
         ready = self._board.wait(patience)
         self._asleep = False
         self._now_ms = time.monotonic_ns() // 1_000_000
@@ -170,6 +181,8 @@ class Engine:
         if self.tasks.hostages:
             self._carry_out(self.tasks.passed(self._now_ms))
         self._bury()
+        while self._parting and self._parting[0][0] <= time.monotonic():
+            self._parting.popleft()
 
     # connections
 
@@ -238,7 +251,7 @@ class Engine:
 
     def _on_parent(self, crew: int, head: parcels.Head) -> None:
         if isinstance(head, parcels.Ready):
-            self._carry_out(self.tasks.crew_ready(crew))
+            self._carry_out(self.tasks.crew_ready(crew, self._parents[crew].node))
         elif isinstance(head, parcels.Barred):
             self._carry_out(self.tasks.barred(head.worker, head.turn, head.begun, self._now_ms))
         elif isinstance(head, parcels.Gone):
@@ -254,14 +267,15 @@ class Engine:
 
     def crew_told(self, crew: int, loss: Loss) -> None:
         """Posted by the steward: that crew has ended, and how."""
-        parent = self._parents.pop(crew, None)
+        parent = self._parents.get(crew)
         if parent is None:
             return
+        for member in [member for member in self._members.values() if member.crew == crew]:
+            self._hear_out(member)  # and what follows from it may concern any of them, and the crew
         if parent.line is not None:
             self._board.drop(parent.line)
-        for member in [member for member in self._members.values() if member.crew == crew]:
-            self._hear_out(member)
-            del self._members[member.id]
+        del self._parents[crew]
+        self._members = {id_: member for id_, member in self._members.items() if member.crew != crew}
         orders = self.tasks.crew_gone(crew, loss, now_ms=self._now_ms)
         self._carry_out(orders, plan=parent.plan)
 
@@ -275,9 +289,15 @@ class Engine:
             self._carry_out(orders)
         elif isinstance(head, parcels.Submit):
             id_ = next(self._ids)
-            call = Call(None, head.function, bytes(parts[0]), parts[1:], head.many, head.retries, owner=(self._answerer(member), head.number))
+            body = bytes(parts[0])
+            call = Call(
+                None, head.function, body, parts[1:], head.many, head.retries, owner=(self._answerer(member), head.number), own_bytes=len(body)
+            )
             call.parent = self.tasks.running(member.id)
-            self._submitted(id_, call)
+            if self._is_full():
+                call.failed(Unavailable(f"{TASKS_UNFINISHED_MAX} tasks of this executor, or too many bytes of arguments, have not ended"))
+            else:
+                self._submitted(id_, call)
         elif isinstance(head, parcels.Refused):
             self._carry_out(self.tasks.refused(member.id, head.turn, self._now_ms))
         elif isinstance(head, parcels.Ready):
@@ -321,7 +341,7 @@ class Engine:
             assert member.gone is not None
             parent = self._parents.get(member.crew)
             del self._members[member.id]
-            loss = _loss_of(member.gone, parent.node if parent else "")
+            loss = loss_of(member.gone, parent.node if parent else "")
             self._carry_out(self.tasks.worker_gone(member.id, loss, begun=member.gone.begun, now_ms=self._now_ms))
 
     # tasks
@@ -332,13 +352,19 @@ class Engine:
             return
         self._calls[id_] = call
         self.held_bytes += call.size
-        self._carry_out(self.tasks.submitted(id_, retries=call.retries, parent=call.parent, now_ms=self._now_ms))
+        self._carry_out(self.tasks.submitted(id_, retries=call.retries, parent=call.parent, now_ms=self._now_ms, bytes_at=bytes_at(call.refs)))
 
     def _cancel(self, task: int) -> None:
         if task in self._calls:
             self._carry_out(self.tasks.cancelled(task))
         if task not in self._calls or not self.tasks.ahead(task):
             self._decided(task)
+
+    def _disown(self, task: int) -> None:
+        """Nobody waits for a task any more, which has begun."""
+        worker, turn = self.tasks.at_work_on(task)
+        parent = self._parents.get(self._members[worker].crew) if worker in self._members else None
+        self._board.say(parent.line if parent else None, parcels.Unwanted((), worker, turn))
 
     def _decided(self, task: int) -> None:
         decided = self._cancelling.pop(task, None) if self._cancelling else None
@@ -352,6 +378,8 @@ class Engine:
     def _end(self, task: int) -> Call:
         call = self._calls.pop(task)
         self.held_bytes -= call.size
+        if call.refs:
+            self._parting.append((time.monotonic() + PARTING_S, call.refs))
         if self._waiters:
             with self.room:
                 self.room.notify_all()
@@ -387,8 +415,9 @@ class Engine:
             elif isinstance(order, task_orders.Hire):
                 if plan is not None and not self.stopping:
                     self.hire(plan)
-            elif isinstance(order, task_orders.Break) and self.broken is None:
-                self.broken = ExecutorBroken(order.text)
+            elif isinstance(order, task_orders.Break):
+                self.broken = self.broken or ExecutorBroken(order.text)
+                self.stopping = True  # what is left of the workers ends
 
     def _give(self, order: task_orders.Give) -> bool:
         """Send a call to a worker; False if it was cancelled before."""
@@ -432,6 +461,8 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # it was cancelled
                 call.failed(self.broken or ExecutorBroken("the executor ended"))
         self._calls.clear()
+        self._parting.clear()
+        self._refs = ()
         self._abandon()
         with self.room:
             self.room.notify_all()
@@ -452,17 +483,3 @@ class Engine:
             self._listener.close()
             self._listener = None
         self._board.close(end=end)
-
-
-def _loss_of(gone: parcels.Gone, node: str) -> Loss:
-    where = f" on node {node}" if node else ""
-    if gone.memory:
-        return Loss("memory", f"was killed by Linux for want of memory{where}")
-    if os.WIFSIGNALED(gone.status):
-        number = os.WTERMSIG(gone.status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "?"
-        return Loss("died", f"was killed by signal {number} ({name}){where}")
-    return Loss("died", f"ended with exit code {os.waitstatus_to_exitcode(gone.status)}{where}")

@@ -5,31 +5,32 @@ go by cloudpickle, so that lambdas, closures and what is defined interactively w
 it and wait for that.
 """
 
-import itertools
+import contextlib
+import operator
 import os
 import sys
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as Standard
 from concurrent.futures import Future
 from functools import partial
+from pickle import PicklingError
 from types import ModuleType
 from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.embedded import system
-from unios.client.tasks import living, nested, proofs
+from unios.client.tasks import living, maps, nested, proofs
 from unios.client.tasks.calls import Call
+from unios.client.tasks.cargo import load
 from unios.client.tasks.engine import Engine
 from unios.client.tasks.functions import Functions, Pickled
 from unios.client.tasks.future import TaskFuture
-from unios.client.tasks.steward import Steward, Wishes, python, user
+from unios.client.tasks.steward import Steward, Wishes, python, umask, user
 from unios.client.tasks.values import pack
 from unios.demands import CPU_MILLI_DEFAULT, PRIORITY_DEFAULT, Placing, Queueing
-from unios.limits import MAP_AHEAD_MAX, WORKERS_MAX
+from unios.limits import TASK_BYTES_MAX, WORKERS_MAX
 
 _MODULES_MAX: Final = 64
 
@@ -66,11 +67,13 @@ class Executor(Standard):
         environment beside what this program has in its own. `interpreter`: their Python, by default this one's path. Raises ValueError, TypeError,
         PicklingError; what concerns the system comes with the futures.
         """
-        if max_workers is not None and not 1 <= max_workers <= WORKERS_MAX:
+        if max_workers is not None and not 1 <= operator.index(max_workers) <= WORKERS_MAX:
             raise ValueError(f"max_workers must be from 1 to {WORKERS_MAX}")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if retries < 0 or memory < 0 or (cpus is not None and cpus < 0):
+        if not all(isinstance(text, str) for item in (env or {}).items() for text in item):
+            raise TypeError("env must be names and values, all of them str")
+        if operator.index(retries) < 0 or operator.index(memory) < 0 or (cpus is not None and cpus < 0):
             raise ValueError("retries, memory and cpus cannot be below 0")
         modest = nested.inside() or "UNIOS_PID" in os.environ
         milli = 0 if nested.inside() and cpus is None else CPU_MILLI_DEFAULT if cpus is None else round(cpus * 1000)
@@ -83,6 +86,8 @@ class Executor(Standard):
             Queueing(priority=priority),
             interpreter or python(),
             dict(env or {}),
+            os.getcwdb(),
+            umask(),
         )
         self._retries = retries
         self._functions = Functions()
@@ -91,8 +96,8 @@ class Executor(Standard):
         self._shut = False
         setup = {"path": [path or os.getcwd() for path in sys.path], "argv": list(sys.argv), "modules": imported()}
         secret = proofs.new_secret()
-        initial = pack((initializer, initargs), "the initializer", copy=True) if initializer is not None else []
-        self._engine = Engine(workers=max_workers, user=user(), secret=secret, setup=pack(setup, "the setup"), initializer=initial)
+        initial, refs = load((initializer, initargs), "the initializer") if initializer is not None else ([], ())
+        self._engine = Engine(workers=max_workers, user=user(), secret=secret, setup=pack(setup, "the setup"), initializer=initial, refs=refs)
         steward = Steward(
             Connection(system().home if home is None else os.fspath(home), role="executor"), self._engine, self._port, secret, wishes, modest=modest
         )
@@ -109,70 +114,53 @@ class Executor(Standard):
         not ended.
         """
         self._check()
-        future = TaskFuture()
         try:
             with self._functions_lock:
                 pickled = self._functions.pickled(fn)
-            parts = pack((args, kwargs), "the arguments", copy=True)
-        except Exception as error:  # noqa: BLE001  the standard library has it on the future too
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        self._engine.submit(Call(future, pickled.digest, pickled.body, parts, False, self._retries))
-        return future
+        except Exception as error:  # noqa: BLE001
+            return _failed(TaskFuture(), error)
+        return self._give(pickled, (args, kwargs), many=False, own_bytes=pickled.own_bytes)
 
     def map(
-        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: bool | str = False,
     ) -> Iterator[Any]:
         """Return an iterator over `fn` of each, in order. `chunksize` of them travel as one task.
 
         At most `buffersize` tasks, and never more than MAP_AHEAD_MAX, are ahead of what has been read; those are submitted at once. TimeoutError if a
-        result is not there `timeout` seconds after the call.
+        result is not there `timeout` seconds after the call. `progress` shows how many have been read (`unios.progress`), after its words if it is a text.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
         self._check()
-        deadline = None if timeout is None else time.monotonic() + timeout
         with self._functions_lock:
             pickled = self._functions.pickled(fn)
-        chunks = _chunks(zip(*iterables, strict=False), chunksize)
-        ahead = min(buffersize or MAP_AHEAD_MAX, MAP_AHEAD_MAX)
-        futures = deque(self._give(pickled, chunk) for chunk in itertools.islice(chunks, ahead))
-        return self._results(futures, chunks, pickled, deadline)
+        return maps.results(
+            lambda chunk: self._give(pickled, chunk),
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            shows=progress,
+            is_closed=lambda: self._shut,
+        )
 
-    def _give(self, pickled: Pickled, chunk: "list[tuple[Any, ...]]") -> TaskFuture:
+    def _give(self, pickled: Pickled, arguments: object, *, many: bool = True, own_bytes: int = 0) -> TaskFuture:
         future = TaskFuture()
         try:
-            parts = pack(chunk, "the arguments", copy=True)
-        except Exception as error:  # noqa: BLE001
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        self._engine.submit(Call(future, pickled.digest, pickled.body, parts, True, self._retries))
+            parts, refs = load(arguments, "the arguments")
+            if len(pickled.body) + sum(map(len, parts)) > TASK_BYTES_MAX:
+                raise PicklingError(
+                    f"the function has {len(pickled.body)} bytes when it is pickled; with its arguments that is over {TASK_BYTES_MAX}"
+                )
+        except Exception as error:  # noqa: BLE001  the standard library has it on the future too
+            return _failed(future, error)
+        refs = (*pickled.refs, *refs) if pickled.refs else refs
+        self._engine.submit(Call(future, pickled.digest, pickled.body, parts, many, self._retries, own_bytes=own_bytes, refs=refs))
         return future
-
-    def _results(
-        self, futures: "deque[TaskFuture]", chunks: "Iterator[list[tuple[Any, ...]]]", pickled: Pickled, deadline: float | None
-    ) -> Iterator[Any]:
-        try:
-            while futures:
-                future = futures.popleft()
-                try:
-                    result = future.result(None if deadline is None else deadline - time.monotonic())
-                except BaseException:
-                    future.cancel()
-                    raise
-                del future
-                if not self._shut and (chunk := next(chunks, None)) is not None:
-                    futures.append(self._give(pickled, chunk))
-                result.reverse()
-                while result:
-                    yield result.pop()
-        finally:
-            for future in futures:
-                future.cancel()
 
     def _check(self) -> None:
         engine = self._engine
@@ -206,9 +194,10 @@ class Executor(Standard):
             living.wait(self._engine)
 
 
-def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
+def _failed(future: TaskFuture, error: Exception) -> TaskFuture:
+    future.set_running_or_notify_cancel()
+    future.set_exception(error)
+    return future
 
 
 def imported() -> list[str]:
@@ -216,7 +205,8 @@ def imported() -> list[str]:
     main = sys.modules.get("__main__")
     names: dict[str, None] = {}
     for value in list(vars(main).values()) if main is not None else []:
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(name, str) and name not in ("__main__", "builtins") and name in sys.modules:
-            names[name] = None
+        with contextlib.suppress(Exception):  # what stands for something else may raise anything when it is looked at
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(name, str) and name not in ("__main__", "builtins") and name in sys.modules:
+                names[name] = None
     return list(names)[:_MODULES_MAX]

@@ -8,19 +8,22 @@ import functools
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import cloudpickle
 
-from unios.client.tasks.values import pack
+from unios.client.tasks.cargo import load
 from unios.limits import FUNCTIONS_KEPT
 
 
 class Pickled(NamedTuple):
     digest: bytes
     body: bytes
+    refs: Sequence[Any]
+    own_bytes: int
+    """Of the body, if it is not remembered."""
 
 
 class Functions:
@@ -35,21 +38,14 @@ class Functions:
         if known is not None and known[0] is function:
             return known[1]
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        (body,) = pack_whole(function, f"the function {name}")
-        done = Pickled(blake2b(body, digest_size=16).digest(), body)
-        if _is_found_by_name(function):
+        (part,), refs = load(function, f"the function {name}", whole=True)
+        body, is_named = bytes(part), _is_found_by_name(function)
+        done = Pickled(blake2b(body, digest_size=16).digest(), body, refs, 0 if is_named else len(body))
+        if is_named:
             self._named[id(function)] = (function, done)
             if len(self._named) > FUNCTIONS_KEPT:
                 self._named.popitem(last=False)
         return done
-
-
-def pack_whole(value: object, what: str) -> tuple[bytes]:
-    """Return it as one pickle without buffers beside it."""
-    parts = pack(value, what)
-    if len(parts) > 1:
-        return (cloudpickle.dumps(value, protocol=5),)
-    return (bytes(parts[0]),)
 
 
 def _is_found_by_name(function: Callable[..., Any]) -> bool:

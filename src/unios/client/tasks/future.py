@@ -1,9 +1,24 @@
 """Future: of a task. As the standard library's, but that a task which was given to a worker and has not begun there can still be cancelled."""
 
-from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING
-from typing import Any
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from typing import Any, Protocol
+
+
+class Keeper(Protocol):
+    """Who sees to a task: the engine."""
+
+    forked: bool
+    """Whether this process was forked from the one that has the task."""
+
+    def withdrawn(self, future: "TaskFuture") -> None:
+        """Be told that it was cancelled."""
+
+    def take_back(self, future: "TaskFuture") -> None:
+        """Cancel it where it lies; return when that is decided."""
+
+    def disowned(self, future: "TaskFuture") -> None:
+        """Be told that it runs for nobody."""
 
 
 class TaskFuture(Future[Any]):
@@ -13,32 +28,49 @@ class TaskFuture(Future[Any]):
         super().__init__()
         self._given = False
         """Whether it lies ahead at a worker, so that only the engine can take it back."""
-        self._take_back: Callable[[TaskFuture], None] | None = None
-        self._withdraw: Callable[[TaskFuture], None] | None = None
+        self._keeper: Keeper | None = None
         self.id = 0
 
-    def bind(self, id_: int, withdraw: "Callable[[TaskFuture], None]", take_back: "Callable[[TaskFuture], None]") -> None:
-        """`withdraw`: told that it was cancelled. `take_back`: asked to cancel it, returns when that is decided."""
-        self.id, self._withdraw, self._take_back = id_, withdraw, take_back
+    def bind(self, id_: int, keeper: Keeper) -> None:
+        self.id, self._keeper = id_, keeper
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As the standard library's. RuntimeError in a fork of the program for what had not ended before: it ends in the program."""
+        self._check()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As `result`, but for what is returned."""
+        self._check()
+        return super().exception(timeout)
+
+    def _check(self) -> None:
+        if self._keeper is not None and self._keeper.forked and self._state in (PENDING, RUNNING):
+            raise RuntimeError("this future belongs to the program that this process was forked from: the task ends there")
 
     def cancel(self) -> bool:
-        """Cancel the call if it has not begun; return whether it is cancelled, and then it never runs."""
+        """Cancel the call if it has not begun; return whether it is cancelled, and then it never runs. A task that runs is told (`unios.cancelling`)."""
         with self._condition:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
-            if self._state != PENDING:
+            if self._state == FINISHED:
                 return False
-            given = self._given
-            if not given:
+            runs, given = self._state == RUNNING, self._given
+            if not given and not runs:
                 self._state = CANCELLED
                 self._condition.notify_all()
+        keeper = self._keeper
+        if runs:
+            if keeper is not None:
+                keeper.disowned(self)
+            return False
         if given:
-            if self._take_back is not None:
-                self._take_back(self)
+            if keeper is not None:
+                keeper.take_back(self)
             return self.cancelled()
         self._invoke_callbacks()  # type: ignore[attr-defined]
-        if self._withdraw is not None:
-            self._withdraw(self)
+        if keeper is not None:
+            keeper.withdrawn(self)
         return True
 
     # what follows is for the engine

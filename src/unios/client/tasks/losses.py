@@ -1,9 +1,12 @@
 """Losses: what a call ends with when the worker that had it is gone, and which ending that was."""
 
+import os
+import signal
 from concurrent.futures import BrokenExecutor
 
-from unios.core.task_orders import Why
+from unios.core.task_orders import Loss, Why
 from unios.errors import OutcomeUnknown, Unavailable
+from unios.wire.parcels import Gone
 
 
 class ExecutorBroken(Unavailable, BrokenExecutor):
@@ -22,3 +25,18 @@ class WorkerLost(OutcomeUnknown, BrokenExecutor):
 
     def __reduce__(self) -> tuple[type["WorkerLost"], tuple[str, Why]]:
         return type(self), (str(self), self.why)
+
+
+def loss_of(gone: Gone, node: str) -> Loss:
+    """Return how a worker was lost, by what its parent says of its end."""
+    where = f" on node {node}" if node else ""
+    if gone.memory:
+        return Loss("memory", f"was killed by Linux for want of memory{where}")
+    if os.WIFSIGNALED(gone.status):
+        number = os.WTERMSIG(gone.status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "?"
+        return Loss("died", f"was killed by signal {number} ({name}){where}")
+    return Loss("died", f"ended with exit code {os.waitstatus_to_exitcode(gone.status)}{where}")

@@ -7,15 +7,17 @@ import itertools
 import queue
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor as Standard
 from concurrent.futures import Future
 from typing import Any
 
+from unios.client.tasks import maps
+from unios.client.tasks.cargo import load, part_with
 from unios.client.tasks.functions import Functions
 from unios.client.tasks.losses import WorkerLost
 from unios.client.tasks.talk import Talk
-from unios.client.tasks.values import pack, unpack, unpack_failure
+from unios.client.tasks.values import unpack, unpack_failure
 from unios.errors import Misused
 from unios.wire.parcels import Answer, Head, Part, Submit, sizes_of
 
@@ -29,7 +31,8 @@ class Seat:
         self._hearing = threading.Lock()
         self.turn = 0
         self._numbers = itertools.count(1)
-        self._futures: dict[int, Future[Any]] = {}
+        self._futures: dict[int, tuple[Future[Any], Sequence[Any]]] = {}
+        """What is awaited, and the references to objects that are under way with it."""
         self._tasks: queue.SimpleQueue[tuple[Head, list[Part]] | None] | None = None
         self._lock = threading.Lock()
         self.functions = Functions()
@@ -49,7 +52,8 @@ class Seat:
         future.set_running_or_notify_cancel()
         try:
             pickled = self.functions.pickled(function)
-            parts = [pickled.body, *pack(arguments, "the arguments", copy=True)]
+            loaded, refs = load(arguments, "the arguments")
+            parts = [pickled.body, *loaded]
         except Exception as error:  # noqa: BLE001
             future.set_exception(error)
             return future
@@ -58,7 +62,7 @@ class Seat:
                 self._tasks = queue.SimpleQueue()
                 threading.Thread(target=self._sort, args=(self._tasks,), name="unios tasks", daemon=True).start()
             number = next(self._numbers)
-            self._futures[number] = future
+            self._futures[number] = future, (*pickled.refs, *refs)
         self._talk.say(Submit(sizes_of(parts), number, pickled.digest, many, retries), parts)
         return future
 
@@ -71,14 +75,15 @@ class Seat:
             if not self._settle(*heard):
                 tasks.put(heard)
         tasks.put(None)
-        for future in self._futures.values():
+        for future, _refs in self._futures.values():
             future.set_exception(WorkerLost("the connection to the executor has ended", "connection"))
 
     def _settle(self, head: Head, parts: list[Part]) -> bool:
         """Give an answer to whoever waits for it; whether it was one."""
         if not isinstance(head, Answer):
             return False
-        future = self._futures.pop(head.turn, None)
+        future, refs = self._futures.pop(head.turn, (None, ()))
+        part_with(refs)
         if future is not None:
             try:
                 if head.failed:
@@ -116,9 +121,33 @@ class Inner(Standard):
         return inner, (self._key, self._retries)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        return self._seat().submit(fn, (args, kwargs), many=False, retries=self._retries)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[Any]:
+        """As that of `Executor`. What it shows is seen where the worker's stderr is, which is no terminal."""
+        seat = self._seat()
+        return maps.results(
+            lambda chunk: seat.submit(fn, chunk, many=True, retries=self._retries),
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            shows=progress,
+            is_closed=lambda: False,
+        )
+
+    def _seat(self) -> Seat:
         if _seat is None or _seat.key != self._key:
             raise Misused("this executor can be used by the program that made it, and by its own tasks")
-        return _seat.submit(fn, (args, kwargs), many=False, retries=self._retries)
+        return _seat
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: the executor is the caller's."""

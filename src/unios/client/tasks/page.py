@@ -26,7 +26,8 @@ class Page:
     def take(self) -> int:
         """Return a place of one's own. IndexError if there is none."""
         place = self._free.pop()
-        self._words[place * _WORDS] = self._words[place * _WORDS + 1] = 0
+        for word in range(3):
+            self._words[place * _WORDS + word] = 0
         return place
 
     def give_back(self, place: int) -> None:
@@ -47,6 +48,14 @@ class Page:
             pass
         time.sleep(0.0005)  # what the worker wrote before it looked has come here by then, whatever the processor puts off
         return self._words[place * _WORDS]
+
+    def disown(self, place: int, turn: int) -> None:
+        """For the parent: say that nobody waits for what comes of a turn."""
+        self._words[place * _WORDS + 2] = turn
+
+    def is_disowned(self, place: int) -> bool:
+        """For the worker: whether nobody waits for what comes of the turn that it has begun."""
+        return self._words[place * _WORDS + 2] == self._words[place * _WORDS] != 0
 
     def begun(self, place: int) -> int:
         """Return the last turn that the worker began, or tried to."""

@@ -21,7 +21,7 @@ from unios.client.tasks.page import Page
 from unios.client.tasks.talk import reach
 from unios.client.tasks.values import unpack
 from unios.errors import UniosError
-from unios.wire.parcels import Bar, Barred, Fork, Gone, Head, Kill, Ready, Stop
+from unios.wire.parcels import Bar, Barred, Fork, Gone, Head, Kill, Ready, Stop, Unwanted
 
 _FAREWELL_S = 1.0
 
@@ -84,6 +84,10 @@ class Parent:
             child = self._children.get(head.worker)
             if child is not None:
                 self._line.say(Barred((), head.worker, head.turn, self._page.bar(child.place, head.turn)))
+        elif isinstance(head, Unwanted):
+            child = self._children.get(head.worker)
+            if child is not None:
+                self._page.disown(child.place, head.turn)
         elif isinstance(head, Kill):
             child = self._children.get(head.worker)
             if child is not None:
@@ -118,12 +122,25 @@ class Parent:
 
 
 def memory_kills() -> int:
-    """Return how many processes Linux has killed on this machine for want of memory, in whatever group; 0 if it does not say."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/vmstat", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
+    """Return how many processes Linux has killed for want of memory in this process's control group; if that does not say, on this machine; else 0."""
+    for path in (*_groups(), "/proc/vmstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(path, encoding="ascii") as file:
+            for line in file:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
     return 0
+
+
+def _groups() -> list[str]:
+    """Return where version 1 and version 2 of control groups would say it."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        groups = {controllers: path for _number, controllers, path in (line.rstrip("\n").split(":", 2) for line in file)}
+        return (
+            [f"/sys/fs/cgroup/memory{groups['memory']}/memory.oom_control"]
+            if "memory" in groups
+            else [f"/sys/fs/cgroup{groups.get('', '/')}/memory.events"]
+        )
+    return []
 
 
 def prepare(setup: dict[str, Any]) -> None:

@@ -6,10 +6,11 @@ import multiprocessing
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, as_completed, wait
 from functools import partial
 from typing import Any
 
+from unios.client.progress import progress
 from unios.client.tasks.executor import Executor
 
 _CHUNKS_PER_WORKER = 4
@@ -104,14 +105,19 @@ class Results(Iterator[Any]):
             self._more()
 
     def _more(self) -> None:
-        chunk = next(self._chunks, None)
-        if chunk is not None:
+        try:
+            chunk = next(self._chunks, None)
+        except Exception as error:  # noqa: BLE001  of the input: it comes after the results of what came before it
+            self._chunks, future = iter(()), _failed(error)
+        else:
+            if chunk is None:
+                return
             future = self._submit(chunk)
-            self._under_way += 1
-            if self._ordered:
-                self._order.append(future)
-            else:
-                future.add_done_callback(self._done.put)
+        self._under_way += 1
+        if self._ordered:
+            self._order.append(future)
+        else:
+            future.add_done_callback(self._done.put)
 
     def __iter__(self) -> "Results":
         return self
@@ -126,7 +132,8 @@ class Results(Iterator[Any]):
                 raise StopIteration
             try:
                 if self._ordered:
-                    _wait(self._order[0], timeout)
+                    if not wait([self._order[0]], timeout).done:
+                        raise TimeoutError
                     future = self._order.popleft()
                 else:
                     future = self._done.get(timeout=timeout)
@@ -138,12 +145,11 @@ class Results(Iterator[Any]):
         return self._here.popleft()
 
 
-def _wait(future: "Future[Any]", timeout: float | None) -> None:
-    """Wait until it is done. TimeoutError if that takes longer."""
-    done = threading.Event()
-    future.add_done_callback(lambda _future: done.set())
-    if not done.wait(timeout):
-        raise TimeoutError
+def _failed(error: Exception) -> "Future[Any]":
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    future.set_exception(error)
+    return future
 
 
 def _each(function: Callable[..., Any], star: bool, chunk: list[Any]) -> list[Any]:
@@ -199,9 +205,9 @@ class Pool:
         self._check()
         return AsyncResult([self._executor.submit(func, *args, **(kwds or {}))], True, callback, error_callback)
 
-    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
-        """Return what it returns for each, in order."""
-        return list(self.map_async(func, iterable, chunksize).get())
+    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None, *, progress: bool | str = False) -> list[Any]:
+        """Return what it returns for each, in order. `progress` shows how many are done (`unios.progress`), after its words if it is a text."""
+        return list(self._all(func, False, iterable, chunksize, shows=progress).get())
 
     def map_async(
         self,
@@ -213,9 +219,11 @@ class Pool:
     ) -> AsyncResult:
         return self._all(func, False, iterable, chunksize, callback, error_callback)
 
-    def starmap(self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None) -> list[Any]:
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None, *, progress: bool | str = False
+    ) -> list[Any]:
         """As `map`, each item being the arguments of one call."""
-        return list(self.starmap_async(func, iterable, chunksize).get())
+        return list(self._all(func, True, iterable, chunksize, shows=progress).get())
 
     def starmap_async(
         self,
@@ -233,15 +241,23 @@ class Pool:
         star: bool,
         iterable: Iterable[Any],
         chunksize: int | None,
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        shows: bool | str = False,
     ) -> AsyncResult:
         self._check()
         work = partial(_each, func, star)
-        return AsyncResult([self._executor.submit(work, chunk) for chunk in self._chunks(iterable, chunksize)], False, callback, error_callback)
+        sizes: dict[Future[Any], int] = {}
+        for chunk in self._chunks(iterable, chunksize):
+            sizes[self._executor.submit(work, chunk)] = len(chunk)
+        found = AsyncResult(list(sizes), False, callback, error_callback)
+        if shows is not False:
+            done = (None for future in as_completed(sizes) for _ in range(sizes[future]))
+            collections.deque(progress(done, sum(sizes.values()), what=shows if isinstance(shows, str) else ""), maxlen=0)
+        return found
 
     def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Results:
-        """As `map`, one result after the other; the input is taken as results are read."""
+        """As `map`, one result after the other; the input is taken as results are read. To show how many have come: `unios.progress(pool.imap(...), total)`."""
         return self._some(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Results:

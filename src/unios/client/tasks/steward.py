@@ -45,6 +45,8 @@ class Wishes(msgspec.Struct, frozen=True):
     queueing: Queueing
     python: str
     env: dict[str, str]
+    folder: bytes
+    umask: int
 
 
 class _Crew:
@@ -140,8 +142,8 @@ class Steward:
         return Program(
             argv=tuple(map(os.fsencode, (wishes.python, "-m", "unios.client.tasks.parent"))),
             env=tuple(environment(f"{self._port} {crew} {self._secret.hex()}", wishes.env).items()),
-            cwd=os.getcwdb(),
-            umask=_umask(),
+            cwd=wishes.folder,
+            umask=wishes.umask,
             restart="never",
             node=wishes.node,
             resources=Resources(cpu_milli=plan.cpu_milli, memory_bytes=plan.memory_bytes, devices=wishes.devices),
@@ -184,7 +186,7 @@ class Steward:
                 found.asked = self._connection.begin("processes.wait", OfProcess(found.pid, _TURN_MS))
         deadlines = [found.deadline for found in self._crews.values() if found.deadline]
         patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        ready, _writable, _failed = select.select([self._wake, channel.fileno()], [], [], patience)
+        ready = _wait(patience, self._wake, channel.fileno())
         if self._wake in ready:
             os.eventfd_read(self._wake)
         if channel.fileno() in ready:
@@ -216,7 +218,7 @@ class Steward:
         self._silent_since = self._silent_since or now
         if now - self._silent_since > CLIENT_RECONNECT_MS / 1000 or not self._connection.anybody():
             raise error
-        select.select([self._wake], [], [], CLIENT_RETRY_MS / 1000)
+        _wait(CLIENT_RETRY_MS / 1000, self._wake)
 
     def _see_off(self) -> None:
         """Wait until the processes have ended; who does not by himself is ended."""
@@ -246,6 +248,14 @@ class Steward:
         if self._wake >= 0:
             os.close(self._wake)
             self._wake = -1
+
+
+def _wait(patience_s: float | None, *descriptors: int) -> list[int]:
+    """Return which can be read. Not by select, which takes none over 1,023."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _mask in poll.poll(None if patience_s is None else patience_s * 1000)]
 
 
 def cores_of(connection: Connection, *, node: str = "", forbidden: Iterable[str] = ()) -> list[int]:
@@ -296,7 +306,7 @@ def python() -> str:
     return sys.executable
 
 
-def _umask() -> int:
-    present = os.umask(0o077)
-    os.umask(present)
-    return present
+def umask() -> int:
+    """Return this process's umask, without changing it for a moment as os.umask would, for all threads."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), 0o022)

@@ -6,20 +6,26 @@ Plain pickle does it where it can; what is defined interactively, or in the prog
 import pickle
 import reprlib
 import traceback
+import types
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import cloudpickle
 
 from unios.limits import TASK_BUFFER_BYTES_MIN, TASK_BYTES_MAX, TASK_PARTS_MAX
 from unios.wire.parcels import Part
 
+_EMPTY: Final = types.CellType()
+"""What a variable of a closure is that is not bound yet."""
 
-def pack(value: object, what: str, *, copy: bool = False) -> list[Part]:
-    """Return the parts; with `copy` none of them is memory of the caller's. PicklingError says what of `what` cannot be pickled."""
+
+def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -> list[Part]:
+    """Return the parts; with `copy` none of them is memory of the caller's, with `whole` there is one. PicklingError says what of `what` cannot be pickled."""
     buffers: list[pickle.PickleBuffer] = []
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
+        if whole:
+            return True
         try:
             large = buffer.raw().nbytes >= TASK_BUFFER_BYTES_MIN
         except BufferError:  # not contiguous
@@ -67,7 +73,15 @@ def _culprit(value: object, error: Exception) -> str:
         path, at = path + step[0], step[1]
     where = f"{path.lstrip('.')} is " if path else ""
     shown = reprlib.repr(at) if path else ""
-    return f"{where}{shown}{' (' if shown else ''}{type(error).__name__}: {error}{')' if shown else ''}"
+    return f"{where}{shown}{' (' if shown else ''}{said(error)}{')' if shown else ''}"
+
+
+def said(error: BaseException) -> str:
+    """Return the kind of an exception and what it says, if it can."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  whatever its __str__ raises
+        return f"{type(error).__name__}, which cannot say more"
 
 
 def _goes(value: object) -> bool:
@@ -86,7 +100,8 @@ def _inside(value: object) -> list[tuple[str, object]]:
     closure = getattr(value, "__closure__", None)
     if closure:
         names = value.__code__.co_freevars  # type: ignore[attr-defined]
-        return [(f" variable {name}", cell.cell_contents) for name, cell in zip(names, closure, strict=False)]
+        full = [(name, cell) for name, cell in zip(names, closure, strict=False) if cell != _EMPTY]
+        return [(f" variable {name}", cell.cell_contents) for name, cell in full]
     fields = getattr(value, "__dict__", None)
     return [(f".{name}", part) for name, part in list(fields.items())[:1_000]] if isinstance(fields, dict) else []
 
@@ -110,8 +125,8 @@ def pack_failure(error: BaseException) -> list[Part]:
         parts = pack((error, text), f"the exception {type(error).__qualname__} that the task raised", copy=True)
         unpack(parts)
     except Exception as why:  # noqa: BLE001
-        said = f"the exception {type(error).__qualname__} that the task raised cannot be brought back ({type(why).__name__}: {why}); it said: {error}"
-        parts = pack((pickle.PicklingError(said), text), "an exception")
+        told = f"the exception {type(error).__qualname__} that the task raised cannot be brought back ({said(why)}); it said: {said(error)}"
+        parts = pack((pickle.PicklingError(told), text), "an exception")
     return parts
 
 

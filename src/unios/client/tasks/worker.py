@@ -10,9 +10,9 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from unios.client.tasks import nested
+from unios.client.tasks import cancelling, nested
 from unios.client.tasks.functions import Shipped
 from unios.client.tasks.page import Page
 from unios.client.tasks.talk import Talk, reach
@@ -30,10 +30,12 @@ class Worker:
         self._talk, self._page, self._place = talk, page, place
         self._functions = Shipped()
         self._tasks = nested.Seat(talk, key)
+        self._pid = os.getpid()
 
     def run(self) -> None:
         """Carry out tasks until there will be no more."""
         nested.sit(self._tasks)
+        cancelling.look = lambda: self._page.is_disowned(self._place)
         while (heard := self._tasks.hear()) is not None:
             head, parts = heard
             if isinstance(head, Stop):
@@ -62,6 +64,8 @@ class Worker:
             del result
         except BaseException as error:  # noqa: BLE001  whatever a task raises is its answer, as with the standard library
             failed, answer = True, pack_failure(error)
+        if os.getpid() != self._pid:  # the task has forked: its child has come back, too, and shall not answer nor take tasks
+            _end(0)
         self._talk.say(Answer(sizes_of(answer), head.turn, failed), answer)
 
 
@@ -80,10 +84,14 @@ def start(secret: bytes, port: str, crew: int, worker: int, node: str, page: Pag
     except (OSError, UniosError) as error:
         print(f"a worker could not go on: {error}", file=sys.stderr)
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def initialized(talk: Talk, welcome: Sequence[Part]) -> bool:

@@ -1,0 +1,385 @@
+"""The engine of an executor without a kernel: its thread and its connections are real, the test is its parents and workers and says what these would say."""
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import socket
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import pytest
+
+from tests.e2e.system import wait_for
+from unios.client.tasks import engine as module
+from unios.client.tasks import proofs
+from unios.client.tasks.calls import Call
+from unios.client.tasks.engine import Engine
+from unios.client.tasks.future import TaskFuture
+from unios.client.tasks.losses import ExecutorBroken, WorkerLost
+from unios.client.tasks.talk import Talk
+from unios.client.tasks.values import pack, pack_failure, unpack
+from unios.core.crews import Crew
+from unios.core.task_orders import Loss
+from unios.errors import Unavailable
+from unios.wire.operations import Accepted
+from unios.wire.parcels import Answer, Bar, Barred, Fork, Give, Gone, Head, Hello, Kill, Part, Ready, Stop, Submit, Unwanted, Welcome, sizes_of
+
+SECRET = b"s" * proofs.SECRET_BYTES
+pytestmark = pytest.mark.timeout(30)
+
+
+class Rig:
+    """An engine whose thread runs."""
+
+    def __init__(self, workers: int) -> None:
+        self.engine = Engine(workers=workers, user="me", secret=SECRET, setup=[], initializer=[])
+        self.hired: list[Crew] = []
+        self.engine.hire = self.hired.append
+        self.thread = self.engine.thread = threading.Thread(target=self.engine.run)
+        self.thread.start()
+        self.talks: list[Talk] = []
+
+    def connect(self, crew: int, worker: int, *, user: str = "me", secret: bytes = SECRET) -> Talk:
+        """Greet as a parent (0) or worker does."""
+        ours, theirs = socket.socketpair()
+        talk = Talk(ours)
+        ours.settimeout(10)
+        self.talks.append(talk)
+        self.engine.post(self.engine._greet, Accepted(1, "port", user, False, "n1"), theirs)
+        nonce = proofs.new_nonce()
+        with contextlib.suppress(OSError):
+            talk.say(Hello((), crew, worker, f"n{crew}", nonce, proofs.of_worker(secret, nonce, crew, worker)))
+        return talk
+
+    def parent(self, crew: int, seats: int) -> Talk:
+        """Be a crew's parent that may fork."""
+        self.engine.post(self.engine.hired, crew, Crew(seats, 1000, 0))
+        talk = self.connect(crew, 0)
+        assert isinstance(heard(talk)[0], Welcome)
+        talk.say(Ready())
+        return talk
+
+    def worker(self, parent: Talk, crew: int) -> tuple[int, Talk]:
+        """Be the next worker that a parent is asked for."""
+        fork = heard(parent)[0]
+        assert isinstance(fork, Fork)
+        talk = self.connect(crew, fork.worker)
+        assert isinstance(heard(talk)[0], Welcome)
+        talk.say(Ready())
+        return fork.worker, talk
+
+    def submit(self, value: object = 1, *, retries: int = 0) -> TaskFuture:
+        future = TaskFuture()
+        self.engine.submit(Call(future, b"f", pickle.dumps(abs), pack(value, "it"), False, retries))
+        return future
+
+    def settle(self) -> None:
+        """Return when the engine has done all that it was asked before."""
+        done: Future[None] = Future()
+        self.engine.post(done.set_result, None)
+        done.result(10)
+
+    def close(self) -> None:
+        self.engine.post(self.engine.fail, "the test ends")
+        self.engine.post(self.engine.stop)
+        self.thread.join(10)
+        self.engine.release()
+        for talk in self.talks:
+            talk.end()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig(4)
+    yield made
+    made.close()
+
+
+def heard(talk: Talk) -> tuple[Head, list[Part]]:
+    found = talk.hear()
+    assert found is not None, "the connection has ended"
+    return found
+
+
+def given(talk: Talk) -> Give:
+    head = heard(talk)[0]
+    assert isinstance(head, Give), head
+    return head
+
+
+def answer(talk: Talk, turn: int, value: object) -> None:
+    parts = pack(value, "it")
+    talk.say(Answer(sizes_of(parts), turn, False), parts)
+
+
+def submit(talk: Talk, number: int) -> None:
+    parts = [pickle.dumps(abs), *pack(((1,), {}), "it")]
+    talk.say(Submit(sizes_of(parts), number, b"f", False, 0), parts)
+
+
+def test_a_call_goes_to_a_worker_and_its_answer_to_the_future(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    first, second = rig.submit(), rig.submit()
+    one, two = given(worker), given(worker)
+    assert one.fresh and not two.fresh and first.running() and not second.running()
+    answer(worker, one.turn, "a")
+    answer(worker, two.turn, "b")
+    assert (first.result(10), second.result(10)) == ("a", "b")
+
+
+def test_an_answer_to_another_turn_than_the_one_that_runs_is_nobodys(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    first, second = rig.submit(), rig.submit()
+    one, two = given(worker), given(worker)
+    answer(worker, two.turn, "wrong")
+    answer(worker, one.turn - 1, "wrong")
+    answer(worker, one.turn, "right")
+    answer(worker, one.turn, "again")
+    assert first.result(10) == "right"
+    rig.settle()
+    assert not second.done()
+
+
+def test_a_worker_that_is_gone_is_heard_no_more(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit(retries=1)
+    turn = given(worker).turn
+    parent.say(Gone((), id_, signal.SIGKILL, turn, False))
+    id_, another = rig.worker(parent, 1)
+    assert given(another).turn != turn
+    with contextlib.suppress(OSError):
+        answer(worker, turn, "stale")
+        answer(worker, turn + 1, "stale")
+    rig.settle()
+    assert not future.done()
+    answer(another, turn + 1, "right")
+    assert future.result(10) == "right"
+
+
+def test_what_a_worker_said_before_it_ended_counts(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit()
+    turn = given(worker).turn
+    parent.say(Gone((), id_, signal.SIGKILL, turn, False))
+    answer(worker, turn, "it was done")
+    assert future.result(10) == "it was done"
+
+
+def test_a_connection_that_ends_has_its_worker_killed_and_the_call_fails_when_that_is_told(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit()
+    turn = given(worker).turn
+    worker.end()
+    assert heard(parent)[0] == Kill((), id_) and not future.done()
+    parent.say(Gone((), id_, signal.SIGKILL, turn, False))
+    error = future.exception(10)
+    assert isinstance(error, WorkerLost) and error.why == "died" and "SIGKILL" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "memory", "why", "said"), [(9, True, "memory", "want of memory on node n1"), (256, False, "died", "exit code 1 on node n1")]
+)
+def test_how_a_worker_ended_is_said(rig: Rig, status: int, memory: bool, why: str, said: str) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit()
+    parent.say(Gone((), id_, status, given(worker).turn, memory))
+    error = future.exception(10)
+    assert isinstance(error, WorkerLost) and error.why == why and said in str(error)
+
+
+def test_what_ends_every_worker_that_takes_it_in_fails_and_says_so(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    future = rig.submit()
+    for _ in range(3):
+        id_, worker = rig.worker(parent, 1)
+        given(worker)
+        parent.say(Gone((), id_, signal.SIGKILL, 0, True))
+    error = future.exception(10)
+    assert isinstance(error, WorkerLost) and error.why == "memory" and "never begun" in str(error) and "may have" not in str(error)
+
+
+def test_a_crew_that_is_lost_while_its_tasks_submit_costs_its_calls_only(rig: Rig) -> None:
+    """The last words of its workers are taken in before: what follows from them concerns the crew that is being buried."""
+    parent = rig.parent(1, 2)
+    workers = [rig.worker(parent, 1)[1] for _ in range(2)]
+    futures = [rig.submit() for _ in range(2)]
+    for worker in workers:
+        given(worker)
+    held: Future[None] = Future()
+    rig.engine.post(held.result, 10)  # meanwhile both speak, and the crew is lost
+    for worker in workers:
+        submit(worker, 1)
+        submit(worker, 2)
+    rig.engine.inbox.append((rig.engine.crew_told, (1, Loss("node", "was lost with its node n1"))))
+    held.set_result(None)
+    assert all(isinstance(future.exception(10), WorkerLost) for future in futures)
+    assert rig.engine.broken is None and rig.hired == [Crew(2, 1000, 0)]
+    parent = rig.parent(2, 1)
+    _id, worker = rig.worker(parent, 2)
+    while True:  # what the lost ones submitted is done for nobody
+        turn = given(worker).turn
+        answer(worker, turn, turn)
+        rig.settle()
+        if not rig.engine.tasks.unfinished:
+            break
+    future = rig.submit()
+    answer(worker, given(worker).turn, "on it goes")
+    assert future.result(10) == "on it goes"
+
+
+def test_a_broken_executor_fails_everything_and_lets_its_processes_go(rig: Rig) -> None:
+    parent = rig.parent(1, 2)
+    _id, worker = rig.worker(parent, 1)
+    fork = heard(parent)[0]
+    assert isinstance(fork, Fork)
+    second = rig.connect(1, fork.worker)
+    heard(second)
+    future = rig.submit()
+    given(worker)
+    failure = pack_failure(KeyError("no"))
+    second.say(Ready(sizes_of(failure)), failure)
+    error = future.exception(10)
+    assert isinstance(error, ExecutorBroken) and isinstance(error.__cause__, KeyError)
+    assert isinstance(heard(worker)[0], Stop) and isinstance(heard(parent)[0], Stop)
+    rig.thread.join(10)
+    late = rig.submit()
+    assert isinstance(late.exception(10), ExecutorBroken) and not rig.hired
+
+
+def test_what_lies_ahead_is_cancelled_when_the_parent_says_so_and_not_before(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    first, second = rig.submit(), rig.submit()
+    one, two = given(worker), given(worker)
+    told: Future[bool] = Future()
+    thread = threading.Thread(target=lambda: told.set_result(second.cancel()))
+    thread.start()
+    assert heard(parent)[0] == Bar((), id_, two.turn)
+    assert not told.done()
+    parent.say(Barred((), id_, two.turn, one.turn))
+    assert told.result(10) and second.cancelled() and not first.cancel()
+    thread.join()
+    answer(worker, one.turn, 1)
+    assert first.result(10) == 1
+
+
+def test_who_runs_for_nobody_is_told_and_its_outcome_stands(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit()
+    turn = given(worker).turn
+    assert not future.cancel() and heard(parent)[0] == Unwanted((), id_, turn)
+    answer(worker, turn, "all the same")
+    assert future.result(10) == "all the same" and not future.cancel()
+
+
+def test_clearing_cancels_what_waits_and_what_lies_ahead(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    futures = [rig.submit() for _ in range(9)]
+    one = given(worker)
+    rig.engine.post(rig.engine.clear)
+    bar = heard(parent)[0]
+    assert isinstance(bar, Bar)
+    parent.say(Barred((), id_, bar.turn, one.turn))
+    for future in futures[1:]:
+        with pytest.raises(CancelledError):
+            future.result(10)
+    answer(worker, one.turn, "begun")
+    assert futures[0].result(10) == "begun"
+
+
+def test_submission_waits_while_too_much_is_queued(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TASKS_UNFINISHED_MAX", 2)
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    futures = [rig.submit(), rig.submit()]
+    rig.settle()
+    third: Future[TaskFuture] = Future()
+    thread = threading.Thread(target=lambda: third.set_result(rig.submit()))
+    thread.start()
+    turn = given(worker).turn
+    given(worker)
+    wait_for(lambda: rig.engine._waiters, bool, "it waits")
+    rig.settle()
+    assert not third.done()
+    answer(worker, turn, 1)
+    assert futures[0].result(10) == 1 and third.result(10) is not None
+    thread.join()
+
+
+def test_the_bytes_that_wait_are_bounded_too_with_those_of_closures(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TASKS_WAITING_BYTES_MAX", 10_000)
+    rig.submit(bytes(9_000))
+    rig.settle()
+    assert not rig.engine._is_full()
+    rig.engine.submit(Call(TaskFuture(), b"g", bytes(2_000), [], False, 0, own_bytes=2_000))
+    rig.settle()
+    assert rig.engine._is_full()
+
+
+def test_a_task_that_submits_without_end_is_told_that_there_is_no_room(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TASKS_UNFINISHED_MAX", 3)
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    rig.submit()
+    given(worker)
+    for number in range(1, 4):
+        submit(worker, number)
+    head, parts = heard(worker)
+    assert isinstance(head, Answer) and head.failed and head.turn == 3
+    error = unpack(parts)[0]
+    assert isinstance(error, Unavailable) and "have not ended" in str(error)
+
+
+def test_references_of_a_call_are_kept_until_it_has_ended_and_a_moment_longer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reference:
+        id, node, nbytes = "a", "n1", 5
+
+    monkeypatch.setattr(module, "PARTING_S", 0.05)
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    ref = Reference()
+    seen, future = weakref.ref(ref), TaskFuture()
+    rig.engine.submit(Call(future, b"f", pickle.dumps(abs), [], False, 0, refs=[ref]))
+    del ref
+    turn = given(worker).turn
+    rig.settle()
+    gc.collect()
+    assert seen() is not None
+    answer(worker, turn, 1)
+    assert future.result(10) == 1
+    wait_for(lambda: seen() is None, bool, "it is let go")
+
+
+@pytest.mark.parametrize("stranger", ["another user", "no secret", "no such crew", "twice"])
+def test_strangers_get_no_welcome(rig: Rig, stranger: str) -> None:
+    rig.parent(1, 1)
+    options: dict[str, Any] = {"another user": {"user": "you"}, "no secret": {"secret": b"x" * 32}}.get(stranger, {})
+    talk = rig.connect(7 if stranger == "no such crew" else 1, 0, **options)
+    assert talk.hear() is None
+
+
+def test_garbage_ends_its_own_connection_only(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit(retries=1)
+    turn = given(worker).turn
+    worker.sock.sendall(b"\0\0\0\2\x93\1" + os.urandom(50))
+    assert heard(parent)[0] == Kill((), id_)
+    parent.say(Gone((), id_, signal.SIGKILL, turn, False))
+    _id, another = rig.worker(parent, 1)
+    answer(another, given(another).turn, "done")
+    assert future.result(10) == "done"

@@ -1,0 +1,55 @@
+"""Values of tasks: what cannot be pickled is named, and nothing that a value does while it is tried changes that."""
+
+import pickle
+import threading
+from typing import Any
+
+import pytest
+
+from unios.client.tasks.functions import Functions
+from unios.client.tasks.values import pack, pack_failure, unpack, unpack_failure
+from unios.limits import TASK_BUFFER_BYTES_MIN
+
+
+def test_large_buffers_lie_beside_the_pickle_and_are_nobody_elses() -> None:
+    data = bytearray(b"a" * TASK_BUFFER_BYTES_MIN)
+    parts = pack([pickle.PickleBuffer(data), 1], "it", copy=True)
+    data[:] = bytes(len(data))
+    assert len(parts) == 2 and bytes(unpack(parts)[0]) == b"a" * TASK_BUFFER_BYTES_MIN
+    assert len(pack([pickle.PickleBuffer(data)], "it", whole=True)) == 1
+
+
+def test_what_cannot_be_pickled_of_a_closure_is_named_beside_a_variable_that_is_not_bound_yet() -> None:
+    lock = threading.Lock()
+
+    def look() -> Any:
+        return later, lock
+
+    with pytest.raises(pickle.PicklingError, match="variable lock is <unlocked"):
+        pack(look, "the function look")
+    later = 1
+    assert look()[0] == later
+
+
+class Mute(Exception):
+    """Neither travels nor says anything."""
+
+    def __reduce__(self) -> Any:
+        raise self
+
+    def __str__(self) -> str:
+        raise ValueError("it does not say")
+
+
+def test_an_exception_that_can_neither_travel_nor_speak_is_named_all_the_same() -> None:
+    failure = unpack_failure(pack_failure(Mute()))
+    assert isinstance(failure, pickle.PicklingError) and "Mute, which cannot say more" in str(failure)
+    with pytest.raises(pickle.PicklingError, match="Mute, which cannot say more"):
+        pack(Mute(), "it")
+
+
+def test_a_function_is_pickled_once_if_it_is_found_by_its_name_and_each_time_if_it_takes_something_along() -> None:
+    functions, number = Functions(), 1
+    assert functions.pickled(pickle.dumps) is functions.pickled(pickle.dumps) and functions.pickled(pickle.dumps).own_bytes == 0
+    one, other = functions.pickled(lambda: number), functions.pickled(lambda: number)
+    assert one is not other and one.own_bytes == len(one.body)
