@@ -35,7 +35,7 @@ class Rig:
     def listen(self, name: str, _mode: int, accepted: Callable[[Accepted, socket.socket, str], None], _lost: Callable[[], None]) -> None:
         self.listening[name] = accepted
 
-    def close(self, name: str) -> None:
+    def close(self, name: str, _accepted: object = None) -> None:
         self.listening.pop(name, None)
 
     def grant(self, name: str, user: str) -> None:

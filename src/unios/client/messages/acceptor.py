@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unios.client.connection import Connection
-from unios.errors import ProtocolError, UniosError
+from unios.errors import CallerError, ProtocolError, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
 from unios.wire.operations import Accepted, Grant, Listen, NodeInfo, Revoke
 
@@ -86,8 +86,11 @@ class Acceptor:
             before = self._ports.get(name)
             self._open(port)
             self._ports[name] = port
+            self._down.discard(name)
             if before is not None:
                 self._forget(before)
+        if before is not None:
+            before.lost()
 
     def _open(self, port: _Listening) -> None:
         def ask() -> socket.socket:
@@ -140,16 +143,18 @@ class Acceptor:
             port.sock.close()
             port.sock = None
 
-    def close(self, name: str) -> None:
-        """Close a port."""
+    def close(self, name: str, accepted: OnAccepted | None = None) -> None:
+        """Close a port. `accepted`: only if it is the one that was opened with that, for another may have been opened since."""
         with self._lock:
-            port = self._ports.pop(name, None)
+            port = self._ports.get(name)
+            if port is None or (accepted is not None and port.accepted != accepted):
+                return
+            del self._ports[name]
             self._down.discard(name)
-            if port is not None:
-                if port.sock is not None:
-                    with contextlib.suppress(UniosError):
-                        self._connection.call("ports.close", Revoke(name), Any)
-                self._forget(port)
+            if port.sock is not None and not _has_ended(port.sock):
+                with contextlib.suppress(UniosError):
+                    self._connection.call("ports.close", Revoke(name), Any)
+            self._forget(port)
 
     def _run(self) -> None:
         while True:
@@ -185,23 +190,41 @@ class Acceptor:
         port.accepted(stamp, socket.socket(fileno=descriptors[0]), port.node)
 
     def _open_again(self) -> None:
-        with self._lock:
-            for name in list(self._down):
+        failed = False
+        for name in list(self._down):
+            with self._lock:
                 port = self._ports.get(name)
                 if port is not None and port.sock is None:
                     try:
                         if self._info().kernel_pid == port.kernel:
-                            del self._ports[name]
-                            port.lost()
+                            self._lose(port)
                         else:
                             self._open(port)
+                    except CallerError:  # another user has it now
+                        self._lose(port)
                     except (UniosError, OSError):
-                        time.sleep(CLIENT_RETRY_MS / 1000)
-                        return
+                        failed = True  # the others may be opened all the same
+                        continue
                 self._down.discard(name)
+        if failed:
+            time.sleep(CLIENT_RETRY_MS / 1000)
+
+    def _lose(self, port: _Listening) -> None:
+        del self._ports[port.name]
+        port.lost()
 
 
 os.register_at_fork(after_in_child=Acceptor.after_fork)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Return whether the kernel has ended a listener: somebody else of this user listens there now, and that port is not to be closed."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _stamp(packet: bytes) -> Accepted | None:

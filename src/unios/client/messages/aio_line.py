@@ -5,6 +5,7 @@ What is said in one turn of the loop goes out in few pieces: the first message a
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 from collections import deque
@@ -15,7 +16,7 @@ from unios.client.messages import memory
 from unios.errors import CallerError, ProtocolError
 from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX
 from unios.wire.conversations import Gathering, Said, decode
-from unios.wire.frames import FrameReader, length_of
+from unios.wire.frames import FrameReader, Payload, length_of
 from unios.wire.messages import Fault, Part, Reply, Request, encode
 from unios.wire.values import Value
 
@@ -30,11 +31,14 @@ class AioLine:
     def __init__(
         self, sock: socket.socket, heard: OnHeard, closed: Callable[[str], None], *, local: bool, trusted: bool, pauses: bool = False
     ) -> None:
-        """`pauses`: read nothing while the peer does not read either."""
+        """`pauses`: take nothing in while the peer does not read either."""
         sock.setblocking(False)
         self.sock = sock
         self.local, self.trusted = local, trusted
         self.is_closed = False
+        self.refused: ProtocolError | None = None
+        """What the peer said that ended the connection, if that did."""
+        self._pid = os.getpid()
         self.queued = 0
         self._heard, self._closed = heard, closed
         self._loop = asyncio.get_running_loop()
@@ -44,7 +48,10 @@ class AioLine:
         self._descriptors: list[int] = []
         self._small: list[bytes] = []
         """Said in this turn after the first, to go out together."""
-        self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._queue: deque[tuple[memoryview, tuple[int, ...], int]] = deque()
+        """What the peer has not taken: bytes, the descriptors that go with the first of them, and how many bytes of memory those hold."""
+        self._held: list[Payload] = []
+        """Frames that came while it pauses."""
         self._turning = self._writing = self._paused = False
         self._pauses = pauses
         self._room: list[asyncio.Future[None]] = []
@@ -63,6 +70,7 @@ class AioLine:
         try:
             message = build(carried.places, len(carried.descriptors))
             total = sum(size for number, _offset, size in carried.places if number == memory.INLINE)
+            handed_over = sum(size for _number, _offset, size in carried.places) - total
             self._flush_small()
             for buffer in memory.inline_of(buffers, carried.places):
                 for start in range(0, len(buffer), PART_BYTES):
@@ -71,7 +79,7 @@ class AioLine:
                     self._put(memoryview(length_of(head, piece) + head), ())
                     self._put(piece, ())
             data = encode(message)
-            self._put(memoryview(length_of(data) + data), tuple(map(os.dup, carried.descriptors)))
+            self._put(memoryview(length_of(data) + data), _duplicates(carried.descriptors), handed_over)
         except OSError as error:
             raise CallerError(f"the buffers cannot be handed over: {error.strerror}") from error
         finally:
@@ -95,6 +103,8 @@ class AioLine:
     def _turned(self) -> None:
         self._turning = False
         self._flush_small()
+        if self._paused or self._room:
+            self._go_on()
 
     def _flush_small(self) -> None:
         small, self._small = self._small, []
@@ -103,7 +113,7 @@ class AioLine:
             self.queued -= len(data)
             self._put(memoryview(data), ())
 
-    def _put(self, data: memoryview, descriptors: tuple[int, ...]) -> None:
+    def _put(self, data: memoryview, descriptors: tuple[int, ...], handed_over: int = 0) -> None:
         if self.is_closed:
             _close(descriptors)
             return
@@ -114,15 +124,12 @@ class AioLine:
                 return
             if sent:
                 _close(descriptors)
-                data, descriptors = data[sent:], ()
-        self._queue.append((data, descriptors))
-        self.queued += len(data)
+                data, descriptors, handed_over = data[sent:], (), 0
+        self._queue.append((data, descriptors, handed_over))
+        self.queued += len(data) + handed_over
         if not self._writing:
             self._writing = True
             self._loop.add_writer(self.sock.fileno(), self._writable)
-        if self._pauses and self.is_full and not self._paused:
-            self._paused = True
-            self._loop.remove_reader(self.sock.fileno())
 
     def _send(self, data: memoryview, descriptors: tuple[int, ...]) -> int:
         """Return how many bytes went out; -1 if the connection broke."""
@@ -138,24 +145,35 @@ class AioLine:
 
     def _writable(self) -> None:
         while self._queue:
-            data, descriptors = self._queue[0]
+            data, descriptors, handed_over = self._queue[0]
             sent = self._send(data, descriptors)
             if sent <= 0:
                 break
             _close(descriptors)
-            self.queued -= sent
+            self.queued -= sent + handed_over
             if sent == len(data):
                 self._queue.popleft()
             else:
-                self._queue[0] = (data[sent:], ())
+                self._queue[0] = (data[sent:], (), 0)
         if not self._queue and self._writing:
             self._writing = False
             self._loop.remove_writer(self.sock.fileno())
-        if self.queued <= SEND_QUEUE_BYTES_MAX // 2:
-            if self._paused:
-                self._paused = False
-                self._loop.add_reader(self.sock.fileno(), self._readable)
-            self._wake()
+        self._go_on()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._loop.remove_reader(self.sock.fileno())
+
+    def _go_on(self) -> None:
+        """The peer has taken something: if it is enough, take in what has come meanwhile, and let those go on who wait."""
+        if self.queued > SEND_QUEUE_BYTES_MAX // 2 or self.is_closed:
+            return
+        if self._paused:
+            self._paused = False
+            self._loop.add_reader(self.sock.fileno(), self._readable)
+            held, self._held = self._held, []
+            self._guarded(lambda: self._take_in(held))
+        self._wake()
 
     def _wake(self) -> None:
         waiting, self._room = self._room, []
@@ -178,26 +196,42 @@ class AioLine:
     # reading
 
     def _readable(self) -> None:
+        self._guarded(self._read)
+
+    def _read(self) -> None:
         room = self._reader.room()
         buffer = self._buffer if room is None else room
-        try:
-            if self.local:
-                data = self._receive(buffer)
-            else:
-                data = buffer[: self.sock.recv_into(buffer)]
-            if not data:
-                self.close("the other side has ended")
+        data = self._receive(buffer) if self.local else buffer[: self.sock.recv_into(buffer)]
+        if data:
+            self._take_in(self._reader.feed(data))
+        else:
+            self.close("the other side has ended")
+
+    def _take_in(self, frames: Sequence[Payload]) -> None:
+        for number, frame in enumerate(frames):
+            if self._pauses and self.queued > SEND_QUEUE_BYTES_MAX:
+                self._held.extend(frames[number:])
+                if not self._paused:
+                    self._pause()
                 return
-            for frame in self._reader.feed(data):
-                self._on_message(decode(frame))
-                if self.is_closed:
-                    return
+            self._on_message(decode(frame))
+            if self.is_closed:
+                return
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do it; whatever is wrong with what has come ends the connection."""
+        try:
+            work()
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
         except ProtocolError as error:
+            self.refused = error
             self.close(str(error))
+        except BaseException:  # what was read and not taken in is asked for again
+            self.close("it could not be taken in")
+            raise
 
     def _receive(self, buffer: memoryview) -> memoryview:
         count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
@@ -241,13 +275,22 @@ class AioLine:
         if self.is_closed:
             return
         self.is_closed = True
+        if self._pid != os.getpid():  # the loop and the connection are the parent's
+            self.sock.close()
+            return
         self._loop.remove_reader(self.sock.fileno())
         if self._writing:
             self._loop.remove_writer(self.sock.fileno())
-        for _data, descriptors in self._queue:
+        self._let_go()
+        self._wake()
+        self._closed(why)
+
+    def _let_go(self) -> None:
+        for _data, descriptors, _handed_over in self._queue:
             _close(descriptors)
         self._queue.clear()
         self._small.clear()
+        self._held.clear()
         _close(self._descriptors)
         self._descriptors.clear()
         try:
@@ -255,8 +298,22 @@ class AioLine:
         except OSError:
             pass
         self.sock.close()
-        self._wake()
-        self._closed(why)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # begun halfway
+            if not self.is_closed and self._pid == os.getpid():  # the loop has ended without it
+                self._let_go()
+
+
+def _duplicates(descriptors: Sequence[int]) -> tuple[int, ...]:
+    found: list[int] = []
+    try:
+        for descriptor in descriptors:
+            found.append(os.dup(descriptor))
+    except OSError:
+        _close(found)
+        raise
+    return tuple(found)
 
 
 def _close(descriptors: Sequence[int]) -> None:

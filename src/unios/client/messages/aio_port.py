@@ -4,23 +4,28 @@ Blocking steps (finding a port) are done in a thread.
 """
 
 import asyncio
+import contextlib
+import os
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.messages import places
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.ends import outcome
 from unios.client.messages.line import Line
-from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError
-from unios.limits import HELLO_TIMEOUT_MS
+from unios.errors import CallerError, NotFound, OutcomeUnknown, PeerRestarted, ProtocolError, Unavailable, UniosError, fresh
+from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Cancel, Fault, Hello, Reply, agree
 from unios.wire.values import Value, decode, encode
+
+_ROUND_S: Final = 1.0
+"""So long at a time a thread looks for whoever listens: who ends meanwhile waits for it."""
 
 
 class AsyncPort:
@@ -28,6 +33,7 @@ class AsyncPort:
 
     def __init__(self, name: str, *, home: "Path | str | None" = None, node: str = "") -> None:
         self._ends = _Ends(name, home, node)
+        self._held = _Held(self._ends)
         self._timeout: float | None = None
         self._again = False
 
@@ -38,18 +44,20 @@ class AsyncPort:
     def options(self, *, timeout: float | None = None, idempotent: bool = False) -> "AsyncPort":
         """Return this port with a deadline of so many seconds for each call, and with calls that may be done again after a loss."""
         port = object.__new__(AsyncPort)
-        port._ends, port._timeout, port._again = self._ends, timeout, idempotent
+        port._ends, port._held, port._timeout, port._again = self._ends, self._held, timeout, idempotent
         return port
 
     async def call(self, op: str, /, *args: object, **kwargs: object) -> Any:
         """Call and return what the handler returned; raise what it raised. OutcomeUnknown and CallerError as in `Port.call`."""
-        ends = self._ends
+        ends, timeout = self._ends, self._timeout
         line = ends.line
         if line is None or line.is_full or ends.is_full:
-            line = await ends.ready()
+            deadline = self._deadline()
+            line = await ends.ready(deadline)
+            timeout = _left(deadline)
         asked = ends.ask(line, op, (args, kwargs), again=self._again)
         future = ends.future(asked)
-        handle = ends.loop.call_later(self._timeout, ends.give_up, asked) if self._timeout is not None else None
+        handle = ends.loop.call_later(timeout, ends.give_up, asked) if timeout is not None else None
         try:
             await future
         finally:
@@ -61,15 +69,17 @@ class AsyncPort:
 
     async def send(self, op: str, /, *args: object, **kwargs: object) -> None:
         """Send a message that is not answered; waits while too much waits to be sent."""
-        asked = self._ends.ask(await self._ends.ready(), op, (args, kwargs), oneway=True)
+        asked = self._ends.ask(await self._ends.ready(self._deadline()), op, (args, kwargs), oneway=True)
         if asked.failure is not None:
             outcome(asked)
 
     async def stream(self, op: str, /, *args: object, **kwargs: object) -> AsyncIterator[Any]:
-        """Call what yields, and yield the items. Whoever stops reading stops the handler."""
-        ends = self._ends
-        line = await ends.ready()
+        """Call what yields, and yield the items. Whoever stops reading stops the handler; so does the deadline, which is that of the whole stream."""
+        ends, deadline = self._ends, self._deadline()
+        line = await ends.ready(deadline)
         asked = ends.ask(line, op, (args, kwargs), stream=True, again=self._again)
+        left = _left(deadline)
+        handle = ends.loop.call_later(left, ends.give_up, asked) if left is not None else None
         try:
             while True:
                 while not asked.items and not asked.ended:
@@ -79,8 +89,13 @@ class AsyncPort:
                     return
                 yield ends.next_item(asked)
         finally:
+            if handle is not None:
+                handle.cancel()
             if not asked.ended:
                 ends.give_up(asked)
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout is None else time.monotonic() + self._timeout
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
@@ -110,34 +125,55 @@ async def connect(name: str, *, timeout: float | None = None, home: "Path | str 
     return port
 
 
+class _Held:
+    """What the ports of one connection hold: when the last of them is dropped, the connection ends. The loop holds that itself."""
+
+    __slots__ = ("_ends",)
+
+    def __init__(self, ends: "_Ends") -> None:
+        self._ends = ends
+
+    def __del__(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._ends.loop.call_soon_threadsafe(self._ends.close)
+
+
 class _Ends:
     """A session and its connection, in one loop."""
 
     def __init__(self, name: str, home: "Path | str | None", node: str) -> None:
         self.name = name
         self._home, self._node = home, node
+        self._pid = os.getpid()
         self.loop = asyncio.get_running_loop()
         self.line: AioLine | None = None
+        self._newest: AioLine | None = None
+        """The same, or one on which nobody has greeted yet."""
         self._full: deque[asyncio.Future[None]] = deque()
         self._asking = Asking(uuid.uuid4().hex)
         self._futures: dict[int, asyncio.Future[None]] = {}
-        self._opening: asyncio.Task[AioLine] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._waiting: dict[asyncio.Future[None], float | None] = {}
+        """Those who wait for a connection, each until its deadline."""
         self._greeting: asyncio.Future[Hello] | None = None
 
     async def ready(self, deadline: float | None = None) -> AioLine:
-        """Return the connection, made again if it is gone, once it takes more."""
+        """Return the connection, made again if it is gone, once it takes more. At the deadline (time.monotonic) NotFound, Unavailable, OutcomeUnknown."""
         while True:
             line = self.line
             if line is None:
-                if self._opening is None:
-                    self._opening = self.loop.create_task(self._open(deadline))
-                    self._opening.add_done_callback(self._opened)
-                line = await asyncio.shield(self._opening)
-            if line.is_full:
-                await line.drain()
-            while self.is_full and not line.is_closed:
-                self._full.append(waiting := self.loop.create_future())
-                await waiting
+                await self._connected(deadline)
+                continue
+            try:
+                async with asyncio.timeout(_left(deadline)):
+                    while (line.is_full or self.is_full) and not line.is_closed:
+                        if line.is_full:
+                            await line.drain()
+                        else:
+                            self._full.append(waiting := self.loop.create_future())
+                            await waiting
+            except TimeoutError:
+                raise Unavailable(f"port {self.name} took nothing more in time: {len(self._asking.open)} calls are under way") from None
             if not line.is_closed:
                 return line
 
@@ -146,46 +182,108 @@ class _Ends:
         """Whether so many calls are under way that one more has to wait for one of them."""
         return self._asking.is_full
 
-    def _opened(self, task: "asyncio.Task[AioLine]") -> None:
+    # the connection
+
+    async def _connected(self, deadline: float | None) -> None:
+        """Wait until there is a connection. It is looked for once for all who wait, and each is told at his own deadline."""
+        self._check_process()
+        waiting: asyncio.Future[None] = self.loop.create_future()
+        self._waiting[waiting] = deadline
+        left, late = _left(deadline), None
+        if left is not None:  # the kernel says why, a little later
+            late = self.loop.call_later(left + places.GRACE_S, _fail, waiting, OutcomeUnknown(f"port {self.name} was not reached in time"))
+        self._reopen()
+        try:
+            await waiting
+        finally:
+            self._waiting.pop(waiting, None)
+            if late is not None:
+                late.cancel()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise CallerError(f"this port to {self.name} is of the process from which this one was forked: connect again")
+
+    def _reopen(self) -> None:
+        if self._opening is None:
+            self._opening = self.loop.create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+
+    def _opened(self, task: "asyncio.Task[None]") -> None:
         self._opening = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            for asked in list(self._asking.open.values()):
-                self._fail(asked, OutcomeUnknown(f"no answer to {asked.op} came, and the port cannot be reached: {error}"))
+            self._fail_all(error)
+        elif self.line is not None:
+            for waiting in self._waiting:
+                if not waiting.done():
+                    waiting.set_result(None)
+        elif self._is_wanted:  # it has broken already, or somebody came after `close`
+            self._reopen()
 
-    async def _open(self, deadline: float | None) -> AioLine:
-        while True:
-            found = await _in_thread(lambda: _find(self._home, self._node, self.name, deadline))
-            sock = found.sock.dup()
-            found.drop()
-            self._greeting = self.loop.create_future()
-            line = AioLine(sock, self._heard, self._closed, local=found.local, trusted=found.trusted)
-            try:
-                line.send(self._asking.hello((PROTOCOL_MIN, PROTOCOL_MAX)))
-                theirs = await asyncio.wait_for(self._greeting, HELLO_TIMEOUT_MS / 1000)
-                agree(theirs)
-            except (TimeoutError, Unavailable):
-                line.close()
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise OutcomeUnknown(f"port {self.name} was not reached in time") from None
-                continue
-            except BaseException:
-                line.close()
-                raise
-            finally:
-                self._greeting = None
-            self.line = line
-            again, failed = self._asking.greeted(theirs)
-            if any(asked.sent for asked in again):
-                line.send(self._asking.waiting())
-            for asked in again:
-                if asked.sent:
+    @property
+    def _is_wanted(self) -> bool:
+        return bool(self._waiting or self._asking.open)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for waiting in self._waiting:
+            _fail(waiting, fresh(error) if isinstance(error, UniosError) else error)
+        for asked in list(self._asking.open.values()):
+            self._fail(asked, OutcomeUnknown(f"no answer to {asked.op} came: {error}"))
+
+    async def _open(self) -> None:
+        """Make a connection, for as long as somebody wants one. Raises what cannot be waited for."""
+        while self._is_wanted:
+            deadlines = [deadline for deadline in self._waiting.values() if deadline is not None]
+            until = min([time.monotonic() + _ROUND_S, *deadlines])
+            found = await _in_thread(lambda until=until: _find(self._home, self._node, self.name, until))  # type: ignore[misc]
+            error = await self._greet(found) if isinstance(found, Line) else found
+            if error is None:
+                return
+            now = time.monotonic()
+            for waiting, deadline in self._waiting.items():
+                if deadline is not None and now >= deadline:
+                    _fail(waiting, fresh(error))
+            await asyncio.sleep(CLIENT_RETRY_MS / 1000)
+
+    async def _greet(self, found: Line) -> UniosError | None:
+        """Greet, and send again what is to be; return why that failed if it may be tried again."""
+        sock = found.sock.dup()
+        found.drop()
+        self._greeting = self.loop.create_future()
+        self._newest = line = AioLine(sock, self._heard, self._closed, local=found.local, trusted=found.trusted)
+        try:
+            line.send(self._asking.hello((PROTOCOL_MIN, PROTOCOL_MAX)))
+            theirs = await asyncio.wait_for(self._greeting, HELLO_TIMEOUT_MS / 1000)
+            agree(theirs)
+        except (TimeoutError, Unavailable):
+            line.close()
+            return OutcomeUnknown(f"port {self.name} was not reached in time: whoever listens does not greet")
+        except BaseException:
+            line.close()
+            raise
+        finally:
+            self._greeting = None
+        if line.is_closed:
+            return OutcomeUnknown(f"port {self.name} was not reached in time: whoever listens ends each connection")
+        self.line = line
+        again, failed = self._asking.greeted(theirs)
+        for asked in failed:
+            self._settle(asked)
+        if any(asked.sent for asked in again):
+            line.send(self._asking.waiting())
+        for asked in again:
+            if asked.sent:
+                try:
                     self._transmit(line, asked)
-            for asked in failed:
-                self._settle(asked)
-            return line
+                except CallerError as error:  # there is no memory for it now
+                    self._fail(asked, OutcomeUnknown(f"{asked.op} could not be sent again: {error}"))
+        return None
+
+    # asking
 
     def ask(self, line: AioLine, op: str, value: object, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
         """Begin a request and send it."""
+        self._check_process()
         if not op.isprintable():
             raise CallerError(f"{op[:80]!r} is no name of an operation")
         encoded = Value(*encode(value, trusted=line.trusted)[:2], line.trusted)
@@ -245,12 +343,14 @@ class _Ends:
             raise ProtocolError("the peer asks where it should answer")
 
     def _closed(self, why: str) -> None:
-        self.line = None
+        line, self._newest, self.line = self._newest, None, None
+        refused = line.refused if line is not None else None
         if self._greeting is not None and not self._greeting.done():
-            self._greeting.set_exception(Unavailable(why))
-        elif self._asking.open and self._opening is None:  # somebody waits: come back, and ask again what may be asked again
-            self._opening = self.loop.create_task(self._open(None))
-            self._opening.add_done_callback(self._opened)
+            self._greeting.set_exception(refused or Unavailable(why))
+        elif refused is not None:  # he would say the same again
+            self._fail_all(refused)
+        elif self._asking.open:  # somebody waits: come back, and ask again what may be asked again
+            self._reopen()
 
     def next_item(self, asked: Asked) -> Any:
         """Return the next item of a stream that has come, and grant credit for it."""
@@ -268,27 +368,52 @@ class _Ends:
 
     def close(self) -> None:
         """End the connection."""
+        if self._pid != os.getpid():
+            return
         for asked in list(self._asking.open.values()):
             self._fail(asked, OutcomeUnknown(f"the port was closed here before the answer to {asked.op} came"))
+        for waiting in (*self._waiting, *self._full):
+            _fail(waiting, OutcomeUnknown(f"the port to {self.name} was closed here"))
+        self._full.clear()
         if self._opening is not None:
             self._opening.cancel()
-        while self._full:
-            if not (waiting := self._full.popleft()).done():
-                waiting.set_result(None)
         if self.line is not None:
             self.line.close()
 
 
-def _find(home: "Path | str | None", node: str, name: str, deadline: float | None) -> Line:
+def _left(deadline: float | None) -> float | None:
+    """Return how many seconds are left."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _fail(waiting: "asyncio.Future[None]", error: BaseException) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
+
+
+def _find(home: "Path | str | None", node: str, name: str, until: float) -> Line | UniosError:
+    """Return a line to whoever listens; or what to say by then, if it is worth trying again. Raises what is not."""
     with Connection(home, node, role="program") as connection:
-        return places.connect(connection, name, deadline)
+        try:
+            return places.connect(connection, name, until)
+        except NotFound as error:
+            return error
+        except (Unavailable, OutcomeUnknown, PeerRestarted) as error:
+            if not connection.anybody():
+                raise
+            return error
 
 
-async def _in_thread(work: Callable[[], Line]) -> Line:
+async def _in_thread(work: Callable[[], Line | UniosError]) -> Line | UniosError:
     """Do it in a thread; if nobody waits for it any more, end what it made."""
     future = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        future.add_done_callback(lambda done: None if done.cancelled() or done.exception() else done.result().release())
+        future.add_done_callback(_let_go)
         raise
+
+
+def _let_go(done: "asyncio.Future[Line | UniosError]") -> None:
+    if not done.cancelled() and done.exception() is None and isinstance(line := done.result(), Line):
+        line.release()

@@ -6,6 +6,8 @@ Handlers may be coroutine functions, which run side by side, or plain ones, whic
 import asyncio
 import contextlib
 import inspect
+import os
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +18,7 @@ from unios.client.messages.acceptor import Acceptor, me
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.server import Handlers, current_caller, fault_of, function_of, said_of
 from unios.errors import CallerError, ProtocolError, Unavailable
-from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S
+from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S, SESSIONS_PER_USER_MAX
 from unios.wire.conversations import Again, Answering, Begun, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
@@ -64,6 +66,8 @@ class AsyncServer:
         self._loop = asyncio.get_running_loop()
         self._acceptor: Acceptor | None = None
         self._ended = asyncio.Event()
+        self._is_closed = False
+        self._pid = os.getpid()
 
     async def open(self, mode: int, home: "Path | str | None", node: str) -> None:
         """Open the port."""
@@ -76,27 +80,55 @@ class AsyncServer:
         self._acceptor = await asyncio.to_thread(work)
 
     def _superseded(self) -> None:
-        self._loop.call_soon_threadsafe(self._ended.set)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._ended.set)
 
-    def _taken(self, stamp: Accepted, sock: Any, node: str) -> None:
+    def _taken(self, stamp: Accepted, sock: socket.socket, node: str) -> None:
         try:
             self._loop.call_soon_threadsafe(self._accepted, stamp, sock, node)
         except RuntimeError:  # the loop has ended
-            sock.close()
+            _end(sock)
 
-    def _accepted(self, stamp: Accepted, sock: Any, node: str) -> None:
-        if self._acceptor is None:
-            sock.close()
+    def _accepted(self, stamp: Accepted, sock: socket.socket, node: str) -> None:
+        if self._is_closed:
+            _end(sock)
         else:
             self._lines.add(_Answers(self, stamp, sock, local=stamp.node == node, trusted=stamp.user == me()))
 
+    async def grant(self, user: str) -> None:
+        """Let one more user call, whatever the mode says. Idempotent; holds as long as this server, restarts of the kernel included."""
+        await asyncio.to_thread(self._open_acceptor().grant, self.name, user)
+
+    async def revoke(self, who: str | Accepted) -> int:
+        """Take a right back; return how many connections were cut. `who` as in `Server.revoke`: a user, or one connection's stamp."""
+        if isinstance(who, Accepted):
+            return self._cut(lambda stamp: stamp.connection == who.connection)
+        await asyncio.to_thread(self._open_acceptor().revoke, self.name, who)
+        for key in [key for key in self._sessions if key[0] == who]:
+            self._sessions.pop(key).leave()
+        return self._cut(lambda stamp: stamp.user == who)
+
+    def _open_acceptor(self) -> Acceptor:
+        if self._acceptor is None:
+            raise CallerError(f"port {self.name} is closed")
+        return self._acceptor
+
+    def _cut(self, whose: Callable[[Accepted], bool]) -> int:
+        lines = [line for line in self._lines if whose(line.stamp)]
+        for line in lines:
+            line.close()
+        return len(lines)
+
     def session(self, id_: str, user: str, *, trusted: bool) -> tuple[_Session, bool]:
-        """Return the session, and whether it was known. One of another user is not found. Bounded by PORT_SESSIONS_MAX: the longest away goes."""
+        """Return the session, and whether it was known. One of another user is not found. Bounded as in `sessions`: the longest away goes."""
         now = time.monotonic()
         away = sorted((session.left_s, key) for key, session in self._sessions.items() if session.now is None)
+        of_user = sum(key[0] == user for key in self._sessions)
         for left_s, key in away:
-            if now - left_s > SESSION_KEPT_S or len(self._sessions) >= PORT_SESSIONS_MAX:
+            over = key[0] == user and of_user >= SESSIONS_PER_USER_MAX
+            if over or now - left_s > SESSION_KEPT_S or len(self._sessions) >= PORT_SESSIONS_MAX:
                 self._sessions.pop(key).leave()
+                of_user -= key[0] == user
         known = self._sessions.get((user, id_)) if id_ else None
         session = known or _Session(user, trusted=trusted)
         if id_:
@@ -114,10 +146,13 @@ class AsyncServer:
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Close the port and its connections; handlers that run are cancelled. Idempotent."""
+        """Close the port and its connections; handlers that run are cancelled. Idempotent. In a forked child nothing: it is its parent's."""
+        if self._pid != os.getpid():
+            return
+        self._is_closed = True
         if self._acceptor is not None:
             acceptor, self._acceptor = self._acceptor, None
-            await asyncio.to_thread(acceptor.close, self.name)
+            await asyncio.to_thread(acceptor.close, self.name, self._taken)
         self._ended.set()
         for session in self._sessions.values():
             session.leave()
@@ -135,8 +170,8 @@ async def listen(name: str, target: Handlers, *, mode: int = 0o600, home: "Path 
 class _Answers:
     """Answers what comes over one connection."""
 
-    def __init__(self, server: AsyncServer, stamp: Accepted, sock: Any, *, local: bool, trusted: bool) -> None:
-        self._server, self._stamp = server, stamp
+    def __init__(self, server: AsyncServer, stamp: Accepted, sock: socket.socket, *, local: bool, trusted: bool) -> None:
+        self._server, self.stamp = server, stamp
         self._session: _Session | None = None
         self._line = AioLine(sock, self._heard, self._closed, local=local, trusted=trusted, pauses=True)
         self._late = server._loop.call_later(HELLO_TIMEOUT_MS / 1000, self.close)
@@ -191,7 +226,7 @@ class _Answers:
 
     def _greet(self, theirs: Hello) -> None:
         self._late.cancel()
-        session, known = self._server.session(theirs.facts.get("session", "")[:64], self._stamp.user, trusted=self._line.trusted)
+        session, known = self._server.session(theirs.facts.get("session", "")[:64], self.stamp.user, trusted=self._line.trusted)
         facts = {"incarnation": self._server._incarnation, "session": "known" if known else "new"}
         self._line.send(Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", facts))
         agree(theirs)
@@ -212,13 +247,14 @@ class _Answers:
 
     def _answer(self, session: _Session, request: Request, value: Value, begun: Begun) -> None:
         self._line.hold()
-        token = current_caller.set(self._stamp)
+        token = current_caller.set(self.stamp)
         try:
             function = function_of(self._server._target, request.op)
             args, kwargs = _arguments(value)
-        except Exception as error:  # noqa: BLE001 - a class of the caller's may raise anything when it is read
+        except BaseException as error:  # noqa: BLE001 - a class of the caller's may raise anything when it is read
             current_caller.reset(token)
             self._finish(session, begun, Fault(request.id, *said_of(error)), None)
+            _pass_on(error)
             return
         try:
             found = function(*args, **kwargs)
@@ -227,8 +263,9 @@ class _Answers:
                 session.tasks[request.id] = task
                 task.add_done_callback(lambda _task: self._over(session, request.id, found))
                 return
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its caller's
-            self._finish(session, begun, fault_of(begun.id, error, trusted=self._line.trusted), None)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its caller's
+            self._finish(session, begun, self._fault(begun, error), None)
+            _pass_on(error)
             return
         finally:
             current_caller.reset(token)
@@ -246,14 +283,25 @@ class _Answers:
                 found = None
             else:
                 found = await found
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():  # the handler's own
+                self._finish(session, begun, self._fault(begun, error), None)
+                return
             if not begun.cancelled:
                 self._finish(session, begun, Fault(begun.id, *said_of(Unavailable("the port was closed"))), None)
             raise
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._finish(session, begun, fault_of(begun.id, error, trusted=self._line.trusted), None)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._finish(session, begun, self._fault(begun, error), None)
+            _pass_on(error)
         else:
             self._end(session, begun, found)
+
+    def _fault(self, begun: Begun, error: BaseException) -> Fault:
+        try:
+            return fault_of(begun.id, error, trusted=self._line.trusted)
+        except Exception as second:  # noqa: BLE001 - an exception whose class raises when it is pickled or read
+            return Fault(begun.id, *said_of(second))
 
     async def _stream(self, session: _Session, begun: Begun, items: Any) -> None:
         if inspect.isawaitable(items):
@@ -302,8 +350,9 @@ class _Answers:
     def _end(self, session: _Session, begun: Begun, found: Any) -> None:
         try:
             answer, keep = self._fixed(encode(found, trusted=self._line.trusted))
-        except CallerError as error:
-            self._finish(session, begun, fault_of(begun.id, error, trusted=self._line.trusted), None)
+        except BaseException as error:  # noqa: BLE001 - what a class raises when it is pickled is its caller's too
+            self._finish(session, begun, self._fault(begun, error), None)
+            _pass_on(error)
             return
         self._finish(session, begun, Reply(begun.id, answer.body), answer, keep=keep)
 
@@ -326,6 +375,19 @@ class _Answers:
             self._line.send_value(lambda places, count: Reply(message.id, message.body, message.more, count, places), value.buffers)
         else:
             self._line.send(message)
+
+
+def _pass_on(error: BaseException) -> None:
+    """Ctrl-C is for whoever runs the loop."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+
+
+def _end(sock: socket.socket) -> None:
+    """End a connection: only a shutdown tells the broker, who keeps duplicates of both ends."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
 
 
 def _arguments(value: Value) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -50,6 +50,7 @@ class Sessions:
         """Those without a connection, the longest first."""
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
+        """Taken before a session's `changed`, if both are."""
 
     def find(self, id_: str, user: str, *, trusted: bool) -> tuple[Session, bool]:
         """Return the session, and whether it was known. One of another user is not found; one without an id is nobody else's."""
@@ -68,9 +69,8 @@ class Sessions:
 
     def attach(self, id_: str, session: Session, line: Line) -> None:
         """This is its connection from now on; one before it ends."""
-        with self._lock:
+        with self._lock, session.changed:  # both, or one that has just come back would be taken for one that has left
             self._away.pop((session.user, id_), None)
-        with session.changed:
             before, session.line = session.line, line
             session.changed.notify_all()
         if before is not None and before is not line:
@@ -78,13 +78,12 @@ class Sessions:
 
     def detach(self, id_: str, session: Session, line: Line) -> None:
         """Its connection is gone; without an id so is the session."""
-        with session.changed:
+        with self._lock, session.changed:
             if session.line is not line:
                 return
             session.line, session.left_s = None, time.monotonic()
             session.changed.notify_all()
-        with self._lock:
-            if self._found.get((session.user, id_)) is session and session.line is None:
+            if self._found.get((session.user, id_)) is session:
                 self._away[session.user, id_] = session
                 return
         session.leave()

@@ -1,0 +1,147 @@
+"""The acceptor of a process against a kernel that is scripted: ports opened twice, taken over, and opened again after a restart of the kernel."""
+
+import itertools
+import socket
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.client.messages.rig import until
+from unios.client.messages import acceptor as acceptors
+from unios.client.messages.acceptor import Acceptor
+from unios.errors import Denied, Unavailable
+from unios.wire.operations import Accepted, NodeInfo
+
+
+class Kernel:
+    """What an acceptor asks of a kernel, as a Connection: who holds which port."""
+
+    def __init__(self) -> None:
+        self.pid = 1
+        self.ports: dict[str, socket.socket] = {}
+        self.refused: dict[str, Exception] = {}
+        self.asked: list[str] = []
+
+    def begin(self, _op: str, body: Any, *, node: str) -> Any:
+        self.asked.append(body.name)
+        return Asked(self, body.name)
+
+    def listen(self, name: str) -> int:
+        if name in self.refused:
+            raise self.refused[name]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if name in self.ports:
+            self.ports[name].close()
+        self.ports[name] = ours
+        return theirs.detach()
+
+    def call(self, op: str, body: Any, _type: Any) -> None:
+        assert op == "ports.close"
+        self.ports.pop(body.name).close()
+
+    def ask(self, _op: str, _body: Any = None, type_: Any = None) -> Any:
+        return types.SimpleNamespace(name="n1", kernel_pid=self.pid) if type_ is NodeInfo else None
+
+    def persist(self, attempt: Callable[[], Any]) -> Any:
+        return attempt()
+
+    def restart(self) -> None:
+        self.pid += 1
+        ports, self.ports = self.ports, {}
+        for sock in ports.values():
+            sock.close()
+
+
+class Asked:
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self._kernel, self._name = kernel, name
+
+    def finish(self, *, timeout_s: float) -> tuple[bytes, list[int]]:
+        return b"", [self._kernel.listen(self._name)]
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    made = Kernel()
+    yield made
+    for sock in made.ports.values():
+        sock.close()
+
+
+class Opened:
+    """One port of the test's."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.lost = 0
+
+    def accepted(self, _stamp: Accepted, sock: socket.socket, _node: str) -> None:
+        self.taken += 1
+        sock.close()
+
+    def on_lost(self) -> None:
+        self.lost += 1
+
+
+def opened(acceptor: Acceptor, name: str) -> Opened:
+    one = Opened()
+    acceptor.listen(name, 0o600, one.accepted, one.on_lost)
+    return one
+
+
+def connect(kernel: Kernel, name: str) -> None:
+    near, far = socket.socketpair()
+    socket.send_fds(kernel.ports[name], [msgspec.msgpack.encode(Accepted(1, name, "ann", False, "n1"))], [far.fileno()])
+    near.close()
+    far.close()
+
+
+def test_a_port_that_is_opened_twice_in_a_process_is_the_second_ones_and_the_first_does_not_close_it(kernel: Kernel) -> None:
+    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
+    first = opened(acceptor, "p")
+    second = opened(acceptor, "p")
+    assert (first.lost, second.lost) == (1, 0)
+    acceptor.close("p", first.accepted)
+    connect(kernel, "p")
+    until(lambda: second.taken, "the second one is connected to")
+    acceptor.close("p", second.accepted)
+    assert not kernel.ports and not first.taken
+
+
+def test_a_port_that_another_process_has_taken_over_is_not_closed_by_the_one_before(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Acceptor, "_take", lambda _self, _port: None)  # it has not seen that yet
+    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
+    opened(acceptor, "p")
+    other = socket.socket(fileno=kernel.listen("p"))
+    acceptor.close("p")
+    assert "p" in kernel.ports
+    other.close()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")))
+def test_ports_are_opened_again_after_a_restart_though_one_of_them_cannot_be(
+    kernel: Kernel, order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptors, "CLIENT_RETRY_MS", 1)
+    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
+    ports = {name: opened(acceptor, name) for name in order}
+    kernel.refused = {"a": Denied("port a belongs to bob"), "b": Unavailable("not now")}
+    kernel.restart()
+    until(lambda: "c" in kernel.ports and ports["a"].lost, "the one that can be is open, the one that is another's now is given up")
+    connect(kernel, "c")
+    until(lambda: ports["c"].taken, "it is connected to")
+    assert "b" not in kernel.ports and not ports["b"].lost
+    del kernel.refused["b"]
+    until(lambda: "b" in kernel.ports, "the other one is open too")
+
+
+def test_a_port_that_another_process_of_the_user_has_opened_is_lost_and_not_opened_again(kernel: Kernel) -> None:
+    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
+    port = opened(acceptor, "p")
+    other = socket.socket(fileno=kernel.listen("p"))
+    until(lambda: port.lost, "it is told")
+    assert kernel.asked == ["p"]
+    other.close()

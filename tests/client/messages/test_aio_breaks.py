@@ -1,0 +1,456 @@
+"""The asyncio twins while connections break at the worst moments, owners talk nonsense, nobody listens, and handlers raise whatever there is to raise."""
+
+import asyncio
+import gc
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.client.messages.rig import Rig, descriptors
+from tests.client.messages.rig import until as until_now
+from tests.client.messages.test_line import HELLO, packed
+from unios.client.messages import aio
+from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, UniosError
+from unios.limits import SEND_QUEUE_BYTES_MAX
+from unios.wire.messages import Cancel, Reply, Request
+from unios.wire.values import encode as value_of
+
+Work = Callable[[], Awaitable[None]]
+
+
+def run(work: Work) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            await work()
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    for _ in range(4_000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"not within 20 s: {what}")
+
+
+class Owner:
+    """Listens by hand, on the rig's port "p": what it says to each connection is the test's."""
+
+    def __init__(self, rig: Rig, says: Callable[[int, socket.socket], None]) -> None:
+        self.connections = 0
+        self._says = says
+        rig.listening["p"] = self._accepted  # type: ignore[assignment]
+
+    def _accepted(self, _stamp: object, sock: socket.socket, _node: str) -> None:
+        self.connections += 1
+        threading.Thread(target=self._serve, args=(self.connections, sock), daemon=True).start()
+
+    def _serve(self, number: int, sock: socket.socket) -> None:
+        with sock:
+            try:
+                self._says(number, sock)
+            except OSError:
+                pass
+
+
+def end(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+def greet_and(then: bytes, sock: socket.socket) -> None:
+    sock.recv(65_536)
+    sock.sendall(packed(HELLO) + then)
+
+
+def test_an_owner_that_ends_right_after_its_greeting_is_connected_to_again(rig: Rig) -> None:
+    def says(number: int, sock: socket.socket) -> None:
+        greet_and(b"", sock)
+        if number > 3:
+            sock.recv(65_536)
+            sock.sendall(packed(Reply(1, value_of("answered", trusted=True).body)))
+            sock.recv(65_536)
+        end(sock)
+
+    Owner(rig, says)
+
+    async def work() -> None:
+        port = await aio.connect("p", timeout=10)
+        assert await port.options(timeout=10).f() == "answered"
+        port.close()
+
+    run(work)
+
+
+def test_an_owner_that_ends_while_what_is_under_way_is_sent_again_is_connected_to_again(rig: Rig) -> None:
+    def says(number: int, sock: socket.socket) -> None:
+        greet_and(b"", sock)
+        if number in (1, 4):
+            sock.recv(65_536)
+        if number == 4:
+            while b"\x01" not in sock.recv(65_536):
+                pass
+            sock.sendall(packed(Reply(1, value_of("answered", trusted=True).body)))
+            sock.recv(65_536)
+        end(sock)
+
+    Owner(rig, says)
+
+    async def work() -> None:
+        port = await aio.connect("p", timeout=10)
+        assert await port.options(timeout=10, idempotent=True).f() == "answered"
+        port.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("say", [Cancel(1), Reply(1, value_of(1, trusted=True).body, more=True), Reply(1, value_of(1, trusted=True).body, False, 3)])
+def test_an_owner_that_talks_nonsense_ends_what_waits_for_it_and_is_not_asked_for_ever(rig: Rig, say: Any) -> None:
+    def says(_number: int, sock: socket.socket) -> None:
+        greet_and(b"", sock)
+        sock.recv(65_536)
+        sock.sendall(packed(say))
+        sock.recv(65_536)
+
+    owner = Owner(rig, says)
+
+    async def work() -> None:
+        port = await aio.connect("p", timeout=10)
+        with pytest.raises(OutcomeUnknown, match="no answer to f came"):
+            await port.options(idempotent=True).f()
+        assert owner.connections == 1
+        port.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("greeting", [b"\x00\x00\x00\x01x", packed(Cancel(1)), b""])
+def test_who_greets_with_nonsense_or_not_at_all_is_given_up_at_the_deadline(rig: Rig, greeting: bytes) -> None:
+    def says(_number: int, sock: socket.socket) -> None:
+        sock.sendall(greeting)
+        sock.recv(1 << 20)
+        sock.recv(1 << 20)
+
+    owner = Owner(rig, says)
+
+    async def work() -> None:
+        with pytest.raises(UniosError):
+            await aio.connect("p", timeout=0.3)
+
+    run(work)
+    assert owner.connections < 20
+
+
+def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
+    async def work() -> None:
+        server = await aio.listen("p", {"one": lambda value: value, "items": lambda: iter([1])})
+        port = await aio.connect("p", timeout=10)
+        assert await port.one(1) == 1
+        await server.close()
+        rig.cut()
+        hasty = port.options(timeout=0.2)
+        with pytest.raises((OutcomeUnknown, NotFound)):
+            await hasty.one(2)
+        with pytest.raises((OutcomeUnknown, NotFound)):
+            await hasty.send("one", 3)
+        with pytest.raises((OutcomeUnknown, NotFound)):
+            await anext(hasty.stream("items"))
+        patient = asyncio.ensure_future(port.one(4))
+        await asyncio.sleep(0.05)
+        assert not patient.done()
+        server = await aio.listen("p", {"one": lambda value: value})
+        assert await patient == 4
+        port.close()
+        await server.close()
+
+    run(work)
+
+
+def test_a_stream_ends_at_its_deadline(rig: Rig) -> None:
+    stopped = []
+
+    async def drips() -> Any:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(1)
+
+    async def work() -> None:
+        async with await aio.listen("p", {"drips": drips}), await aio.connect("p", timeout=10) as port:
+            items = port.options(timeout=0.3).stream("drips")
+            assert await anext(items) == 1
+            with pytest.raises(OutcomeUnknown, match="in time"):
+                await anext(items)
+            await until(lambda: stopped, "its handler is stopped")
+
+    run(work)
+
+
+def test_who_waits_for_a_port_that_is_closed_is_told_so_and_not_cancelled(rig: Rig) -> None:
+    async def work() -> None:
+        server = await aio.listen("p", {"one": lambda value: value})
+        port = await aio.connect("p", timeout=10)
+        await server.close()
+        rig.cut()
+        await until(lambda: port._ends.line is None, "the break is seen")
+        waiting = asyncio.ensure_future(port.one(1))
+        await asyncio.sleep(0.05)
+        port.close()
+        with pytest.raises(OutcomeUnknown, match="closed"):
+            await waiting
+        rig.listening["p"] = lambda _stamp, sock, _node: sock.close()  # type: ignore[assignment]  # let the thread that looks for it end
+
+    run(work)
+
+
+class Unpicklable:
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("not this one")
+
+
+class Base(BaseException):
+    pass
+
+
+class Handlers:
+    def raises(self, kind: str) -> Any:
+        if kind == "base":
+            raise Base("no Exception")
+        if kind == "exit":
+            raise SystemExit(3)
+        if kind == "cancelled":
+            raise asyncio.CancelledError
+        return Unpicklable()
+
+    async def araises(self, kind: str) -> Any:
+        await asyncio.sleep(0)
+        return self.raises(kind)
+
+    def one(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.parametrize("op", ["raises", "araises"])
+@pytest.mark.parametrize(
+    ("kind", "tells"), [("base", "no Exception"), ("exit", "SystemExit"), ("cancelled", "CancelledError"), ("value", "not this one")]
+)
+def test_whatever_a_handler_raises_or_returns_its_caller_is_answered(rig: Rig, op: str, kind: str, tells: str) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", Handlers()), await aio.connect("p", timeout=10) as port:
+            with pytest.raises((CallerError, RuntimeError)) as caught:
+                await port.options(timeout=5).call(op, kind)
+            assert tells in f"{caught.value} {caught.value.__cause__}"
+            assert await port.one(1) == 1
+            assert rig.connected == 1
+
+    run(work)
+
+
+def test_a_user_is_let_in_and_out(rig: Rig) -> None:
+    cancelled = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    async def work() -> None:
+        async with await aio.listen("p", {"slow": slow, "one": lambda value: value}) as server:
+            await server.grant("ann")
+            assert rig.granted == [("p", "ann")]
+            port = await aio.connect("p", timeout=10)
+            waiting = asyncio.ensure_future(port.slow())
+            assert await port.one(1) == 1
+            rig.listening.clear()
+            assert await server.revoke(rig.user) == 1
+            await until(lambda: cancelled, "what the one who lost the right had asked has ended")
+            assert await server.revoke("ann") == 0 and rig.granted == []
+            port.close()
+            with pytest.raises(OutcomeUnknown):
+                await waiting
+            rig.listening["p"] = lambda _stamp, sock, _node: sock.close()  # type: ignore[assignment]
+
+    run(work)
+
+
+def test_nothing_is_unpickled_that_came_from_another_user(rig: Rig) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", Handlers()):
+            rig.user = "mallory"
+            async with await aio.connect("p", timeout=10) as port:
+                with pytest.raises(Denied, match="it is a program"):
+                    await port.one(print)
+            rig.owner = "mallory"
+            async with await aio.connect("p", timeout=10) as port:
+                assert await port.one([1, "two", b"3", {"four": None}]) == [1, "two", b"3", {"four": None}]
+                with pytest.raises(CallerError, match="cannot be sent to another user's process"):
+                    await port.one(print)
+
+    run(work)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_caller_that_never_reads_stops_the_handlers_and_takes_no_memory(rig: Rig, local: bool) -> None:
+    rig.local = local
+    made = []
+
+    def large() -> Any:
+        made.append(1)
+        return pickle.PickleBuffer(bytearray(1 << 20))
+
+    async def work() -> None:
+        async with await aio.listen("p", {"large": large}):
+            before = descriptors()
+            sock, _nothing = rig.pair("p")
+            arguments = value_of(((), {}), trusted=True).body
+            await asyncio.to_thread(sock.sendall, packed(HELLO, *(Request(number, "large", arguments) for number in range(1, 1_001))))
+            await until(lambda: len(made) >= 4, "some are answered")
+            await asyncio.sleep(0.2)
+            bound = SEND_QUEUE_BYTES_MAX // (1 << 20) + 8
+            assert len(made) <= bound + 300 * local and descriptors() - before < bound + 8
+            sock.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_neither_descriptors_nor_tasks_are_left(rig: Rig, local: bool) -> None:
+    rig.local = local
+
+    async def numbers(upto: int) -> Any:
+        for number in range(upto):
+            yield number, b"x" * 100_000
+
+    async def round_() -> None:
+        async with await aio.listen("p", {"one": lambda value: value, "numbers": numbers}), await aio.connect("p", timeout=10) as port:
+            for _ in range(5):
+                assert len(await port.one(pickle.PickleBuffer(bytearray(1_000_000)))) == 1_000_000
+            async for _item in port.stream("numbers", 1_000_000):
+                break
+            rig.cut()
+            assert await port.one(1) == 1
+        rig.cut()
+        gc.collect()
+
+    async def work() -> None:
+        await round_()
+        await until(lambda: len(asyncio.all_tasks()) == 1, "the tasks have ended")
+        before = descriptors()
+        for _ in range(5):
+            await round_()
+        await until(lambda: len(asyncio.all_tasks()) == 1, "the tasks have ended")
+        assert descriptors() == before
+
+    run(work)
+
+
+def test_a_port_that_is_dropped_ends_its_connection(rig: Rig) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", {"one": lambda value: value}) as server:
+            port: Any = await aio.connect("p", timeout=10)
+            assert await port.one(1) == 1
+            assert len(server._lines) == 1
+            del port
+            gc.collect()
+            await until(lambda: not server._lines, "the server has seen the end, though the broker holds duplicates")
+
+    run(work)
+
+
+def test_a_loop_that_ends_with_a_port_open_ends_its_connection(rig: Rig) -> None:
+    async def work() -> None:
+        port = await aio.connect("p", timeout=10)
+        assert await port.one(1) == 1
+
+    with rig.server({"one": lambda value: value}) as server:
+        run(work)
+        gc.collect()
+        until_now(lambda: not server._lines, "the server has seen the end")
+
+
+def test_a_forked_child_does_not_touch_its_parents_connections(rig: Rig) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", {"one": lambda value: value}) as server, await aio.connect("p", timeout=10) as port:
+            assert await port.one(1) == 1
+            child = os.fork()
+            if child == 0:
+                try:
+                    asyncio.events._set_running_loop(None)
+
+                    async def in_child() -> None:
+                        with pytest.raises(CallerError, match="forked"):
+                            await port.one(2)
+                        port.close()
+                        await server.close()
+
+                    asyncio.run(in_child())
+                    os._exit(0)
+                except BaseException:  # noqa: BLE001
+                    os._exit(1)
+            _pid, status = await asyncio.to_thread(os.waitpid, child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            assert await port.one(3) == 3 and rig.connected == 1 and "p" in rig.listening
+
+    run(work)
+
+
+def test_connections_that_are_lost_all_the_time_change_no_answer_and_nothing_is_done_twice(rig: Rig) -> None:
+    done: list[Any] = []
+
+    def one(value: Any) -> Any:
+        done.append(value)
+        return value
+
+    async def numbers(upto: int) -> Any:
+        for number in range(upto):
+            yield number, b"x" * 20_000
+
+    async def work() -> None:
+        async with await aio.listen("p", {"one": one, "numbers": numbers}), await aio.connect("p", timeout=10) as port:
+
+            async def cutting() -> None:
+                while True:
+                    before, made = rig.connected, len(done)
+                    rig.cut()
+                    await until(lambda before=before, made=made: rig.connected > before and len(done) > made + 20, "it goes on")  # type: ignore[misc]
+
+            async def calls(me: int) -> None:
+                for number in range(150):
+                    assert await port.one((me, number)) == (me, number)
+
+            async def streams() -> None:
+                assert [number async for number, _ in port.stream("numbers", 300)] == list(range(300))
+
+            cutter = asyncio.ensure_future(cutting())
+            await asyncio.gather(*(calls(me) for me in range(4)), streams())
+            cutter.cancel()
+        assert sorted(done) == sorted((me, number) for me in range(4) for number in range(150))
+
+    run(work)
+
+
+def test_a_plain_iterator_is_closed_when_nobody_reads_any_more(rig: Rig) -> None:
+    stopped = []
+
+    def numbers() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 100_000
+        finally:
+            stopped.append(1)
+
+    async def work() -> None:
+        async with await aio.listen("p", {"numbers": numbers}), await aio.connect("p", timeout=10) as port:
+            async for _item in port.stream("numbers"):
+                break
+            await until(lambda: stopped, "it is closed")
+
+    run(work)

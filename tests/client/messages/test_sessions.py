@@ -1,0 +1,107 @@
+"""Sessions while their connections come and go: one that has come back is not taken for one that has left, whatever comes between."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from unios.client.messages import sessions
+from unios.client.messages.line import Line
+from unios.client.messages.sessions import Session, Sessions
+from unios.limits import SESSION_KEPT_S, SESSIONS_PER_USER_MAX
+from unios.wire.conversations import Begun
+from unios.wire.messages import Request
+from unios.wire.values import NOTHING
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Line]]:
+    pair = socket.socketpair()
+    found = [Line(sock, local=True, trusted=True) for sock in pair]
+    yield found
+    for line in found:
+        line.release()
+
+
+class Between:
+    """A lock, after whose first release something else comes before its holder goes on: at most until that waits for a lock itself."""
+
+    def __init__(self, lock: Any, work: Callable[[], None]) -> None:
+        self._lock = lock
+        self._thread = threading.Thread(target=work)
+        self._begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
+
+    def __enter__(self) -> Any:
+        return self._lock.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._lock.__exit__(*exc)
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
+            self._thread.join(0.5)
+
+    def over(self) -> None:
+        self._thread.join(20)
+        assert self._begun and not self._thread.is_alive()
+
+
+def under_way(session: Session) -> Begun:
+    begun = session.answering.begin(Request(1, "f", NOTHING.body))
+    assert isinstance(begun, Begun)
+    return begun
+
+
+def test_a_session_that_comes_back_while_its_old_connection_is_taken_down_goes_on(lines: list[Line]) -> None:
+    old, new = lines
+    found = Sessions()
+    session, _known = found.find("s", "ann", trusted=True)
+    found.attach("s", session, old)
+    begun = under_way(session)
+    between = Between(session.changed, lambda: found.attach("s", session, new))
+    session.changed = between  # type: ignore[assignment]
+    found.detach("s", session, old)
+    between.over()
+    assert session.line is new and not begun.cancelled
+    assert session.answering.begin(Request(1, "f", NOTHING.body)) is None  # it is known: nothing is done twice
+
+
+def test_a_session_that_loses_its_old_connection_while_a_new_one_is_attached_is_not_counted_as_away(
+    lines: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = lines
+    found = Sessions()
+    session, _known = found.find("s", "ann", trusted=True)
+    found.attach("s", session, old)
+    begun = under_way(session)
+    between = Between(found._lock, lambda: found.detach("s", session, old))
+    found._lock = between  # type: ignore[assignment]
+    found.attach("s", session, new)
+    between.over()
+    monkeypatch.setattr(sessions, "SESSION_KEPT_S", -1)
+    found.find("t", "bob", trusted=False)
+    assert session.line is new and not begun.cancelled
+    assert found.find("s", "ann", trusted=True) == (session, True)
+
+
+def test_who_is_away_for_too_long_is_forgotten_and_nobody_drives_out_others(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Sessions()
+    first, _known = found.find("s", "ann", trusted=True)
+    found.attach("s", first, lines[0])
+    begun = under_way(first)
+    found.detach("s", first, lines[0])
+    for number in range(SESSIONS_PER_USER_MAX + 10):
+        session, _known = found.find(str(number), "bob", trusted=False)
+        found.attach(str(number), session, lines[1])
+        found.detach(str(number), session, lines[1])
+    assert found.find("s", "ann", trusted=True) == (first, True) and not begun.cancelled
+    assert found.find("0", "bob", trusted=False)[1] is False
+    assert found.find("s", "bob", trusted=False)[1] is False  # of another user
+    monkeypatch.setattr(sessions, "SESSION_KEPT_S", -SESSION_KEPT_S)
+    found.find("t", "bob", trusted=False)
+    assert begun.cancelled
