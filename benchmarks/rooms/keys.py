@@ -1,8 +1,4 @@
-<<<<<<<< HEAD:benchmarks/rooms/keystrokes.py
-"""How long a key takes to its echo through `ssh -tt` on a shared connection: `keystrokes.py ssh`, in a room of the lab."""
-========
 """How long a key takes to its echo through `ssh -tt` on a shared connection: `keys.py ssh`, in a room of the lab."""
->>>>>>>> 1a8e43258cc76cb53c9bb532b97141348523f48b:benchmarks/rooms/keys.py
 
 import subprocess
 import sys
