@@ -324,6 +324,25 @@ def test_a_broken_executor_fails_everything_and_lets_its_processes_go(rig: Rig) 
     assert isinstance(late.exception(10), ExecutorBroken) and not rig.hired
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_what_was_cancelled_before_the_engine_took_it_in_is_not_sent(rig: Rig, busy: bool) -> None:
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    rig.settle()
+    if busy:
+        rig.submit("before")
+        given(worker)
+    held: Future[None] = Future()
+    rig.engine.post(held.result, 10)
+    future, after = rig.submit("cancelled"), rig.submit("after")
+    assert future.cancel() and future.cancelled()
+    held.set_result(None)
+    _head, parts = heard(worker)
+    assert unpack(parts[-1:]) == "after" and not after.cancelled()
+    rig.settle()
+    assert future._state == "CANCELLED_AND_NOTIFIED"
+
+
 def test_what_lies_ahead_is_cancelled_when_the_parent_says_so_and_not_before(rig: Rig) -> None:
     parent = rig.parent(1, 1)
     id_, worker = rig.worker(parent, 1)
