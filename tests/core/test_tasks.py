@@ -209,8 +209,8 @@ class Machine(RuleBasedStateMachine):
         if worker is not None and self.world.hands[worker].ready:
             self.world.kill(worker, known=known)
 
-    @rule(number=st.integers(0, 9))
-    def lose_a_crew(self, number: int) -> None:
+    @rule(number=st.integers(0, 9), heard=st.booleans())
+    def lose_a_crew(self, number: int, heard: bool) -> None:
         crews = sorted(self.world.crews)
         crew = crews[number % len(crews)]
         self.world.do(self.world.tasks.crew_ready(crew, self.world.nodes[crew]))
@@ -219,6 +219,8 @@ class Machine(RuleBasedStateMachine):
         del self.world.crews[crew]
         for worker in [worker for worker, hand in self.world.hands.items() if hand.crew == crew]:
             del self.world.hands[worker]
+        if heard:
+            self.world.tasks.crew_ends(crew)
         self.world.do(self.world.tasks.crew_gone(crew, DIED, now_ms=self.world.now))
 
     @rule(number=st.integers(1, 30))
@@ -383,6 +385,49 @@ def test_a_call_is_made_again_as_often_as_was_asked_and_no_oftener() -> None:
     assert one.outcome == {task: "failed"} and one.runs[task] == 3
 
 
+def test_a_call_that_has_run_and_waits_to_run_again_cannot_be_cancelled() -> None:
+    one = world(1)
+    task = one.submit(retries=1)
+    (worker,) = one.hands
+    one.begin(worker)
+    one.kill(worker)
+    assert one.tasks.waiting == 1
+    one.do(one.tasks.cancelled(task))
+    one.drain()
+    assert one.outcome == {task: "done"} and one.runs[task] == 2
+
+
+def test_what_lies_ahead_of_a_task_that_waits_for_its_own_is_taken_back_at_once() -> None:
+    one = world(1)
+    first, second = one.submit(), one.submit()
+    (worker,) = one.hands
+    one.begin(worker)
+    assert not one.bars
+    one.submit(parent=first)
+    one.bar()
+    one.staff()
+    (other,) = [hand for id_, hand in one.hands.items() if id_ != worker]
+    assert second in [task for _turn, task in other.lying] and not one.bars
+
+
+def test_what_a_lost_task_has_submitted_is_not_counted_for_the_one_that_runs_in_its_stead() -> None:
+    one = world(2)
+    outer = one.submit(retries=1)
+    (worker,) = [id_ for id_, hand in one.hands.items() if hand.lying]
+    one.begin(worker)
+    one.submit(parent=outer)
+    (other,) = [id_ for id_, hand in one.hands.items() if id_ != worker]
+    one.begin(other)
+    one.kill(worker)
+    one.staff()
+    (again,) = [id_ for id_ in one.hands if id_ != other]
+    one.begin(again)
+    assert one.hands[again].running is not None and one.tasks.working == 2
+    one.answer(other)
+    one.answer(again)
+    assert one.tasks.working == 0 == one.tasks.unfinished
+
+
 def test_tasks_that_wait_for_their_own_do_not_wait_in_a_ring() -> None:
     one = world(2)
     outer = [one.submit() for _ in range(4)]
@@ -422,6 +467,8 @@ def test_workers_that_all_end_before_they_are_ready_break_the_executor() -> None
         (worker,) = one.hands
         one.kill(worker)
     assert one.broken and one.outcome == {task: "failed"} and not one.hands
+    late = one.submit()
+    assert one.outcome[late] == "failed" and not one.tasks.unfinished
 
 
 def test_crews_that_all_end_before_a_worker_of_theirs_is_ready_break_the_executor() -> None:
@@ -444,6 +491,28 @@ def test_a_task_that_ends_every_worker_before_it_begins_is_given_up_and_no_other
         one.kill(worker)
     one.drain()
     assert one.outcome == {bad: "failed", good: "done"} and not one.runs[bad]
+
+
+def test_what_a_crew_that_has_ended_said_before_counts_and_gets_its_workers_nothing_more() -> None:
+    one = World(4)
+    crew, _other = one.hire(2), one.hire(1)
+    one.staff()
+    tasks = [one.submit() for _ in range(20)]
+    ours = [id_ for id_, hand in one.hands.items() if hand.crew == crew]
+    for worker in ours:
+        one.begin(worker)
+    lying = [list(one.hands[worker].lying) for worker in ours]
+    done = [hand.running[1] for hand in (one.hands[worker] for worker in ours) if hand.running]
+    one.tasks.crew_ends(crew)
+    for worker in ours:
+        one.answer(worker)
+    assert [one.hands[worker].lying for worker in ours] == lying and all(one.outcome[task] == "done" for task in done)
+    del one.crews[crew]
+    for worker in ours:
+        del one.hands[worker]
+    one.do(one.tasks.crew_gone(crew, DIED, now_ms=one.now))
+    one.drain()
+    assert all(one.ended[task] == 1 for task in tasks)
 
 
 def at_three_nodes() -> World:

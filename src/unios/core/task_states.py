@@ -1,7 +1,8 @@
 """What `core.tasks` knows of a task, a worker and a crew. Data only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from unios.core.nearness import plan_node
 from unios.core.task_orders import Loss
 
 
@@ -17,6 +18,10 @@ class TaskState:
         self.begun = self.cancelled = False
         self.lost: Loss | None = None
         """How the worker was lost that had it before."""
+
+    def nearest(self, nodes: Iterable[str]) -> str:
+        """Return the one of these nodes where it is done soonest, "" if that is all the same."""
+        return plan_node({node: self.bytes_at.get(node, 0) for node in nodes}) if self.bytes_at else ""
 
 
 class WorkerState:

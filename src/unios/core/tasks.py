@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from unios.core.nearness import plan_node
 from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
 from unios.core.task_states import CrewState, TaskState, WorkerState
 
@@ -287,6 +286,16 @@ class Tasks:
         self._fill(orders, now_ms)
         return orders
 
+    def crew_ends(self, crew: int) -> None:
+        """A crew has ended; what its workers said before is still to be told, then `crew_gone`. Nothing more is given to them."""
+        found = self._crews.get(crew)
+        if found is not None and found.ready:
+            found.ready = False
+            self._seats -= found.seats
+            for id_ in found.members:
+                self._idle.pop(id_, None)
+                self._roomy.pop(id_, None)
+
     def crew_gone(self, crew: int, loss: Loss, *, now_ms: int) -> list[Order]:
         """A crew with all its workers is gone; another is had in its stead."""
         orders: list[Order] = []
@@ -356,7 +365,8 @@ class Tasks:
         """Put a worker where it belongs by what it has."""
         self._idle.pop(worker.id, None)
         self._roomy.pop(worker.id, None)
-        if not worker.ready or worker.id not in self._workers:
+        crew = self._crews.get(worker.crew)
+        if not worker.ready or worker.id not in self._workers or crew is None or not crew.ready:
             return
         if not worker.slots and not worker.barring:
             self._idle[worker.id] = worker
@@ -446,27 +456,22 @@ class Tasks:
     def _match(self, workers: dict[int, WorkerState]) -> tuple[WorkerState, TaskState]:
         """Take out the first that waits and the worker that is nearest to its data; if none is near, one for whose node another has data before the first."""
         queue, first = self._queue, self._queue[0]
-        node = self._node_of(first)
+        nodes = {crew.node for crew in self._crews.values() if crew.ready} if first.bytes_at else set()
+        node = first.nearest(nodes)
         near = next((worker for worker in workers.values() if self._crews[worker.crew].node == node), None) if node else None
         worker = near or next(iter(workers.values()))
         at = 0
         if node and near is None and first.overtaken < OVERTAKEN_MAX:
             here = self._crews[worker.crew].node
-            at = next((at for at in range(1, min(LOOK_MAX, len(queue))) if not queue[at].cancelled and self._node_of(queue[at]) == here), 0)
+            at = next((at for at in range(1, min(LOOK_MAX, len(queue))) if not queue[at].cancelled and queue[at].nearest(nodes) == here), 0)
             first.overtaken += at > 0
         task = queue[at]
         del queue[at], workers[worker.id]
         return worker, task
 
-    def _node_of(self, task: TaskState) -> str:
-        """Return the node where it is done soonest, "" if that is all the same."""
-        if not task.bytes_at:
-            return ""
-        return plan_node({crew.node: task.bytes_at.get(crew.node, 0) for crew in self._crews.values() if crew.ready})
-
     def _wants_more(self) -> bool:
         """Whether another worker is to be had in the stead of one whose task waits for others."""
-        if self._working + self._starting >= self.workers_max or self._starting >= self.waiting:
+        if not self._seats or self._working + self._starting >= self.workers_max or self._starting >= self.waiting:
             return False
         return len(self._workers) < min(self._seats + self._blocked, self._workers_bound)
 

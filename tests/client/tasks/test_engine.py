@@ -27,7 +27,25 @@ from unios.core.crews import Crew
 from unios.core.task_orders import Loss
 from unios.errors import Unavailable
 from unios.wire.operations import Accepted
-from unios.wire.parcels import Answer, Bar, Barred, Fork, Give, Gone, Head, Hello, Kill, Part, Ready, Stop, Submit, Unwanted, Welcome, sizes_of
+from unios.wire.parcels import (
+    Answer,
+    Bar,
+    Barred,
+    Fork,
+    Give,
+    Gone,
+    Head,
+    Hello,
+    Kill,
+    Part,
+    Ready,
+    Stop,
+    Submit,
+    Unwanted,
+    Welcome,
+    head_of,
+    sizes_of,
+)
 
 SECRET = b"s" * proofs.SECRET_BYTES
 pytestmark = pytest.mark.timeout(30)
@@ -83,6 +101,22 @@ class Rig:
         done: Future[None] = Future()
         self.engine.post(done.set_result, None)
         done.result(10)
+
+    @contextlib.contextmanager
+    def losing(self, crew: int) -> Iterator[None]:
+        """Lose a crew; what its workers say meanwhile are their last words, which lie unread when that is told."""
+        said: Future[None] = Future()
+        began = threading.Event()
+
+        def lose() -> None:
+            began.set()
+            said.result(10)
+            self.engine.crew_told(crew, Loss("node", "was lost with its node n1"))
+
+        self.engine.post(lose)
+        assert began.wait(10)
+        yield
+        said.set_result(None)
 
     def close(self) -> None:
         self.engine.post(self.engine.fail, "the test ends")
@@ -171,8 +205,23 @@ def test_what_a_worker_said_before_it_ended_counts(rig: Rig) -> None:
     future = rig.submit()
     turn = given(worker).turn
     parent.say(Gone((), id_, signal.SIGKILL, turn, False))
+    rig.settle()
+    rig.settle()
     answer(worker, turn, "it was done")
     assert future.result(10) == "it was done"
+
+
+def test_half_an_answer_is_none(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    future = rig.submit()
+    turn = given(worker).turn
+    parts = pack(bytes(100_000), "it")
+    data = head_of(Answer(sizes_of(parts), turn, False)) + b"".join(map(bytes, parts))
+    worker.sock.sendall(data[: len(data) // 2])
+    worker.end()
+    parent.say(Gone((), id_, signal.SIGKILL, turn, False))
+    assert isinstance(future.exception(10), WorkerLost)
 
 
 def test_a_connection_that_ends_has_its_worker_killed_and_the_call_fails_when_that_is_told(rig: Rig) -> None:
@@ -217,13 +266,10 @@ def test_a_crew_that_is_lost_while_its_tasks_submit_costs_its_calls_only(rig: Ri
     futures = [rig.submit() for _ in range(2)]
     for worker in workers:
         given(worker)
-    held: Future[None] = Future()
-    rig.engine.post(held.result, 10)  # meanwhile both speak, and the crew is lost
-    for worker in workers:
-        submit(worker, 1)
-        submit(worker, 2)
-    rig.engine.inbox.append((rig.engine.crew_told, (1, Loss("node", "was lost with its node n1"))))
-    held.set_result(None)
+    with rig.losing(1):
+        for worker in workers:
+            submit(worker, 1)
+            submit(worker, 2)
     assert all(isinstance(future.exception(10), WorkerLost) for future in futures)
     assert rig.engine.broken is None and rig.hired == [Crew(2, 1000, 0)]
     parent = rig.parent(2, 1)
@@ -237,6 +283,26 @@ def test_a_crew_that_is_lost_while_its_tasks_submit_costs_its_calls_only(rig: Ri
     future = rig.submit()
     answer(worker, given(worker).turn, "on it goes")
     assert future.result(10) == "on it goes"
+
+
+def test_the_last_answer_of_a_lost_crew_frees_nobody_in_it_for_more(rig: Rig) -> None:
+    parent = rig.parent(1, 2)
+    outer, inner = (rig.worker(parent, 1)[1] for _ in range(2))
+    first = rig.submit()
+    given(outer)
+    submit(outer, 1)
+    turn = given(inner).turn
+    others = [rig.submit() for _ in range(10)]
+    third = rig.worker(parent, 1)[1]  # in the stead of the one that waits
+    for _ in range(4):
+        given(third)
+    rig.settle()
+    assert rig.engine.tasks.waiting
+    with rig.losing(1):
+        answer(inner, turn, 1)  # so the outer one does not wait any more
+    assert isinstance(first.exception(10), WorkerLost)
+    rig.settle()
+    assert rig.engine.broken is None and rig.hired == [Crew(2, 1000, 0)] and not all(other.done() for other in others)
 
 
 def test_a_broken_executor_fails_everything_and_lets_its_processes_go(rig: Rig) -> None:
@@ -256,6 +322,25 @@ def test_a_broken_executor_fails_everything_and_lets_its_processes_go(rig: Rig) 
     rig.thread.join(10)
     late = rig.submit()
     assert isinstance(late.exception(10), ExecutorBroken) and not rig.hired
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_what_was_cancelled_before_the_engine_took_it_in_is_not_sent(rig: Rig, busy: bool) -> None:
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    rig.settle()
+    if busy:
+        rig.submit("before")
+        given(worker)
+    held: Future[None] = Future()
+    rig.engine.post(held.result, 10)
+    future, after = rig.submit("cancelled"), rig.submit("after")
+    assert future.cancel() and future.cancelled()
+    held.set_result(None)
+    _head, parts = heard(worker)
+    assert unpack(parts[-1:]) == "after" and not after.cancelled()
+    rig.settle()
+    assert future._state == "CANCELLED_AND_NOTIFIED"
 
 
 def test_what_lies_ahead_is_cancelled_when_the_parent_says_so_and_not_before(rig: Rig) -> None:
@@ -344,11 +429,12 @@ def test_a_task_that_submits_without_end_is_told_that_there_is_no_room(rig: Rig,
     assert isinstance(error, Unavailable) and "have not ended" in str(error)
 
 
-def test_references_of_a_call_are_kept_until_it_has_ended_and_a_moment_longer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("parting_s", [0.05, 1_000])
+def test_references_of_a_call_are_kept_until_it_has_ended_and_a_moment_longer(rig: Rig, monkeypatch: pytest.MonkeyPatch, parting_s: float) -> None:
     class Reference:
         id, node, nbytes = "a", "n1", 5
 
-    monkeypatch.setattr(module, "PARTING_S", 0.05)
+    monkeypatch.setattr(module, "PARTING_S", parting_s)
     parent = rig.parent(1, 1)
     _id, worker = rig.worker(parent, 1)
     ref = Reference()
@@ -361,15 +447,22 @@ def test_references_of_a_call_are_kept_until_it_has_ended_and_a_moment_longer(ri
     assert seen() is not None
     answer(worker, turn, 1)
     assert future.result(10) == 1
+    rig.settle()
+    gc.collect()
+    if parting_s > 1:
+        assert seen() is not None
+        rig.close()
     wait_for(lambda: seen() is None, bool, "it is let go")
 
 
 @pytest.mark.parametrize("stranger", ["another user", "no secret", "no such crew", "twice"])
 def test_strangers_get_no_welcome(rig: Rig, stranger: str) -> None:
     rig.parent(1, 1)
+    rig.engine.post(rig.engine.hired, 2, Crew(1, 1000, 0))
     options: dict[str, Any] = {"another user": {"user": "you"}, "no secret": {"secret": b"x" * 32}}.get(stranger, {})
-    talk = rig.connect(7 if stranger == "no such crew" else 1, 0, **options)
+    talk = rig.connect({"no such crew": 7, "twice": 1}.get(stranger, 2), 0, **options)
     assert talk.hear() is None
+    assert isinstance(heard(rig.connect(2, 0))[0], Welcome)
 
 
 def test_garbage_ends_its_own_connection_only(rig: Rig) -> None:

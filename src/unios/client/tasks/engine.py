@@ -270,6 +270,7 @@ class Engine:
         parent = self._parents.get(crew)
         if parent is None:
             return
+        self.tasks.crew_ends(crew)
         for member in [member for member in self._members.values() if member.crew == crew]:
             self._hear_out(member)  # and what follows from it may concern any of them, and the crew
         if parent.line is not None:
