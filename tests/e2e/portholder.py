@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unios.client.messages import memory
+from unios.client.messages.port import Port
 from unios.client.messages.server import Server, caller
 from unios.wire.operations import Accepted
 
@@ -63,6 +64,13 @@ class Target:
 
     def length(self, data: Any) -> int:
         return len(data)
+
+    def through(self, port: Any, value: Any) -> Any:
+        """Call through a port that came in the message."""
+        return port.options(timeout=20).one(value)
+
+    def give(self, name: str) -> Port:
+        return Port(name, timeout=20)
 
     def die(self) -> None:
         os.kill(os.getpid(), 9)

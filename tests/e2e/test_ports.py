@@ -171,6 +171,17 @@ def many_ports(whole: System, count: int) -> None:
         port(whole, "many/0", timeout=0)
 
 
+@WAYS
+def test_a_port_in_a_message_is_called_by_whoever_receives_it(
+    whole: System, names: dict[str, str], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIOS_HOME", whole.env["UNIOS_HOME"])
+    with held(whole, "passed-on", "n1"), port(whole, "passed-on") as passed, port(whole, names[way]) as called:
+        assert called.through(passed, {"through": "it"}) == {"through": "it"}
+        with called.give("passed-on") as given:
+            assert given.pid() == passed.pid() != called.pid()
+
+
 @pytest.mark.long
 @WAYS
 def test_a_result_of_two_gigabytes(whole: System, names: dict[str, str], way: str) -> None:
@@ -241,6 +252,18 @@ def test_another_user_is_let_in_by_mode_or_grant_and_is_never_unpickled(shared: 
 def test_a_mode_opens_a_port_to_others(shared: System) -> None:
     with held(shared, "open", "n1", "666"):
         assert as_nobody(shared, lambda port: port("open").one(1)) == "1"
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"])
+def test_a_port_in_a_message_of_another_user_is_called_with_the_rights_of_who_receives_it(
+    shared: System, node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIOS_HOME", shared.env["UNIOS_HOME"])
+    for_all, own = f"for-all/{node}", f"own/{node}"
+    with held(shared, for_all, node, "666"), held(shared, own, "n1"):
+        assert as_nobody(shared, lambda port: port(for_all).through(port(for_all), [1])) == "[1]"
+        assert as_nobody(shared, lambda port: port(for_all).give(for_all).one([2])) == "[2]"
+        assert as_nobody(shared, lambda port: port(for_all).give(own).options(timeout=5).one(3)).startswith("Denied nobody may not connect")
 
 
 def test_a_port_of_another_user_cannot_be_taken_over(shared: System) -> None:

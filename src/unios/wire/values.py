@@ -1,13 +1,13 @@
 """Values: Python objects as bodies of messages.
 
 Between processes of one user they are pickles (protocol 5; memoryviews travel too), large buffers beside them uncopied. A pickle is a program, so from
-another user's process none is read: then a value is msgpack (None, numbers, text, bytes, lists, dictionaries, dates; a tuple arrives as a list). What does
-not fit is refused with a sentence.
+another user's process none is read: then a value is msgpack (None, numbers, text, bytes, lists, dictionaries, dates; a tuple arrives as a list), and what
+others have said of `PLAIN`. What does not fit is refused with a sentence.
 """
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,6 +18,9 @@ from unios.limits import MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
 BESIDE_BYTES: Final = 32 * 1024
 """A buffer of so many bytes travels beside its pickle, and so does a pickle that is itself so large as PICKLE_BYTES."""
 PICKLE_BYTES: Final = 256 * 1024
+PLAIN: Final[dict[int, tuple[Callable[[Any], bytes | None], Callable[[bytes], Any]]]] = {}
+"""Objects that travel to another user's process too, by the code of their msgpack extension: how one is written (None: it is none of these) and read.
+Whoever reads trusts nothing in it: ValueError for what is none. client/messages says it of ports."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _bytes: Final = msgspec.msgpack.Decoder(memoryview).decode
 _PICKLED: Final = (0xC4, 0xC5, 0xC6)
@@ -96,10 +99,27 @@ def encode(value: object, *, trusted: bool) -> Value:
     return Value(msgspec.Raw(_encoder.encode(data)), buffers)
 
 
+def _plain(value: Any) -> msgspec.msgpack.Ext:
+    for code, (write, _read) in PLAIN.items():
+        if (data := write(value)) is not None:
+            return msgspec.msgpack.Ext(code, data)
+    raise NotImplementedError(f"a {type(value).__name__} is no plain value")
+
+
+def _of_plain(code: int, data: memoryview) -> Any:
+    if code not in PLAIN:
+        raise ValueError(f"there is no value of kind {code}")
+    return PLAIN[code][1](bytes(data))
+
+
+_plain_encoder: Final = msgspec.msgpack.Encoder(enc_hook=_plain)
+_plain_decoder: Final = msgspec.msgpack.Decoder(tuple[str, Any], ext_hook=_of_plain)
+
+
 def _encode_plain(value: object) -> Value:
     try:
-        data = _encoder.encode(["v", value])
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        data = _plain_encoder.encode(["v", value])
+    except (NotImplementedError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CallerError(f"this cannot be sent to another user's process: {error}") from error
     if len(data) < PICKLE_BYTES:
         return Value(msgspec.Raw(data))
@@ -141,7 +161,7 @@ def _decode_plain(value: Value) -> Any:
     if len(body) == 1 and body[0] == 0xA0 and len(value.buffers) == 1:
         body = value.buffers[0]
     try:
-        word, found = msgspec.msgpack.decode(body, type=tuple[str, Any])
+        word, found = _plain_decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"the peer sent a value that is none: {error}") from error
     if word != "v":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unios.client.connection import Connection
-from unios.client.messages import places
+from unios.client.messages import places, port
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.ends import outcome
 from unios.client.messages.line import Line
@@ -106,6 +106,10 @@ class AsyncPort:
 
         return call
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `Port`, it travels as its name. It arrives as an AsyncPort where a loop runs, else as a Port."""
+        return travelled, (self._ends.name, self._timeout, self._again)
+
     async def __aenter__(self) -> "AsyncPort":
         await self._ends.ready()
         return self
@@ -116,6 +120,14 @@ class AsyncPort:
     def close(self) -> None:
         """End the connection; calls that wait end with OutcomeUnknown. Idempotent; a later call connects again."""
         self._ends.close()
+
+
+def travelled(name: str, timeout: float | None, again: bool) -> Any:
+    """Return a port that has come in a message: an AsyncPort if a loop runs in this thread, else a Port. It connects when it is first called."""
+    try:
+        return AsyncPort(name).options(timeout=timeout, idempotent=again)
+    except RuntimeError:
+        return port._travelled(name, timeout, again)
 
 
 async def connect(name: str, *, timeout: float | None = None, home: "Path | str | None" = None, node: str = "") -> AsyncPort:
