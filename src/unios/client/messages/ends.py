@@ -405,6 +405,6 @@ def _raised(fault: Fault, value: Value) -> BaseException:
         if isinstance(found, Exception):
             found.__cause__ = RemoteTraceback(fault.text)
             return found
-    except UniosError:
+    except Exception:  # noqa: BLE001 - its class is not the one that it was written with
         pass
     return CallerError(f"the handler raised an exception that cannot travel:\n{fault.text}")

@@ -22,7 +22,7 @@ from unios.client.messages.line import Closed, Line
 from unios.client.messages.sessions import Session, Sessions
 from unios.client.messages.streaming import Streaming, fixed, tell
 from unios.errors import CallerError, NotFound, ProtocolError, Unavailable, UniosError, to_wire
-from unios.limits import HELLO_TIMEOUT_MS, STREAMS_PER_SESSION_MAX
+from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAMS_PER_SESSION_MAX
 from unios.wire.conversations import Again, Begun
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
@@ -31,6 +31,8 @@ from unios.wire.values import Value, decode, encode
 Handlers = Mapping[str, Callable[..., Any]] | object
 current_caller: "contextvars.ContextVar[Accepted | None]" = contextvars.ContextVar("unios_caller", default=None)
 TEXT_MAX: Final = 16 * 1024
+LASTING_S: Final = 0.000_05
+"""After a handler that took longer it is looked whether requests read with it have been withdrawn."""
 _NOTHING_SENT: Final = contextlib.nullcontext()
 
 
@@ -181,20 +183,26 @@ class Answers:
     def __init__(self, target: Handlers, session: Session, line: Line) -> None:
         self._target, self._session, self._line = target, session, line
         self._waiting: deque[tuple[Request, Value]] = deque()
-        """At most what one reading brings."""
+        """Read and not begun: at most what one reading brings, or REQUESTS_PER_PEER_MAX and that."""
 
     def run(self) -> None:
         """Until the connection ends: Closed."""
         while True:
-            for message, value in self._line.read():
-                if isinstance(message, Request):
-                    assert value is not None
-                    self._waiting.append((message, value))
-                else:
-                    self._take_in(message)
-            message = value = None  # type: ignore[assignment]  # a large buffer is not kept until the next message comes
+            self._read(None)
             while self._waiting:
+                began = time.monotonic()
                 self._answer(*self._waiting.popleft())
+                if self._waiting and time.monotonic() - began > LASTING_S and len(self._waiting) < REQUESTS_PER_PEER_MAX:
+                    with contextlib.suppress(TimeoutError):
+                        self._read(began)  # what has come meanwhile: one of those that wait may be withdrawn
+
+    def _read(self, deadline: float | None) -> None:
+        for message, value in self._line.read(deadline):
+            if isinstance(message, Request):
+                assert value is not None
+                self._waiting.append((message, value))
+            else:
+                self._take_in(message)
 
     def _take_in(self, message: Any) -> None:
         with self._session.changed:
@@ -371,5 +379,5 @@ def fault_of(id_: int, error: BaseException, *, trusted: bool) -> Fault:
         if not isinstance(decode(body, trusted=True), Exception):
             raise CallerError("it arrives as something else")
         return Fault(id_, RAISED, text, body.body)
-    except UniosError:
+    except Exception:  # noqa: BLE001 - what its class raises when it is written or read is the handler's
         return Fault(id_, RAISED, text)

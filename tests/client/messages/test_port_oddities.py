@@ -1,4 +1,4 @@
-"""What was found and is not mended yet, each with the file that it is to be mended in."""
+"""Ports: exceptions whose classes raise, and calls that are withdrawn while another one runs."""
 
 import threading
 from typing import Any, NoReturn
@@ -27,11 +27,7 @@ class RefusesToBeRead(Exception):
         return RefusesToBeRead, ("arrives",)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="server.py, fault_of: what an exception's class raises ends the connection's thread, and the caller waits for ever"
-)
 @pytest.mark.parametrize("error", [Refuses, RefusesToBeRead])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_exception_whose_class_raises_when_it_travels_is_told(rig: Rig, error: type[Exception]) -> None:
     def fail() -> None:
         raise error("as it is")
@@ -43,7 +39,6 @@ def test_an_exception_whose_class_raises_when_it_travels_is_told(rig: Rig, error
         assert port.one(1) == 1 and rig.connected == 1
 
 
-@pytest.mark.xfail(strict=True, reason="server.py, Answers.run: a Cancel is read only when all that was read before it is done")
 def test_a_call_that_is_cancelled_before_it_begins_is_not_done_though_it_was_read_with_another(rig: Rig) -> None:
     target = Target()
     gate, running = threading.Event(), threading.Event()
