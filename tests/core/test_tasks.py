@@ -515,6 +515,21 @@ def test_what_a_crew_that_has_ended_said_before_counts_and_gets_its_workers_noth
     assert all(one.ended[task] == 1 for task in tasks)
 
 
+def test_a_worker_of_a_crew_that_has_ended_gets_nothing_though_it_had_nothing_to_do() -> None:
+    one = world(2)
+    outer = one.submit()
+    (busy,) = [id_ for id_, hand in one.hands.items() if hand.lying]
+    one.begin(busy)
+    one.tasks.crew_ends(1)
+    child = one.submit(parent=outer)
+    assert one.tasks.waiting == 1 and not any(hand.lying for hand in one.hands.values())
+    one.hands.clear()
+    one.crews.clear()
+    one.do(one.tasks.crew_gone(1, DIED, now_ms=one.now))
+    one.drain()
+    assert one.outcome == {outer: "failed", child: "done"}
+
+
 def at_three_nodes() -> World:
     one = World(3)
     for node in ("n1", "n2", "n3"):

@@ -164,8 +164,9 @@ def test_a_closed_pool_finishes_and_takes_nothing(whole: System) -> None:
 
 def test_no_two_workers_draw_the_same_random_numbers(whole: System) -> None:
     text = (
-        "import numpy, os, random, unios\n"
-        "def draw(): return os.getpid(), random.random(), float(numpy.random.random())\n"
+        "import os, random, unios\n"
+        "from numpy import random as numpy_random\n"
+        "def draw(): return os.getpid(), random.random(), float(numpy_random.random())\n"
         "first = {}\n"
         "with unios.Executor(2) as pool:\n"
         "    while len(first) < 2:\n"

@@ -471,7 +471,7 @@ class Tasks:
 
     def _wants_more(self) -> bool:
         """Whether another worker is to be had in the stead of one whose task waits for others."""
-        if not self._seats or self._working + self._starting >= self.workers_max or self._starting >= self.waiting:
+        if self._working + self._starting >= self.workers_max or self._starting >= self.waiting:
             return False
         return len(self._workers) < min(self._seats + self._blocked, self._workers_bound)
 

@@ -111,7 +111,7 @@ def initialized(talk: Talk, welcome: Sequence[Part]) -> bool:
 def reseed() -> None:
     """Let no two workers draw the same numbers; Python's own generator is seen to by Python, others only if they are there."""
     random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
+    drawn = sys.modules.get("numpy.random")  # numpy imports that when it is first used
+    if drawn is not None:
         with contextlib.suppress(Exception):
-            numpy.random.seed()
+            drawn.seed()
