@@ -1,11 +1,13 @@
 """The asyncio twins while connections break at the worst moments, owners talk nonsense, nobody listens, and handlers raise whatever there is to raise."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
@@ -14,9 +16,9 @@ import pytest
 from tests.client.messages.rig import Rig, descriptors
 from tests.client.messages.rig import until as until_now
 from tests.client.messages.test_line import HELLO, packed
-from unios.client.messages import aio
+from unios.client.messages import aio, aio_server
 from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, UniosError
-from unios.limits import SEND_QUEUE_BYTES_MAX
+from unios.limits import FDS_MAX, SEND_QUEUE_BYTES_MAX, SESSIONS_PER_USER_MAX
 from unios.wire.messages import Cancel, Reply, Request
 from unios.wire.values import encode as value_of
 
@@ -109,6 +111,36 @@ def test_an_owner_that_ends_while_what_is_under_way_is_sent_again_is_connected_t
     run(work)
 
 
+def test_an_owner_that_takes_nothing_when_it_is_asked_again_is_connected_to_again(rig: Rig) -> None:
+    over = threading.Event()
+
+    def says(number: int, sock: socket.socket) -> None:
+        sock.recv(65_536)
+        if number in (2, 3):
+            sock.shutdown(socket.SHUT_RD)
+            sock.sendall(packed(HELLO))
+            over.wait(20)
+        else:
+            sock.sendall(packed(HELLO))
+            sock.recv(65_536)
+            if number > 3:
+                sock.sendall(packed(Reply(1, value_of("answered", trusted=True).body)))
+                over.wait(20)
+        end(sock)
+
+    Owner(rig, says)
+
+    async def work() -> None:
+        port = await aio.connect("p", timeout=10)
+        try:
+            assert await port.options(timeout=5, idempotent=True).f() == "answered"
+        finally:
+            over.set()
+            port.close()
+
+    run(work)
+
+
 @pytest.mark.parametrize("say", [Cancel(1), Reply(1, value_of(1, trusted=True).body, more=True), Reply(1, value_of(1, trusted=True).body, False, 3)])
 def test_an_owner_that_talks_nonsense_ends_what_waits_for_it_and_is_not_asked_for_ever(rig: Rig, say: Any) -> None:
     def says(_number: int, sock: socket.socket) -> None:
@@ -153,12 +185,13 @@ def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
         assert await port.one(1) == 1
         await server.close()
         rig.cut()
+        await until(lambda: port._ends.line is None, "the break is seen")
         hasty = port.options(timeout=0.2)
-        with pytest.raises((OutcomeUnknown, NotFound)):
+        with pytest.raises(NotFound, match="nobody listens"):
             await hasty.one(2)
-        with pytest.raises((OutcomeUnknown, NotFound)):
+        with pytest.raises(NotFound, match="nobody listens"):
             await hasty.send("one", 3)
-        with pytest.raises((OutcomeUnknown, NotFound)):
+        with pytest.raises(NotFound, match="nobody listens"):
             await anext(hasty.stream("items"))
         patient = asyncio.ensure_future(port.one(4))
         await asyncio.sleep(0.05)
@@ -167,6 +200,91 @@ def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
         assert await patient == 4
         port.close()
         await server.close()
+
+    run(work)
+
+
+def test_a_deadline_holds_though_the_owner_never_greets(rig: Rig) -> None:
+    owner = Owner(rig, lambda _number, sock: (sock.recv(1 << 20), sock.recv(1 << 20)))  # type: ignore[arg-type,return-value]
+
+    async def work() -> None:
+        with pytest.raises(OutcomeUnknown, match="not reached in time"):
+            await aio.connect("p", timeout=0.2)
+
+    run(work)
+    assert owner.connections == 1
+
+
+def test_who_connects_and_says_nothing_is_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_server, "HELLO_TIMEOUT_MS", 100)
+
+    async def work() -> None:
+        async with await aio.listen("p", {}):
+            silent, _nothing = rig.pair("p")
+            dribbling, _nothing = rig.pair("p")
+            dribbling.sendall(packed(HELLO)[:5])
+            for sock in (silent, dribbling):
+                sock.settimeout(10)
+                assert await asyncio.to_thread(sock.recv, 100) == b""
+                sock.close()
+
+    run(work)
+
+
+def test_descriptors_that_no_message_claims_are_bounded_and_closed(rig: Rig) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", {}) as server:
+            before = descriptors()
+            sock, _nothing = rig.pair("p")
+            with open(os.devnull) as file, contextlib.suppress(OSError):
+                for byte in packed(Request(1, "x" * 100, value_of(1, trusted=True).body)):
+                    socket.send_fds(sock, [bytes([byte])], [file.fileno()] * FDS_MAX)
+                    await asyncio.sleep(0.001)
+            await until(lambda: not server._lines, "the connection is ended")
+            sock.close()
+            rig.cut()
+            assert descriptors() == before
+
+    run(work)
+
+
+def test_nobody_drives_out_the_sessions_of_others(rig: Rig) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", {}) as server:
+            first, _known = server.session("s", "ann", trusted=True)
+            first.left_s = time.monotonic()
+            for number in range(SESSIONS_PER_USER_MAX + 10):
+                server.session(str(number), "bob", trusted=False)[0].left_s = time.monotonic()
+            assert server.session("s", "ann", trusted=True) == (first, True)
+            assert server.session("0", "bob", trusted=False)[1] is False
+            assert len(server._sessions) == SESSIONS_PER_USER_MAX + 1
+            assert server.session("s", "bob", trusted=False)[1] is False  # of another user
+
+    run(work)
+
+
+def test_what_was_meant_for_ones_own_user_is_not_sent_to_another_who_listens_there_now(rig: Rig) -> None:
+    theirs: list[Any] = []
+
+    async def slow(_value: Any) -> None:
+        begun.append(1)
+        await asyncio.Event().wait()
+
+    begun: list[int] = []
+
+    async def work() -> None:
+        first = await aio.listen("p", {"slow": slow})
+        port = await aio.connect("p", timeout=10)
+        pending = asyncio.ensure_future(port.options(idempotent=True).slow("secret"))
+        await until(lambda: begun, "it has begun")
+        await first.close()
+        rig.owner = "mallory"
+        async with await aio.listen("p", {"slow": theirs.append}):
+            rig.cut()
+            with pytest.raises(OutcomeUnknown, match="another user listens"):
+                await pending
+            port.close()
+        assert not theirs
 
     run(work)
 
@@ -390,6 +508,7 @@ def test_a_forked_child_does_not_touch_its_parents_connections(rig: Rig) -> None
                             await port.one(2)
                         port.close()
                         await server.close()
+                        assert "p" in rig.listening
 
                     asyncio.run(in_child())
                     os._exit(0)
