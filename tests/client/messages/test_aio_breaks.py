@@ -16,7 +16,7 @@ import pytest
 from tests.client.messages.rig import Rig, descriptors
 from tests.client.messages.rig import until as until_now
 from tests.client.messages.test_line import HELLO, packed
-from unios.client.messages import aio, aio_server
+from unios.client.messages import aio, aio_port, aio_server
 from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, UniosError
 from unios.limits import FDS_MAX, SEND_QUEUE_BYTES_MAX, SESSIONS_PER_USER_MAX
 from unios.wire.messages import Cancel, Reply, Request
@@ -204,7 +204,28 @@ def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
     run(work)
 
 
-def test_a_deadline_holds_though_the_owner_never_greets(rig: Rig) -> None:
+def test_a_callee_that_never_answers_ends_at_the_deadline_and_is_cancelled(rig: Rig) -> None:
+    cancelled = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    async def work() -> None:
+        async with await aio.listen("p", {"slow": slow, "one": lambda value: value}), await aio.connect("p", timeout=10) as port:
+            with pytest.raises(OutcomeUnknown, match="no answer to slow in time"):
+                await port.options(timeout=0.2).slow()
+            await until(lambda: cancelled, "the handler is cancelled")
+            assert await port.one(1) == 1
+
+    run(work)
+
+
+def test_a_deadline_holds_though_the_owner_never_greets(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_port, "HELLO_TIMEOUT_MS", 60_000)
     owner = Owner(rig, lambda _number, sock: (sock.recv(1 << 20), sock.recv(1 << 20)))  # type: ignore[arg-type,return-value]
 
     async def work() -> None:
@@ -237,9 +258,10 @@ def test_descriptors_that_no_message_claims_are_bounded_and_closed(rig: Rig) -> 
             before = descriptors()
             sock, _nothing = rig.pair("p")
             with open(os.devnull) as file, contextlib.suppress(OSError):
-                for byte in packed(Request(1, "x" * 100, value_of(1, trusted=True).body)):
+                for byte in packed(Request(1, "x" * 100, value_of(1, trusted=True).body))[:40]:
                     socket.send_fds(sock, [bytes([byte])], [file.fileno()] * FDS_MAX)
                     await asyncio.sleep(0.001)
+                    assert descriptors() - before < 8 * FDS_MAX
             await until(lambda: not server._lines, "the connection is ended")
             sock.close()
             rig.cut()
