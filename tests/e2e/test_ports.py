@@ -259,6 +259,9 @@ def test_a_port_in_a_message_of_another_user_is_called_with_the_rights_of_who_re
     shared: System, node: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIOS_HOME", shared.env["UNIOS_HOME"])
+    folders = [Path(shared.env["UNIOS_HOME"]), Path(shared.env["UNIOS_HOME"]) / "nodes"]
+    for folder in folders:
+        folder.chmod(0o755)  # he looks for a node by himself
     for_all, own = f"for-all/{node}", f"own/{node}"
     with held(shared, for_all, node, "666"), held(shared, own, "n1"):
         assert as_nobody(shared, lambda port: port(for_all).through(port(for_all), [1])) == "[1]"

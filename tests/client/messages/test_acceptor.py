@@ -1,10 +1,12 @@
 """The acceptor of a process against a kernel that is scripted: ports opened twice, taken over, and opened again after a restart of the kernel."""
 
 import itertools
+import os
 import socket
+import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -14,6 +16,8 @@ from unios.client.messages import acceptor as acceptors
 from unios.client.messages.acceptor import Acceptor
 from unios.errors import Denied, Unavailable
 from unios.wire.operations import Accepted, NodeInfo
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class Kernel:
@@ -71,6 +75,26 @@ def kernel() -> Iterator[Kernel]:
         sock.close()
 
 
+class Over:
+    """In place of what an acceptor polls: its thread, which otherwise lasts as long as the process, ends."""
+
+    def poll(self, _timeout: float | None) -> NoReturn:
+        raise SystemExit
+
+
+@pytest.fixture
+def acceptor(kernel: Kernel) -> Iterator[Acceptor]:
+    threads = set(threading.enumerate())
+    made = Acceptor(kernel)  # type: ignore[arg-type]
+    yield made
+    poll, made._poll = made._poll, Over()  # type: ignore[assignment]
+    os.eventfd_write(made._wake, 1)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(20)
+    poll.close()
+    os.close(made._wake)
+
+
 class Opened:
     """One port of the test's."""
 
@@ -99,8 +123,7 @@ def connect(kernel: Kernel, name: str) -> None:
     far.close()
 
 
-def test_a_port_that_is_opened_twice_in_a_process_is_the_second_ones_and_the_first_does_not_close_it(kernel: Kernel) -> None:
-    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
+def test_a_port_that_is_opened_twice_in_a_process_is_the_second_ones_and_the_first_does_not_close_it(kernel: Kernel, acceptor: Acceptor) -> None:
     first = opened(acceptor, "p")
     second = opened(acceptor, "p")
     assert (first.lost, second.lost) == (1, 0)
@@ -111,9 +134,10 @@ def test_a_port_that_is_opened_twice_in_a_process_is_the_second_ones_and_the_fir
     assert not kernel.ports and not first.taken
 
 
-def test_a_port_that_another_process_has_taken_over_is_not_closed_by_the_one_before(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_another_process_has_taken_over_is_not_closed_by_the_one_before(
+    kernel: Kernel, acceptor: Acceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Acceptor, "_take", lambda _self, _port: None)  # it has not seen that yet
-    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
     opened(acceptor, "p")
     other = socket.socket(fileno=kernel.listen("p"))
     acceptor.close("p")
@@ -123,10 +147,9 @@ def test_a_port_that_another_process_has_taken_over_is_not_closed_by_the_one_bef
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")))
 def test_ports_are_opened_again_after_a_restart_though_one_of_them_cannot_be(
-    kernel: Kernel, order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel, acceptor: Acceptor, order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptors, "CLIENT_RETRY_MS", 1)
-    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
     ports = {name: opened(acceptor, name) for name in order}
     kernel.refused = {"a": Denied("port a belongs to bob"), "b": Unavailable("not now")}
     kernel.restart()
@@ -138,8 +161,7 @@ def test_ports_are_opened_again_after_a_restart_though_one_of_them_cannot_be(
     until(lambda: "b" in kernel.ports, "the other one is open too")
 
 
-def test_a_port_that_another_process_of_the_user_has_opened_is_lost_and_not_opened_again(kernel: Kernel) -> None:
-    acceptor = Acceptor(kernel)  # type: ignore[arg-type]
+def test_a_port_that_another_process_of_the_user_has_opened_is_lost_and_not_opened_again(kernel: Kernel, acceptor: Acceptor) -> None:
     port = opened(acceptor, "p")
     other = socket.socket(fileno=kernel.listen("p"))
     until(lambda: port.lost, "it is told")

@@ -1,23 +1,20 @@
 """The asyncio twins while connections break at the worst moments, owners talk nonsense, nobody listens, and handlers raise whatever there is to raise."""
 
 import asyncio
-import gc
-import os
-import pickle
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
 
-from tests.client.messages.rig import Rig, descriptors
-from tests.client.messages.rig import until as until_now
+from tests.client.messages.rig import Rig
 from tests.client.messages.test_line import HELLO, packed
-from unios.client.messages import aio
+from unios.client.messages import aio, aio_port, aio_server
 from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, UniosError
-from unios.limits import SEND_QUEUE_BYTES_MAX
-from unios.wire.messages import Cancel, Reply, Request
+from unios.limits import SESSIONS_PER_USER_MAX
+from unios.wire.messages import Cancel, Reply
 from unios.wire.values import encode as value_of
 
 Work = Callable[[], Awaitable[None]]
@@ -110,6 +107,36 @@ def test_an_owner_that_ends_while_what_is_under_way_is_sent_again_is_connected_t
     run(work)
 
 
+def test_an_owner_that_takes_nothing_when_it_is_asked_again_is_connected_to_again(rig: Rig) -> None:
+    over = threading.Event()
+
+    def says(number: int, sock: socket.socket) -> None:
+        sock.recv(65_536)
+        if number in (2, 3):
+            sock.shutdown(socket.SHUT_RD)
+            sock.sendall(packed(HELLO))
+            over.wait(20)
+        else:
+            sock.sendall(packed(HELLO))
+            sock.recv(65_536)
+            if number > 3:
+                sock.sendall(packed(Reply(1, value_of("answered", trusted=True).body)))
+                over.wait(20)
+        end(sock)
+
+    Owner(rig, says)
+
+    async def work() -> None:
+        port = await aio.connect("p", timeout=10)
+        try:
+            assert await port.options(timeout=5, idempotent=True).f() == "answered"
+        finally:
+            over.set()
+            port.close()
+
+    run(work)
+
+
 @pytest.mark.parametrize("say", [Cancel(1), Reply(1, value_of(1, trusted=True).body, more=True), Reply(1, value_of(1, trusted=True).body, False, 3)])
 def test_an_owner_that_talks_nonsense_ends_what_waits_for_it_and_is_not_asked_for_ever(rig: Rig, say: Any) -> None:
     def says(_number: int, sock: socket.socket) -> None:
@@ -154,12 +181,13 @@ def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
         assert await port.one(1) == 1
         await server.close()
         rig.cut()
+        await until(lambda: port._ends.line is None, "the break is seen")
         hasty = port.options(timeout=0.2)
-        with pytest.raises((OutcomeUnknown, NotFound)):
+        with pytest.raises(NotFound, match="nobody listens"):
             await hasty.one(2)
-        with pytest.raises((OutcomeUnknown, NotFound)):
+        with pytest.raises(NotFound, match="nobody listens"):
             await hasty.send("one", 3)
-        with pytest.raises((OutcomeUnknown, NotFound)):
+        with pytest.raises(NotFound, match="nobody listens"):
             await anext(hasty.stream("items"))
         patient = asyncio.ensure_future(port.one(4))
         await asyncio.sleep(0.05)
@@ -168,6 +196,95 @@ def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
         assert await patient == 4
         port.close()
         await server.close()
+
+    run(work)
+
+
+def test_a_callee_that_never_answers_ends_at_the_deadline_and_is_cancelled(rig: Rig) -> None:
+    cancelled = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    async def work() -> None:
+        async with await aio.listen("p", {"slow": slow, "one": lambda value: value}), await aio.connect("p", timeout=10) as port:
+            with pytest.raises(OutcomeUnknown, match="no answer to slow in time"):
+                await port.options(timeout=0.2).slow()
+            await until(lambda: cancelled, "the handler is cancelled")
+            assert await port.one(1) == 1
+
+    run(work)
+
+
+def test_a_deadline_holds_though_the_owner_never_greets(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_port, "HELLO_TIMEOUT_MS", 60_000)
+    owner = Owner(rig, lambda _number, sock: (sock.recv(1 << 20), sock.recv(1 << 20)))  # type: ignore[arg-type,return-value]
+
+    async def work() -> None:
+        with pytest.raises(OutcomeUnknown, match="not reached in time"):
+            await aio.connect("p", timeout=0.2)
+
+    run(work)
+    assert owner.connections == 1
+
+
+def test_who_connects_and_says_nothing_is_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_server, "HELLO_TIMEOUT_MS", 100)
+
+    async def work() -> None:
+        async with await aio.listen("p", {}):
+            silent, _nothing = rig.pair("p")
+            dribbling, _nothing = rig.pair("p")
+            dribbling.sendall(packed(HELLO)[:5])
+            for sock in (silent, dribbling):
+                sock.settimeout(10)
+                assert await asyncio.to_thread(sock.recv, 100) == b""
+                sock.close()
+
+    run(work)
+
+
+def test_nobody_drives_out_the_sessions_of_others(rig: Rig) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", {}) as server:
+            first, _known = server.session("s", "ann", trusted=True)
+            first.left_s = time.monotonic()
+            for number in range(SESSIONS_PER_USER_MAX + 10):
+                server.session(str(number), "bob", trusted=False)[0].left_s = time.monotonic()
+            assert server.session("s", "ann", trusted=True) == (first, True)
+            assert server.session("0", "bob", trusted=False)[1] is False
+            assert len(server._sessions) == SESSIONS_PER_USER_MAX + 1
+            assert server.session("s", "bob", trusted=False)[1] is False  # of another user
+
+    run(work)
+
+
+def test_what_was_meant_for_ones_own_user_is_not_sent_to_another_who_listens_there_now(rig: Rig) -> None:
+    theirs: list[Any] = []
+
+    async def slow(_value: Any) -> None:
+        begun.append(1)
+        await asyncio.Event().wait()
+
+    begun: list[int] = []
+
+    async def work() -> None:
+        first = await aio.listen("p", {"slow": slow})
+        port = await aio.connect("p", timeout=10)
+        pending = asyncio.ensure_future(port.options(idempotent=True).slow("secret"))
+        await until(lambda: begun, "it has begun")
+        await first.close()
+        rig.owner = "mallory"
+        async with await aio.listen("p", {"slow": theirs.append}):
+            rig.cut()
+            with pytest.raises(OutcomeUnknown, match="another user listens"):
+                await pending
+            port.close()
+        assert not theirs
 
     run(work)
 
@@ -294,111 +411,6 @@ def test_nothing_is_unpickled_that_came_from_another_user(rig: Rig) -> None:
                 assert await port.one([1, "two", b"3", {"four": None}]) == [1, "two", b"3", {"four": None}]
                 with pytest.raises(CallerError, match="cannot be sent to another user's process"):
                     await port.one(print)
-
-    run(work)
-
-
-@pytest.mark.parametrize("local", [True, False])
-def test_a_caller_that_never_reads_stops_the_handlers_and_takes_no_memory(rig: Rig, local: bool) -> None:
-    rig.local = local
-    made = []
-
-    def large() -> Any:
-        made.append(1)
-        return pickle.PickleBuffer(bytearray(1 << 20))
-
-    async def work() -> None:
-        async with await aio.listen("p", {"large": large}):
-            before = descriptors()
-            sock, _nothing = rig.pair("p")
-            arguments = value_of(((), {}), trusted=True).body
-            await asyncio.to_thread(sock.sendall, packed(HELLO, *(Request(number, "large", arguments) for number in range(1, 1_001))))
-            await until(lambda: len(made) >= 4, "some are answered")
-            await asyncio.sleep(0.2)
-            bound = SEND_QUEUE_BYTES_MAX // (1 << 20) + 8
-            assert len(made) <= bound + 300 * local and descriptors() - before < bound + 8
-            sock.close()
-
-    run(work)
-
-
-@pytest.mark.parametrize("local", [True, False])
-def test_neither_descriptors_nor_tasks_are_left(rig: Rig, local: bool) -> None:
-    rig.local = local
-
-    async def numbers(upto: int) -> Any:
-        for number in range(upto):
-            yield number, b"x" * 100_000
-
-    async def round_() -> None:
-        async with await aio.listen("p", {"one": lambda value: value, "numbers": numbers}), await aio.connect("p", timeout=10) as port:
-            for _ in range(5):
-                assert len(await port.one(pickle.PickleBuffer(bytearray(1_000_000)))) == 1_000_000
-            async for _item in port.stream("numbers", 1_000_000):
-                break
-            rig.cut()
-            assert await port.one(1) == 1
-        rig.cut()
-        gc.collect()
-
-    async def work() -> None:
-        await round_()
-        await until(lambda: len(asyncio.all_tasks()) == 1, "the tasks have ended")
-        before = descriptors()
-        for _ in range(5):
-            await round_()
-        await until(lambda: len(asyncio.all_tasks()) == 1, "the tasks have ended")
-        assert descriptors() == before
-
-    run(work)
-
-
-def test_a_port_that_is_dropped_ends_its_connection(rig: Rig) -> None:
-    async def work() -> None:
-        async with await aio.listen("p", {"one": lambda value: value}) as server:
-            port: Any = await aio.connect("p", timeout=10)
-            assert await port.one(1) == 1
-            assert len(server._lines) == 1
-            del port
-            gc.collect()
-            await until(lambda: not server._lines, "the server has seen the end, though the broker holds duplicates")
-
-    run(work)
-
-
-def test_a_loop_that_ends_with_a_port_open_ends_its_connection(rig: Rig) -> None:
-    async def work() -> None:
-        port = await aio.connect("p", timeout=10)
-        assert await port.one(1) == 1
-
-    with rig.server({"one": lambda value: value}) as server:
-        run(work)
-        gc.collect()
-        until_now(lambda: not server._lines, "the server has seen the end")
-
-
-def test_a_forked_child_does_not_touch_its_parents_connections(rig: Rig) -> None:
-    async def work() -> None:
-        async with await aio.listen("p", {"one": lambda value: value}) as server, await aio.connect("p", timeout=10) as port:
-            assert await port.one(1) == 1
-            child = os.fork()
-            if child == 0:
-                try:
-                    asyncio.events._set_running_loop(None)
-
-                    async def in_child() -> None:
-                        with pytest.raises(CallerError, match="forked"):
-                            await port.one(2)
-                        port.close()
-                        await server.close()
-
-                    asyncio.run(in_child())
-                    os._exit(0)
-                except BaseException:  # noqa: BLE001
-                    os._exit(1)
-            _pid, status = await asyncio.to_thread(os.waitpid, child, 0)
-            assert os.waitstatus_to_exitcode(status) == 0
-            assert await port.one(3) == 3 and rig.connected == 1 and "p" in rig.listening
 
     run(work)
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.client.messages.rig import Rig, until
 from tests.client.messages.target import Target
-from unios.errors import NotFound, OutcomeUnknown, UniosError
+from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.limits import STREAMS_PER_SESSION_MAX
 
 
 def test_connections_that_are_lost_all_the_time_change_no_answer_and_nothing_is_done_twice(rig: Rig) -> None:
@@ -231,3 +232,69 @@ def test_a_fork_after_connecting_gives_the_child_a_session_of_its_own(rig: Rig) 
         assert next(items)[0] == 1
         items.close()
         assert port.one(3) == 3 and rig.connected == 1
+
+
+def test_a_forked_child_that_calls_at_once_has_a_connection_of_its_own_and_closes_nothing_of_its_parents(rig: Rig) -> None:
+    with rig.server(Target()) as server, rig.port() as port:
+        assert port.one(1) == 1
+        child = os.fork()
+        if child == 0:
+            try:
+                fine = port.options(timeout=10).one(2) == 2 and rig.connected == 2
+                server.close()
+                os._exit(0 if fine and "p" in rig.listening else 1)
+            except BaseException:  # noqa: BLE001
+                os._exit(2)
+        _pid, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert port.one(3) == 3 and rig.connected == 1
+
+
+def test_what_was_read_when_a_signals_handler_raised_is_asked_for_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target()
+    with rig.server(target), rig.port(timeout=20) as port:
+        asking = port._ends._asking
+        heard = asking.heard
+
+        def once(message: Any, value: Any) -> Any:
+            monkeypatch.setattr(asking, "heard", heard)
+            raise Alarm
+
+        first, second = port.begin("one", 1), port.begin("one", 2)
+        monkeypatch.setattr(asking, "heard", once)
+        with pytest.raises(Alarm):
+            first.result()
+        assert (first.result(timeout=10), second.result(timeout=10)) == (1, 2)
+        assert target.calls == [1, 2]
+
+
+def test_a_call_that_a_signals_handler_has_left_is_withdrawn(rig: Rig) -> None:
+    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
+        raise Alarm
+
+    target = Target()
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        with rig.server(target), rig.port(timeout=20) as port:
+            running = port.begin("slow", 1)
+            until(lambda: target.calls, "it runs")
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Alarm):
+                port.one("unwanted")
+            target.may_go_on.set()
+            assert running.result() == 1 and port.one(2) == 2
+            assert target.calls == [1, 2]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_one_caller_has_so_many_streams_at_a_time_and_no_more(rig: Rig) -> None:
+    with rig.server(Target()), rig.port(timeout=20) as port:
+        streams = [port.stream("count", 1_000_000, 100_000) for _ in range(STREAMS_PER_SESSION_MAX)]
+        assert next(streams[-1])[0] == 0
+        with pytest.raises(Unavailable, match="streams under way"):
+            next(port.stream("count", 1))
+        for one in streams:
+            one.close()
+        assert port.one(1) == 1

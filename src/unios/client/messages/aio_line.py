@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.client.messages import memory
+from unios.client.messages.intake import Intake
 from unios.errors import CallerError, ProtocolError
-from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX
-from unios.wire.conversations import Gathering, Said, decode
+from unios.limits import PART_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.wire.conversations import Said, decode
 from unios.wire.frames import FrameReader, Payload, length_of
 from unios.wire.messages import Fault, Part, Reply, Request, encode
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
-_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
 OnHeard = Callable[[Said, Value | None], None]
 
 
@@ -43,9 +43,8 @@ class AioLine:
         self._heard, self._closed = heard, closed
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
-        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX)
+        self._intake = Intake(trusted=trusted)
         self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._descriptors: list[int] = []
         self._small: list[bytes] = []
         """Said in this turn after the first, to go out together."""
         self._queue: deque[tuple[memoryview, tuple[int, ...], int]] = deque()
@@ -201,7 +200,7 @@ class AioLine:
     def _read(self) -> None:
         room = self._reader.room()
         buffer = self._buffer if room is None else room
-        data = self._receive(buffer) if self.local else buffer[: self.sock.recv_into(buffer)]
+        data = self._intake.receive(self.sock, buffer) if self.local else buffer[: self.sock.recv_into(buffer)]
         if data:
             self._take_in(self._reader.feed(data))
         else:
@@ -233,42 +232,16 @@ class AioLine:
             self.close("it could not be taken in")
             raise
 
-    def _receive(self, buffer: memoryview) -> memoryview:
-        count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers = array.array("i")
-                numbers.frombytes(payload[: len(payload) - len(payload) % 4])
-                self._descriptors.extend(numbers)
-        if len(self._descriptors) > 4 * FDS_MAX:
-            raise ProtocolError("the peer sent descriptors that no message claims")
-        return buffer[:count]
-
     def _on_message(self, message: Said) -> None:
         if isinstance(message, Reply | Request):
-            if message.buffers or message.descriptors:
-                self._heard(message, Value(message.body, self._buffers(message), self.trusted))
-            else:
-                self._heard(message, Value(message.body, (), self.trusted))
+            self._heard(message, self._intake.value(message))
         elif isinstance(message, Part):
-            self._gathering.add(message)
+            self._intake.add(message)
         elif isinstance(message, Fault):
-            self._gathering.drop(message.id)  # parts of an answer that became none
+            self._intake.drop(message.id)  # parts of an answer that became none
             self._heard(message, Value(message.body, (), self.trusted))
         else:
             self._heard(message, None)
-
-    def _buffers(self, message: Reply | Request) -> list[memoryview]:
-        count = message.descriptors
-        if not 0 <= count <= len(self._descriptors):
-            raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
-        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
-        try:
-            total = sum(size for number, _offset, size in message.buffers if number == memory.INLINE)
-            inline = self._gathering.take(message.id, total) if total else memoryview(b"")
-            return memory.receive(message.buffers, descriptors, inline, trusted=self.trusted)
-        finally:
-            _close(descriptors)
 
     def close(self, why: str = "closed here") -> None:
         """End the connection; idempotent."""
@@ -291,8 +264,7 @@ class AioLine:
         self._queue.clear()
         self._small.clear()
         self._held.clear()
-        _close(self._descriptors)
-        self._descriptors.clear()
+        self._intake.release()
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
         except OSError:

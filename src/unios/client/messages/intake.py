@@ -1,0 +1,74 @@
+"""Intake: what comes over a connection of two programs beside its frames, descriptors and parts of large buffers, and what messages make of that. For both lines.
+
+Invariants: every descriptor that came is closed once, whatever it came with; at most so many are held as few messages carry; what is announced is bounded.
+"""
+
+import array
+import os
+import socket
+from typing import Final
+
+from unios.client.messages import memory
+from unios.errors import ProtocolError
+from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
+from unios.wire.conversations import Gathering
+from unios.wire.messages import Part, Reply, Request
+from unios.wire.values import Value
+
+_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
+
+
+class Intake:
+    """That of one connection. Whoever reads it calls these, one thread at a time."""
+
+    __slots__ = ("_descriptors", "_gathering", "_keeps", "_trusted")
+
+    def __init__(self, *, trusted: bool, keeps: bool = False) -> None:
+        """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
+        self._trusted, self._keeps = trusted, keeps
+        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else None)
+        self._descriptors: list[int] = []
+
+    def receive(self, sock: socket.socket, buffer: memoryview) -> memoryview:
+        """Read bytes and the descriptors that come with them; return the bytes, none at the end. OSError; ProtocolError if no message claims those."""
+        count, ancillary, _flags, _address = sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % 4])
+                self._descriptors.extend(numbers)
+        if len(self._descriptors) > 4 * FDS_MAX:
+            raise ProtocolError("the peer sent descriptors that no message claims")
+        return buffer[:count]
+
+    def add(self, part: Part) -> None:
+        """Take a part of a message's buffers in. ProtocolError."""
+        self._gathering.add(part)
+
+    def drop(self, id_: int) -> None:
+        """The parts for that message are not wanted: another kind of answer came."""
+        self._gathering.drop(id_)
+
+    def value(self, message: Reply | Request) -> Value:
+        """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces."""
+        if not message.buffers and not message.descriptors:
+            return Value(message.body, (), self._trusted)
+        count = message.descriptors
+        if not 0 <= count <= len(self._descriptors):
+            raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
+        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        try:
+            total = sum(size for number, _offset, size in message.buffers if number == memory.INLINE)
+            inline = self._gathering.take(message.id, total) if total else memoryview(b"")
+            if self._keeps:
+                memory.settle(inline)
+            buffers = memory.receive(message.buffers, descriptors, inline, trusted=self._trusted, kept=self._keeps)
+            return Value(message.body, buffers, self._trusted)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Close what nobody has claimed. Idempotent."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
