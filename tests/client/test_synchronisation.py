@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from unios.client.connection import Connection
+from unios.client.synchronisation.lease import boot_s
 from unios.client.synchronisation.lock import Lock
 from unios.client.synchronisation.memory import Volatile
 from unios.client.synchronisation.named import patience
 from unios.client.synchronisation.semaphore import Semaphore
-from unios.client.synchronisation.session import Session, boot_s
+from unios.client.synchronisation.session import Session
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import LeaseLost
 from unios.wire.synchronising import NOWAIT, Ask, Held, Token
@@ -21,7 +22,7 @@ def holding(tmp_path: Path, trusted_s: float) -> Session:
     """Return a session that was granted a lock and hears nothing of anybody."""
     session = Session(Connection(tmp_path))
     session._held[MINE] = Held("lock", "a", MINE, 1, 0, "main")
-    session._trusted_until_s = boot_s() + trusted_s
+    session._lease.trusted_until_s = boot_s() + trusted_s
     return session
 
 
@@ -63,6 +64,7 @@ def test_what_was_in_memory_alone_is_said_to_be_lost_once_to_each_who_used_it() 
     volatile.used(Ask(2, "take", "semaphore", "seats", spec=3))
     assert not volatile.is_lost("queue", "q")
     volatile.manager_changed()
+    assert volatile.fails(Ask(3, "size", "queue", "q")) == ""  # asked again: that does not say it
     assert volatile.fails(Ask(3, "get", "queue", "q")) == "data-lost"
     assert not volatile.is_lost("queue", "q") and not volatile.is_lost("semaphore", "seats") and not volatile.is_lost("queue", "other")
 
