@@ -68,6 +68,8 @@ class Line:
         self._kept: deque[msgspec.Raw] = deque()
         self._kept_bytes = 0
         self.session = ""
+        self.waits: asyncio.TimerHandle | None = None
+        """For the node's deadline to move on."""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Set when nothing more is heard; what was wrong is its exception."""
         self._sending: asyncio.Task[None] | None = None
@@ -210,12 +212,17 @@ class Manager:
                 if self._number != self._lease.number:
                     line.call.peer.close("this manager's time is over")
                     line.end()
-                elif not line.call.has_no_more:
-                    asyncio.get_running_loop().call_later(FROZEN_S, self._hear, stamp, line)
+                elif line.waits is None:
+                    line.waits = asyncio.get_running_loop().call_later(FROZEN_S, self._hear_later, stamp, line)
+                return
         except UniosError as error:
             line.end(error)
         if line.call.has_no_more:
             line.end()
+
+    def _hear_later(self, stamp: Accepted, line: Line) -> None:
+        line.waits = None
+        self._hear(stamp, line)
 
     def _look_for_dead(self) -> None:
         """End the sessions whose connection has broken and whose process is known to have ended: nobody need wait for their leases."""
