@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from unios.client.connection import Connection
+from unios.client.synchronisation.asks import undoing
 from unios.client.synchronisation.lease import boot_s
 from unios.client.synchronisation.lock import Lock
 from unios.client.synchronisation.memory import Volatile
@@ -13,7 +14,7 @@ from unios.client.synchronisation.semaphore import Semaphore
 from unios.client.synchronisation.session import Session
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import LeaseLost
-from unios.wire.synchronising import NOWAIT, Ask, Held, Token
+from unios.wire.synchronising import NO, NOWAIT, YES, Answer, Ask, Held, Token
 
 MINE = Token(3, 7)
 
@@ -81,3 +82,17 @@ def test_bad_use_is_refused_as_threading_does() -> None:
         Semaphore("s", -1)
     with pytest.raises(RuntimeError, match="not acquired"):
         Lock("free").release()
+
+
+def test_what_is_asked_so_that_a_question_whose_asker_was_interrupted_has_never_been() -> None:
+    got, taken, waited = Ask(4, "get", "queue", "q", spec=9), Ask(5, "take", "semaphore", "s", spec=2), Ask(6, "wait", "barrier", "b", spec=3)
+    assert undoing(got, Answer(4, YES, value=7, data=b"item")) == Ask(0, "back", "queue", "q", spec=9, number=7, data=b"item")
+    assert undoing(taken, Answer(5, YES, 1, value=0)) == Ask(0, "back", "semaphore", "s", spec=2)  # a signal
+    assert undoing(waited, Answer(6, YES, value=2, text="act")) == Ask(0, "abort", "barrier", "b", spec=3)  # all others wait for it
+    for ask, answer in (
+        (got, Answer(4, NO)),
+        (taken, Answer(5, YES, 1, value=1)),
+        (waited, Answer(6, YES, value=1)),
+        (Ask(7, "take", "lock", "l"), Answer(7, YES, 3)),
+    ):
+        assert undoing(ask, answer) is None
