@@ -25,9 +25,9 @@ def test_a_semaphore_takes_units_back_once_though_its_answer_was_lost_and_a_sign
     given = world.ask("s0", "release", "semaphore", size=1)
     world.open("s0", turn=1, waiting=waiting(world, given, "release", "semaphore", size=1))
     taken = world.ask("s1", "take", "semaphore")
+    assert world.answer("s2", world.ask("s2", "take", "semaphore", flags=NOWAIT)).outcome == NO  # type: ignore[union-attr]
     world.open("s1", turn=1, waiting=waiting(world, taken, "take", "semaphore"))
-    outcomes = [message.outcome for message in world.heard["s1"] if isinstance(message, Answer)]
-    assert outcomes == [YES, YES] and world.answer("s2", world.ask("s2", "take", "semaphore", flags=NOWAIT)).outcome == NO  # type: ignore[union-attr]
+    assert [message.outcome for message in world.heard["s1"] if isinstance(message, Answer)] == [YES, YES]
     world.ask("s1", "back", "semaphore")
     assert world.answer("s2", world.ask("s2", "take", "semaphore", flags=NOWAIT)).outcome == YES  # type: ignore[union-attr]
 
@@ -48,7 +48,7 @@ def test_an_item_that_comes_back_has_its_old_place_and_is_not_dealt_with() -> No
         got = world.answer("s1", world.ask("s1", "get", "queue", spec=3))
         assert got is not None
         out.append(got.data)
-        world.ask("s1", "done", "queue", spec=3)
+        assert world.answer("s1", world.ask("s1", "done", "queue", spec=3)).outcome == YES  # type: ignore[union-attr]
     assert out == [b"1", b"2", b"3", b"4"] and world.answer("s2", joining) is not None
 
 
