@@ -89,10 +89,30 @@ def test_what_is_asked_so_that_a_question_whose_asker_was_interrupted_has_never_
     assert undoing(got, Answer(4, YES, value=7, data=b"item")) == Ask(0, "back", "queue", "q", spec=9, number=7, data=b"item")
     assert undoing(taken, Answer(5, YES, 1, value=0)) == Ask(0, "back", "semaphore", "s", spec=2)  # a signal
     assert undoing(waited, Answer(6, YES, value=2, text="act")) == Ask(0, "abort", "barrier", "b", spec=3)  # all others wait for it
-    for ask, answer in (
+    nothing = [
         (got, Answer(4, NO)),
         (taken, Answer(5, YES, 1, value=1)),
         (waited, Answer(6, YES, value=1)),
         (Ask(7, "take", "lock", "l"), Answer(7, YES, 3)),
-    ):
-        assert undoing(ask, answer) is None
+    ]
+    assert [undoing(*one) for one in nothing] == [None] * 4
+
+
+def test_what_is_given_back_is_asked_on_the_next_connection_if_its_asker_was_interrupted_while_he_said_it(tmp_path: Path) -> None:
+    class Interrupted:
+        is_closed = False
+
+        def wait_room(self) -> None:
+            pass
+
+        def say(self, _message: object) -> None:
+            raise KeyboardInterrupt
+
+        def cut(self) -> None:
+            self.is_closed = True
+
+    session, line = Session(Connection(tmp_path)), Interrupted()
+    session._runs, session._line = True, line  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        session.call(Ask(0, "release", "semaphore", "s"))
+    assert line.is_closed and [pending.ask.op for pending in session._pending.values()] == ["release"]
