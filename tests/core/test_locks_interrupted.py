@@ -84,3 +84,14 @@ def test_a_unit_that_came_to_who_was_interrupted_goes_back_by_its_token_whatever
     assert world.token("s1", world.ask("s1", "take", "semaphore", spec=2, flags=NOWAIT)) is not None
     world.give("s0", kept, kind="semaphore")
     assert world.token("s1", world.ask("s1", "take", "semaphore", spec=2, flags=NOWAIT)) is not None
+
+
+def test_a_session_whose_first_question_is_a_barrier_comes_to_it_whole_and_one_that_asks_again_breaks_it() -> None:
+    world = World()
+    first = world.ask("s0", "wait", "barrier", spec=2)
+    never = Waiting(Ask(900, "wait", "barrier", "a", spec=2), 1, again=False)
+    world.open("s9", waiting=(never,))
+    assert [world.answer(*one).outcome for one in (("s0", first), ("s9", 900))] == [YES, YES]  # type: ignore[union-attr]
+    second = world.ask("s0", "wait", "barrier", spec=2)
+    world.open("s8", waiting=waiting(world, 901, "wait", "barrier", spec=2))
+    assert [world.answer(*one).outcome for one in (("s0", second), ("s8", 901))] == [BROKEN, BROKEN]  # type: ignore[union-attr]

@@ -92,6 +92,8 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True):
 
     ask: Ask
     waited_ms: int
+    again: bool = True
+    """It may have been asked before, on another connection; False: never."""
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, tag=5):

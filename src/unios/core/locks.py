@@ -125,7 +125,7 @@ class Locks:
             if waiting.ask.id in session.answers:
                 out.append((session.id, session.answers[waiting.ask.id]))
             elif waiting.ask.id not in pending and not self._granted(session, waiting.ask, out):
-                self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=True)
+                self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=waiting.again)
         return out
 
     def _reconcile(self, session: Session, opened: Open, out: Out) -> None:

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from unios.wire.synchronising import YES, Answer, Ask, Token, Withdraw
+from unios.client.synchronisation.pending import Pending
+from unios.wire.synchronising import YES, Answer, Ask, Token, Waiting, Withdraw
 
 TAKES: Final = frozenset({"take", "get", "put", "join", "wait"})
 """What is withdrawn when nobody waits for it any more."""
@@ -23,6 +24,11 @@ def brings(ask: Ask) -> bool:
 def numbered(ask: Ask, id_: int) -> Ask:
     """Return the question under a number of its session."""
     return Ask(id_, ask.op, ask.kind, ask.name, ask.actor, ask.size, ask.spec, ask.flags, ask.number, ask.text, ask.data)
+
+
+def waiting(pending: Pending, now_s: float) -> Waiting:
+    """Return what says on another connection that it waits still. The lock of a condition has been given back, whether or not that was said."""
+    return Waiting(pending.ask, int((now_s - pending.asked_s) * 1000), pending.said or takes_again(pending.ask))
 
 
 def withdrawing(ask: Ask, *, for_nobody: bool) -> Withdraw:

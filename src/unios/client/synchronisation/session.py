@@ -43,7 +43,6 @@ from unios.wire.synchronising import (
     Renewed,
     Token,
     Told,
-    Waiting,
 )
 
 IDLE_S: Final = 30.0
@@ -160,9 +159,12 @@ class Session:
                 if not self._runs:
                     self._start()
                 elif self._line is not None:
+                    pending.said = True
                     self._line.say(ask)
             except BaseException:
-                self._cut()  # whether it has been said nobody knows: the next connection says it
+                if self._line is not None:
+                    self._line.cut()  # whether it has been said nobody knows: the next connection says it
+                    self._wake.ring()
                 raise
 
     def listen(self) -> None:
@@ -206,7 +208,7 @@ class Session:
         """Let who asked go with nothing; what the question may have brought by now is put back."""
         if asks.brings(pending.ask):
             left = Pending(pending.ask)
-            left.asked_s, left.abandoned = pending.asked_s, True
+            left.asked_s, left.said, left.abandoned = pending.asked_s, pending.said, True
             self._pending[pending.ask.id] = left
         else:
             self._pending.pop(pending.ask.id, None)
@@ -226,7 +228,7 @@ class Session:
     def _ask_again(self, ask: Ask, instead_of: int) -> None:
         """Ask in place of another question, on this connection or the next, whether or not anybody waits for it."""
         pending = Pending(asks.numbered(ask, self._next))
-        pending.asked_s = time.monotonic()
+        pending.asked_s, pending.said = time.monotonic(), True
         self._next += 1
         self._pending[pending.ask.id] = pending
         if instead_of in self._pending:  # operators only: neither both are asked nor none
@@ -281,11 +283,6 @@ class Session:
         if self._line is not None:
             self._line.cut()
             self._line = None
-
-    def _cut(self) -> None:
-        if self._line is not None:
-            self._line.cut()
-            self._wake.ring()
 
     # the thread
 
@@ -362,12 +359,13 @@ class Session:
         with self._mutex:
             self._check_lease()
             asked = [pending for pending in self._pending.values() if pending.answer is None]
-            waiting = tuple(Waiting(pending.ask, int((now - pending.asked_s) * 1000)) for pending in asked)
+            waiting = tuple(asks.waiting(pending, now) for pending in asked)
             held, known = tuple(self._held.values()), tuple(self._known.values())
             self._turn += 1
             self._lease.begin()
             line.say(Open(self.id, memory.label(), memory.linux_process(), held, waiting, known, self._turn))
             for pending in asked:
+                pending.said = True
                 if pending.abandoned or pending.withdrawn:
                     line.say(asks.withdrawing(pending.ask, for_nobody=pending.abandoned))
             self._line = line
