@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from unios.client.connection import Connection
+from unios.client.synchronisation.asks import undoing
+from unios.client.synchronisation.lease import boot_s
 from unios.client.synchronisation.lock import Lock
 from unios.client.synchronisation.memory import Volatile
 from unios.client.synchronisation.named import patience
 from unios.client.synchronisation.semaphore import Semaphore
-from unios.client.synchronisation.session import Session, boot_s
+from unios.client.synchronisation.session import Session
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import LeaseLost
-from unios.wire.synchronising import NOWAIT, Ask, Held, Token
+from unios.wire.synchronising import NO, NOWAIT, YES, Answer, Ask, Held, Token
 
 MINE = Token(3, 7)
 
@@ -21,7 +23,7 @@ def holding(tmp_path: Path, trusted_s: float) -> Session:
     """Return a session that was granted a lock and hears nothing of anybody."""
     session = Session(Connection(tmp_path))
     session._held[MINE] = Held("lock", "a", MINE, 1, 0, "main")
-    session._trusted_until_s = boot_s() + trusted_s
+    session._lease.trusted_until_s = boot_s() + trusted_s
     return session
 
 
@@ -63,6 +65,7 @@ def test_what_was_in_memory_alone_is_said_to_be_lost_once_to_each_who_used_it() 
     volatile.used(Ask(2, "take", "semaphore", "seats", spec=3))
     assert not volatile.is_lost("queue", "q")
     volatile.manager_changed()
+    assert volatile.fails(Ask(3, "size", "queue", "q")) == ""  # asked again: that does not say it
     assert volatile.fails(Ask(3, "get", "queue", "q")) == "data-lost"
     assert not volatile.is_lost("queue", "q") and not volatile.is_lost("semaphore", "seats") and not volatile.is_lost("queue", "other")
 
@@ -79,3 +82,37 @@ def test_bad_use_is_refused_as_threading_does() -> None:
         Semaphore("s", -1)
     with pytest.raises(RuntimeError, match="not acquired"):
         Lock("free").release()
+
+
+def test_what_is_asked_so_that_a_question_whose_asker_was_interrupted_has_never_been() -> None:
+    got, taken, waited = Ask(4, "get", "queue", "q", spec=9), Ask(5, "take", "semaphore", "s", spec=2), Ask(6, "wait", "barrier", "b", spec=3)
+    assert undoing(got, Answer(4, YES, value=7, data=b"item")) == Ask(0, "back", "queue", "q", spec=9, number=7, data=b"item")
+    assert undoing(taken, Answer(5, YES, 1, value=0)) == Ask(0, "back", "semaphore", "s", spec=2)  # a signal
+    assert undoing(waited, Answer(6, YES, value=2, text="act")) == Ask(0, "abort", "barrier", "b", spec=3)  # all others wait for it
+    nothing = [
+        (got, Answer(4, NO)),
+        (taken, Answer(5, YES, 1, value=1)),
+        (waited, Answer(6, YES, value=1)),
+        (Ask(7, "take", "lock", "l"), Answer(7, YES, 3)),
+    ]
+    assert [undoing(*one) for one in nothing] == [None] * 4
+
+
+def test_what_is_given_back_is_asked_on_the_next_connection_if_its_asker_was_interrupted_while_he_said_it(tmp_path: Path) -> None:
+    class Interrupted:
+        is_closed = False
+
+        def wait_room(self) -> None:
+            pass
+
+        def say(self, _message: object) -> None:
+            raise KeyboardInterrupt
+
+        def cut(self) -> None:
+            self.is_closed = True
+
+    session, line = Session(Connection(tmp_path)), Interrupted()
+    session._runs, session._line = True, line  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        session.call(Ask(0, "release", "semaphore", "s"))
+    assert line.is_closed and [pending.ask.op for pending in session._pending.values()] == ["release"]

@@ -5,7 +5,27 @@ from collections import deque
 
 import pytest
 
-from unios.core.grants import BROKEN, FAULT, NO, NOWAIT, TIMED, YES, Answer, Ask, Held, Known, Notice, Open, Opened, Out, Over, Renew, Token, Waiting
+from unios.core.grants import (
+    BROKEN,
+    FAULT,
+    NO,
+    NOWAIT,
+    TIMED,
+    YES,
+    Answer,
+    Ask,
+    Held,
+    Known,
+    Notice,
+    Open,
+    Opened,
+    Out,
+    Over,
+    Renew,
+    Token,
+    Waiting,
+    Withdraw,
+)
 from unios.core.locks import Locks
 from unios.limits import SYNC_TTL_MS
 
@@ -226,7 +246,7 @@ def test_a_notified_waiter_takes_its_turn_and_one_whose_time_is_over_gets_the_lo
     assert answer is not None and answer.value == 1
     again = Token(1, answer.number)
     wait = world.ask("s0", "wait", number=again.number, spec=again.epoch, text="c", flags=TIMED)
-    world.hear(world.locks.withdrawn("s0", wait))
+    world.hear(world.locks.withdrawn("s0", Withdraw(wait)))
     answer = world.answer("s0", wait)
     assert answer is not None and (answer.outcome, answer.value) == (YES, 0)
 
@@ -364,7 +384,7 @@ def test_on_random_schedules_one_holds_a_lock_at_a_time_in_order_and_nobody_is_f
         elif what < 0.8 and name in holds:
             world.give(name, holds.pop(name))
         elif what < 0.85 and name in asked:
-            world.hear(world.locks.withdrawn(name, asked.pop(name)[0]))
+            world.hear(world.locks.withdrawn(name, Withdraw(asked.pop(name)[0])))
         elif what < 0.9:
             holds.pop(name, None)
             asked.pop(name, None)
@@ -395,3 +415,13 @@ def reopen(world: World, name: str, asked: dict[str, tuple[int, int]], holds: di
         id_, since_ms = asked[name]
         waiting = (Waiting(Ask(id_, "take", "lock", "a", "main"), world.now_ms - since_ms),)
     world.open(name, held=held, waiting=waiting)
+
+
+@pytest.mark.parametrize("parties", [2, 8, 32, 128])
+def test_a_barrier_takes_two_messages_for_each_party_however_many_there_are(parties: int) -> None:
+    world = World(sessions=parties)
+    before = sum(map(len, world.heard.values()))
+    world.messages = 0
+    for index in range(parties):
+        world.ask(f"s{index}", "wait", "barrier", spec=parties)
+    assert world.messages == parties and sum(map(len, world.heard.values())) - before == parties

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.test_locks import World
-from unios.core.grants import BROKEN, KINDS, NO, TIMED, YES, Ask, Held, Known, Open, Token, Waiting
+from unios.core.grants import BROKEN, KINDS, NO, TIMED, YES, Ask, Held, Known, Open, Token, Waiting, Withdraw
 from unios.core.locks import Locks
 
 SESSIONS = 4
@@ -26,7 +26,7 @@ def test_nobody_leaves_a_barrier_early_and_a_round_is_whole_or_broken(parties: i
             outcome = BROKEN if broken else YES if len(inside) == parties else None
         elif what == "give up":
             mine = [id_ for id_, who in inside.items() if who == name]
-            world.hear(world.locks.withdrawn(name, mine[0] if mine else 999))
+            world.hear(world.locks.withdrawn(name, Withdraw(mine[0] if mine else 999)))
             outcome = BROKEN if mine else None
             broken = broken or bool(mine)
         elif what == "die":
@@ -62,7 +62,7 @@ def test_each_notification_wakes_who_has_waited_longest_and_none_is_lost(steps: 
         if what == "give up":
             if waiting:
                 given_up.append(waiting.popleft())
-                world.hear(world.locks.withdrawn(*given_up[-1]))
+                world.hear(world.locks.withdrawn(given_up[-1][0], Withdraw(given_up[-1][1])))
                 drain(world, given_up[-1:])
             continue
         taken = world.token(name, world.ask(name, "take", actor=actor))
@@ -104,7 +104,7 @@ def test_items_come_out_in_the_order_of_putting_to_getters_in_the_order_of_askin
         else:
             open_ = [one for one in (*puts, *gets) if one[0] == name and world.answer(*one[:2]) is None]
             for one in open_[:1]:
-                world.hear(world.locks.withdrawn(*one[:2]))
+                world.hear(world.locks.withdrawn(one[0], Withdraw(one[1])))
                 assert (told := world.answer(*one[:2])) is not None and told.outcome == NO
         accepted = [one for one in puts if (found := world.answer(*one[:2])) and found.outcome == YES]
         served = [found for one in gets if (found := world.answer(*one)) and found.outcome == YES]
@@ -120,6 +120,7 @@ OPS = [
     "take",
     "give",
     "release",
+    "back",
     "wait",
     "notify",
     "locked",
@@ -179,7 +180,7 @@ def test_whatever_sessions_say_the_manager_goes_on_and_keeps_nothing_of_those_th
             locks.open("ann", said, now_ms)
         else:
             assert isinstance(said, int)
-            locks.withdrawn(f"s{index}", said)
+            locks.withdrawn(f"s{index}", Withdraw(said, "lock", "a"))
         locks.tick(now_ms)
     for _ in range(100):
         now_ms += 100

@@ -8,7 +8,7 @@ from threading import BrokenBarrierError
 
 import pytest
 
-from tests.e2e.programs import NODES, Beside, program, said, via
+from tests.e2e.programs import NODES, Beside, ended, program, said, via
 from tests.e2e.system import System, wait_for
 from unios.client.synchronisation.aio import AsyncEvent, AsyncLock, AsyncQueue, AsyncSemaphore
 from unios.client.synchronisation.barrier import Barrier
@@ -130,6 +130,17 @@ def test_a_barrier_lets_all_nodes_through_together_and_breaks_as_that_of_threadi
     assert isinstance(patient.result(), BrokenBarrierError) and barriers[2].broken
     barriers[2].reset()
     assert not barriers[0].broken
+
+
+def test_programs_whose_first_use_of_anything_is_a_barrier_meet_there(whole: System) -> None:
+    code = """
+import unios
+print(unios.Barrier("first", 3).wait())
+"""
+    running = [program(whole, node, code) for node in NODES]
+    assert sorted(said(each) for each in running) == ["0", "1", "2"]
+    for each in running:
+        ended(each)
 
 
 def test_a_queue_carries_objects_between_nodes_with_the_exceptions_of_queue(whole: System) -> None:

@@ -1,7 +1,8 @@
 """Exchange: queues of items between processes of any nodes. Decides only.
 
 Invariants: items are handed out in the order in which they were put in, each once; who waits, to put or to get, is served in the order of arrival; no
-more than `length_max` are in at a time, and over all no more bytes than the bound.
+more than `length_max` are in at a time, and over all no more bytes than the bound. One that comes back, because who got it was interrupted, has its old
+place again, if there is room or not.
 """
 
 from collections import Counter, deque
@@ -18,7 +19,9 @@ class Exchange:
         self.name = name
         self.spec = length_max
         self._length_max = min(length_max or SYNC_QUEUE_ITEMS_MAX, SYNC_QUEUE_ITEMS_MAX)
-        self.items: deque[bytes] = deque()
+        self.items: deque[tuple[int, bytes]] = deque()
+        """(which it is in the order of putting, item)"""
+        self._count = 0
         self._bytes = 0
         self.putters: dict[int, Waiter] = {}
         self.getters: dict[int, Waiter] = {}
@@ -58,7 +61,8 @@ class Exchange:
         return None
 
     def _take_in(self, waiter: Waiter, out: Out) -> None:
-        self.items.append(waiter.ask.data)
+        self._count += 1
+        self.items.append((self._count, waiter.ask.data))
         self._bytes += len(waiter.ask.data)
         self.unfinished += 1
         out.append((waiter.session, Answer(waiter.ask.id, YES)))
@@ -71,10 +75,10 @@ class Exchange:
         return self.pump(out)
 
     def _hand_out(self, waiter: Waiter, out: Out) -> None:
-        data = self.items.popleft()
+        number, data = self.items.popleft()
         self._bytes -= len(data)
         self._taken[waiter.session] += 1
-        out.append((waiter.session, Answer(waiter.ask.id, YES, data=data)))
+        out.append((waiter.session, Answer(waiter.ask.id, YES, value=number, data=data)))
 
     def pump(self, out: Out) -> list[Waiter]:
         """Serve who can be served now."""
@@ -89,6 +93,19 @@ class Exchange:
             else:
                 return served
             served.append(waiter)
+
+    def back(self, session: str, ask: Ask, out: Out) -> list[Waiter]:
+        """Take an item in again that was handed out and came to nobody. Returns whose wait is over."""
+        if self._taken[session] > 0:
+            self._settle(session, 1)
+        self.unfinished += 1
+        before = 0
+        while before < len(self.items) and self.items[before][0] < ask.number:
+            before += 1
+        self.items.insert(before, (ask.number, ask.data))
+        self._bytes += len(ask.data)
+        out.append((session, Answer(ask.id, YES)))
+        return self.pump(out)
 
     def done(self, session: str, ask: Ask, out: Out) -> list[Waiter]:
         """One item is dealt with; when none is left who joins goes on."""

@@ -112,6 +112,10 @@ class Gate:
         self.free += hold.units
         return True
 
+    def give_asked(self, session: str, ask: int) -> bool:
+        """Take back what was granted for that question; False if there is nothing."""
+        return any(self.give(session, hold.token) for hold in list(self.holds.values()) if hold.ask == ask and hold.session == session)
+
     def give_units(self, session: str, ask: Ask) -> Answer:
         """Take back units of a semaphore: the session's own, else the oldest of anybody's; what nobody has taken is a signal, or refused if it is bounded."""
         if ask.flags & BOUNDED and sum(hold.units for hold in self.holds.values()) < ask.size:

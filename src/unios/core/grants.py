@@ -51,6 +51,9 @@ class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """What was asked under `id` is not wanted any more; unless it has been answered it is answered now."""
 
     id: int
+    kind: str = ""
+    name: str = ""
+    """If these are said nobody waits for the answer: what has been granted for it is free at once, not when its answer has come and it is given back."""
 
 
 class Renew(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -89,6 +92,8 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True):
 
     ask: Ask
     waited_ms: int
+    again: bool = True
+    """It may have been asked before, on another connection; False: never."""
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -160,6 +165,24 @@ class Waiter:
     @property
     def actor(self) -> tuple[str, str]:
         return self.session, self.ask.actor
+
+
+Key = tuple[str, str, str]
+"""user, kind, name"""
+
+
+class Session:
+    """One process that synchronises."""
+
+    __slots__ = ("answers", "id", "label", "things", "turn", "until_ms", "user", "waiting")
+
+    def __init__(self, id_: str, user: str, label: str) -> None:
+        self.id, self.user, self.label = id_, user, label
+        self.until_ms = self.turn = 0
+        self.waiting: dict[int, tuple[Key, Waiter]] = {}
+        self.answers: dict[int, Answer] = {}
+        """Of what leaves no trace here: told again if it was not heard."""
+        self.things: dict[Key, None] = {}
 
 
 def fault(id_: int, code: str, text: str) -> Answer:

@@ -26,6 +26,7 @@ from unios.core.grants import (
     Answer,
     Ask,
     Held,
+    Key,
     Known,
     Open,
     Opened,
@@ -33,8 +34,10 @@ from unios.core.grants import (
     Over,
     Renew,
     Renewed,
+    Session,
     Token,
     Waiter,
+    Withdraw,
     fault,
 )
 from unios.limits import (
@@ -49,26 +52,10 @@ from unios.limits import (
 )
 
 Thing = Gate | Flag | Barrier | Exchange
-Key = tuple[str, str, str]
-"""user, kind, name"""
 PAUSE_MS: Final = 4 * SYNC_LOOK_MS
 THINGS_REMEMBERED: Final = 256
 """Of one session; over it those are forgotten that are not there any more."""
 GATES: Final = frozenset({"lock", "rwlock", "semaphore", "election"})
-
-
-class Session:
-    """One process that synchronises."""
-
-    __slots__ = ("answers", "id", "label", "things", "turn", "until_ms", "user", "waiting")
-
-    def __init__(self, id_: str, user: str, label: str) -> None:
-        self.id, self.user, self.label = id_, user, label
-        self.until_ms = self.turn = 0
-        self.waiting: dict[int, tuple[Key, Waiter]] = {}
-        self.answers: dict[int, Answer] = {}
-        """Of what leaves no trace here: told again if it was not heard."""
-        self.things: dict[Key, None] = {}
 
 
 class Locks:
@@ -125,11 +112,12 @@ class Locks:
             if not all(self._register(session, held) for held in opened.held):
                 out += self._end(session)
                 return [*out, (opened.session, Over("what it held is another's"))]
+            out.append((session.id, Opened(self.epoch)))
         else:
             session.until_ms = now_ms + SYNC_TTL_MS
+            out.append((session.id, Opened(self.epoch)))
             self._reconcile(session, opened, out)
         session.turn = opened.turn
-        out.append((session.id, Opened(self.epoch)))
         for known in opened.known:
             self._remember(session, known, out)
         pending = set(session.waiting) | {ask.id for _at, _n, id_, ask, _again in self._deferred if id_ == session.id}
@@ -137,14 +125,14 @@ class Locks:
             if waiting.ask.id in session.answers:
                 out.append((session.id, session.answers[waiting.ask.id]))
             elif waiting.ask.id not in pending and not self._granted(session, waiting.ask, out):
-                self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=True)
+                self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=waiting.again)
         return out
 
     def _reconcile(self, session: Session, opened: Open, out: Out) -> None:
         """Let go of what the session does not know of: it was given back, or withdrawn, by a message that was lost."""
         wanted = {waiting.ask.id for waiting in opened.waiting}
         for id_ in [id_ for id_ in session.waiting if id_ not in wanted]:
-            self._withdraw(session, id_, [])
+            self._withdraw(session, id_, out)
         self._deferred = [one for one in self._deferred if one[2] != session.id or one[3].id in wanted]
         held = {one.token for one in opened.held}
         for key in list(session.things):
@@ -225,7 +213,9 @@ class Locks:
                 case Gate() | Flag():
                     self._over(thing.leave(session.id))
                 case Barrier() | Exchange():
+                    before = len(out)
                     self._over(thing.leave(session.id, out))
+                    self._keep_answers(out[before:])
             if isinstance(thing, Gate):
                 self._pump(key, thing, out)
             self._tidy(key)
@@ -242,12 +232,15 @@ class Locks:
         self._ask(session, ask, now_ms, out)
         return out
 
-    def withdrawn(self, id_: str, ask: int) -> Out:
+    def withdrawn(self, id_: str, said: Withdraw) -> Out:
         """A session does not want any more what it has asked."""
         session = self.sessions.get(id_)
         out: Out = []
         if session is not None:
-            self._withdraw(session, ask, out)
+            self._withdraw(session, said.id, out)
+            gate = self._things.get(key := (session.user, said.kind, said.name))
+            if isinstance(gate, Gate) and gate.give_asked(session.id, said.id):
+                self._pump(key, gate, out)
         return out
 
     def _ask(self, session: Session, ask: Ask, since_ms: int, out: Out, *, again: bool = False) -> None:
@@ -273,7 +266,7 @@ class Locks:
                     self._at_barrier(session, key, thing, ask, out, again=again)
                 case Exchange():
                     self._at_exchange(session, key, thing, ask, out)
-            if not isinstance(thing, Gate):
+            if not isinstance(thing, Gate) or thing.kind == "semaphore" or ask.op == "notify":
                 self._keep_answers(out[before:])
             self._tidy(key)
         elif ask.id:
@@ -333,9 +326,6 @@ class Locks:
             if session is not None:
                 session.waiting.pop(waiter.ask.id, None)
 
-    def _wait(self, session: Session, key: Key, waiter: Waiter) -> None:
-        session.waiting[waiter.ask.id] = key, waiter
-
     def _withdraw(self, session: Session, id_: int, out: Out) -> None:
         deferred = next((one for one in self._deferred if one[2] == session.id and one[3].id == id_), None)
         if deferred is not None:
@@ -346,7 +336,9 @@ class Locks:
         key, waiter = session.waiting[id_]
         thing = self._things[key]
         if isinstance(thing, Barrier):
+            before = len(out)
             self._over(thing.break_(out))
+            self._keep_answers(out[before:])
             return
         answer = thing.withdraw(waiter, self._number) if isinstance(thing, Gate) else thing.withdraw(waiter)
         if answer is not None:
@@ -354,19 +346,23 @@ class Locks:
             out.append((session.id, answer))
         if isinstance(thing, Gate):
             self._pump(key, thing, out)
+        elif isinstance(thing, Exchange):
+            before = len(out)
+            self._over(thing.pump(out))  # the first who waits to put may have had too much for the room that there is
+            self._keep_answers(out[before:])
         self._tidy(key)
 
     # gates
 
     def _at_gate(self, session: Session, key: Key, gate: Gate, ask: Ask, out: Out, *, again: bool) -> None:
-        if gate.kind == "semaphore" and ask.spec != gate.spec:
+        if gate.kind == "semaphore" and ask.spec != gate.spec and ask.op != "give":
             out.append((session.id, fault(ask.id, "usage", f"semaphore {gate.name} begins with {gate.spec}, not with {ask.spec}")))
             return
         match ask.op:
             case "take":
                 waiter = Waiter(session.id, ask, self._number())
                 if gate.take(waiter, self.epoch, self._number, out):
-                    self._wait(session, key, waiter)
+                    session.waiting[waiter.ask.id] = key, waiter
                     self._block(gate, waiter, out)
             case "give":
                 gate.give(session.id, Token(ask.spec, ask.number))
@@ -374,6 +370,10 @@ class Locks:
             case "release":
                 out.append((session.id, gate.give_units(session.id, ask)))
                 self._pump(key, gate, out)
+            case "back" if gate.kind == "semaphore":
+                gate.signals += ask.size  # taken by somebody who was interrupted
+                self._pump(key, gate, out)
+                out.append((session.id, Answer(ask.id, YES)))
             case "wait":
                 self._wait_condition(session, key, gate, ask, out, again=again)
             case "notify":
@@ -397,11 +397,14 @@ class Locks:
         elif (answer := gate.wait(waiter, Token(ask.spec, ask.number))) is not None:
             out.append((session.id, answer))
             return
-        self._wait(session, key, waiter)
+        session.waiting[waiter.ask.id] = key, waiter
         self._pump(key, gate, out)
 
     def _pump(self, key: Key, gate: Gate, out: Out) -> None:
+        before = len(out)
         self._over(gate.pump(self.epoch, self._number, out))
+        if gate.kind == "semaphore":
+            self._keep_answers(out[before:])
         if gate.is_idle:
             self._tidy(key)
 
@@ -439,7 +442,7 @@ class Locks:
         if ask.op == "wait":
             waiter = Waiter(session.id, ask, self._number())
             if flag.wait(waiter, out):
-                self._wait(session, key, waiter)
+                session.waiting[waiter.ask.id] = key, waiter
             return
         if ask.op in ("set", "clear"):
             self._over(flag.change(ask.op == "set", Token(self.epoch, self._number()), out))
@@ -456,7 +459,7 @@ class Locks:
                     self._over(barrier.break_(out))
                 served = barrier.wait(waiter, out)
                 if waiter.number in {one.number for one in barrier.waiters()}:
-                    self._wait(session, key, waiter)
+                    session.waiting[waiter.ask.id] = key, waiter
                 self._over(served)
                 return
             case "acted":
@@ -476,9 +479,11 @@ class Locks:
             waiter = Waiter(session.id, ask, self._number())
             served = waits[ask.op](waiter, out)
             if served is None:
-                self._wait(session, key, waiter)
+                session.waiting[waiter.ask.id] = key, waiter
             self._over(served)
         elif ask.op == "done":
             self._over(exchange.done(session.id, ask, out))
+        elif ask.op == "back":
+            self._over(exchange.back(session.id, ask, out))
         else:
             out.append((session.id, Answer(ask.id, YES, value=len(exchange.items))))

@@ -67,7 +67,17 @@ class Line:
         self.call = call
         self._kept: deque[msgspec.Raw] = deque()
         self._kept_bytes = 0
+        self.session = ""
+        self.waits: asyncio.TimerHandle | None = None
+        """For the node's deadline to move on."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Set when nothing more is heard; what was wrong is its exception."""
         self._sending: asyncio.Task[None] | None = None
+
+    def end(self, error: UniosError | None = None) -> None:
+        """Hear nothing more. Idempotent."""
+        if not self.over.done():
+            self.over.set_exception(error) if error is not None else self.over.set_result(None)
 
     def tell(self, message: Told) -> None:
         body = pack(message)
@@ -180,20 +190,39 @@ class Manager:
         if call.op != OPERATION:
             raise CallerError(f"the service of locks has no operation {call.op[:80]}")
         line = Line(call)
-        session = ""
+        call.on_arrival(lambda: self._hear(stamp, line))
         try:
-            while (body := await call.receive(msgspec.Raw)) is not None:
-                while not self._lease.holds_as(self._number):
-                    if self._number != self._lease.number:
-                        call.peer.close("this manager's time is over")
-                        return None
-                    await asyncio.sleep(FROZEN_S)
-                session = self._take_in(stamp, session, line, body)
+            await line.over
         finally:
-            if self._lines.get(session) is line:
-                del self._lines[session]
+            if self._lines.get(line.session) is line:
+                del self._lines[line.session]
                 asyncio.get_running_loop().call_later(DYING_S, self._look_for_dead)
         return None
+
+    def _hear(self, stamp: Accepted, line: Line) -> None:
+        """Take in what has come, in the step in which it has: a task for it would cost a handover another turn of the loop."""
+        if line.over.done():
+            return
+        try:
+            while self._lease.holds_as(self._number):
+                if (body := next(line.call.arrived(), None)) is None:
+                    break
+                line.session = self._take_in(stamp, line.session, line, body)
+            else:
+                if self._number != self._lease.number:
+                    line.call.peer.close("this manager's time is over")
+                    line.end()
+                elif line.waits is None:
+                    line.waits = asyncio.get_running_loop().call_later(FROZEN_S, self._hear_later, stamp, line)
+                return
+        except UniosError as error:
+            line.end(error)
+        if line.call.has_no_more:
+            line.end()
+
+    def _hear_later(self, stamp: Accepted, line: Line) -> None:
+        line.waits = None
+        self._hear(stamp, line)
 
     def _look_for_dead(self) -> None:
         """End the sessions whose connection has broken and whose process is known to have ended: nobody need wait for their leases."""
@@ -220,7 +249,7 @@ class Manager:
             case Renew():
                 self._tell(locks.renewed(session, message, now_ms()))
             case Withdraw():
-                self._tell(locks.withdrawn(session, message.id))
+                self._tell(locks.withdrawn(session, message))
             case Bye():
                 self._tell(locks.ended(session))
             case Open():

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -140,6 +140,20 @@ class Call:
             self.peer._fault(self, result)
         else:
             self.peer.send(Reply(self._id, pack(result)), sequence=self.sequence)
+
+    def on_arrival(self, wake: Callable[[], None]) -> None:
+        """Call `wake` from now on once for all of the asker's items that came together, and at the end: for one who takes them with `arrived`."""
+        self.way().on_arrival(wake)
+
+    def arrived(self) -> Iterator[msgspec.Raw]:
+        """Take the items that have come, one after the other as they are asked for."""
+        while self._inbox.held:
+            yield self._inbox.pop()[0]
+
+    @property
+    def has_no_more(self) -> bool:
+        """Whether all of the asker's items have been taken, and none will come."""
+        return self._inbox.ended and not self._inbox.held
 
     async def receive(self, type_: type[T]) -> T | None:
         """Return the asker's next item, None when it has no more."""

@@ -5,6 +5,7 @@ Who waits is a task: a deadlock between tasks is found and named like one betwee
 """
 
 import asyncio
+import contextlib
 import pickle
 import queue
 from typing import Any
@@ -14,6 +15,7 @@ from unios.client.synchronisation import exchange, semaphore
 from unios.client.synchronisation import lock as blocking
 from unios.client.synchronisation.named import Named, is_yes, patience
 from unios.client.synchronisation.pending import OnToken, Pending, ignore
+from unios.client.synchronisation.session import WITHDRAWN_S
 from unios.wire.synchronising import TIMED, YES, Answer, Ask, Token
 
 
@@ -27,9 +29,8 @@ class _TaskPending(Pending):
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
-    def settle(self, answer: Answer) -> None:
-        if self.answer is None:
-            super().settle(answer)
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(self._settled)
 
     def _settled(self) -> None:
@@ -64,11 +65,16 @@ class _Async:
                     await asyncio.shield(pending.future)
             except TimeoutError:
                 session.withdraw(pending)
-                await asyncio.shield(pending.future)
+                try:
+                    async with asyncio.timeout(WITHDRAWN_S):
+                        await asyncio.shield(pending.future)
+                except TimeoutError:
+                    session.abandon(pending)
+                    return None
         except BaseException:
             session.abandon(pending)
             raise
-        return session.result(pending)
+        return pending.result()
 
 
 def _actor() -> str:
@@ -141,8 +147,7 @@ class AsyncSemaphore(_Async):
     """See Semaphore."""
 
     def __init__(self, name: str, value: int = 1, via: Connection | None = None) -> None:
-        self._semaphore = semaphore.Semaphore(name, value, via)
-        super().__init__(self._semaphore)
+        super().__init__(semaphore.Semaphore(name, value, via))
         self._value = value
 
     async def acquire(self, timeout: float | None = None) -> bool:
@@ -154,7 +159,6 @@ class AsyncSemaphore(_Async):
         if n < 1:
             raise ValueError("n must be one or more")
         await self._ask("release", size=n, spec=self._value)
-        self._semaphore.session.drop_units(self.name, n)
 
     async def __aenter__(self) -> bool:
         return await self.acquire()

@@ -6,7 +6,7 @@ from threading import BrokenBarrierError
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.named import Named
-from unios.wire.synchronising import ACTS, BROKEN, TIMED, YES, Answer, Ask
+from unios.wire.synchronising import ACTS, TIMED, YES, Answer, Ask
 
 
 class Barrier(Named):
@@ -33,19 +33,18 @@ class Barrier(Named):
         answer = self.session.call(ask, None if timeout is None else max(timeout, 0.0))
         if answer is None or answer.outcome != YES:
             raise BrokenBarrierError(f"barrier {self.name} is broken")
-        if answer.text == "act":
-            self._act()
-        return answer.value
-
-    def _act(self) -> None:
-        try:
+        if answer.text != "act":
+            return answer.value
+        try:  # no call up to here: all others wait for this one
             if self._action is not None:
                 self._action()
+            acted = self._look("acted")
         except BaseException:
             self.abort()
             raise
-        if self._look("acted").outcome == BROKEN:
+        if acted.outcome != YES:
             raise BrokenBarrierError(f"barrier {self.name} is broken")
+        return answer.value
 
     def reset(self) -> None:
         """Make it whole and empty; who waits gets BrokenBarrierError."""

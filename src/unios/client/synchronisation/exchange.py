@@ -9,7 +9,7 @@ from typing import Any
 
 from unios.client.connection import Connection
 from unios.client.synchronisation.named import Named, is_yes
-from unios.wire.synchronising import NOWAIT
+from unios.wire.synchronising import NOWAIT, YES, Ask
 
 
 class Queue(Named):
@@ -31,10 +31,16 @@ class Queue(Named):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the oldest item out; queue.Empty if there is none, or none within `timeout` s."""
         flags, timeout_s = _patience(block, timeout)
+        session = self.session
         answer = self._ask("get", timeout_s=timeout_s, flags=flags, spec=self.maxsize)
-        if answer is None or not is_yes(answer):
-            raise queue.Empty
-        return pickle.loads(answer.data)
+        try:
+            if answer is not None and answer.outcome == YES:
+                return pickle.loads(answer.data)
+        except BaseException as error:
+            if not isinstance(error, Exception) and answer is not None:  # interrupted; what does not unpickle would come back for ever
+                session.put_back(Ask(0, "back", self.kind, self.name, spec=self.maxsize, number=answer.value, data=answer.data))
+            raise
+        raise queue.Empty
 
     def put_nowait(self, item: Any) -> None:
         self.put(item, block=False)

@@ -5,6 +5,8 @@ one session, which makes another one when it breaks. A broken line says nothing 
 """
 
 import contextlib
+import math
+import select
 import socket
 import threading
 import time
@@ -37,7 +39,9 @@ class Line:
         """Exchange greetings and open the request. Unavailable or ProtocolError if that fails."""
         self._in = sock
         self._out = sock.dup()
-        self._out.settimeout(_SEND_S)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._in, select.POLLIN)
+        self._writable.register(self._out, select.POLLOUT)
         self._mutex = threading.Lock()
         self._room = STREAM_WINDOW_BYTES
         self._roomy = Bell()
@@ -48,6 +52,7 @@ class Line:
         """The session ends with it."""
         try:
             self._greet()
+            self._in.settimeout(None)  # from here on who may not wait says so with each call: one call of Linux for each message
             self._send(Request(_ID, OPERATION))
         except BaseException:
             self.close()
@@ -87,21 +92,35 @@ class Line:
         if self.is_closed:
             return
         try:
-            self._out.sendall(b"".join(framed(message)))
+            data = b"".join(framed(message))
+            if (sent := self._some(data)) < len(data):
+                self._rest(data[sent:])
         except OSError:
             self.cut()
         except BaseException:
             self.cut()  # a signal's handler has raised: half a message may have gone out
             raise
 
-    def listen(self, until_s: float) -> Iterator[Told]:
-        """Yield what has come; nothing if nothing has by `until_s` (time.monotonic). Broken when the line has ended; why is its text."""
-        left = until_s - time.monotonic()
-        self._in.settimeout(max(left, 0.0005))
+    def _some(self, data: bytes) -> int:
+        """Send what can be sent at once; return how much."""
         try:
+            return self._out.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _rest(self, data: bytes) -> None:
+        until_s = time.monotonic() + _SEND_S
+        while data:
+            if not self._writable.poll(max(0, math.ceil(1000 * (until_s - time.monotonic())))):
+                raise TimeoutError("the service of locks takes nothing in")
+            data = data[self._some(data) :]
+
+    def listen(self, until_s: float) -> Iterator[Told]:
+        """Yield what has come; nothing if nothing has by `until_s` (time.monotonic; inf: wait). Broken when the line has ended; why is its text."""
+        try:
+            if until_s < math.inf and not self._readable.poll(max(0, math.ceil(1000 * (until_s - time.monotonic())))):
+                return
             data = self._in.recv(_READ_BYTES)
-        except TimeoutError:
-            return
         except OSError as error:
             raise Broken(str(error)) from error
         if not data:

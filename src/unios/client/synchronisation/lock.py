@@ -9,7 +9,7 @@ from types import TracebackType
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
-from unios.client.synchronisation.named import Named, is_yes, patience
+from unios.client.synchronisation.named import Named, patience
 from unios.client.synchronisation.pending import OnToken
 from unios.errors import LeaseLost
 from unios.wire.synchronising import YES, Ask, Token
@@ -32,7 +32,8 @@ class Lock(Named):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; False if it was not to be had, or not within `timeout` s. Deadlock if it never will be."""
         flags, timeout_s = patience(blocking, timeout)
-        return is_yes(self._ask("take", timeout_s=timeout_s, flags=flags, on_token=self._taker()))
+        answer = self._ask("take", timeout_s=timeout_s, flags=flags, on_token=self._taker())
+        return answer is not None and answer.outcome == YES  # no call once it is taken: a signal's handler that raises there would leave it taken
 
     def _taker(self) -> OnToken:
         """Return what notes that the lock was granted; by whichever thread hears it, so that an interrupted one loses no lock."""
@@ -44,10 +45,15 @@ class Lock(Named):
 
     def release(self) -> None:
         """Let the next have it, without waiting. RuntimeError if this object does not hold it, LeaseLost if its lease had ended meanwhile."""
-        token, self._token = self._token, None
+        session, token = self.session, self._token
         if token is None:
             raise RuntimeError(f"release of lock {self.name}, which is not acquired here")
-        self.session.give(self.kind, self.name, token)
+        self._token = None
+        try:
+            session.give(self.kind, self.name, token)
+        except BaseException:
+            session.let_fall(self.kind, self.name, token)  # once begun it is done, even if a signal's handler has raised
+            raise
 
     def locked(self) -> bool:
         """Say whether anybody holds it."""
@@ -77,7 +83,7 @@ class Lock(Named):
     def _wait(self, condition: str, timeout_s: float | None) -> bool:
         """Give the lock back, wait to be notified, and take it again."""
         token = self._token
-        if token is None or not self.session.drop(token):
+        if token is None:
             raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
         ask = Ask(0, "wait", self.kind, self.name, memory.actor(), spec=token.epoch, number=token.number, text=condition)
         answer = self.session.call(ask, timeout_s, self._taker())
@@ -112,19 +118,26 @@ class RLock(Lock):
 
     def release(self) -> None:
         """See Lock; RuntimeError if another thread holds it."""
-        if self._owner != threading.get_ident():
+        session, me, token = self.session, threading.get_ident(), self._token
+        if self._owner != me or token is None:
             raise RuntimeError(f"release of lock {self.name}, which is not acquired here")
-        self._count -= 1
-        if not self._count:
-            self._owner = 0
-            super().release()
+        if self._count > 1:
+            self._count -= 1
+            return
+        self._token, self._owner, self._count = None, 0, 0
+        try:
+            session.give(self.kind, self.name, token)
+        except BaseException:
+            session.let_fall(self.kind, self.name, token)
+            raise
 
     def _is_owned(self) -> bool:
         return self._owner == threading.get_ident()
 
     def _wait(self, condition: str, timeout_s: float | None) -> bool:
-        count, self._count, self._owner = self._count, 0, 0
+        me, count = threading.get_ident(), self._count
+        self._count = self._owner = 0
         try:
             return super()._wait(condition, timeout_s)
         finally:
-            self._owner, self._count = threading.get_ident(), count
+            self._owner, self._count = me, count

@@ -19,20 +19,23 @@ QUEUE_LOST: Final = {
 _local = threading.local()
 
 
-def numbered(ask: Ask, id_: int) -> Ask:
-    """Return the question under a number of its session."""
-    return Ask(id_, ask.op, ask.kind, ask.name, ask.actor, ask.size, ask.spec, ask.flags, ask.number, ask.text, ask.data)
+def taken(ask: Ask, token: Token, units: int) -> Held | None:
+    """Return what is held once a question is granted; of a semaphore so many units, and a signal is not held."""
+    if ask.kind != "semaphore":
+        return Held(ask.kind, ask.name, token, ask.size, 0, ask.actor)
+    return Held(ask.kind, ask.name, token, units, ask.spec, ask.actor) if units else None
 
 
-def giving(ask: Ask, token: Token) -> Ask:
-    """Return how what was taken is given back; nobody waits for an answer."""
-    if ask.kind == "semaphore":
-        return Ask(0, "release", ask.kind, ask.name, size=ask.size, spec=ask.spec)
-    return Ask(0, "give", ask.kind, ask.name, spec=token.epoch, number=token.number)
-
-
-def less(held: Held, count: int) -> Held:
-    return msgspec.structs.replace(held, size=held.size - count)
+def without_units(held: dict[Token, Held], name: str, count: int) -> dict[Token, Held]:
+    """Return what is held after so many units of a semaphore have been given back."""
+    left = dict(held)
+    for token, one in held.items():
+        if one.kind == "semaphore" and one.name == name and count > 0:
+            del left[token]
+            if one.size > count:
+                left[token] = msgspec.structs.replace(one, size=one.size - count)
+            count -= one.size
+    return left
 
 
 def actor() -> str:
@@ -88,4 +91,5 @@ class Volatile:
 
     def fails(self, ask: Ask) -> str:
         """Return the code of the error with which a question ends that was put to a manager that is gone; empty: it is put again. That says it once."""
-        return QUEUE_LOST.get(ask.op, "") if self.is_lost(ask.kind, ask.name) else ""
+        code = QUEUE_LOST.get(ask.op, "")
+        return code if code and self.is_lost(ask.kind, ask.name) else ""

@@ -5,7 +5,8 @@ import math
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.pending import OnToken, ignore
-from unios.client.synchronisation.session import Session, forks, session
+from unios.client.synchronisation.session import Session
+from unios.client.synchronisation.sessions import forks, session
 from unios.wire.synchronising import NOWAIT, TIMED, YES, Answer, Ask
 
 

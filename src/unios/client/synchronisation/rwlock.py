@@ -7,7 +7,7 @@ import threading
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
-from unios.client.synchronisation.named import Named, is_yes, patience
+from unios.client.synchronisation.named import Named, patience
 from unios.wire.synchronising import ALL, TIMED, YES, Ask, Token
 
 
@@ -53,18 +53,26 @@ class Side:
                 self._tokens.pop(me, None)
 
         ask = Ask(0, "take", lock.kind, lock.name, memory.actor(), self._units, 0, flags)
-        return is_yes(lock.session.call(ask, timeout_s, take))
+        answer = lock.session.call(ask, timeout_s, take)
+        return answer is not None and answer.outcome == YES  # see Lock
 
     def release(self) -> None:
         """Give it back. RuntimeError if this thread does not hold it, LeaseLost if its lease had ended meanwhile."""
-        token = self._tokens.pop(threading.get_ident(), None)
+        lock, session, me = self._lock, self._lock.session, threading.get_ident()
+        token = self._tokens.get(me)
         if token is None:
-            raise RuntimeError(f"release of {self._lock.name}, which this thread has not acquired")
-        self._lock.session.give(self._lock.kind, self._lock.name, token)
+            raise RuntimeError(f"release of {lock.name}, which this thread has not acquired")
+        del self._tokens[me]
+        try:
+            session.give(lock.kind, lock.name, token)
+        except BaseException:
+            session.let_fall(lock.kind, lock.name, token)  # see Lock
+            raise
 
     def __enter__(self) -> Token:
+        me = threading.get_ident()
         self.acquire()
-        return self._tokens[threading.get_ident()]
+        return self._tokens[me]
 
     def __exit__(self, *_exc: object) -> None:
         self.release()

@@ -5,8 +5,8 @@ is in the manager's memory only: when that is lost the next use says DataLost.
 """
 
 from unios.client.connection import Connection
-from unios.client.synchronisation.named import Named, is_yes, patience
-from unios.wire.synchronising import BOUNDED
+from unios.client.synchronisation.named import Named, patience
+from unios.wire.synchronising import BOUNDED, YES
 
 
 class Semaphore(Named):
@@ -24,14 +24,14 @@ class Semaphore(Named):
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Take a unit; False if there was none, or none within `timeout` s."""
         flags, timeout_s = patience(blocking, timeout)
-        return is_yes(self._ask("take", timeout_s=timeout_s, flags=flags, spec=self._value))
+        answer = self._ask("take", timeout_s=timeout_s, flags=flags, spec=self._value)
+        return answer is not None and answer.outcome == YES  # see Lock
 
     def release(self, n: int = 1) -> None:
         """Give `n` units back. ValueError if a bounded one would have more than it began with."""
         if n < 1:
             raise ValueError("n must be one or more")
         self._ask("release", size=n, spec=self._value, flags=self._flags)
-        self.session.drop_units(self.name, n)
 
     def __enter__(self) -> bool:
         return self.acquire()

@@ -11,25 +11,23 @@ Never raises in its thread; who waits is told.
 """
 
 import _thread
-import atexit
 import contextlib
 import math
-import os
 import secrets
 import threading
 import time
 from typing import Final
 
-from unios.client import embedded, ports
+from unios.client import ports
 from unios.client.connection import Connection
-from unios.client.synchronisation import memory
+from unios.client.synchronisation import asks, memory
 from unios.client.synchronisation.bell import Bell
+from unios.client.synchronisation.lease import Lease
 from unios.client.synchronisation.line import Broken, Line
 from unios.client.synchronisation.pending import OnToken, Pending, ignore
-from unios.errors import CallerError, DataLost, LeaseLost, UniosError, from_wire
-from unios.limits import CLIENT_RECONNECT_MS, SYNC_HOLD_MS, SYNC_RENEW_MS
+from unios.errors import CallerError, DataLost, LeaseLost, UniosError
+from unios.limits import CLIENT_RECONNECT_MS
 from unios.wire.synchronising import (
-    FAULT,
     PORT,
     YES,
     Answer,
@@ -45,25 +43,20 @@ from unios.wire.synchronising import (
     Renewed,
     Token,
     Told,
-    Waiting,
-    Withdraw,
 )
 
-HUNG_S: Final = 2.0
-"""A renewal that is not acknowledged by then: the connection is made again."""
 IDLE_S: Final = 30.0
 """A session that holds nothing, waits for nothing and has used no event for so long ends; the next use begins another."""
 CONNECT_MS: Final = 5_000
 LINGER_S: Final = 0.02
 """So long nobody may have asked anything before the session's thread listens: while threads ask one after the other they do it themselves."""
+LINGER_S_MAX: Final = 0.16
+"""It looks less and less often while they go on: each look costs a change of threads."""
 WITHDRAWN_S: Final = 0.5
 """Who has waited as long as he wanted waits no longer for a service that does not answer; what it still grants goes back."""
-LISTEN_S: Final = 3600.0
 RETRY_S: Final = 0.02
-
-
-def boot_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+"""Before the second attempt to connect; before each further one twice as long, up to the next."""
+RETRY_S_MAX: Final = 0.32
 
 
 class Session:
@@ -82,7 +75,7 @@ class Session:
         """The thread that listens, at True: `setdefault` decides, and no signal's handler raises between that and its being known."""
         self._wake = Bell()
         """The session's thread is to listen: others wait, or the line has broken."""
-        self._asked = 0
+        self._asked, self._linger_s = 0, LINGER_S
         self.id = secrets.token_hex(12)
         self.epoch = 0
         self._next = 1
@@ -91,10 +84,8 @@ class Session:
         self._held: dict[Token, Held] = {}
         self._known: dict[tuple[str, str], Known] = {}
         self._volatile = memory.Volatile()
-        self._trusted_until_s = 0.0
-        self._renewals: dict[int, float] = {}
-        self._renewal = 0
-        self._renew_at_s = self._used_s = 0.0
+        self._lease = Lease()
+        self._used_s = 0.0
 
     # what threads ask
 
@@ -105,13 +96,15 @@ class Session:
             self.begin(pending)
             if not self._await(pending, timeout_s):
                 self.withdraw(pending)
-                if not self._await(pending, None if _takes_again(ask) else WITHDRAWN_S):
+                if not self._await(pending, None if asks.takes_again(ask) else WITHDRAWN_S):
                     self.abandon(pending)
                     return None
-        except BaseException:
+            return pending.result()
+        except BaseException as error:
+            if not pending.ask.id and ask.op in asks.GIVES and not isinstance(error, UniosError):
+                self.begin(pending)  # a signal's handler has raised: what is given back is given back all the same
             self.abandon(pending)
             raise
-        return self.result(pending)
 
     def _await(self, pending: Pending, timeout_s: float | None) -> bool:
         """Wait for the answer, listening for it if nobody listens; False at the timeout."""
@@ -134,7 +127,7 @@ class Session:
         """Hear what comes, for all, until this has its answer; a line that breaks, or whose listener is interrupted, is made again by the session's thread."""
         try:
             while pending.answer is None and time.monotonic() < until_s:
-                for message in line.listen(min(until_s, time.monotonic() + LISTEN_S)):
+                for message in line.listen(until_s):
                     self._on(line, message)
         except (Broken, UniosError, OSError):
             line.cut()
@@ -151,28 +144,32 @@ class Session:
             self._check_lease()
             if self._volatile.is_lost(ask.kind, ask.name):
                 raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
-            ask = pending.ask = memory.numbered(ask, self._next)
-            self._next += 1  # which also says that somebody asks: then the session's thread does not listen
             pending.asked_s = time.monotonic()
-            self._pending[ask.id] = pending
             self._volatile.used(ask)
-            if not self._runs:
-                self._start()
-            elif self._line is not None:
-                self._line.say(ask)
+            gives = Token(ask.spec, ask.number) if asks.takes_again(ask) else None
+            if gives is not None and gives not in self._held:
+                raise LeaseLost(f"{ask.kind} {ask.name} was lost: its lease had ended, and another may hold it")
+            ask = asks.numbered(ask, self._next)
+            self._next += 1  # which also says that somebody asks: then the session's thread does not listen
+            pending.ask = ask  # operators only from here to `try`: it is asked with all that goes with it, or not at all
+            self._pending[ask.id] = pending
+            if gives is not None:
+                del self._held[gives]
+            try:
+                if not self._runs:
+                    self._start()
+                elif self._line is not None:
+                    pending.said = True
+                    self._line.say(ask)
+            except BaseException:
+                if self._line is not None:
+                    self._line.cut()  # whether it has been said nobody knows: the next connection says it
+                    self._wake.ring()
+                raise
 
     def listen(self) -> None:
         """Have the session's thread hear the answers: who has asked does not listen itself."""
         self._wake.ring()
-
-    def result(self, pending: Pending) -> Answer | None:
-        """Return the answer that has come, None for one that was withdrawn; raise what it says is wrong."""
-        answer = pending.answer
-        assert answer is not None
-        if answer.outcome == FAULT:
-            code, _colon, text = answer.text.partition(":")
-            raise ValueError(text) if code == "value" else from_wire(code, text)
-        return None if pending.withdrawn and answer.outcome != YES and pending.ask.kind != "barrier" else answer
 
     def withdraw(self, pending: Pending) -> None:
         """Say that it is wanted no more; it will be answered, one way or the other."""
@@ -181,46 +178,72 @@ class Session:
                 return
             pending.withdrawn = True
             if self._line is not None:
-                self._line.say(Withdraw(pending.ask.id))
-            elif not _takes_again(pending.ask):
-                self._pending.pop(pending.ask.id, None)
-                pending.refuse()
+                self._line.say(asks.withdrawing(pending.ask, for_nobody=False))
+            elif not asks.takes_again(pending.ask):
+                self._orphan(pending)
 
     def abandon(self, pending: Pending) -> None:
-        """Who asked was interrupted, or refused before anything was asked: nothing of what it asked for is kept."""
-        if not pending.ask.id:
+        """Who asked was interrupted, or refused before anything was asked: nothing of what it asked for is kept. What takes nothing is done all the same."""
+        ask = pending.ask
+        if not ask.id or ask.op not in asks.TAKES:
             return
-        if _takes_again(pending.ask):
+        if asks.takes_again(ask):
             self.withdraw(pending)
+            self.listen()
             pending.wait(None)  # as `threading` has it: who leaves the wait holds the lock
             return
         with self._mutex:
             pending.abandoned = True
-            if pending.answer is not None or pending.token is not None:
-                self._pending.pop(pending.ask.id, None)
-                if pending.token is not None:
-                    pending.on_token(None)
-                self._put_back(pending)
+            if pending.token is not None:
+                pending.on_token(None)
+                self._held.pop(pending.token, None)
+            if pending.answer is not None:
+                self._put_back(pending, pending.answer)
             elif self._line is not None:
-                self._line.say(Withdraw(pending.ask.id))
-            else:
-                self._pending.pop(pending.ask.id, None)
+                self._line.say(asks.withdrawing(ask, for_nobody=True))
+            elif not asks.brings(ask):
+                self._pending.pop(ask.id, None)
 
-    def _put_back(self, pending: Pending) -> None:
+    def _orphan(self, pending: Pending) -> None:
+        """Let who asked go with nothing; what the question may have brought by now is put back."""
+        if asks.brings(pending.ask):
+            left = Pending(pending.ask)
+            left.asked_s, left.said, left.abandoned = pending.asked_s, pending.said, True
+            self._pending[pending.ask.id] = left
+        else:
+            self._pending.pop(pending.ask.id, None)
+        pending.refuse()
+
+    def _put_back(self, pending: Pending, answer: Answer) -> None:
         """Give back what came for somebody who is not there any more."""
-        ask, answer, token = pending.ask, pending.answer, pending.token
-        if token is not None:
-            self._held.pop(token, None)
-        if self._line is None:
-            return  # what is not said to be held when there is a connection again is free then
-        if token is not None:
-            self._line.say(memory.giving(ask, token))
-        elif ask.op == "get" and answer is not None and answer.outcome == YES:
-            self._line.say(Ask(0, "put", "queue", ask.name, spec=ask.spec, data=answer.data))
-            self._line.say(Ask(0, "done", "queue", ask.name, spec=ask.spec))
+        undoing = asks.undoing(pending.ask, answer)
+        if undoing is not None:
+            self._ask_again(undoing, pending.ask.id)
+        elif (
+            pending.token is not None and self._line is not None
+        ):  # without, what is not said to be held when there is a connection again is free then
+            self._line.say(asks.giving(pending.ask, pending.token))
+        self._pending.pop(pending.ask.id, None)
+
+    def _ask_again(self, ask: Ask, instead_of: int) -> None:
+        """Ask in place of another question, on this connection or the next, whether or not anybody waits for it."""
+        pending = Pending(asks.numbered(ask, self._next))
+        pending.asked_s, pending.said = time.monotonic(), True
+        self._next += 1
+        self._pending[pending.ask.id] = pending
+        if instead_of in self._pending:  # operators only: neither both are asked nor none
+            del self._pending[instead_of]
+        if self._line is not None:
+            self._line.say(pending.ask)
+            self._wake.ring()
+
+    def put_back(self, ask: Ask) -> None:
+        """Undo what a question brought whose asker was interrupted when he had its answer already."""
+        with self._mutex:
+            self._ask_again(ask, 0)
 
     def give(self, kind: str, name: str, token: Token) -> None:
-        """Give back what was granted under a token; LeaseLost if it is not held any more. Waits for nobody."""
+        """Give back what was granted under a token; LeaseLost if it is not held any more. Waits for nobody. Who is interrupted in it says `let_fall`."""
         with self._mutex:
             self._check_lease()
             held = self._held.pop(token, None)
@@ -235,27 +258,18 @@ class Session:
             self._check_lease()
             return token in self._held
 
-    def drop(self, token: Token) -> bool:
-        """Forget a hold that goes with what is asked next; False if it is not held any more."""
+    def let_fall(self, kind: str, name: str, token: Token) -> None:
+        """Give it back if that has not been done. Idempotent."""
         with self._mutex:
-            self._check_lease()
-            return self._held.pop(token, None) is not None
-
-    def drop_units(self, name: str, count: int) -> None:
-        """Forget units of a semaphore that were given back."""
-        with self._mutex:
-            for token, held in list(self._held.items()):
-                if held.kind == "semaphore" and held.name == name and count > 0:
-                    del self._held[token]
-                    if held.size > count:
-                        self._held[token] = memory.less(held, count)
-                    count -= held.size
+            self._held.pop(token, None)
+            if self._line is not None:
+                self._line.say(Ask(0, "give", kind, name, spec=token.epoch, number=token.number))
 
     # the lease
 
     def _check_lease(self) -> None:
         """Forget what is held if the lease has run out: this process may have been stopped for long."""
-        if self._held and boot_s() > self._trusted_until_s:
+        if self._held and self._lease.is_over:
             self._lose("its lease had ended")
 
     def _lose(self, why: str) -> None:
@@ -291,7 +305,7 @@ class Session:
                 raise
 
     def _run(self) -> None:
-        lost_s = time.monotonic()
+        lost_s, retry_s = time.monotonic(), RETRY_S
         while True:
             try:
                 line = self._connect()
@@ -299,9 +313,11 @@ class Session:
                 self._not_connected(error, lost_s)
                 if self._ends():
                     return
-                time.sleep(RETRY_S)
+                time.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S_MAX)
                 continue
             self._open(line)
+            retry_s = RETRY_S
             with contextlib.suppress(Broken, UniosError, OSError):
                 while not self._closing and self._serve(line):
                     pass
@@ -342,12 +358,16 @@ class Session:
         now = time.monotonic()
         with self._mutex:
             self._check_lease()
-            waiting = tuple(Waiting(p.ask, int((now - p.asked_s) * 1000)) for p in self._pending.values() if not p.abandoned and p.answer is None)
+            asked = [pending for pending in self._pending.values() if pending.answer is None]
+            waiting = tuple(asks.waiting(pending, now) for pending in asked)
             held, known = tuple(self._held.values()), tuple(self._known.values())
             self._turn += 1
-            self._renewals = {0: boot_s()}
-            self._renewal, self._renew_at_s = 0, now + SYNC_RENEW_MS / 1000
+            self._lease.begin()
             line.say(Open(self.id, memory.label(), memory.linux_process(), held, waiting, known, self._turn))
+            for pending in asked:
+                pending.said = True
+                if pending.abandoned or pending.withdrawn:
+                    line.say(asks.withdrawing(pending.ask, for_nobody=pending.abandoned))
             self._line = line
 
     def _line_ended(self, line: Line) -> None:
@@ -355,49 +375,49 @@ class Session:
             if self._line is line:
                 self._line = None
             for id_, pending in list(self._pending.items()):
-                if pending.abandoned or pending.answer is not None:
+                if pending.answer is not None:
                     del self._pending[id_]
-                elif pending.withdrawn and not _takes_again(pending.ask):
+                    pending.wake()  # who was to do it may have been interrupted
+                elif pending.abandoned and not asks.brings(pending.ask):
                     del self._pending[id_]
-                    pending.refuse()
+                elif pending.withdrawn and not asks.takes_again(pending.ask):
+                    self._orphan(pending)
 
     def _serve(self, line: Line) -> bool:
         """Hear what has come if nobody else does, renew when it is time; False when the line is not wanted any more."""
         lingers, self._asked = self._asked != self._next, self._next
-        left_s = self._renew_at_s - time.monotonic()
+        self._linger_s = min(2 * self._linger_s, LINGER_S_MAX) if lingers else LINGER_S
+        left_s = self._lease.renew_at_s - time.monotonic()
         me = threading.get_ident()
-        woken = self._wake.wait(min(LINGER_S, left_s) if lingers or not self._listens else left_s)
+        woken = self._wake.wait(min(self._linger_s, left_s) if lingers or not self._listens else left_s)
         if (woken or self._next == self._asked) and self._listens.setdefault(True, me) == me:
             try:
                 self._listen(line)
             finally:
                 del self._listens[True]
         now = time.monotonic()
-        if now >= self._renew_at_s:
+        if now >= self._lease.renew_at_s:
             with self._mutex:
                 if self._held or self._pending or self._known:
                     self._used_s = now
                 self._check_lease()
-                if self._line is not line or (self._renewals and boot_s() - min(self._renewals.values()) > HUNG_S):
+                if self._line is not line or self._lease.is_hung:
                     return False
                 if now - self._used_s > IDLE_S:
                     line.said_bye = True
                     line.say(Bye())
                     return False
-                self._renewal += 1
-                self._renewals[self._renewal] = boot_s()
-                self._renew_at_s = now + SYNC_RENEW_MS / 1000
-                line.say(Renew(self._renewal, min(self._pending, default=self._next) - 1))
+                line.say(Renew(self._lease.renew(), min(self._pending, default=self._next) - 1))
         return True
 
     def _listen(self, line: Line) -> None:
         """Hear what comes until it is time to renew, or nobody waits any more who could have come meanwhile."""
         while True:
             heard = False
-            for message in line.listen(self._renew_at_s):
+            for message in line.listen(self._lease.renew_at_s):
                 heard = True
                 self._on(line, message)
-            if (heard and not self._pending) or time.monotonic() >= self._renew_at_s:
+            if (heard and not self._pending) or time.monotonic() >= self._lease.renew_at_s:
                 return
 
     def _on(self, line: Line, message: Told) -> None:
@@ -407,10 +427,7 @@ class Session:
             if isinstance(message, Answer):
                 self._on_answer(message)
             elif isinstance(message, Renewed):
-                sent_s = self._renewals.get(message.number)
-                if sent_s is not None:
-                    self._trusted_until_s = sent_s + SYNC_HOLD_MS / 1000
-                    self._renewals = {number: at for number, at in self._renewals.items() if number > message.number}
+                self._lease.acknowledged(message.number)
             elif isinstance(message, Opened):
                 self._on_opened(message)
             elif isinstance(message, Notice):
@@ -419,7 +436,7 @@ class Session:
                 self._lose(message.text)
 
     def _on_opened(self, message: Opened) -> None:
-        self._trusted_until_s = self._renewals.pop(0, 0.0) + SYNC_HOLD_MS / 1000
+        self._lease.acknowledged(0)
         if self.epoch not in (0, message.epoch):
             self._volatile.manager_changed()
             for id_, pending in list(self._pending.items()):
@@ -427,35 +444,38 @@ class Session:
                 if code:
                     del self._pending[id_]
                     if self._line is not None:
-                        self._line.say(Withdraw(id_))
+                        self._line.say(asks.withdrawing(pending.ask, for_nobody=True))
                     pending.fail(code, f"what {pending.ask.kind} {pending.ask.name} held was lost with the service that kept it")
         self.epoch = message.epoch
 
     def _on_answer(self, answer: Answer) -> None:
-        if answer.number and boot_s() > self._trusted_until_s:
+        if answer.number and self._lease.is_over:
             self._lose("its lease had ended")  # the grant was too long on its way; what was asked is asked again
             return
         pending = self._pending.get(answer.id)
         if pending is None or pending.answer is not None:
             return
         ask = pending.ask
-        if answer.outcome == YES:
-            if ask.op == "take" or _takes_again(ask):
-                token = pending.token = Token(self.epoch, answer.number)
-                size = 0
-                if not pending.abandoned:  # what goes back is held at no moment: who listens may be interrupted here
-                    pending.on_token(token)
-                    size = answer.value if ask.kind == "semaphore" else ask.size
-                if size:
-                    self._held[token] = Held(ask.kind, ask.name, token, size, ask.spec if ask.kind == "semaphore" else 0, ask.actor)
-            elif ask.op == "release" and answer.value:
+        if answer.outcome == YES and (ask.op == "take" or asks.takes_again(ask)):
+            pending.token = Token(self.epoch, answer.number)
+        if pending.abandoned:  # what goes back is held at no moment
+            self._put_back(pending, answer)
+            return
+        held = self._held
+        if pending.token is not None:
+            pending.on_token(pending.token)
+            if (taken := memory.taken(ask, pending.token, answer.value)) is not None:
+                held[pending.token] = taken
+        elif answer.outcome == YES and ask.op == "release":
+            held = memory.without_units(held, ask.name, ask.size)
+            if answer.value:
                 self._volatile.signalled(ask)
         if ask.kind == "event" and ask.op != "wait":
             self._known[ask.kind, ask.name] = Known(ask.kind, ask.name, Token(answer.value, answer.number), int(answer.outcome == YES))
-        pending.settle(answer)
+        self._held = held  # operators only from here to the answer: who listens may be interrupted, and then it is told once more
+        pending.answer = answer
+        pending.wake()
         self._pending.pop(answer.id, None)
-        if pending.abandoned:
-            self._put_back(pending)
 
     # the end
 
@@ -476,50 +496,3 @@ class Session:
         """After a fork, in the child: leave the parent's connection to the parent."""
         if self._line is not None:
             self._line.let_go()
-
-
-def _takes_again(ask: Ask) -> bool:
-    """Whether it is a wait for a condition: that ends with the lock, whatever happens."""
-    return ask.op == "wait" and ask.kind == "lock"
-
-
-_sessions: dict[tuple[str, str], Session] = {}
-_making = threading.Lock()
-_forks = 0
-
-
-def forks() -> int:
-    """Return how often this process has been forked off another since this was imported there."""
-    return _forks
-
-
-def session(connection: Connection | None = None) -> Session:
-    """Return this process's session with a system, by default the one that the program uses (client/embedded.py)."""
-    if connection is None:
-        connection = Connection(embedded.system().home, role="locks")
-    key = (connection._home, connection.node)
-    found = _sessions.get(key)
-    if found is None:
-        with _making:
-            found = _sessions.get(key)
-            if found is None:
-                found = _sessions[key] = Session(Connection(connection._home, connection.node, role="locks"))
-    return found
-
-
-def _end_all() -> None:
-    for one in list(_sessions.values()):
-        one.close()
-
-
-def _after_fork() -> None:
-    global _making, _forks
-    _forks += 1
-    for one in _sessions.values():
-        one.let_go()
-    _sessions.clear()
-    _making = threading.Lock()
-
-
-atexit.register(_end_all)
-os.register_at_fork(after_in_child=_after_fork)
