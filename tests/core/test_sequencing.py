@@ -100,6 +100,11 @@ def test_without_waiting_for_caches_reads_are_stale(monkeypatch: pytest.MonkeyPa
     assert finds([("cached-reads", 2)])
 
 
+def test_a_write_that_copies_have_before_caches_have_dropped_the_old_state_makes_reads_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "waits_for_caches_first", False)
+    assert finds([("cached-reads", 2)])
+
+
 def test_a_new_owner_that_does_not_let_a_lease_pass_makes_reads_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     init = Holders.__init__
 

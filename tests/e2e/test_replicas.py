@@ -359,3 +359,28 @@ def test_a_caller_that_is_stopped_with_a_cache_holds_writes_up_no_longer_than_it
         reader.send_signal(signal.SIGSTOP)
         assert account.deposit(1) == 1
         reader.kill()
+
+
+def test_a_successor_shows_no_write_while_a_cache_has_the_state_before_it(fresh: System) -> None:
+    account = made(fresh, "bank/ida", "cached-reads", lease=12.0)
+    code = "import sys; import unios; account = unios.find('bank/ida')\nfor line in sys.stdin: print(account.balance(), flush=True)"
+    env = {**fresh.env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as reader:
+        assert reader.stdin is not None and reader.stdout is not None
+        reader.stdin.write("\n")
+        assert reader.stdout.readline() == "0\n"
+        reader.send_signal(signal.SIGSTOP)
+        writer = threading.Thread(target=account.deposit, args=(1,))
+        writer.start()
+        wait_for(lambda: caller_of(account).counts()[0].get("write", 0), lambda writes: writes > 0, "the write has begun")
+        with caller_of(account).connection() as connection:
+            first = hosts(connection, "bank/ida")[0]
+        kill_program(fresh, first.pid)
+        fresh.wait_process(first.pid, lambda process: process["incarnation"] > first.incarnation, "began again")
+        seen = found(fresh, "bank/ida").balance()
+        reader.send_signal(signal.SIGCONT)
+        reader.stdin.write("\n")
+        assert int(reader.stdout.readline()) >= seen
+        writer.join(SECONDS)
+        assert account.balance() == len(account) == 1
+        reader.kill()

@@ -23,7 +23,7 @@ from unios.client.messages.acceptor import me
 from unios.client.messages.server import Server, caller
 from unios.client.objects.spilling import spill
 from unios.client.objects.tie import Gone, Tie
-from unios.errors import DataLost, InternalError, UniosError, fresh
+from unios.errors import DataLost, InternalError, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError, fresh
 from unios.object_limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
 from unios.wire.objects import Acquire, Drop, Known, Ledger, Order, port_of
 from unios.wire.operations import Accepted
@@ -225,6 +225,10 @@ class Holder:
             with self._changed:
                 self._ledger.unreserve(size)
             raise DataLost(f"{describe(known)} is lost: {error}; that node or its holder of objects has ended") from error
+        except (OutcomeUnknown, PeerRestarted, NotFound) as error:  # of that holder: whoever asked this one would take it for its own
+            with self._changed:
+                self._ledger.unreserve(size)
+            raise Unavailable(f"{describe(known)} cannot be fetched now: {error}") from error
         except BaseException:
             with self._changed:
                 self._ledger.unreserve(size)
