@@ -157,6 +157,25 @@ def test_mistakes_get_a_sentence_and_leave_nothing(whole: System) -> None:
         account.balance()
 
 
+def test_a_cache_of_an_object_that_is_gone_is_not_read_for_another_of_its_name(whole: System) -> None:
+    old = made(whole, "again", "cached-reads")
+    old.deposit(1)
+    assert old.balance() == 1
+    discard("again", home=whole.env["UNIOS_HOME"])
+    new = made(whole, "again", "cached-reads", lease=0.1)
+    new.deposit(100)
+    wait_for(lambda: raised_by(old.balance), lambda said: said != "1", "its lease is over")
+    assert raised_by(old.balance) == "the object again of this handle is gone, and there is another of that name: unios.find('again')"
+    assert new.balance() == 100
+
+
+def raised_by(call: Callable[[], object]) -> str:
+    try:
+        return str(call())
+    except CallerError as error:
+        return str(error)
+
+
 def test_of_many_that_make_an_object_of_one_name_at_a_time_one_does(whole: System) -> None:
     made_by: list[int] = []
     refused: list[str] = []

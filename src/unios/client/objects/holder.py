@@ -127,7 +127,7 @@ class Holder:
     def drop(self, id_: str) -> None:
         """Refer to it no more."""
         with self._changed:
-            self._carry_out(self._ledger.dropped(id_, self._party()))
+            self._carry_out(self._ledger.dropped(id_, self._party(), now_ms()))
 
     def lend(self, ids: list[str], token: str) -> None:
         """References to these are about to be sent."""
@@ -145,7 +145,7 @@ class Holder:
         with self._changed:
             party = self._party()
             del self._stamps[id(caller())]
-            self._carry_out(self._ledger.ended(party))
+            self._carry_out(self._ledger.ended(party, now_ms()))
             self._changed.notify()
 
     # data

@@ -230,11 +230,16 @@ class Leader:
             assert self._held is not None
             return self._held.run(call)
 
-    def fetch(self, session: str, have: int) -> tuple[int, int, bytes | None]:
-        """Return (number of the grant, of the write, the state after it), for a cache; without the state if `have` is that write."""
+    def fetch(self, token: str, session: str, have: int) -> tuple[int, int, bytes | None]:
+        """Return (number of the grant, of the write, the state after it), for a cache; without the state if `have` is that write.
+
+        CallerError if it is a cache of another object, with the `token`, that had the name before.
+        """
         with self._turn:
             self._ready()
             assert self._held is not None and self._holders is not None
+            if token != self._held.config.token:
+                raise CallerError(f"the object {self._name} of this handle is gone, and there is another of that name: unios.find({self._name!r})")
             with self._changed:
                 number = self._holders.grant(session, _now_ms())
                 seq = self._sequencer.committed
