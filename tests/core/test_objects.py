@@ -50,6 +50,18 @@ def test_a_reference_under_way_keeps_its_object_until_a_moment_after_it_has_come
     assert book.expired(OBJECT_LOAN_MS + OBJECT_RECEIVED_MS) == [Drop("a")]
 
 
+def test_a_loan_ends_a_moment_after_its_reference_has_come_and_not_at_its_time() -> None:
+    book = ledger()
+    book.joined("q")
+    put(book, "a")
+    book.lent("a", "t", 0)
+    book.held("a", "q", 0, token="t")
+    book.ended("p", 0)
+    book.ended("q", 0)
+    assert book.expired(OBJECT_RECEIVED_MS - 1) == []
+    assert book.expired(OBJECT_RECEIVED_MS) == [Drop("a")]
+
+
 def test_a_reference_that_never_comes_keeps_its_object_for_the_time_of_a_loan() -> None:
     book = ledger()
     put(book, "a")

@@ -128,25 +128,6 @@ def test_a_holder_that_is_stopped_is_waited_for_and_never_said_to_be_lost(fresh:
         assert holder_of(here) == pid
 
 
-def test_what_is_said_while_a_stopped_holder_takes_nothing_is_said_when_it_goes_on(fresh: System) -> None:
-    with Remote(fresh, "n1") as here, Remote(fresh, "n1") as beside:
-        here.do("r = unios.put('whole'); text = pickle.dumps(r)")
-        pid = holder_of(here)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            here.do("taken = 0\ndef fill():\n    global taken\n    for taken in range(30_000):\n        pickle.dumps(r)")
-            here.do("from unios.client.objects.counts import COUNTS; tie = COUNTS.tie()")
-            here.do("asking = threading.Thread(target=lambda: tie.call('lend', ['x' * 50_000_0], 'y'), daemon=True)")
-            here.do("asking.start()")
-            here.do("time.sleep(0)")
-            here.do("text = pickle.dumps(r); r2 = pickle.loads(text)")
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        here.do("asking.join(60); del r, r2; gc.collect()")
-        beside.do(f"r = pickle.loads(bytes.fromhex({here.ask('text.hex()')!r}))")
-        assert beside.ask("r.get()") == "whole"
-
-
 def test_views_of_a_killed_holder_stay(fresh: System) -> None:
     with Remote(fresh, "n1") as here:
         here.do(f"b = unios.allocate({MEGA}); b[:2] = b'xy'; v = unios.get(unios.put(b))")
