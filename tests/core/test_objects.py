@@ -159,6 +159,15 @@ def test_what_comes_when_nobody_wants_it_any_more_is_not_kept() -> None:
     assert book.reserve(MEMORY) == []
 
 
+def test_what_comes_after_it_was_made_again_here_is_not_counted_twice() -> None:
+    book = ledger()
+    book.held("a", "p", 0, origin="n2", size=5_000)
+    assert book.reserve(5_000) == []
+    put(book, "a", 5_000)
+    assert not book.came("a", 5_000)
+    assert book.statistics().memory_bytes == 5_000
+
+
 def test_what_was_made_again_here_is_no_longer_another_nodes() -> None:
     book = ledger()
     book.held("a", "p", 0, origin="n2", size=5_000)
