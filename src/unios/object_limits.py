@@ -23,7 +23,9 @@ OBJECT_AWAY_MS = 3_000
 OBJECT_AWAY_FAR_MS = 30_000
 """The same for another node's holder: the link may have broken."""
 OBJECT_GONE_MS = 3_000
-"""A holder of whom nothing is seen for so long is gone with what it kept."""
+"""A holder of whom nothing is seen for so long is gone with what it kept, if the process table says so too."""
+OBJECT_SILENT_MS = 10_000
+"""One that should be there is waited for so long; then whoever asked is told that it does not answer."""
 OBJECTS_IDLE_MS = 2_000
 """A holder that has had neither objects nor processes for so long ends."""
 OBJECTS_CALL_S = 60

@@ -27,13 +27,14 @@ class Leader:
     total: int | None = None
     holders: Holders | None = None
     is_zombie: bool = False
+    is_dead: bool = False
     table_seen: tuple[int, dict[int, int]] | None = None
     waiting: tuple["Client", Request, int, bytes] | None = None
 
     def become(self, total: int) -> None:
         self.total = total
         self.sequencer.strategy = self.world.strategy
-        self.holders = Holders(self.sequencer.epoch, LEASE_MS, self.began_ms)
+        self.holders = Holders(self.sequencer.epoch, LEASE_MS if self.world.strategy.reads == "caller" else 0, self.began_ms)
 
     def contents(self) -> Contents:
         return Contents(b"", b"%d" % (self.total or 0), self.sequencer.outcomes.keep())
@@ -52,19 +53,28 @@ class Leader:
         assert self.holders is not None and self.total is not None
         seq.begin()
         self.holders.begin(client.session, dropped)
+        self.waiting = client, request, 0, b""
+        if not self.world.waits_for_caches_first or self.holders.wait_ms(self.world.now_ms) <= 0:
+            self._do()
+
+    def _do(self) -> None:
+        assert self.waiting is not None and self.total is not None
+        client, request, _number, _outcome = self.waiting
         self.total += 1
         outcome = b"%d" % self.total
         state = outcome if self.world.strategy.ships_state else None
-        self.waiting = client, request, seq.done(request, outcome, state), outcome
+        self.waiting = client, request, self.sequencer.done(request, outcome, state), outcome
 
     def step(self) -> None:
-        """Answer what is committed."""
+        """Do what no cache holds up any more; answer what is committed."""
         if self.waiting is None or self.holders is None:
             return
+        if self.sequencer.phase != "fenced" and not self.waiting[2] and self.holders.wait_ms(self.world.now_ms) <= 0:
+            self._do()
         client, request, number, outcome = self.waiting
         if self.sequencer.phase == "fenced":
             self.waiting = None
-        elif self.sequencer.committed >= number and self.holders.wait_ms(self.world.now_ms) <= 0:
+        elif number and self.sequencer.committed >= number and self.holders.wait_ms(self.world.now_ms) <= 0:
             self.waiting = None
             self.world.send(client.answered, request.number, int(outcome))
 
@@ -136,7 +146,7 @@ class Client:
     def poll(self) -> None:
         """Hear what is to be dropped."""
         for leader in self.world.leaders:
-            if leader.holders is not None and (number := leader.holders.to_drop(self.session)):
+            if not leader.is_dead and leader.holders is not None and (number := leader.holders.to_drop(self.session)):
                 self.world.send(self._drop, leader, number)
 
     def _drop(self, leader: Leader, number: int) -> None:
@@ -161,6 +171,9 @@ class Client:
 
 class World:
     """`copies` of an object under a strategy; everything happens in an order that `seed` decides."""
+
+    waits_for_caches_first = True
+    """False: a protection is off."""
 
     def __init__(self, seed: int, strategy: str, copies: int, *, clients: int = 3) -> None:
         self.random = Random(seed)
@@ -297,7 +310,7 @@ class World:
         if rank == 0:
             self.leader.is_zombie = True
             if not runs_on:
-                self.leader.sequencer.phase = "fenced"
+                self.leader.sequencer.phase, self.leader.is_dead = "fenced", True
             self.leaders.append(Leader(self, Sequencer(self.table[0]), self.now_ms))
         else:
             old = self.running[rank][-1]

@@ -33,8 +33,8 @@ def test_an_object_is_dropped_with_the_last_party_that_refers_to_it() -> None:
     book.joined("q")
     put(book, "a")
     book.held("a", "q", 0)
-    assert book.dropped("a", "p") == []
-    assert book.dropped("a", "q") == [Drop("a")]
+    assert book.dropped("a", "p", 0) == []
+    assert book.dropped("a", "q", 0) == [Drop("a")]
     assert book.statistics().memory_bytes == 0
 
 
@@ -42,19 +42,31 @@ def test_a_reference_under_way_keeps_its_object_until_a_moment_after_it_has_come
     book = ledger()
     put(book, "a")
     book.lent("a", "t", 0)
-    assert book.dropped("a", "p") == []
+    assert book.dropped("a", "p", 0) == []
     assert book.expired(OBJECT_LOAN_MS - 1) == []
     book.joined("q")
     book.held("a", "q", OBJECT_LOAN_MS - 1, token="t")
-    assert book.dropped("a", "q") == []
+    assert book.dropped("a", "q", 0) == []
     assert book.expired(OBJECT_LOAN_MS + OBJECT_RECEIVED_MS) == [Drop("a")]
+
+
+def test_a_loan_ends_a_moment_after_its_reference_has_come_and_not_at_its_time() -> None:
+    book = ledger()
+    book.joined("q")
+    put(book, "a")
+    book.lent("a", "t", 0)
+    book.held("a", "q", 0, token="t")
+    book.ended("p", 0)
+    book.ended("q", 0)
+    assert book.expired(OBJECT_RECEIVED_MS - 1) == []
+    assert book.expired(OBJECT_RECEIVED_MS) == [Drop("a")]
 
 
 def test_a_reference_that_never_comes_keeps_its_object_for_the_time_of_a_loan() -> None:
     book = ledger()
     put(book, "a")
     book.lent("a", "t", 0)
-    book.dropped("a", "p")
+    book.dropped("a", "p", 0)
     assert book.due() == OBJECT_LOAN_MS
     assert book.expired(OBJECT_LOAN_MS) == [Drop("a")]
     assert book.due() is None
@@ -66,8 +78,8 @@ def test_a_loan_whose_receiver_was_heard_first_is_short() -> None:
     put(book, "a")
     book.held("a", "q", 0, token="t")
     book.lent("a", "t", 1)
-    book.dropped("a", "p")
-    book.dropped("a", "q")
+    book.dropped("a", "p", 0)
+    book.dropped("a", "q", 0)
     assert book.expired(OBJECT_RECEIVED_MS) == []
     assert book.expired(OBJECT_RECEIVED_MS + OBJECT_LOAN_STEP_MS) == [Drop("a")]
 
@@ -81,8 +93,8 @@ def test_more_loans_than_the_bound_are_one_that_lasts() -> None:
     assert book.statistics().loans == OBJECT_LOANS_MAX + 1
     for number in range(OBJECT_LOANS_MAX + 100):
         book.held("a", "q", 1, token=f"t{number}")
-    book.ended("p")
-    book.ended("q")
+    book.ended("p", 0)
+    book.ended("q", 0)
     assert book.expired(OBJECT_LOAN_MS - 1) == []
     assert book.expired(OBJECT_LOAN_MS) == [Drop("a")]
 
@@ -93,7 +105,7 @@ def test_a_party_whose_connection_ends_has_a_moment_to_come_back(far: bool, away
     book.joined("q", far=far)
     put(book, "a")
     book.held("a", "q", 0)
-    book.dropped("a", "p")
+    book.dropped("a", "p", 0)
     assert book.left("q", 0) == []
     assert book.expired(away - 1) == []
     assert book.expired(away) == [Drop("a")]
@@ -120,8 +132,8 @@ def test_an_object_of_another_node_is_acquired_once_and_released_once() -> None:
     book.joined("q")
     assert book.held("a", "p", 0, origin="n2", size=5) == [Acquire("a", "n2")]
     assert book.held("a", "q", 0, origin="n2", size=5) == []
-    assert book.dropped("a", "p") == []
-    assert book.dropped("a", "q") == [Release("a", "n2")]
+    assert book.dropped("a", "p", 0) == []
+    assert book.dropped("a", "q", 0) == [Release("a", "n2")]
 
 
 def test_that_a_reference_has_come_is_told_to_the_node_that_lent_it() -> None:
@@ -135,16 +147,25 @@ def test_what_was_brought_from_another_node_is_dropped_and_released() -> None:
     book.held("a", "p", 0, origin="n2", size=5_000)
     assert book.reserve(5_000) == []
     assert book.came("a", 5_000)
-    assert book.dropped("a", "p") == [Drop("a"), Release("a", "n2")]
+    assert book.dropped("a", "p", 0) == [Drop("a"), Release("a", "n2")]
 
 
 def test_what_comes_when_nobody_wants_it_any_more_is_not_kept() -> None:
     book = ledger()
     book.held("a", "p", 0, origin="n2", size=5_000)
     assert book.reserve(5_000) == []
-    book.dropped("a", "p")
+    book.dropped("a", "p", 0)
     assert not book.came("a", 5_000)
     assert book.reserve(MEMORY) == []
+
+
+def test_what_comes_after_it_was_made_again_here_is_not_counted_twice() -> None:
+    book = ledger()
+    book.held("a", "p", 0, origin="n2", size=5_000)
+    assert book.reserve(5_000) == []
+    put(book, "a", 5_000)
+    assert not book.came("a", 5_000)
+    assert book.statistics().memory_bytes == 5_000
 
 
 def test_what_was_made_again_here_is_no_longer_another_nodes() -> None:
@@ -152,7 +173,7 @@ def test_what_was_made_again_here_is_no_longer_another_nodes() -> None:
     book.held("a", "p", 0, origin="n2", size=5_000)
     assert put(book, "a", 5_000) == [Release("a", "n2")]
     assert book.look("a") == ("memory", "", 5_000)
-    assert book.dropped("a", "p") == [Drop("a")]
+    assert book.dropped("a", "p", 0) == [Drop("a")]
 
 
 def test_what_data_refer_to_lives_as_long_as_they_do_however_long_the_chain() -> None:
@@ -160,9 +181,19 @@ def test_what_data_refer_to_lives_as_long_as_they_do_however_long_the_chain() ->
     put(book, "0", 10)
     for number in range(1, 5_000):
         put(book, str(number), 10, inside=(str(number - 1),))
-        assert book.dropped(str(number - 1), "p") == []
-    assert len(book.dropped("4999", "p")) == 5_000
+        assert book.dropped(str(number - 1), "p", 0) == []
+    assert len(book.dropped("4999", "p", 0)) == 5_000
     assert book.statistics().objects == 0
+
+
+def test_what_dropped_data_refer_to_on_another_node_is_released_a_moment_later() -> None:
+    book = ledger()
+    assert book.held("inner", "p", 0, origin="n3", size=5) == [Acquire("inner", "n3")]
+    put(book, "outer", 10, inside=("inner",))
+    assert book.dropped("inner", "p", 0) == []
+    assert book.dropped("outer", "p", 0) == [Drop("outer")]
+    assert book.expired(OBJECT_RECEIVED_MS - 1) == []
+    assert book.expired(OBJECT_RECEIVED_MS) == [Release("inner", "n3")]
 
 
 def test_pressure_spills_what_was_longest_not_used() -> None:
@@ -178,7 +209,7 @@ def test_what_is_only_lent_is_spilled_first() -> None:
     for id_ in "abc":
         put(book, id_, 30_000)
     book.lent("c", "t", 0)
-    book.dropped("c", "p")
+    book.dropped("c", "p", 0)
     assert book.reserve(30_000) == ["c"]
 
 
@@ -231,7 +262,7 @@ def test_two_holders_at_rest_do_not_keep_each_other() -> None:
     book = ledger()
     book.joined("other node", far=True)
     assert not book.is_idle
-    book.ended("p")
+    book.ended("p", 0)
     assert book.is_idle
 
 
@@ -304,7 +335,7 @@ class Life(RuleBasedStateMachine):
     @rule(id_=ids, party=parties)
     def drop(self, id_: str, party: str) -> None:
         self.held.pop((id_, party), None)
-        self.carry_out(self.book.dropped(id_, party))
+        self.carry_out(self.book.dropped(id_, party, self.now))
 
     @rule(id_=ids)
     def lend(self, id_: str) -> None:
@@ -321,7 +352,7 @@ class Life(RuleBasedStateMachine):
                 if not well:
                     self.loans.setdefault(id_, {})[f"left {party}"] = self.now + OBJECT_AWAY_MS
         self.alive.discard(party)
-        self.carry_out(self.book.ended(party) if well else self.book.left(party, self.now))
+        self.carry_out(self.book.ended(party, self.now) if well else self.book.left(party, self.now))
 
     @rule(id_=ids, party=parties)
     def read(self, id_: str, party: str) -> None:

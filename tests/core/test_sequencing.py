@@ -3,9 +3,9 @@
 import pytest
 
 from tests.core.replicated import World
-from unios.core.caching import Holders
+from unios.core.caching import Cache, Holders
 from unios.core.outcomes import Found, Outcomes, Request
-from unios.core.replication import Follower, Message, Order, Reply, Seal, Update
+from unios.core.replication import Contents, Follower, Install, Message, Order, Reply, Seal, Update
 from unios.core.sequencing import Sequencer
 from unios.core.strategies import STRATEGIES
 
@@ -100,6 +100,11 @@ def test_without_waiting_for_caches_reads_are_stale(monkeypatch: pytest.MonkeyPa
     assert finds([("cached-reads", 2)])
 
 
+def test_a_write_that_copies_have_before_caches_have_dropped_the_old_state_makes_reads_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "waits_for_caches_first", False)
+    assert finds([("cached-reads", 2)])
+
+
 def test_a_new_owner_that_does_not_let_a_lease_pass_makes_reads_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     init = Holders.__init__
 
@@ -130,3 +135,17 @@ def test_a_copy_takes_nothing_of_an_older_epoch_and_nothing_for_another_incarnat
     update = Update(4, 2, 1, Request("s", 1, 1, b""), b"", b"")
     assert type(copy.hear(update)[1]).__name__ == "Fenced"
     assert type(copy.hear(Seal(5, 9))[1]).__name__ == "Gap" and copy.epoch == 3
+
+
+def test_a_copy_takes_no_write_whose_predecessor_it_has_not() -> None:
+    copy = Follower(4)
+    copy.hear(Install(4, 1, 1, 1, Contents(b"", b"")))
+    assert type(copy.hear(Update(4, 1, 3, Request("s", 1, 1, b""), b"", b""))[1]).__name__ == "Gap" and copy.seq == 1
+    assert type(copy.hear(Update(4, 1, 2, Request("s", 1, 1, b""), b"", b""))[1]).__name__ == "Took" and copy.seq == 2
+
+
+def test_a_state_that_was_to_be_dropped_while_it_was_on_its_way_is_not_kept() -> None:
+    cache = Cache(1_000)
+    cache.drop(7)
+    assert not cache.got(7, 0) and not cache.is_usable(1)
+    assert cache.got(8, 0) and cache.is_usable(1)

@@ -309,6 +309,33 @@ best = min(took() for _ in range(20))
     assert beside.ask("best") < 0.01, "copied, it takes fifty"
 
 
+def test_the_asyncio_twins_do_the_same_and_do_not_hold_up_their_loop(here: Remote, elsewhere: Remote) -> None:
+    here.do(f"big = unios.put(bytes({100 * MEGA}))")
+    here.give("big", elsewhere)
+    elsewhere.do(
+        """
+import asyncio
+async def work():
+    turns = 0
+    fetching = asyncio.create_task(unios.aio.get(big))
+    while not fetching.done():
+        turns += 1
+        await asyncio.sleep(0)
+    refs = await asyncio.gather(*(unios.aio.put(n) for n in range(50)))
+    errors = []
+    for call in (unios.aio.put(threading.Lock()), unios.aio.get("no reference")):
+        try:
+            await call
+        except unios.CallerError as error:
+            errors.append(str(error)[:22])
+    return turns, len(await fetching), await unios.aio.get(refs) == list(range(50)), errors, (await unios.aio.system()) is unios.system()
+turns, *found = asyncio.run(work())
+"""
+    )
+    assert elsewhere.ask("found") == [100 * MEGA, True, ["this cannot be sent: T", "get takes a reference,"], True]
+    assert elsewhere.ask("turns > 10")
+
+
 def test_the_system_says_what_a_holder_is(whole: System, here: Remote) -> None:
     here.do("r = unios.put(1)")
     [pid] = wait_for(lambda: holders(whole), lambda found: len(found) == 1, "one holder runs")

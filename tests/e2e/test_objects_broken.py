@@ -12,15 +12,18 @@ from tests.e2e.system import System, wait_for
 MEGA = 1_000_000
 
 
+def holder_of(program: Remote) -> int:
+    """Return the pid, as Linux has it, of the holder of the program's node."""
+    stat = program.statistics()
+    [found] = [pid for pid in linux_pids() if int(namespace_pid(pid)) == stat["pid"] and b"unios.client.objects" in command(pid)]
+    return found
+
+
 def kill_holder(program: Remote) -> None:
     """kill -9 the holder of the program's node."""
-    program.do("from unios.client.objects.counts import COUNTS")
-    stat = program.statistics()
-    found = [pid for pid in linux_pids() if int(namespace_pid(pid)) == stat["pid"] and b"unios.client.objects" in command(pid)]
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
-    assert found
-    wait_for(lambda: [pid for pid in found if b"unios" in command(pid)], lambda left: not left, "the holder is dead")
+    pid = holder_of(program)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: command(pid), lambda left: b"unios" not in left, "the holder is dead")
 
 
 def linux_pids() -> list[int]:
@@ -101,6 +104,28 @@ def test_a_killed_holder_loses_what_it_kept_and_the_next_serves_on(fresh: System
         assert here.ask("unios.get(unios.put([1]))") == [1]
         far.do("del f")
         assert here.ask("unios.get(f)") == "kept elsewhere", "the new holder refers to it there again"
+
+
+def test_a_holder_that_is_stopped_is_waited_for_and_never_said_to_be_lost(fresh: System) -> None:
+    with Remote(fresh, "n1") as here, Remote(fresh, "n2") as far:
+        here.do("r = unios.put('whole', remake=(str, 'made again'))")
+        here.give("r", far)
+        pid = holder_of(here)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for program in (here, far):
+                with pytest.raises(Raised) as caught:
+                    program.do("unios.get(r, timeout=0.5)")
+                assert caught.value.name == "TimeoutError"
+            with pytest.raises(Raised, match="is stopped, or its node cannot be reached") as caught:
+                far.do("unios.get(r)")
+            assert caught.value.name == "Unavailable"
+            here.begin("do", "more = [unios.get(r), pickle.loads(pickle.dumps(r)).get()]")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        here.result()
+        assert here.ask("more") == ["whole", "whole"] and far.ask("r.get()") == "whole"
+        assert holder_of(here) == pid
 
 
 def test_views_of_a_killed_holder_stay(fresh: System) -> None:

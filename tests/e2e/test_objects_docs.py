@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "objects.md"
 def test_the_examples_of_the_page_work(whole: System) -> None:
     pytest.importorskip("numpy")
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     with Remote(whole, "n1") as program:
         for example in examples:
             program.do("import contextlib, io; out = io.StringIO()")

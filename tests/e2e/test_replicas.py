@@ -157,6 +157,25 @@ def test_mistakes_get_a_sentence_and_leave_nothing(whole: System) -> None:
         account.balance()
 
 
+def test_a_cache_of_an_object_that_is_gone_is_not_read_for_another_of_its_name(whole: System) -> None:
+    old = made(whole, "again", "cached-reads")
+    old.deposit(1)
+    assert old.balance() == 1
+    discard("again", home=whole.env["UNIOS_HOME"])
+    new = made(whole, "again", "cached-reads", lease=0.1)
+    new.deposit(100)
+    wait_for(lambda: raised_by(old.balance), lambda said: said != "1", "its lease is over")
+    assert raised_by(old.balance) == "the object again of this handle is gone, and there is another of that name: unios.find('again')"
+    assert new.balance() == 100
+
+
+def raised_by(call: Callable[[], object]) -> str:
+    try:
+        return str(call())
+    except CallerError as error:
+        return str(error)
+
+
 def test_of_many_that_make_an_object_of_one_name_at_a_time_one_does(whole: System) -> None:
     made_by: list[int] = []
     refused: list[str] = []
@@ -358,4 +377,29 @@ def test_a_caller_that_is_stopped_with_a_cache_holds_writes_up_no_longer_than_it
         assert reader.stdout is not None and reader.stdout.readline() == b"0\n"
         reader.send_signal(signal.SIGSTOP)
         assert account.deposit(1) == 1
+        reader.kill()
+
+
+def test_a_successor_shows_no_write_while_a_cache_has_the_state_before_it(fresh: System) -> None:
+    account = made(fresh, "bank/ida", "cached-reads", lease=12.0)
+    code = "import sys; import unios; account = unios.find('bank/ida')\nfor line in sys.stdin: print(account.balance(), flush=True)"
+    env = {**fresh.env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as reader:
+        assert reader.stdin is not None and reader.stdout is not None
+        reader.stdin.write("\n")
+        assert reader.stdout.readline() == "0\n"
+        reader.send_signal(signal.SIGSTOP)
+        writer = threading.Thread(target=account.deposit, args=(1,))
+        writer.start()
+        wait_for(lambda: caller_of(account).counts()[0].get("write", 0), lambda writes: writes > 0, "the write has begun")
+        with caller_of(account).connection() as connection:
+            first = hosts(connection, "bank/ida")[0]
+        kill_program(fresh, first.pid)
+        fresh.wait_process(first.pid, lambda process: process["incarnation"] > first.incarnation, "began again")
+        seen = found(fresh, "bank/ida").balance()
+        reader.send_signal(signal.SIGCONT)
+        reader.stdin.write("\n")
+        assert int(reader.stdout.readline()) >= seen
+        writer.join(SECONDS)
+        assert account.balance() == len(account) == 1
         reader.kill()

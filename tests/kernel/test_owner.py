@@ -117,6 +117,12 @@ def test_a_system_whose_supervisor_lives_is_left_to_it(tmp_path: Path, ended: in
     assert left.path.exists() and supervisor.returncode == 0
 
 
+def test_one_whose_owner_had_the_pid_of_a_process_that_lives_is_taken_away(tmp_path: Path) -> None:
+    left = embedded(tmp_path, os.getpid(), start=1)
+    tidy(Home(tmp_path / "unios-1-00000000"))
+    assert not left.path.exists()
+
+
 def test_one_that_another_takes_away_is_left_to_that(tmp_path: Path, ended: int) -> None:
     left = embedded(tmp_path, ended, start=5)
     lock = owner.lock_of(left)

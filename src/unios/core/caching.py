@@ -1,7 +1,8 @@
 """Caching: who keeps a copy of an object's state to read from, until when, and what a write waits for. Decides only (Gray and Cheriton 1989: leases).
 
-A write is acknowledged when no cache has the state before it any more: each holder has said that it dropped it, or its lease is over. Until then nobody is
-given the new state. The holder counts its lease from before it asked, and trusts only HOLD_SHARE of it, so clocks may run at rates that differ by a quarter.
+A write is done, and sent to copies, when no cache has the state before it any more: each holder has said that it dropped it, or its lease is over. So whoever
+has the new state, a successor of the owner too, may show it. Until then nobody is given a new grant. The holder counts its lease from before it asked, and trusts
+only HOLD_SHARE of it, so clocks may run at rates that differ by a quarter.
 A new owner knows no holders: it lets one lease pass before its first write.
 """
 

@@ -127,7 +127,7 @@ class Ledger:
             self._received(id_, found, token, now)
         return orders
 
-    def dropped(self, id_: str, party: str) -> list[Order]:
+    def dropped(self, id_: str, party: str, now: int) -> list[Order]:
         """A party no longer refers to an object. Idempotent."""
         found = self._objects.get(id_)
         if party in self._of:
@@ -135,16 +135,16 @@ class Ledger:
         if found is None:
             return []
         found.parties.discard(party)
-        return self._settle((id_,))
+        return self._settle((id_,), now)
 
     def left(self, party: str, now: int) -> list[Order]:
         """A party's connection has ended. It has a moment to come back: a kernel that is restarted, or a link that breaks, is not its death."""
         away = OBJECT_AWAY_FAR_MS if party in self._far else OBJECT_AWAY_MS
         for id_ in self._of.get(party, ()):
             self._lend(id_, self._objects[id_], f"left {party}", now + away)
-        return self.ended(party)
+        return self.ended(party, now)
 
-    def ended(self, party: str) -> list[Order]:
+    def ended(self, party: str, now: int) -> list[Order]:
         """A party refers to nothing any more, and reads nothing. Idempotent."""
         self._far.discard(party)
         for id_ in self._reads.pop(party, ()):
@@ -154,7 +154,7 @@ class Ledger:
         left = self._of.pop(party, set())
         for id_ in left:
             self._objects[id_].parties.discard(party)
-        return self._settle(left)
+        return self._settle(left, now)
 
     # loans
 
@@ -176,7 +176,7 @@ class Ledger:
                 self._lent[id_] = min(found.loans.values())
             else:
                 del self._lent[id_]
-        orders = self._settle(ended)
+        orders = self._settle(ended, now)
         self._early = {token: until for token, until in self._early.items() if until > now}
         return orders
 
@@ -312,8 +312,11 @@ class Ledger:
 
     # the end
 
-    def _settle(self, ids: Iterable[str]) -> list[Order]:
-        """Drop those of these that nobody needs, and what only they referred to: a chain may be long."""
+    def _settle(self, ids: Iterable[str], now: int) -> list[Order]:
+        """Drop those of these that nobody needs, and what only they referred to: a chain may be long.
+
+        What is another node's is released a moment later: whoever has just read the reference to it in the data is to be heard there before this node is.
+        """
         orders: list[Order] = []
         rest = list(ids)
         while rest:
@@ -332,7 +335,10 @@ class Ledger:
             if found.origin:
                 orders.append(Release(id_, found.origin))
             for one in self._of.pop(f"in {id_}", ()):
-                self._objects[one].parties.discard(f"in {id_}")
+                inner = self._objects[one]
+                inner.parties.discard(f"in {id_}")
+                if inner.origin:
+                    self._lend(one, inner, f"in {id_}", now + OBJECT_RECEIVED_MS)
                 rest.append(one)
         return orders
 

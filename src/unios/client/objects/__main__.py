@@ -9,6 +9,7 @@ import tempfile
 from typing import Final
 
 from unios.client.objects.holder import Holder
+from unios.client.objects.spilling import disk_of
 from unios.errors import UniosError
 from unios.limits import DESCRIPTORS_MAX
 from unios.object_limits import OBJECTS_DISK_BYTES_MAX, OBJECTS_MEMORY_SHARE
@@ -29,7 +30,11 @@ def main(node: str, system: str) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
         memory = bytes_of("UNIOS_OBJECTS_MEMORY", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // OBJECTS_MEMORY_SHARE)
         disk = bytes_of("UNIOS_OBJECTS_DISK", OBJECTS_DISK_BYTES_MAX)
-        Holder(node, folder, memory_bytes_max=memory, disk_bytes_max=disk, files_max=max(soft, files)).serve()
+        spills = disk_of(folder)
+        if not spills:
+            print(f"objects: neither {folder} nor /var/tmp is on a disk: nothing is spilled", file=sys.stderr)
+            disk = 0
+        Holder(node, spills, memory_bytes_max=memory, disk_bytes_max=disk, files_max=max(soft, files)).serve()
     except UniosError as error:
         print(f"objects: {error}", file=sys.stderr)
         return error.exit_code
@@ -42,7 +47,7 @@ def main(node: str, system: str) -> int:
 
 
 def folder_of(node: str, system: str) -> str:
-    """Return the folder for what is spilled, made if need be: in the node's own if this user may write there, else in /var/tmp. It is this user's only.
+    """Return the folder of this holder's lock, made if need be: in the node's own if this user may write there, else in /var/tmp. It is this user's only.
 
     Two programs must find the same one, or there would be two holders: so TMPDIR, which each may have set otherwise, is asked last.
     """

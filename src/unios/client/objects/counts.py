@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 from unios.client.connection import Connection
@@ -29,6 +30,8 @@ class Counts:
         self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
         self._tie: Tie | None = None
+        self._home: Path | None = None
+        """Of the system that the tie belongs to: a program whose embedded one was taken away gets another."""
         self.node = ""
         """The node of this process, once a holder was needed."""
         self._token = ""
@@ -36,11 +39,13 @@ class Counts:
     def tie(self) -> Tie:
         """Return the tie to this node's holder; the system is the one that `unios.system()` finds or starts. Unavailable."""
         with self._lock:
-            if self._tie is None:
-                system()
+            home = system().home
+            if self._tie is None or self._home != home:
                 with Connection(role="program") as connection:
                     info = connection.ask("node.info", None, NodeInfo)
-                self.node = str(info.name)
+                if self._tie is not None:
+                    self._tie.close()
+                self.node, self._home = str(info.name), home
                 self._tie = Tie(port_of(me(), self.node), start=lambda: starting.start(self.node, str(info.system)))
             return self._tie
 
@@ -73,7 +78,7 @@ class Counts:
         """A reference is about to be sent: have the object kept until it has come. Return the loan's token."""
         token = uuid.uuid4().hex
         with self._lock, contextlib.suppress(UniosError):
-            self.tie().tell("lend", [known[0]], token)
+            self.tie().lend([known[0]], token)
         return token
 
     def reads(self, id_: str) -> None:
@@ -100,7 +105,7 @@ class Counts:
         self._lock.acquire()
         if self._tie is not None and self._tie.ids:
             self._token = uuid.uuid4().hex
-            self._tie.tell("lend", list(self._tie.ids), self._token, start=False)
+            self._tie.lend(list(self._tie.ids), self._token, start=False)
 
     def after_fork(self) -> None:
         self._lock.release()

@@ -53,7 +53,7 @@ def _get(ref: Ref[Any], deadline: float | None) -> Any:
 def _read(ref: Ref[Any], deadline: float | None) -> Any:
     tie = COUNTS.tie()
     while True:
-        found = tie.call("get", ref.known)
+        found = tie.call("get", ref.known, deadline=deadline)
         if found is not None:
             break
         tie.wait("bring", ref.known, deadline=deadline)

@@ -23,7 +23,7 @@ from unios.client.messages.acceptor import me
 from unios.client.messages.server import Server, caller
 from unios.client.objects.spilling import spill
 from unios.client.objects.tie import Gone, Tie
-from unios.errors import DataLost, InternalError, UniosError, fresh
+from unios.errors import DataLost, InternalError, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError, fresh
 from unios.object_limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
 from unios.wire.objects import Acquire, Drop, Known, Ledger, Order, port_of
 from unios.wire.operations import Accepted
@@ -127,7 +127,7 @@ class Holder:
     def drop(self, id_: str) -> None:
         """Refer to it no more."""
         with self._changed:
-            self._carry_out(self._ledger.dropped(id_, self._party()))
+            self._carry_out(self._ledger.dropped(id_, self._party(), now_ms()))
 
     def lend(self, ids: list[str], token: str) -> None:
         """References to these are about to be sent."""
@@ -145,7 +145,7 @@ class Holder:
         with self._changed:
             party = self._party()
             del self._stamps[id(caller())]
-            self._carry_out(self._ledger.ended(party))
+            self._carry_out(self._ledger.ended(party, now_ms()))
             self._changed.notify()
 
     # data
@@ -225,6 +225,10 @@ class Holder:
             with self._changed:
                 self._ledger.unreserve(size)
             raise DataLost(f"{describe(known)} is lost: {error}; that node or its holder of objects has ended") from error
+        except (OutcomeUnknown, PeerRestarted, NotFound) as error:  # of that holder: whoever asked this one would take it for its own
+            with self._changed:
+                self._ledger.unreserve(size)
+            raise Unavailable(f"{describe(known)} cannot be fetched now: {error}") from error
         except BaseException:
             with self._changed:
                 self._ledger.unreserve(size)

@@ -1,15 +1,39 @@
-"""Spilling: an object's data in a file without a name, in the holder's folder: however the holder ends, nothing is left of it.
+"""Spilling: an object's data in a file without a name on a disk: however the holder ends, nothing is left of it.
 
 What is on disk is mapped by its readers like what is in memory, so it does not come back: Linux keeps in memory what is read of it.
+A folder in memory (tmpfs, as $XDG_RUNTIME_DIR is) is no disk: what is spilled there takes as much memory as before.
 """
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import Final
 
 from unios.client.messages import memory
 from unios.errors import Unavailable
 from unios.limits import DISK_FREE_BYTES_MIN
+
+_DISK: Final = "/var/tmp"
+
+
+def disk_of(folder: str) -> str:
+    """Return the first of the folder, /var/tmp and TMPDIR that is on a disk and may be written to; "" if none is."""
+    return next((each for each in (folder, _DISK, tempfile.gettempdir()) if _is_disk(each)), "")
+
+
+def _is_disk(folder: str) -> bool:
+    try:
+        descriptor = _file(folder)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        return False  # only files in memory have seals
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def spill(folder: str, data: Sequence[memoryview]) -> list[memoryview]:

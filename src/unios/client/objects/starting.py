@@ -5,7 +5,9 @@ import sys
 from typing import Final
 
 from unios.client.connection import Connection
-from unios.client.processes import submit
+from unios.client.messages.acceptor import me
+from unios.client.nodes import list_nodes
+from unios.client.processes import ENDED, list_processes, submit
 from unios.demands import Placing, Resources
 from unios.errors import CallerError
 from unios.limits import PORT_CONNECTIONS_PER_USER_MAX
@@ -33,3 +35,13 @@ def start(node: str, system: str) -> None:
     )
     with Connection(role="program") as connection:
         submit(connection, program)
+
+
+def runs_on(connection: Connection, node: str) -> bool:
+    """Return whether the process table has a holder of this user on a node that is not lost: one that does not answer, maybe, but keeps what it has."""
+    user = me()
+    if not any(
+        view.placing.label == LABEL and view.user == user and view.node == node and view.state not in ENDED for view in list_processes(connection)
+    ):
+        return False
+    return all(view.state != "lost" for view in list_nodes(connection) if view.name == node)

@@ -11,18 +11,21 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.messages.port import Pending, Port
+from unios.client.objects.starting import runs_on
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.limits import CLIENT_RETRY_MS
-from unios.object_limits import OBJECT_AWAY_FAR_MS, OBJECT_GONE_MS, OBJECTS_CALL_S, OBJECTS_FETCHES_MAX, OBJECTS_START_S
+from unios.object_limits import OBJECT_AWAY_FAR_MS, OBJECT_GONE_MS, OBJECT_SILENT_MS, OBJECTS_CALL_S, OBJECTS_FETCHES_MAX, OBJECTS_START_S
 from unios.wire.objects import Known
 
 _LOOK_S: Final = 1.0
 """So often whoever waits for an answer looks whether the holder is still there."""
 _FIRST_S: Final = 0.1
+_PATIENCE_S: Final = 3.0
 _TRIES: Final = 5
 _AGAIN_MS: Final = 500
 
@@ -48,7 +51,7 @@ class Tie:
         self._idle: list[Port] = []
         self._fetches = threading.BoundedSemaphore(OBJECTS_FETCHES_MAX)
         self._lock = threading.RLock()
-        self._posted: deque[Callable[[], None]] = deque()
+        self._posted: deque[Callable[[], object]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="unios-objects", daemon=True)
@@ -68,7 +71,7 @@ class Tie:
 
     # saying
 
-    def post(self, work: Callable[[], None]) -> None:
+    def post(self, work: Callable[[], object]) -> None:
         """Have it done by the thread of this tie, in order. Takes no lock: a finalizer may call it."""
         self._posted.append(work)
         with contextlib.suppress(OSError, TypeError):  # the interpreter ends
@@ -84,20 +87,40 @@ class Tie:
         if self.ids.pop(id_, None) is not None:
             self.tell("drop", id_, start=False)
 
-    def tell(self, op: str, *args: object, start: bool = True) -> None:
-        """Say something that is not answered, in the order in which this is called."""
-        with self._lock, contextlib.suppress(UniosError):
-            if start or self._port is not None:
-                self._connected(start=start).options(timeout=_FIRST_S).send(op, *args)
+    def lend(self, ids: list[str], token: str, *, start: bool = True) -> None:
+        """References are about to be sent. If that cannot be said now, it is said once more by this tie's thread."""
+        if not self.tell("lend", ids, token, start=start):
+            self.post(partial(self.tell, "lend", ids, token, start=False))
 
-    def call(self, op: str, *args: object) -> Any:
-        """Ask what is answered soon, and may be asked again. Gone, Unavailable, and what the holder raises."""
-        for _ in range(_TRIES):
-            with self._lock:
-                port = self._connected(start=True)
+    def tell(self, op: str, *args: object, start: bool = True) -> bool:
+        """Say something that is not answered, in the order in which this is called. False: it was not said, and the connection is made again."""
+        with self._lock, contextlib.suppress(UniosError):
+            if not start and self._port is None:
+                return False
+            port = self._connected(start=start)
             try:
-                return self._answer(port.options(timeout=OBJECTS_CALL_S, idempotent=True).begin(op, *args), None)
+                port.options(timeout=_FIRST_S).send(op, *args)
+                return True
+            except UniosError:
+                port.close()  # or what follows would be heard without it
+                raise
+        return False
+
+    def call(self, op: str, *args: object, deadline: float | None = None) -> Any:
+        """Ask what is answered soon, and may be asked again. TimeoutError at the deadline (time.monotonic), Gone, Unavailable, and what the holder raises."""
+        for _ in range(_TRIES):
+            if not self._lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            try:
+                port = self._connected(start=True, deadline=deadline)
+            finally:
+                self._lock.release()
+            longest = OBJECTS_CALL_S if deadline is None else max(0.0, min(OBJECTS_CALL_S, deadline - time.monotonic()))
+            try:
+                return self._answer(port.options(timeout=longest, idempotent=True).begin(op, *args), deadline)
             except (OutcomeUnknown, PeerRestarted, NotFound):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError from None
                 if port is not self._port:  # closed here by another thread, and perhaps connected again by itself in the same moment
                     port.close()
                 elif not self._is_hung(port):
@@ -110,7 +133,7 @@ class Tie:
             raise TimeoutError
         try:
             for _ in range(_TRIES):
-                port = self._spare()
+                port = self._spare(deadline)
                 try:
                     found = self._answer(port.options(idempotent=True).begin(op, *args), deadline)
                 except (OutcomeUnknown, PeerRestarted, NotFound):
@@ -125,13 +148,13 @@ class Tie:
         finally:
             self._fetches.release()
 
-    def _spare(self) -> Port:
+    def _spare(self, deadline: float | None) -> Port:
         while self._idle:
             port = self._idle.pop()
             if not self._is_hung(port):
                 return port
             port.close()
-        return self._make(start=True, first=False)
+        return self._make(start=True, first=False, deadline=deadline)
 
     def _answer(self, pending: Pending, deadline: float | None) -> Any:
         """Wait for an answer as long as the holder is there."""
@@ -147,9 +170,12 @@ class Tie:
                     raise
                 if self._is_there():
                     seen = time.monotonic()
-                elif now - seen > OBJECT_GONE_MS / 1000:
-                    pending.cancel()
-                    raise Gone(f"nobody listens on port {self.name} any more") from None
+                else:
+                    try:
+                        self._give_up(now - seen)
+                    except UniosError:
+                        pending.cancel()
+                        raise
 
     # the connection
 
@@ -174,37 +200,56 @@ class Tie:
         poll.register(descriptor, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    def _connected(self, *, start: bool) -> Port:
+    def _connected(self, *, start: bool, deadline: float | None = None) -> Port:
         port = self._port
         if port is not None:
             if not self._is_hung(port):
                 return port
             self._port = None
             port.close()
-        self._port = self._make(start=start, first=True)
+        self._port = self._make(start=start, first=True, deadline=deadline)
         with contextlib.suppress(OSError):
             os.eventfd_write(self._wake, 1)  # that the thread watches it
         return self._port
 
-    def _make(self, *, start: bool, first: bool) -> Port:
-        begun = time.monotonic()
-        until = begun + (OBJECTS_START_S if start and self._start is not None else OBJECT_GONE_MS / 1000)
-        patience = _FIRST_S
+    def _make(self, *, start: bool, first: bool, deadline: float | None = None) -> Port:
+        begun, patience = time.monotonic(), _FIRST_S
         while True:
+            left = patience if deadline is None else max(0.0, min(patience, deadline - time.monotonic()))
             try:
-                return Port(self.name, timeout=patience, keeps=self._keeps, opened=self._opened if first else None)
+                return Port(self.name, timeout=left, keeps=self._keeps, opened=self._opened if first else None)
             except NotFound:
                 if start and self._start is not None:
                     self._start()
-                    patience = 3.0
-                elif time.monotonic() >= until:
-                    raise Gone(f"nobody listens on port {self.name} any more") from None
-            except (Unavailable, OutcomeUnknown, PeerRestarted):
-                if time.monotonic() >= until or not self._system.anybody():
-                    raise
+                    patience = _PATIENCE_S
+            except (Unavailable, OutcomeUnknown, PeerRestarted) as error:
+                if isinstance(error, Unavailable) and "UNIOS_PID" not in os.environ and not self._system.anybody():
+                    raise  # the system is down; a process of it would see none of a node's
+                patience = min(_PATIENCE_S, 2 * patience)
                 time.sleep(CLIENT_RETRY_MS / 1000)
-            if time.monotonic() >= until:
-                raise Unavailable(f"the holder of objects does not start within {OBJECTS_START_S} s: nobody listens on port {self.name}")
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise TimeoutError
+            if not start or self._start is None:
+                self._give_up(now - begun)
+            elif now - begun >= OBJECTS_START_S:
+                raise Unavailable(
+                    f"nobody answers on port {self.name}: the holder of objects does not start within {OBJECTS_START_S} s, or is stopped"
+                )
+
+    def _give_up(self, silent_s: float) -> None:
+        """Raise once nothing has been seen of the holder for so long: Gone if the process table says that it is, Unavailable if it may come back."""
+        if silent_s > OBJECT_GONE_MS / 1000 and not self._is_running():
+            raise Gone(f"nobody listens on port {self.name} any more")
+        if silent_s > OBJECT_SILENT_MS / 1000:
+            raise Unavailable(f"nobody answers on port {self.name}: the holder of objects there is stopped, or its node cannot be reached")
+
+    def _is_running(self) -> bool:
+        try:
+            with self._system.again() as connection:
+                return runs_on(connection, self.name.rpartition("/")[2])
+        except UniosError:
+            return True  # nobody knows
 
     def _opened(self) -> tuple[str, tuple[Any, ...]]:
         """Return the first message on each new connection. Takes no lock: whoever makes a connection may hold those of a port."""

@@ -22,8 +22,8 @@ def _now_ms() -> float:
 class Cached:
     """That of one handle. A read is answered from it as long as its lease lasts and no write has dropped it."""
 
-    def __init__(self, caller: Caller, lease_ms: int) -> None:
-        self._caller = caller
+    def __init__(self, caller: Caller, lease_ms: int, token: str) -> None:
+        self._caller, self._token = caller, token
         self._lease_ms = lease_ms
         self._begin()
 
@@ -46,7 +46,7 @@ class Cached:
                     return run(self._target, call)
                 have = self._seq
             asked_ms = _now_ms()
-            number, seq, state = self._caller.ask("fetch", self.session, have)
+            number, seq, state = self._caller.ask("fetch", self._token, self.session, have)
             target = None if state is None else load(state)
             with self._lock:
                 if state is None:

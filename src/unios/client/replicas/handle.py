@@ -59,7 +59,7 @@ class Handle:
     def _call_cached(self, method: str, call: bytes) -> bytes:
         with self._making:
             if self._cached is None or self._pid != os.getpid():
-                self._cached, self._pid = Cached(self._caller, self._config.lease_ms), os.getpid()
+                self._cached, self._pid = Cached(self._caller, self._config.lease_ms, self._config.token), os.getpid()
                 weakref.finalize(self, self._cached.close)
             cached = self._cached
         if method in self._config.reads:

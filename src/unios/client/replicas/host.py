@@ -65,9 +65,9 @@ class Door:
         self._counted.add("read")
         return self._copy.read(call)
 
-    def fetch(self, session: str, have: int) -> tuple[int, int, bytes | None]:
+    def fetch(self, token: str, session: str, have: int) -> tuple[int, int, bytes | None]:
         """Give a cache the state."""
-        return self._leader("fetch").fetch(session, have)
+        return self._leader("fetch").fetch(token, session, have)
 
     def invalidation(self, session: str, dropped: int) -> int:
         """Tell a cache what to drop, when there is something."""

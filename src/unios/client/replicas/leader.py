@@ -129,7 +129,8 @@ class Leader:
     def _become(self, held: Held) -> None:
         self._held = held
         self._sequencer.strategy = STRATEGIES[held.config.strategy]
-        self._holders = Holders(self._sequencer.epoch, held.config.lease_ms, self._began_ms)
+        lease_ms = held.config.lease_ms if self._sequencer.strategy.reads == "caller" else 0
+        self._holders = Holders(self._sequencer.epoch, lease_ms, self._began_ms)
 
     # what callers ask
 
@@ -201,6 +202,7 @@ class Leader:
                 self._sequencer.begin()
                 holders.begin(cache, dropped)
                 self._changed.notify_all()
+                self._wait_caches(holders)  # before any copy has the new state: a successor may show it at once
             try:
                 outcome, state = held.write(request.call)
             except BaseException:
@@ -211,7 +213,6 @@ class Leader:
                 seq = self._sequencer.done(request, outcome, state)
                 self._changed.notify_all()
                 self._wait(seq)
-                self._wait_caches(holders)
             return outcome
 
     def _wait(self, seq: int) -> None:
@@ -229,11 +230,16 @@ class Leader:
             assert self._held is not None
             return self._held.run(call)
 
-    def fetch(self, session: str, have: int) -> tuple[int, int, bytes | None]:
-        """Return (number of the grant, of the write, the state after it), for a cache; without the state if `have` is that write."""
+    def fetch(self, token: str, session: str, have: int) -> tuple[int, int, bytes | None]:
+        """Return (number of the grant, of the write, the state after it), for a cache; without the state if `have` is that write.
+
+        CallerError if it is a cache of another object, with the `token`, that had the name before.
+        """
         with self._turn:
             self._ready()
             assert self._held is not None and self._holders is not None
+            if token != self._held.config.token:
+                raise CallerError(f"the object {self._name} of this handle is gone, and there is another of that name: unios.find({self._name!r})")
             with self._changed:
                 number = self._holders.grant(session, _now_ms())
                 seq = self._sequencer.committed
