@@ -14,10 +14,13 @@ import msgspec
 
 from unios.errors import CallerError, Denied, ProtocolError
 from unios.limits import MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
+from unios.wire import plain_count
 
 BESIDE_BYTES: Final = 32 * 1024
 """A buffer of so many bytes travels beside its pickle, and so does a pickle that is itself so large as PICKLE_BYTES."""
 PICKLE_BYTES: Final = 256 * 1024
+PLAIN_OBJECTS_MAX: Final = 1_000_000
+"""In a value of another user: one byte of it can be an object of 64."""
 PLAIN: Final[dict[int, tuple[Callable[[Any], bytes | None], Callable[[bytes], Any]]]] = {}
 """Objects that travel to another user's process too, by the code of their msgpack extension: how one is written (None: it is none of these) and read.
 Whoever reads trusts nothing in it: ValueError for what is none. client/messages says it of ports."""
@@ -116,6 +119,10 @@ _plain_encoder: Final = msgspec.msgpack.Encoder(enc_hook=_plain)
 _plain_decoder: Final = msgspec.msgpack.Decoder(tuple[str, Any], ext_hook=_of_plain)
 
 
+def _makes_too_many(document: memoryview) -> bool:
+    return len(document) > PLAIN_OBJECTS_MAX and plain_count.is_over(document, PLAIN_OBJECTS_MAX)
+
+
 def _encode_plain(value: object) -> Value:
     try:
         data = _plain_encoder.encode(["v", value])
@@ -125,6 +132,10 @@ def _encode_plain(value: object) -> Value:
         return Value(msgspec.Raw(data))
     if len(data) > MESSAGE_BYTES_STRANGER_MAX:
         raise CallerError(f"this cannot be sent to another user's process: it has {len(data)} bytes, and the limit is {MESSAGE_BYTES_STRANGER_MAX}")
+    if _makes_too_many(memoryview(data)):
+        raise CallerError(
+            f"this cannot be sent to another user's process: it has more than {PLAIN_OBJECTS_MAX} objects, which is the limit between users"
+        )
     return Value(_PLAIN_BESIDE, [memoryview(data)])
 
 
@@ -160,6 +171,8 @@ def _decode_plain(value: Value) -> Any:
     body = memoryview(value.body)
     if len(body) == 1 and body[0] == 0xA0 and len(value.buffers) == 1:
         body = value.buffers[0]
+    if _makes_too_many(body):
+        raise ProtocolError(f"the peer sent a value of more than {PLAIN_OBJECTS_MAX} objects, which is the limit between users")
     try:
         word, found = _plain_decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:

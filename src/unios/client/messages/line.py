@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from unios.client.messages import memory
+from unios.client.messages.intake import Intake
 from unios.errors import ProtocolError
-from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX, PART_BYTES
-from unios.wire.conversations import Gathering, Said, decode
+from unios.limits import PART_BYTES
+from unios.wire.conversations import Said, decode
 from unios.wire.frames import FrameReader, length_of
 from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, encode
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
-_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
 _CARRYING: Final = (Reply, Request)
 Heard = tuple[Said, Value | None]
 WhileBlocked = Callable[[], None] | None
@@ -45,12 +45,11 @@ class Line:
         """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
         self.is_closed = False
         self.sock = sock
-        self.local, self.trusted, self._keeps = local, trusted, keeps
+        self.local, self.trusted = local, trusted
         self._pid = os.getpid()
         self._reader = FrameReader()
-        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else None)
+        self._intake = Intake(trusted=trusted, keeps=keeps)
         self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._descriptors: list[int] = []
         self._early: list[Heard] = []
         self._sending = threading.RLock()
         self._anything = False
@@ -207,45 +206,18 @@ class Line:
             raise TimeoutError
 
     def _receive(self, buffer: memoryview) -> memoryview:
-        if not self.local:
-            return buffer[: self.sock.recv_into(buffer)]
-        count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers = array.array("i")
-                numbers.frombytes(payload[: len(payload) - len(payload) % 4])
-                self._descriptors.extend(numbers)
-        if len(self._descriptors) > 4 * FDS_MAX:
-            raise ProtocolError("the peer sent descriptors that no message claims")
-        return buffer[:count]
+        return self._intake.receive(self.sock, buffer) if self.local else buffer[: self.sock.recv_into(buffer)]
 
     def _heard(self, message: Said) -> list[Heard]:
         if isinstance(message, _CARRYING):
-            if not message.buffers and not message.descriptors:
-                return [(message, Value(message.body, (), self.trusted))]
-            return [(message, Value(message.body, self._buffers(message), self.trusted))]
+            return [(message, self._intake.value(message))]
         if isinstance(message, Part):
-            self._gathering.add(message)
+            self._intake.add(message)
             return []
         if isinstance(message, Fault):
-            self._gathering.drop(message.id)
+            self._intake.drop(message.id)
             return [(message, Value(message.body, (), self.trusted))]
         return [(message, None)]
-
-    def _buffers(self, message: Reply | Request) -> list[memoryview]:
-        count = message.descriptors
-        if not 0 <= count <= len(self._descriptors):
-            raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
-        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
-        try:
-            total = sum(size for number, _offset, size in message.buffers if number == memory.INLINE)
-            inline = self._gathering.take(message.id, total) if total else memoryview(b"")
-            if self._keeps:
-                memory.settle(inline)
-            return memory.receive(message.buffers, descriptors, inline, trusted=self.trusted, kept=self._keeps)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
 
     def greet(self, hello: Hello, deadline: float) -> Hello:
         """Exchange greetings. Closed, TimeoutError, ProtocolError."""
@@ -299,8 +271,7 @@ class Line:
         """Close, and give the descriptors back: nobody reads any more."""
         self.close()
         self.sock.close()
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        self._intake.release()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, TypeError, OSError):  # begun halfway, or the interpreter ends
