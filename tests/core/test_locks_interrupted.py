@@ -95,3 +95,12 @@ def test_a_session_whose_first_question_is_a_barrier_comes_to_it_whole_and_one_t
     second = world.ask("s0", "wait", "barrier", spec=2)
     world.open("s8", waiting=waiting(world, 901, "wait", "barrier", spec=2))
     assert [world.answer(*one).outcome for one in (("s0", second), ("s8", 901))] == [BROKEN, BROKEN]  # type: ignore[union-attr]
+
+
+def test_a_release_gives_back_the_unit_that_it_names_and_not_one_on_its_way_to_somebody_else_of_the_session() -> None:
+    world = World()
+    on_its_way, mine = (world.token("s0", world.ask("s0", "take", "semaphore", spec=2)) for _ in range(2))
+    assert mine is not None
+    world.ask("s0", "release", "semaphore", spec=2, number=mine.number, text=str(mine.epoch))
+    world.give("s0", on_its_way, kind="semaphore")
+    assert all(world.token("s1", world.ask("s1", "take", "semaphore", spec=2, flags=NOWAIT)) for _ in range(2))

@@ -121,7 +121,11 @@ class Gate:
         if ask.flags & BOUNDED and sum(hold.units for hold in self.holds.values()) < ask.size:
             return fault(ask.id, "value", f"semaphore {self.name} was released more often than it was acquired")
         left = ask.size
-        for hold in sorted(self.holds.values(), key=lambda hold: hold.session != session):
+        named = (
+            ask.text,
+            ask.number,
+        )  # by the epoch and number of its token: another of the session's may be on its way to somebody who was interrupted
+        for hold in sorted(self.holds.values(), key=lambda hold: (hold.session != session, (str(hold.token.epoch), hold.token.number) != named)):
             units = min(left, hold.units)
             hold.units -= units
             self.free += units

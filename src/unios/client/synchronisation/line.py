@@ -39,8 +39,7 @@ class Line:
         """Exchange greetings and open the request. Unavailable or ProtocolError if that fails."""
         self._in = sock
         self._out = sock.dup()
-        self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(self._in, select.POLLIN)
+        self._writable = select.poll()
         self._writable.register(self._out, select.POLLOUT)
         self._mutex = threading.Lock()
         self._room = STREAM_WINDOW_BYTES
@@ -118,9 +117,13 @@ class Line:
     def listen(self, until_s: float) -> Iterator[Told]:
         """Yield what has come; nothing if nothing has by `until_s` (time.monotonic; inf: wait). Broken when the line has ended; why is its text."""
         try:
-            if until_s < math.inf and not self._readable.poll(max(0, math.ceil(1000 * (until_s - time.monotonic())))):
-                return
+            if until_s < math.inf:
+                self._in.settimeout(max(until_s - time.monotonic(), 0.0005))
+            elif self._in.gettimeout() is not None:
+                self._in.settimeout(None)
             data = self._in.recv(_READ_BYTES)
+        except TimeoutError:
+            return
         except OSError as error:
             raise Broken(str(error)) from error
         if not data:

@@ -26,11 +26,19 @@ def taken(ask: Ask, token: Token, units: int) -> Held | None:
     return Held(ask.kind, ask.name, token, units, ask.spec, ask.actor) if units else None
 
 
-def without_units(held: dict[Token, Held], name: str, count: int) -> dict[Token, Held]:
-    """Return what is held after so many units of a semaphore have been given back."""
-    left = dict(held)
-    for token, one in held.items():
-        if one.kind == "semaphore" and one.name == name and count > 0:
+def naming(held: dict[Token, Held], ask: Ask) -> Ask:
+    """Return the question with the token of the unit that a release gives back first, if one is held here."""
+    if ask.op != "release":
+        return ask
+    token = next((token for token, one in held.items() if one.kind == ask.kind and one.name == ask.name), None)
+    return ask if token is None else msgspec.structs.replace(ask, number=token.number, text=str(token.epoch))
+
+
+def without_units(held: dict[Token, Held], ask: Ask) -> dict[Token, Held]:
+    """Return what is held after units of a semaphore have been given back."""
+    left, count = dict(held), ask.size
+    for token, one in sorted(held.items(), key=lambda item: (str(item[0].epoch), item[0].number) != (ask.text, ask.number)):
+        if one.kind == "semaphore" and one.name == ask.name and count > 0:
             del left[token]
             if one.size > count:
                 left[token] = msgspec.structs.replace(one, size=one.size - count)

@@ -149,7 +149,7 @@ class Session:
             gives = Token(ask.spec, ask.number) if asks.takes_again(ask) else None
             if gives is not None and gives not in self._held:
                 raise LeaseLost(f"{ask.kind} {ask.name} was lost: its lease had ended, and another may hold it")
-            ask = asks.numbered(ask, self._next)
+            ask = asks.numbered(memory.naming(self._held, ask), self._next)
             self._next += 1  # which also says that somebody asks: then the session's thread does not listen
             pending.ask = ask  # operators only from here to `try`: it is asked with all that goes with it, or not at all
             self._pending[ask.id] = pending
@@ -467,7 +467,7 @@ class Session:
             if (taken := memory.taken(ask, pending.token, answer.value)) is not None:
                 held[pending.token] = taken
         elif answer.outcome == YES and ask.op == "release":
-            held = memory.without_units(held, ask.name, ask.size)
+            held = memory.without_units(held, ask)
             if answer.value:
                 self._volatile.signalled(ask)
         if ask.kind == "event" and ask.op != "wait":
