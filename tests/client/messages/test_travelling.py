@@ -48,7 +48,14 @@ def test_a_port_of_asyncio_arrives_as_what_its_receiver_can_use(rig: Rig, truste
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"x", msgspec.msgpack.encode(("p",)), msgspec.msgpack.encode(("p" * 5_000, False)), msgspec.msgpack.encode(("p\n", False)), bytes(range(200, 240))],
+    [
+        b"",
+        b"x",
+        msgspec.msgpack.encode(("p",)),
+        msgspec.msgpack.encode(("p" * 5_000, False)),
+        msgspec.msgpack.encode(("p\n", False)),
+        bytes(range(200, 240)),
+    ],
 )
 def test_what_is_no_port_is_refused(data: bytes) -> None:
     for code in (1, 2):
