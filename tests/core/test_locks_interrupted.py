@@ -1,8 +1,8 @@
 """The manager of locks when an answer is lost with its connection, or comes to somebody who was interrupted: all is done once, and nothing stays taken."""
 
 from tests.core.test_locks import World
-from unios.core.grants import BROKEN, NO, NOWAIT, YES, Answer, Ask, Waiting, Withdraw
-from unios.limits import SYNC_QUEUE_BYTES_MAX
+from unios.core.grants import BROKEN, FAULT, NO, NOWAIT, YES, Answer, Ask, Waiting, Withdraw
+from unios.limits import SYNC_BYTES_MAX, SYNC_QUEUE_BYTES_MAX
 
 
 def waiting(world: World, id_: int, op: str, kind: str, **more: object) -> tuple[Waiting, ...]:
@@ -50,6 +50,22 @@ def test_an_item_that_comes_back_has_its_old_place_and_is_not_dealt_with() -> No
         out.append(got.data)
         assert world.answer("s1", world.ask("s1", "done", "queue", spec=3)).outcome == YES  # type: ignore[union-attr]
     assert out == [b"1", b"2", b"3", b"4"] and world.answer("s2", joining) is not None
+
+
+def test_an_item_that_comes_back_is_not_lost_though_the_queues_are_full_meanwhile() -> None:
+    world = World()
+    large = b"x" * (SYNC_QUEUE_BYTES_MAX // 4)
+    count = SYNC_BYTES_MAX // len(large)
+    for number in range(count):
+        world.ask("s0", "put", "queue", f"q{number}", data=large)
+    got = world.answer("s1", world.ask("s1", "get", "queue", "q0"))
+    assert got is not None and got.data == large
+    for name, outcome in (("instead", YES), ("too much", FAULT)):
+        answer = world.answer("s0", world.ask("s0", "put", "queue", name, data=large))
+        assert answer is not None and answer.outcome == outcome
+    world.ask("s1", "back", "queue", "q0", number=got.value, data=got.data)
+    again = world.answer("s1", world.ask("s1", "get", "queue", "q0"))
+    assert again is not None and again.data == large
 
 
 def test_who_waits_no_more_to_put_a_large_item_lets_the_small_ones_behind_it_in() -> None:

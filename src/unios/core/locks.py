@@ -281,7 +281,8 @@ class Locks:
             return fault(ask.id, "unavailable", f"{SYNC_WAITING_MAX} of this process wait already, which is the limit")
         if len(self._things) >= SYNC_THINGS_MAX and (session.user, ask.kind, ask.name) not in self._things:
             return fault(ask.id, "unavailable", f"there are {SYNC_THINGS_MAX} locks and the like in use, which is the limit")
-        if ask.data and self._bytes.total() + len(ask.data) > SYNC_BYTES_MAX:
+        room = 2 * SYNC_BYTES_MAX if ask.op == "back" else SYNC_BYTES_MAX  # one that was handed out already is not lost for lack of room
+        if ask.data and self._bytes.total() + len(ask.data) > room:
             return fault(ask.id, "unavailable", f"all queues together hold {SYNC_BYTES_MAX} bytes, which is the limit")
         return None
 

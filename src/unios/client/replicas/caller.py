@@ -102,9 +102,13 @@ class Caller:
         return Port(port_of(pid), home=self._home, node=self._node, timeout=timeout)
 
     def ask(self, op: str, *args: object, deadline: float | None = None) -> Any:
-        """Ask the first copy what may be asked twice, until it answers or the deadline (time.monotonic); OutcomeUnknown then. NotFound: there is no such object."""
+        """Ask the first copy what may be asked twice, until it answers or the deadline (time.monotonic); OutcomeUnknown then. NotFound: there is no such object.
+
+        Unavailable: no kernel answers, and nothing was done; OutcomeUnknown if it may have been.
+        """
         if deadline is None and self.timeout is not None:
             deadline = time.monotonic() + self.timeout
+        may_be_done = False
         while True:
             host = self._hosts.get(0) or self.look()[0]
             turn = OBJECT_CALL_MS / 1000
@@ -114,9 +118,15 @@ class Caller:
                     raise OutcomeUnknown(f"the object {self.name} did not answer in time; what was asked may have been done")
             try:
                 return self.port(host, turn).options(timeout=turn, idempotent=True).call(op, *args)
-            except _PASSING:
+            except _PASSING as error:
+                may_be_done = may_be_done or isinstance(error, OutcomeUnknown | PeerRestarted)
                 time.sleep(OBJECT_RETRY_MS / 1000)
+            try:
                 self.look()  # NotFound if it is gone for good
+            except Unavailable as error:
+                if not may_be_done:
+                    raise
+                raise OutcomeUnknown(f"the object {self.name} cannot be reached any more; what was asked may have been done: {error}") from error
 
     def write(self, call: bytes, cache: str = "", dropped: int = 0) -> bytes:
         """Have a call done that may change the object; return its outcome. `cache`: that of the caller, which has nothing up to grant `dropped`."""
