@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import call_limits, child, plots
+from benchmarks import call_limits, child, plots, usage
 from benchmarks.call_limits import BULK_BYTES, WORD
 from benchmarks.call_parts import NAME
 from benchmarks.peers import LAB, Peers
@@ -41,8 +41,9 @@ def run(peers: Peers) -> Report:
     report = Report("calls", strict=True)
     with System() as system:
         system.up()
-        with _serving(system, "n1"), Port(NAME, home=system.home, node="n1") as near, Port(NAME, home=system.home, node="n2") as far:
+        with _serving(system, "n1") as answerer, Port(NAME, home=system.home, node="n1") as near, Port(NAME, home=system.home, node="n2") as far:
             alone = _calls(system, report, near, far)
+            _parts(system, report, answerer, {"on one node": near, "between nodes": far})
             flood = _floods(report, near, far)
             _bulk(system, report, near, far)
             _sizes(report, near, far)
@@ -56,16 +57,19 @@ def run(peers: Peers) -> Report:
     report.notes.append(
         "The bare sockets have a length before each message and nothing else, in two Python processes; ours carries any Python value, ends at a deadline, "
         "and is done once whatever breaks. Ours between nodes goes through two kernels, so four processes share the machine's processors where a bare "
-        "connection has two. Where a limit is a rate the row shows the time of one, so that a smaller ratio is better everywhere."
+        "connection has two. On one processor a call takes each side some 25 us, of which perf finds two thirds in the interpreter and a third in Linux, "
+        "which changes processes; where the two sides have a processor each, waking the other one costs as much again (2026-11-28). "
+        "Where a limit is a rate the row shows the time of one, so that a smaller ratio is better everywhere."
     )
     peers.tell(report)
     return report
 
 
 @contextlib.contextmanager
-def _serving(system: System, node: str, how: str = "serve") -> Iterator[None]:
-    with child.running([sys.executable, "-m", "benchmarks.call_parts", how, node], system.env):
-        yield
+def _serving(system: System, node: str, how: str = "serve") -> Iterator[int]:
+    """Yield the pid of who answers."""
+    with child.running([sys.executable, "-m", "benchmarks.call_parts", how, node], system.env) as process:
+        yield process.pid
 
 
 # one call
@@ -121,6 +125,18 @@ def _uvloop(system: System, stack: contextlib.ExitStack) -> "subprocess.Popen[by
     if not python.exists() or subprocess.run([python, "-c", "import uvloop"], capture_output=True).returncode:
         return None
     return stack.enter_context(child.running([str(python), "-P", str(Path(__file__).with_name("call_parts.py")), "uvloop"], system.env))
+
+
+def _parts(system: System, report: Report, answerer: int, ports: dict[str, Port]) -> None:
+    """Add where the time of a call goes: the processor time of each who takes part. What the clock shows beyond that is waiting for a processor to wake."""
+    groups = {"caller": [os.getpid()], "answerer": [answerer], "kernels": [pid for pid in system.pids() if usage.part_of(pid) == "kernel"]}
+    count = BLOCKS * IN_BLOCK
+    for where, port in ports.items():
+        before = {part: usage.processor_s(pids) for part, pids in groups.items()}
+        timed(lambda port=port: port.call("echo", WORD))(count)  # type: ignore[misc]
+        used = {part: 1e6 * (usage.processor_s(pids) - before[part]) / count for part, pids in groups.items()}
+        report.rows.append(Row(f"processor time of a call {where}, all parts", sum(used.values()), "us", count))
+        report.rows += [Row(f"of which {part}", us, "us", count) for part, us in used.items()]
 
 
 # many calls
