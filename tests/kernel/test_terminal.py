@@ -136,7 +136,6 @@ class Line:
 
     def run(self, *argv: str) -> None:
         slave = os.open(self.terminal.path, os.O_RDWR | os.O_NOCTTY)
-        argv = ("env", "--default-signal=HUP", *argv)  # a test run under nohup ignores it
         self.program = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
 
