@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.embedding import Programs
 from tests.e2e.system import System
 
 
@@ -21,3 +22,13 @@ def fresh() -> Iterator[System]:
     with System() as system:
         system.unios("up", "--nodes", "3")
         yield system
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    """Programs of a user for whom no system runs; what they leave is ended."""
+    made = Programs()
+    try:
+        yield made
+    finally:
+        made.close()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,6 @@ WORK = "subprocess.run([sys.executable, '-m', 'unios', 'run', '-d', '--', 'sleep
 SLOW = "unios: starting a node for this program ...\n"
 """What may be said on a busy machine, and nothing else."""
 WAIT = "sys.stdin.read()\n"
-
-
-@pytest.fixture
-def programs() -> Iterator[Programs]:
-    made = Programs()
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,9 @@
 """Objects of a program that has a system of its own: they go with it, and the next system has others. What is spilled goes to a disk."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
-
 from tests.e2e.embedding import Programs
-
-
-@pytest.fixture
-def programs() -> Iterator[Programs]:
-    made = Programs()
-    try:
-        yield made
-    finally:
-        made.close()
-
 
 LOST = """
 def lost(ref):

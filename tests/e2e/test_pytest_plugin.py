@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,6 @@ def test_one(unios_system):
 def test_two(unios_system):
     assert ps()
 """
-
-
-@pytest.fixture
-def programs() -> Iterator[Programs]:
-    made = Programs()
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def run(programs: Programs, text: str, *words: str) -> "subprocess.Popen[str]":

@@ -50,6 +50,24 @@ def outlived(running: "subprocess.Popen[str]") -> list[str]:
     return lines
 
 
+def fed(work: Queue, running: "list[subprocess.Popen[str]]", patience_s: float) -> int:
+    """Put numbers in until each program has said that its storm is over, and then an end for each; return how many numbers."""
+    put = 0
+    stop: list[object] = []
+    watching = [Beside(lambda each=each: (said(each), stop.append(each))) for each in running]  # type: ignore[misc]
+    while len(stop) < len(running):
+        try:
+            work.put(put, timeout=patience_s)
+            put += 1
+        except queue.Full:
+            continue
+    for each in watching:
+        each.result()
+    for _ in running:
+        work.put(None)
+    return put
+
+
 def test_a_lock_released_or_acquired_while_it_storms_is_free_or_its_object_says_that_it_is_held(whole: System) -> None:
     running = stormed(
         whole,
@@ -103,18 +121,7 @@ thread.join()
 print(*got, *beside)
 """,
     )
-    work, put, stop = Queue("storm", 50, via=via(whole, "n3")), 0, []
-    watching = [Beside(lambda each=each: (said(each), stop.append(each))) for each in running]  # type: ignore[misc]
-    while len(stop) < len(running):
-        try:
-            work.put(put, timeout=1)
-            put += 1
-        except queue.Full:
-            continue
-    for each in watching:
-        each.result()
-    for _ in running:
-        work.put(None)
+    put = fed(Queue("storm", 50, via=via(whole, "n3")), running, patience_s=1)
     got = sorted(int(word) for each in running for line in outlived(each) for word in line.split())
     assert got == list(range(put))
     for each in running:
@@ -250,18 +257,7 @@ sys.stdin.readline()
         )
         for node in ("n1", "n2")
     ]
-    work, put, stop = Queue("tasks", 20, via=via(whole, "n3")), 0, []
-    watching = [Beside(lambda each=each: (said(each), stop.append(each))) for each in running]  # type: ignore[misc]
-    while len(stop) < len(running):
-        try:
-            work.put(put, timeout=0.2)
-            put += 1
-        except queue.Full:
-            continue
-    for each in watching:
-        each.result()
-    for _ in running:
-        work.put(None)
+    put = fed(Queue("tasks", 20, via=via(whole, "n3")), running, patience_s=0.2)
     assert sorted(int(word) for each in running for word in said(each).split()) == list(range(put))
     lock, seats = Lock("tasks", via=via(whole, "n3")), BoundedSemaphore("tasks", 2, via=via(whole, "n3"))
     assert lock.acquire(timeout=10), lock._asked("locked")

@@ -65,6 +65,19 @@ def greet_and(then: bytes, sock: socket.socket) -> None:
     sock.sendall(packed(HELLO) + then)
 
 
+class Slow:
+    """A handler that never answers, and notes that it was cancelled."""
+
+    cancelled = False
+
+    async def __call__(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
 def test_an_owner_that_ends_right_after_its_greeting_is_connected_to_again(rig: Rig) -> None:
     def says(number: int, sock: socket.socket) -> None:
         greet_and(b"", sock)
@@ -201,20 +214,13 @@ def test_a_deadline_holds_while_nobody_listens(rig: Rig) -> None:
 
 
 def test_a_callee_that_never_answers_ends_at_the_deadline_and_is_cancelled(rig: Rig) -> None:
-    cancelled = []
-
-    async def slow() -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(1)
-            raise
+    slow = Slow()
 
     async def work() -> None:
         async with await aio.listen("p", {"slow": slow, "one": lambda value: value}), await aio.connect("p", timeout=10) as port:
             with pytest.raises(OutcomeUnknown, match="no answer to slow in time"):
                 await port.options(timeout=0.2).slow()
-            await until(lambda: cancelled, "the handler is cancelled")
+            await until(lambda: slow.cancelled, "the handler is cancelled")
             assert await port.one(1) == 1
 
     run(work)
@@ -371,14 +377,7 @@ def test_whatever_a_handler_raises_or_returns_its_caller_is_answered(rig: Rig, o
 
 
 def test_a_user_is_let_in_and_out(rig: Rig) -> None:
-    cancelled = []
-
-    async def slow() -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(1)
-            raise
+    slow = Slow()
 
     async def work() -> None:
         async with await aio.listen("p", {"slow": slow, "one": lambda value: value}) as server:
@@ -389,7 +388,7 @@ def test_a_user_is_let_in_and_out(rig: Rig) -> None:
             assert await port.one(1) == 1
             rig.listening.clear()
             assert await server.revoke(rig.user) == 1
-            await until(lambda: cancelled, "what the one who lost the right had asked has ended")
+            await until(lambda: slow.cancelled, "what the one who lost the right had asked has ended")
             assert await server.revoke("ann") == 0 and rig.granted == []
             port.close()
             with pytest.raises(OutcomeUnknown):
