@@ -32,13 +32,13 @@ def unframed(stream: socket.socket) -> bytes:
     return data[4:]
 
 
-def _echo(stream: socket.socket) -> None:
+def echo(stream: socket.socket) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             stream.sendall(frame_of(unframed(stream)))
 
 
-def _swallow(stream: socket.socket) -> None:
+def swallow(stream: socket.socket) -> None:
     """Read BULK_BYTES and say so, again and again."""
     buffer = bytearray(PIECE)
     with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def _swallow(stream: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _other(work: Callable[[], None]) -> Iterator[None]:
+def other(work: Callable[[], None]) -> Iterator[None]:
     """A forked process that does the work, until the connection to it ends."""
     pid = os.fork()
     if pid == 0:
@@ -74,9 +74,9 @@ def unix_echo() -> Iterator[Callable[[], object]]:
 
     def serve() -> None:
         ours.close()
-        _echo(theirs)
+        echo(theirs)
 
-    with _other(serve), ours:
+    with other(serve), ours:
         theirs.close()
         yield lambda: _ping(ours)
 
@@ -97,7 +97,7 @@ def tls(home: Path, work: Callable[[ssl.SSLSocket], None]) -> Iterator[ssl.SSLSo
             context = server_context(authority, nodes / "n1" / "node.crt", nodes / "n1" / "node.key")
             work(context.wrap_socket(_quick(listener.accept()[0]), server_side=True))
 
-        with _other(serve):
+        with other(serve):
             context = client_context(authority, nodes / "n2" / "node.crt", nodes / "n2" / "node.key")
             with context.wrap_socket(_quick(socket.create_connection(listener.getsockname()))) as stream:
                 yield stream
@@ -111,7 +111,7 @@ def _quick(sock: socket.socket) -> socket.socket:
 @contextlib.contextmanager
 def tls_echo(home: Path) -> Iterator[Callable[[], object]]:
     """Yield a call of 64 bytes over TLS."""
-    with tls(home, _echo) as stream:
+    with tls(home, echo) as stream:
         yield lambda: _ping(stream)
 
 
@@ -128,5 +128,5 @@ def tls_bulk(home: Path) -> Iterator[Callable[[], object]]:
         if stream.recv(1) != b"!":
             raise RuntimeError("the other side did not get all")
 
-    with tls(home, _swallow) as stream:
+    with tls(home, swallow) as stream:
         yield lambda: transfer(stream)

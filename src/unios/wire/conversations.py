@@ -443,7 +443,7 @@ def _room(size: int) -> memoryview:
     """Return memory that is taken when it is written to, in large pages where there are some: small ones cost more than what is read into them."""
     if size < _LARGE_BYTES:
         return memoryview(bytearray(size))
-    room = mmap.mmap(-1, size)
+    room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared is the default, for which Linux has no large pages by default
     with contextlib.suppress(OSError):  # a Linux without
         room.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(room)
