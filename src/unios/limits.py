@@ -32,6 +32,8 @@ SEND_AHEAD_BYTES = 128 * 1024
 """So much of a connection's queue is handed on ahead: to the transport, and by it to Linux. What is handed on cannot be overtaken by a signal."""
 SEND_AHEAD_SWIFT_BYTES = 256 * 1024
 """To Linux, on a link that carries PACE_BYTES_S."""
+SEND_AHEAD_RACING_BYTES = 1024 * 1024
+"""To Linux, on a link that carries PACE_RACING_BYTES_S: gone within 4 ms. With less, two of three frames do not fit and cost a second turn each."""
 CHUNK_BYTES = 128 * 1024
 """In such pieces output is sent."""
 WIDE_CHUNK_BYTES = 384 * 1024
@@ -40,6 +42,9 @@ PACE_BYTES = 1024 * 1024
 """So much is looked at to tell whether a link is swift: more than Linux and a transport hold."""
 PACE_BYTES_S = 75_000_000
 """Then WIDE_CHUNK_BYTES are gone within 5 ms. Gigabit Ethernet carries it."""
+PACE_RACING_BYTES_S = 300_000_000
+PACE_ROUNDS = 4
+"""So often in a row PACE_BYTES have to go out that fast: together they are more than SEND_AHEAD_RACING_BYTES and what the buffers hold besides."""
 SEQUENCE_TURNS_MAX = 32
 """Each so many turns one goes to the sequence that has waited longest, however unimportant."""
 HELLO_TIMEOUT_MS = 5_000

@@ -2,7 +2,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unios.core.pacing import Pace
-from unios.limits import CHUNK_BYTES, PACE_BYTES, PACE_BYTES_S, SEND_AHEAD_BYTES, SEND_AHEAD_SWIFT_BYTES, WIDE_CHUNK_BYTES
+from unios.limits import (
+    CHUNK_BYTES,
+    PACE_BYTES,
+    PACE_BYTES_S,
+    PACE_RACING_BYTES_S,
+    PACE_ROUNDS,
+    SEND_AHEAD_BYTES,
+    SEND_AHEAD_RACING_BYTES,
+    SEND_AHEAD_SWIFT_BYTES,
+    WIDE_CHUNK_BYTES,
+)
 
 
 def send(pace: Pace, count: int, size: int, bytes_s: float, now: float = 100.0) -> float:
@@ -20,10 +30,35 @@ def test_a_link_of_which_nothing_is_known_gets_small_pieces() -> None:
 
 def test_one_that_carries_much_gets_large_pieces_and_small_ones_again_when_it_is_slow() -> None:
     pace = Pace()
-    now = send(pace, 20, CHUNK_BYTES, 4 * PACE_BYTES_S)
+    now = send(pace, 20, CHUNK_BYTES, 2 * PACE_BYTES_S)
     assert (pace.chunk_bytes, pace.ahead_bytes) == (WIDE_CHUNK_BYTES, SEND_AHEAD_SWIFT_BYTES)
     send(pace, 10, WIDE_CHUNK_BYTES, PACE_BYTES_S / 4, now)
     assert (pace.chunk_bytes, pace.ahead_bytes) == (CHUNK_BYTES, SEND_AHEAD_BYTES)
+
+
+def test_one_that_has_carried_very_much_for_a_while_has_linux_hold_more_until_it_does_not() -> None:
+    pace = Pace()
+    round_ = PACE_BYTES // CHUNK_BYTES
+    now = send(pace, (PACE_ROUNDS - 1) * round_, CHUNK_BYTES, 2 * PACE_RACING_BYTES_S)
+    assert pace.ahead_bytes == SEND_AHEAD_SWIFT_BYTES
+    now = send(pace, round_, CHUNK_BYTES, 2 * PACE_RACING_BYTES_S, now)
+    assert pace.ahead_bytes == SEND_AHEAD_RACING_BYTES
+    send(pace, round_, CHUNK_BYTES, 2 * PACE_BYTES_S, now)
+    assert pace.ahead_bytes == SEND_AHEAD_SWIFT_BYTES
+
+
+@given(st.integers(0, PACE_BYTES), st.floats(1e6, PACE_BYTES_S / 2))
+def test_what_linux_holds_for_a_link_that_has_become_slow_does_not_hide_it(held: int, bytes_s: float) -> None:
+    pace = Pace()
+    now = send(pace, 8 * PACE_ROUNDS, WIDE_CHUNK_BYTES, 2 * PACE_RACING_BYTES_S)
+    assert pace.ahead_bytes == SEND_AHEAD_RACING_BYTES
+    for _ in range(3):  # it takes so much at once, and then no more until half of that is gone
+        taken = 0
+        while taken < SEND_AHEAD_RACING_BYTES + held:
+            pace.sent(WIDE_CHUNK_BYTES, now)
+            taken += WIDE_CHUNK_BYTES
+        now += taken / 2 / bytes_s
+    assert pace.ahead_bytes < SEND_AHEAD_RACING_BYTES
 
 
 def test_a_burst_that_a_buffer_takes_at_once_does_not_make_a_slow_link_swift() -> None:
@@ -37,7 +72,7 @@ def test_a_burst_that_a_buffer_takes_at_once_does_not_make_a_slow_link_swift() -
 
 def test_a_change_is_told_once() -> None:
     pace = Pace()
-    told = [pace.sent(PACE_BYTES // 2, 100.0 + n / 1e4) for n in range(8)]
+    told = [pace.sent(PACE_BYTES // 2, 100.0 + n / 1e2) for n in range(8)]
     assert told == [False, True, False, False, False, False, False, False]
 
 
