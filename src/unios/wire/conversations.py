@@ -411,6 +411,10 @@ class Gathering:
 
     def add(self, part: Part) -> None:
         """Take a piece in. ProtocolError if it does not fit what was announced, or that is over the bound."""
+        self.place(part, len(part.data))[:] = part.data
+
+    def place(self, part: Part, size: int) -> memoryview:
+        """Return where the next so many bytes, those of `part`, belong: they count as come. ProtocolError as `add`."""
         room, filled = self._begun.get(part.id) or (None, 0)
         if room is None:
             if not 0 < part.total <= self._max - self._announced or len(self._begun) >= _GATHERED_MAX:
@@ -420,10 +424,10 @@ class Gathering:
             except (MemoryError, OSError):
                 raise ProtocolError(f"there is no memory for {part.total} bytes that the peer announced") from None
             self._announced += part.total
-        if part.total != len(room) or filled + len(part.data) > part.total:
+        if part.total != len(room) or filled + size > part.total:
             raise ProtocolError("the peer sent more than it had announced")
-        room[filled : filled + len(part.data)] = part.data
-        self._begun[part.id] = (room, filled + len(part.data))
+        self._begun[part.id] = (room, filled + size)
+        return room[filled : filled + size]
 
     def take(self, id_: int, total: int) -> memoryview:
         """Return what has come for a message; ProtocolError if that is not `total` bytes."""

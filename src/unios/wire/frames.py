@@ -6,6 +6,7 @@ hundreds of megabytes a second, so whoever reads a large frame reads it into `ro
 
 import struct
 from _thread import _local as Local  # threading's, which a short command does without
+from collections.abc import Callable
 from typing import Final
 
 from unios.errors import ProtocolError
@@ -21,6 +22,11 @@ _USED_AGAIN: Final = 2
 """Buffers kept for that, for all connections of a thread; who finds none free makes one that is not kept."""
 _local = Local()
 Payload = bytes | bytearray | memoryview
+
+
+Place = Callable[[memoryview, int], tuple[int, memoryview] | None]
+"""Given the beginning of a large frame and its length: how many bytes go before its data, and where the data, all the rest, belongs; None: anywhere.
+Who gave a place for it is not given the frame: nothing that comes after it is fed on before its data has come. May raise ProtocolError."""
 
 
 def frame(*pieces: bytes | memoryview) -> bytes:
@@ -39,10 +45,14 @@ def length_of(*pieces: bytes | memoryview) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames; holds at most one unfinished frame."""
 
-    __slots__ = ("_begun", "_filled", "_head", "_hold")
+    __slots__ = ("_begun", "_filled", "_head", "_hold", "_place", "_placed")
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        """`place`: asked where the data of a large frame belongs, if nothing has come with its beginning that has not been returned yet."""
         self._head = b""
+        self._place = place
+        self._placed: memoryview | None = None
+        """The place of the frame that is begun, if there is one."""
         self._begun: bytearray | None = None
         """Room for a frame whose length is known and of which `_filled` bytes have come; may be longer."""
         self._hold: memoryview | None = None
@@ -51,6 +61,8 @@ class FrameReader:
 
     def room(self) -> memoryview | None:
         """Return where the next bytes of a large frame belong, to be read there and fed in the order of the stream; None while there is none begun."""
+        if self._placed is not None:
+            return self._placed[self._filled :]
         if self._begun is None or len(self._begun) < self._length():
             return None
         return memoryview(self._begun)[self._filled : self._length()]
@@ -61,11 +73,17 @@ class FrameReader:
         if self._begun is None and not self._head and len(view) > 4 and _LENGTH.unpack_from(view)[0] == len(view) - 4:
             return [bytes(view[4:])]  # most: a small one, and just one
         frames: list[Payload] = []
+        if self._placed is not None and view.obj is self._placed.obj:
+            self._placed_in(len(view))
+            return frames
         if self._begun is not None and view.obj is self._begun:
             self._take_in(len(view), frames)
             return frames
         at, end = 0, len(view)
         while at < end:
+            if self._placed is not None:
+                at = self._pour(view, at)
+                continue
             if self._begun is not None:
                 at = self._fill(view, at, frames)
                 continue
@@ -82,11 +100,15 @@ class FrameReader:
                 at += length
                 self._head = b""
             else:
-                at = self._begin(length, view, at)
+                at = self._begin(length, view, at, may_place=not frames)
         return frames
 
-    def _begin(self, length: int, view: memoryview, at: int) -> int:
+    def _begin(self, length: int, view: memoryview, at: int, *, may_place: bool) -> int:
         """Make room for what is announced; a large one gets it as it comes, so that nobody takes memory by announcing alone."""
+        if may_place and self._place is not None and length >= _USED_AGAIN_MIN and (found := self._place(view[at:], length)) is not None:
+            before, self._placed = found
+            self._filled = 0
+            return self._pour(view, at + before)
         self._begun = _free_buffer() if _USED_AGAIN_MIN <= length <= _USED_AGAIN_BYTES else None
         if self._begun is not None:
             self._hold = memoryview(self._begun)
@@ -95,6 +117,20 @@ class FrameReader:
         self._filled = len(view) - at
         self._begun[: self._filled] = view[at:]
         return len(view)
+
+    def _pour(self, view: memoryview, at: int) -> int:
+        """Copy what has come of a frame with a place into that."""
+        assert self._placed is not None
+        count = min(len(self._placed) - self._filled, len(view) - at)
+        self._placed[self._filled : self._filled + count] = view[at : at + count]
+        self._placed_in(count)
+        return at + count
+
+    def _placed_in(self, count: int) -> None:
+        assert self._placed is not None
+        self._filled += count
+        if self._filled == len(self._placed):
+            self._head, self._placed = b"", None
 
     def _fill(self, view: memoryview, at: int, frames: list[Payload]) -> int:
         begun = self._begun
@@ -121,7 +157,7 @@ class FrameReader:
     @property
     def pending(self) -> int:
         """Bytes held of a frame that is not whole yet."""
-        return len(self._head) + (self._filled if self._begun is not None else 0)
+        return len(self._head) + (self._filled if self._begun is not None or self._placed is not None else 0)
 
 
 def _free_buffer() -> bytearray | None:

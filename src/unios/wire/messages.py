@@ -104,6 +104,27 @@ class Part(msgspec.Struct, frozen=True, tag="part", omit_defaults=True):
     total: int
     data: memoryview
 
+    @classmethod
+    def begun(cls, begin: memoryview, length: int) -> "tuple[int, Part] | None":
+        """Return the part at the beginning of a frame of so many bytes, with its data left out, and how many bytes go before that. None if it is none, or
+        not as `encode` writes it, or not all of that has come."""
+        if bytes(begin[:11]) != _PART_BEGIN:
+            return None
+        head = bytes(begin[:_PART_HEAD_BYTES_MAX])
+        at = head.find(_PART_DATA) + len(_PART_DATA)
+        if at < len(_PART_DATA) or len(head) < at + 4 or int.from_bytes(head[at : at + 4], "big") != length - at - 4:
+            return None
+        try:
+            return at + 4, _part_decoder.decode(head[: at - 1] + b"\xc4\x00")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+
+_PART_BEGIN: Final = b"\x84\xa4type\xa4part"
+_PART_DATA: Final = b"\xa4data\xc6"
+_PART_HEAD_BYTES_MAX: Final = 64
+_part_decoder: Final = msgspec.msgpack.Decoder(Part)
+
 
 class Ack(msgspec.Struct, frozen=True, tag="ack", omit_defaults=True):
     """Between programs: the answers to all requests up to `id` have come, and to those of `ids`. `open`, on a new connection: of those that were asked

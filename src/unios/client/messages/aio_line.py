@@ -42,8 +42,8 @@ class AioLine:
         self.queued = 0
         self._heard, self._closed = heard, closed
         self._loop = asyncio.get_running_loop()
-        self._reader = FrameReader()
         self._intake = Intake(trusted=trusted)
+        self._reader = FrameReader(self._intake.place)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._small: list[bytes] = []
         """Said in this turn after the first, to go out together."""

@@ -45,6 +45,14 @@ class Intake:
         """Take a part of a message's buffers in. ProtocolError."""
         self._gathering.add(part)
 
+    def place(self, begin: memoryview, length: int) -> tuple[int, memoryview] | None:
+        """Return where the data of a large frame belongs if it is a part of a message's buffers (wire/frames.py, Place): nothing is copied after. ProtocolError."""
+        found = Part.begun(begin, length)
+        if found is None:
+            return None
+        before, part = found
+        return before, self._gathering.place(part, length - before)
+
     def drop(self, id_: int) -> None:
         """The parts for that message are not wanted: another kind of answer came."""
         self._gathering.drop(id_)

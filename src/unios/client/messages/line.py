@@ -47,8 +47,8 @@ class Line:
         self.sock = sock
         self.local, self.trusted = local, trusted
         self._pid = os.getpid()
-        self._reader = FrameReader()
         self._intake = Intake(trusted=trusted, keeps=keeps)
+        self._reader = FrameReader(self._intake.place)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._early: list[Heard] = []
         self._sending = threading.RLock()
