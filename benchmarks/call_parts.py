@@ -1,13 +1,14 @@
 """Processes of the benchmark of calls: who answers, and who calls under an event loop and is told when, so that he can be measured in turns with others.
 
-`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE` answer; `... uvloop`, `... twin NODE` read a number of calls a line and print a line of
-seconds for each call.
+`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE` answer; `... uvloop`, `... asyncio`, `... twin NODE` read a number of calls a line and
+print a line of seconds for each call.
 Standard library only where another Python may run it (`uvloop`).
 """
 
 import asyncio
 import json
 import os
+import pickle
 import socket
 import struct
 import sys
@@ -76,10 +77,10 @@ async def _told(call: Callable[[], Awaitable[object]]) -> None:
 
 
 class _Echo(asyncio.Protocol):
-    """Frames come back: to the server's end as they are, to the client's end as the answer."""
+    """Frames come back: to the server's end as `turn` makes them, to the client's end as the answer."""
 
-    def __init__(self, answered: Callable[[bytes], None] | None = None) -> None:
-        self._answered, self._data = answered, b""
+    def __init__(self, turn: Callable[[bytes], bytes], answered: Callable[[bytes], None] | None = None) -> None:
+        self._turn, self._answered, self._data = turn, answered, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -88,11 +89,11 @@ class _Echo(asyncio.Protocol):
         self._data += data
         while len(self._data) >= 4 and len(self._data) >= 4 + LENGTH.unpack_from(self._data)[0]:
             end = 4 + LENGTH.unpack_from(self._data)[0]
-            frame, self._data = self._data[:end], self._data[end:]
+            body, self._data = self._data[4:end], self._data[end:]
             if self._answered is None:
-                self.transport.write(frame)  # type: ignore[attr-defined]
+                self.transport.write(_framed(self._turn(body)))  # type: ignore[attr-defined]
             else:
-                self._answered(frame)
+                self._answered(body)
 
 
 class _EndsWith(_Echo):
@@ -102,34 +103,46 @@ class _EndsWith(_Echo):
         os._exit(0)
 
 
-def uvloop_echo() -> None:
-    """Both ends under uvloop, in two processes, over a Unix socket."""
-    import uvloop
+def _framed(body: bytes) -> bytes:
+    return LENGTH.pack(len(body)) + body
 
+
+def _same(body: bytes) -> bytes:
+    return body
+
+
+def _called(body: bytes) -> bytes:
+    operation, args, kwargs = pickle.loads(body)
+    return pickle.dumps({"echo": lambda word: word}[operation](*args, **kwargs), 5)
+
+
+def loop_echo(run: Callable[[Any], Any], *, values: bool) -> None:
+    """Both ends under an event loop, in two processes, over a Unix socket. `values`: as ours, any value goes along, else bytes as they are."""
     ours, theirs = socket.socketpair()
 
     async def answer() -> None:
         ours.close()
-        await asyncio.get_running_loop().create_unix_connection(_EndsWith, sock=theirs)
+        await asyncio.get_running_loop().create_unix_connection(lambda: _EndsWith(_called if values else _same), sock=theirs)
         await asyncio.Event().wait()
 
     async def ask() -> None:
         theirs.close()
         loop = asyncio.get_running_loop()
         waiting: list[asyncio.Future[bytes]] = []
-        transport, _protocol = await loop.create_unix_connection(lambda: _Echo(lambda frame: waiting.pop().set_result(frame)), sock=ours)
-        frame = LENGTH.pack(len(WORD)) + WORD
+        transport, _protocol = await loop.create_unix_connection(lambda: _Echo(_same, lambda body: waiting.pop().set_result(body)), sock=ours)
 
         async def call() -> None:
             future: asyncio.Future[bytes] = loop.create_future()
             waiting.append(future)
-            transport.write(frame)
-            await future
+            transport.write(_framed(pickle.dumps(("echo", (WORD,), {}), 5) if values else WORD))
+            answer = await future
+            if values:
+                pickle.loads(answer)
 
         await _told(call)
         transport.close()
 
-    uvloop.run(answer() if os.fork() == 0 else ask())
+    run(answer() if os.fork() == 0 else ask())
 
 
 def main() -> None:
@@ -141,7 +154,9 @@ def main() -> None:
         case ["twin", node]:
             loop_runner()(twin(node))
         case ["uvloop"]:
-            uvloop_echo()
+            loop_echo(loop_runner(), values=False)
+        case ["asyncio"]:
+            loop_echo(asyncio.run, values=True)
 
 
 if __name__ == "__main__":
