@@ -135,9 +135,9 @@ class Starter:
                 why = f"waits: {error}"
             except AWAY as error:
                 # It may have started there, or may yet: only the end of that node's lease can move it (the recovery service sees to that).
-                return Tried(
-                    record, False, Unavailable(f"{record.node} does not answer ({error}): it starts there, or elsewhere if {record.node} is lost")
-                )
+                slow = "has not begun it yet, perhaps since it lays out what is carried" if isinstance(error, OutcomeUnknown) else "does not answer"
+                then = f"it starts there, or elsewhere if {record.node} is lost"
+                return Tried(record, False, Unavailable(f"{record.node} {slow} ({error}): {then}"))
             except REFUSED as error:
                 self._remember(key, record.node, error)
                 if not self.able(record):
