@@ -259,7 +259,7 @@ class Answers:
         trusted = self._line.trusted
         try:
             function, args, kwargs = self._called(request, value)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - a class of the caller's may raise anything when it is read
             return Fault(request.id, *said_of(error)), None
         try:
             answer = encode(function(*args, **kwargs), trusted=trusted)
@@ -302,7 +302,7 @@ class Answers:
         answer: Value | None = None
         try:
             function, args, kwargs = self._called(request, value)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - as in _outcome
             message = Fault(request.id, *said_of(error))
         else:
             try:
@@ -357,7 +357,7 @@ def said_of(error: BaseException) -> tuple[str, str]:
 def _sentence(error: BaseException) -> str:
     try:
         return _clean(f"{type(error).__name__}: {error}")[:TEXT_MAX]
-    except Exception:  # noqa: BLE001 - its __str__ is the handler's
+    except BaseException:  # noqa: BLE001 - its __str__ is the handler's
         return type(error).__name__
 
 
@@ -368,7 +368,7 @@ def fault_of(id_: int, error: BaseException, *, trusted: bool) -> Fault:
         return Fault(id_, *said_of(error)) if isinstance(error, UniosError) else Fault(id_, RAISED, _sentence(error))
     try:
         text = _clean("".join(traceback.format_exception(error)))[-TEXT_MAX:]
-    except Exception:  # noqa: BLE001 - its notes and its __str__ are the handler's
+    except BaseException:  # noqa: BLE001 - its notes and its __str__ are the handler's
         text = _sentence(error)
     if not isinstance(error, Exception):
         return Fault(id_, RAISED, text)
@@ -379,5 +379,5 @@ def fault_of(id_: int, error: BaseException, *, trusted: bool) -> Fault:
         if not isinstance(decode(body, trusted=True), Exception):
             raise CallerError("it arrives as something else")
         return Fault(id_, RAISED, text, body.body)
-    except Exception:  # noqa: BLE001 - what its class raises when it is written or read is the handler's
+    except BaseException:  # noqa: BLE001 - what its class raises when it is written or read is the handler's
         return Fault(id_, RAISED, text)
