@@ -67,6 +67,8 @@ class Ends:
         """Of `_asking`. An RLock says to whom it belongs: see _INTERRUPTED."""
         self._connect = threading.RLock()
         """Held by whoever makes the connection anew."""
+        self._opened_s = self._not_before_s = 0.0
+        """When that was done last, and when it may be again: CLIENT_RETRY_MS later if the other side has ended it, for it may end each."""
         self._leads: dict[bool, int] = {}
         """The thread that reads, at True: `setdefault` decides between those who would, and no signal comes between that and its being known.
 
@@ -123,6 +125,9 @@ class Ends:
                 pass
 
     def _reopen(self, deadline: float | None) -> Line:
+        early_s = self._not_before_s - time.monotonic()
+        if early_s > 0:
+            time.sleep(early_s if deadline is None else max(0.0, min(early_s, deadline - time.monotonic())))
         with Connection(self._home, self._node, role="program") as connection:
             while True:
                 line = places.connect(connection, self.name, deadline, keeps=self._keeps)
@@ -137,7 +142,7 @@ class Ends:
                 except BaseException:
                     line.release()
                     raise
-                self._line = line
+                self._line, self._opened_s = line, time.monotonic()
                 return line
 
     def _resume(self, line: Line, deadline: float | None) -> None:
@@ -269,6 +274,7 @@ class Ends:
                 self._transmit(line, asked, lambda line=line: self._while_blocked(line), deadline)  # type: ignore[misc]
                 break
             except Closed as error:
+                self._broken()
                 if not error.sent and asked.on is line:
                     asked.sent = False  # the owner was gone before: that is no reason to know nothing
                 try:
@@ -343,6 +349,7 @@ class Ends:
             if self._asking.owes_acknowledgement:  # if another thread sends just now, later: that may wait for this one to read
                 line.send_unless_busy(self._acknowledgement, lambda: self._listen(line), deadline)
         except Closed:
+            self._broken()
             return
         except ProtocolError as error:
             self._fail_all(error)
@@ -350,6 +357,9 @@ class Ends:
             if deadline is not None and time.monotonic() >= deadline:
                 raise Late from error  # of this caller; others may wait longer
             self._fail_all(error)  # no node runs here any more, or it may not be used: what was sent is not answered now
+
+    def _broken(self) -> None:
+        self._not_before_s = self._opened_s + CLIENT_RETRY_MS / 1000
 
     def _acknowledgement(self) -> Ack | None:
         with self._lock:

@@ -49,6 +49,8 @@ class Line:
     def __init__(self, sock: socket.socket, *, local: bool, trusted: bool, keeps: bool = False) -> None:
         """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
         self.is_closed = False
+        self.is_cut = False
+        """Whether the other side has lost the right to it."""
         self.sock = sock
         self.local, self.trusted = local, trusted
         self._pid = os.getpid()
