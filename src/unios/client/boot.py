@@ -7,7 +7,6 @@ to. Nodes that answer are stopped by asking them; what does not answer is swept 
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Final
 
+from unios.client import readiness
 from unios.client.channel import Asked, Channel
 from unios.client.connection import PASSING
 from unios.errors import CallerError, InternalError, OutcomeUnknown, Unavailable, UniosError, from_wire
@@ -194,7 +194,7 @@ def _lines(pipe: IO[bytes], pid: int) -> Iterator[bytes]:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise OutcomeUnknown(f"starting or stopping took more than {BOOT_TIMEOUT_MS // 1000} s; see `unios status`")
-            readable, _, _ = select.select([pipe.fileno(), gone], [], [], left)
+            readable, _ = readiness.wait([pipe.fileno(), gone], timeout_s=left)
             data = pipe.read() or b""
             *lines, buffer = (buffer + data).split(b"\n")
             buffer = buffer[:_LINE_BYTES_MAX]

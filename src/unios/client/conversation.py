@@ -3,10 +3,10 @@
 Reads and writes in one thread: what is typed waits while there is no credit for it, what comes is shown at once.
 """
 
-import select
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from unios.client import readiness
 from unios.client.channel import Asked, Channel
 from unios.wire.terminals import Typed
 
@@ -45,7 +45,7 @@ def converse(
             return False
         patience = local.patience_s()
         waiting = [channel.fileno(), *local.descriptors(typing=asked.room > 0)]
-        ready, _writable, _failed = select.select(waiting, [], [], min(patience, quiet_s) if patience is not None else quiet_s)
+        ready, _writable = readiness.wait(waiting, timeout_s=min(patience, quiet_s) if patience is not None else quiet_s)
         if channel.fileno() in ready:
             channel.read_until(None, asked.op)
         for typed in local.typed(ready):

@@ -5,11 +5,11 @@ taken in; the rest wait in Linux's queue of the listener.
 """
 
 import contextlib
-import select
 import socket
 import threading
 from collections.abc import Callable
 
+from unios.client import readiness
 from unios.client.channel import Asked
 from unios.client.connection import Connection
 from unios.errors import UniosError
@@ -74,17 +74,17 @@ class _Relay:
 
     def run(self, connection: Connection) -> None:
         """Go on until the process's side has ended and all of it is passed on."""
-        channel = connection.channel()
+        channel, here = connection.channel(), self._sock.fileno()
         while self._take() or self._waiting:
-            read: list[int | socket.socket] = [] if channel.is_closed or len(self._waiting) > FORWARD_BUFFER_BYTES else [self._wire]
+            read = [] if channel.is_closed or len(self._waiting) > FORWARD_BUFFER_BYTES else [self._wire]
             if self._reading and self._asked.room > 0 and not self._asked.ended:
-                read.append(self._sock)
-            ready, writable, _failed = select.select(read, [self._sock] if self._waiting else [], [])
+                read.append(here)
+            ready, writable = readiness.wait(read, [here] if self._waiting else [])
             if writable:
                 del self._waiting[: self._sock.send(self._waiting[:_CHUNK])]
             if self._wire in ready:
                 channel.read_until(None, self._asked.op)
-            if self._sock in ready:
+            if here in ready:
                 self._pass_on()
 
     def _take(self) -> bool:

@@ -123,9 +123,13 @@ class Broker:
 
     def _on_listener(self, name: str, sock: socket.socket) -> None:
         """The listener's end says nothing ever; readable means that its last holder closed it."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             if sock.recv(1):
                 return
+        except BlockingIOError:
+            return
+        except OSError:  # it was closed with connections in it that nobody had taken
+            pass
         port = self._ports.get(name)
         if port is not None and port.sock is sock:
             self._drop_port(port)
@@ -171,17 +175,24 @@ class Broker:
         if not may_connect(caller, port.owner.user, port.mode, frozenset(port.grants)):
             raise Denied(f"{caller.user} may not connect to port {name} of {port.owner.user}")
         self._check_room(name, caller)
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        id_ = self._next
-        self._next += 1
-        stamp = Accepted(id_, name, caller.user, caller.privileged, caller.node, caller.pid, caller.incarnation)
-        try:
-            socket.send_fds(port.sock, [msgspec.msgpack.encode(stamp)], [far.fileno()])
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError) as error:
-            near.close()
-            far.close()
-            raise Unavailable(f"port {name} does not take connections at the moment: its owner is busy or gone") from error
-        self._keep(id_, name, near, far, caller, port.owner)
+        with contextlib.ExitStack() as undo:
+            try:
+                near, far = (undo.enter_context(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+                duplicate = undo.enter_context(near.dup())
+                holders = self._holders(caller, port.owner, undo)
+            except ProcessLookupError as error:
+                raise Unavailable(f"port {name} does not take connections at the moment: its owner is gone") from error
+            except OSError as error:
+                raise Unavailable(f"no connection to port {name} can be made here: {error.strerror}") from error
+            id_ = self._next
+            self._next += 1
+            stamp = Accepted(id_, name, caller.user, caller.privileged, caller.node, caller.pid, caller.incarnation)
+            try:
+                socket.send_fds(port.sock, [msgspec.msgpack.encode(stamp)], [far.fileno()])
+            except OSError as error:
+                raise Unavailable(f"port {name} does not take connections at the moment: its owner is busy or gone") from error
+            undo.pop_all()
+        self._keep(_Connection(id_, name, duplicate, far, holders, caller))
         return id_, near
 
     def _check_room(self, name: str, caller: Caller) -> None:
@@ -198,17 +209,27 @@ class Broker:
         if sum(connection.caller.user == caller.user for connection in self._connections.values()) >= USER_CONNECTIONS_MAX:
             raise Unavailable(f"{caller.user} has {USER_CONNECTIONS_MAX} connections to ports of this node, which is the limit")
 
-    def _keep(self, id_: int, name: str, near: socket.socket, far: socket.socket, caller: Caller, owner: Caller) -> None:
-        duplicate = near.dup()
-        holders: list[int] = []
-        for pid in (caller.linux_pid, owner.linux_pid):
-            with contextlib.suppress(OSError):
-                holder = os.pidfd_open(pid)
+    def _holders(self, caller: Caller, owner: Caller, undo: contextlib.ExitStack) -> tuple[int, ...]:
+        """Return pidfds of the processes whose death ends the connection; none for a kernel that relays. OSError; ProcessLookupError if the owner is gone."""
+        holders = []
+        for one in (caller, owner):
+            if one.linux_pid:
+                try:
+                    holder = os.pidfd_open(one.linux_pid)
+                except ProcessLookupError:
+                    if one is owner:
+                        raise
+                    continue  # who asks is a child that has it from the one who has ended
+                undo.callback(os.close, holder)
                 holders.append(holder)
-                self._loop.add_reader(holder, self.cut, id_)
-        self._connections[id_] = _Connection(id_, name, duplicate, far, tuple(holders), caller)
-        for sock in (duplicate, far):
-            self._by_descriptor[sock.fileno()] = id_
+        return tuple(holders)
+
+    def _keep(self, connection: _Connection) -> None:
+        self._connections[connection.id] = connection
+        for holder in connection.holders:
+            self._loop.add_reader(holder, self.cut, connection.id)
+        for sock in (connection.near, connection.far):
+            self._by_descriptor[sock.fileno()] = connection.id
             self._hangups.register(sock.fileno(), select.EPOLLET)
 
     def _on_hangup(self) -> None:

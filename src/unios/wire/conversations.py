@@ -108,9 +108,14 @@ class Asking:
         """Begin a request. Unavailable if REQUESTS_PER_PEER_MAX are under way: some must be answered first. One-way: call `left` once it is sent."""
         if self.is_full:
             raise Unavailable(f"{REQUESTS_PER_PEER_MAX} calls are under way on this port: wait for some of them")
+        asked = self.make(op, value, again=again, stream=stream, oneway=oneway)
+        self.open[asked.id] = asked
+        return asked
+
+    def make(self, op: str, value: Value, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
+        """As `ask`, for who enters it in `open` himself, unless that is full."""
         asked = Asked(self._next, op, value, again=again, stream=stream, oneway=oneway)
         self._next += 1
-        self.open[asked.id] = asked
         return asked
 
     def left(self, asked: Asked) -> None:
@@ -121,11 +126,18 @@ class Asking:
     @property
     def ack(self) -> int:
         """The answers to all requests up to this id have come."""
-        return next(iter(self.open), self._next) - 1
+        for first in self.open:  # not next(iter()): between two calls another thread's collector may take one out
+            return first - 1
+        return self._next - 1
+
+    @property
+    def owes_acknowledgement(self) -> bool:
+        """Whether it is to be said now, so that answers are not kept for long; else the next request says it in time."""
+        return self._loose_bytes >= ACK_BYTES or len(self._loose) >= ACK_COUNT
 
     def acknowledgement(self) -> Ack | None:
-        """Return what to say now so that answers are not kept for long, None if the next request says it in time."""
-        if self._loose_bytes < ACK_BYTES and len(self._loose) < ACK_COUNT:
+        """Return what to say now, None if nothing."""
+        if not self.owes_acknowledgement:
             return None
         upto = self.ack
         loose, self._loose, self._loose_bytes = self._loose, [], 0
@@ -168,9 +180,9 @@ class Asking:
         asked.answer = value
         asked.failure = message if isinstance(message, Fault) else None
         asked.ended = True
+        self.open.pop(asked.id, None)
         self._loose.append(asked.id)
         self._loose_bytes += cost_of(value)
-        self.open.pop(asked.id, None)
         return asked
 
     def _heard_item(self, asked: Asked, value: Value | None) -> None:

@@ -27,6 +27,8 @@ class Rig:
         """Duplicates of both ends, as the broker keeps them."""
         self.connected = 0
         self.granted: list[tuple[str, str]] = []
+        self.revoked: Callable[[], object] = lambda: None
+        """What the kernel does when a user loses a right."""
         monkeypatch.setattr(servers.Acceptor, "of", lambda _home, _node: self)
         monkeypatch.setattr(places, "connect", self.connect)
 
@@ -43,6 +45,7 @@ class Rig:
 
     def revoke(self, name: str, user: str) -> None:
         self.granted = [entry for entry in self.granted if entry != (name, user)]
+        self.revoked()
 
     # as the kernel
 

@@ -22,6 +22,8 @@ from unios.wire.messages import Fault, Part, Reply, Request, encode
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
+FINISH_S: Final = 5.0
+"""So long a peer has to take what was said before a connection was closed."""
 OnHeard = Callable[[Said, Value | None], None]
 
 
@@ -51,7 +53,7 @@ class AioLine:
         """What the peer has not taken: bytes, the descriptors that go with the first of them, and how many bytes of memory those hold."""
         self._held: list[Payload] = []
         """Frames that came while it pauses."""
-        self._turning = self._writing = self._paused = False
+        self._turning = self._writing = self._paused = self._finishing = False
         self._pauses = pauses
         self._room: list[asyncio.Future[None]] = []
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -157,7 +159,10 @@ class AioLine:
         if not self._queue and self._writing:
             self._writing = False
             self._loop.remove_writer(self.sock.fileno())
-        self._go_on()
+        if self._finishing and not self._queue:
+            self.close()
+        else:
+            self._go_on()
 
     def _pause(self) -> None:
         self._paused = True
@@ -243,6 +248,23 @@ class AioLine:
         else:
             self._heard(message, None)
 
+    def finish(self) -> None:
+        """As `close`, once the peer has taken what was said, at most FINISH_S later. Nobody is told, neither of that nor of what comes meanwhile."""
+        self._heard = self._closed = _nobody
+        self._flush_small()
+        if self.is_closed or not self._queue or self._pid != os.getpid():
+            self.close()
+        elif not self._finishing:
+            self._finishing = True
+            self._loop.call_later(FINISH_S, self.close)
+
+    async def finished(self) -> None:
+        """Wait until the connection has ended."""
+        while not self.is_closed:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(future)
+            await future
+
     def close(self, why: str = "closed here") -> None:
         """End the connection; idempotent."""
         if self.is_closed:
@@ -275,6 +297,10 @@ class AioLine:
         with contextlib.suppress(AttributeError, OSError):  # begun halfway
             if not self.is_closed and self._pid == os.getpid():  # the loop has ended without it
                 self._let_go()
+
+
+def _nobody(*_told: object) -> None:
+    pass
 
 
 def _duplicates(descriptors: Sequence[int]) -> tuple[int, ...]:

@@ -115,10 +115,14 @@ class AsyncPort:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        self.close()
+        if (line := self._ends.close()) is not None:
+            await line.finished()
 
     def close(self) -> None:
-        """End the connection; calls that wait end with OutcomeUnknown. Idempotent; a later call connects again."""
+        """End the connection; calls that wait end with OutcomeUnknown. Idempotent; a later call connects again.
+
+        What was sent before still goes out while the loop runs, if it is taken within FINISH_S; leaving `async with` waits for that.
+        """
         self._ends.close()
 
 
@@ -165,6 +169,8 @@ class _Ends:
         self._asking = Asking(uuid.uuid4().hex)
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._opening: asyncio.Task[None] | None = None
+        self._opened_s = 0.0
+        """When the last connection was made: the next one is no sooner than CLIENT_RETRY_MS after it, in case its owner ends each."""
         self._waiting: dict[asyncio.Future[None], float | None] = {}
         """Those who wait for a connection, each until its deadline."""
         self._greeting: asyncio.Future[Hello] | None = None
@@ -244,6 +250,7 @@ class _Ends:
 
     async def _open(self) -> None:
         """Make a connection, for as long as somebody wants one. Raises what cannot be waited for."""
+        await asyncio.sleep(self._opened_s + CLIENT_RETRY_MS / 1000 - self.loop.time())
         while self._is_wanted:
             deadlines = [deadline for deadline in self._waiting.values() if deadline is not None]
             until = min([time.monotonic() + _ROUND_S, *deadlines])
@@ -277,7 +284,7 @@ class _Ends:
             self._greeting = None
         if line.is_closed:
             return OutcomeUnknown(f"port {self.name} was not reached in time: whoever listens ends each connection")
-        self.line = line
+        self.line, self._opened_s = line, self.loop.time()
         again, failed = self._asking.greeted(theirs)
         for asked in failed:
             self._settle(asked)
@@ -378,10 +385,10 @@ class _Ends:
             if self.line is not None:
                 self.line.send(Cancel(asked.id))
 
-    def close(self) -> None:
-        """End the connection."""
+    def close(self) -> AioLine | None:
+        """End the connection; return it, if there is one: what was said may not have been taken yet."""
         if self._pid != os.getpid():
-            return
+            return None
         for asked in list(self._asking.open.values()):
             self._fail(asked, OutcomeUnknown(f"the port was closed here before the answer to {asked.op} came"))
         for waiting in (*self._waiting, *self._full):
@@ -389,8 +396,11 @@ class _Ends:
         self._full.clear()
         if self._opening is not None:
             self._opening.cancel()
-        if self.line is not None:
-            self.line.close()
+        line, self.line = self.line, None
+        if line is not None:
+            self._newest = None
+            line.finish()
+        return line
 
 
 def _left(deadline: float | None) -> float | None:

@@ -16,17 +16,20 @@ from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.messages import places
-from unios.client.messages.line import Closed, Line
+from unios.client.messages.line import Closed, Late, Line
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh, from_wire
 from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking
-from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Fault, Reply, Request, agree
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Fault, Reply, Request, agree
 from unios.wire.values import Value, decode, encode
 
 _VERSIONS: Final = (PROTOCOL_MIN, PROTOCOL_MAX)
 _ANSWERS: Final = frozenset({Reply, Fault})
 Opened = Callable[[], tuple[str, tuple[Any, ...]]] | None
 """Gives the one-way message (operation, arguments) that is the first on each new connection."""
+_ASIDE_S: Final = 0.000_2
+"""So long at a time a thread whose peer takes nothing leaves the listening to the one that reads."""
+_INTERRUPTED: Final = "this port is used in a signal's handler that has interrupted a call on it"
 RAISED: Final = "raised"
 """The code of a Fault that carries the exception which a handler raised."""
 
@@ -41,6 +44,14 @@ class RemoteTraceback(Exception):
 class Ends:
     """A session and its connection, shared by the threads of one process."""
 
+    _forking: threading.Lock = threading.Lock()
+    """Held by the thread of a forked child that takes its parent's sessions down."""
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Let go of a lock that another thread of the parent held."""
+        cls._forking = threading.Lock()
+
     def __init__(self, name: str, home: "Path | str | None", node: str, keeps: bool = False, opened: Opened = None) -> None:
         self.name = name
         self._home, self._node = home, node
@@ -49,14 +60,15 @@ class Ends:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._asking = Asking(uuid.uuid4().hex)
         self._heard: Line | None = None
         """The connection that was greeted last: what was read from an earlier one is asked for again, and counts no more."""
-        self._lock = threading.Lock()
-        """Of `_asking`."""
+        self._lock = threading.RLock()
+        """Of `_asking`. An RLock says to whom it belongs: see _INTERRUPTED."""
         self._connect = threading.RLock()
         """Held by whoever makes the connection anew."""
+        self._opened_s = self._not_before_s = 0.0
+        """When that was done last, and when it may be again: CLIENT_RETRY_MS later if the other side has ended it, for it may end each."""
         self._leads: dict[bool, int] = {}
         """The thread that reads, at True: `setdefault` decides between those who would, and no signal comes between that and its being known.
 
@@ -65,13 +77,22 @@ class Ends:
         """Of those who wait for the one who reads; whoever releases one wakes its thread. A Condition does not stand a signal's handler that raises."""
         self._unsaid: deque[Asked] = deque()
         """Withdrawn, and the other side is still to be told: somebody was sending."""
+        self._pid = os.getpid()  # last: another thread of a forked child may see it and go on
 
     def _fork_check(self) -> None:
         if self._pid != os.getpid():
-            if self._line is not None:
-                self._line.drop()
-                self._line = None
-            self._begin()
+            with Ends._forking:
+                if self._pid != os.getpid():
+                    self._forked()
+
+    def _forked(self) -> None:
+        """Begin anew in a forked child. What the parent has asked ends here: the ids of the new session are the same ones."""
+        if self._line is not None:
+            self._line.drop()
+            self._line = None
+        for asked in list(self._asking.open.values()):
+            asked.failure, asked.ended = _of_the_parent(asked.op), True
+        self._begin()
 
     # the connection
 
@@ -86,6 +107,8 @@ class Ends:
         if line is not None and not line.is_closed:
             return line
         lock = self._connect
+        if lock._is_owned():  # type: ignore[attr-defined]
+            raise CallerError(_INTERRUPTED)
         try:
             if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
                 raise OutcomeUnknown(f"port {self.name} was not reached in time")
@@ -96,16 +119,21 @@ class Ends:
                 self._line = None
             return self._reopen(deadline)
         finally:
-            if lock._is_owned():  # type: ignore[attr-defined]  # a signal's handler may raise between acquire and the next instruction
+            try:  # in one call: a signal's handler may raise after each
                 lock.release()
+            except RuntimeError:  # it was not acquired
+                pass
 
     def _reopen(self, deadline: float | None) -> Line:
+        early_s = self._not_before_s - time.monotonic()
+        if early_s > 0:
+            time.sleep(early_s if deadline is None else max(0.0, min(early_s, deadline - time.monotonic())))
         with Connection(self._home, self._node, role="program") as connection:
             while True:
                 line = places.connect(connection, self.name, deadline, keeps=self._keeps)
                 try:
                     self._resume(line, deadline)
-                except (Closed, TimeoutError):
+                except (Closed, Late):
                     line.release()
                     if deadline is not None and time.monotonic() >= deadline:
                         raise OutcomeUnknown(f"port {self.name} was not reached in time") from None
@@ -114,7 +142,7 @@ class Ends:
                 except BaseException:
                     line.release()
                     raise
-                self._line = line
+                self._line, self._opened_s = line, time.monotonic()
                 return line
 
     def _resume(self, line: Line, deadline: float | None) -> None:
@@ -168,6 +196,18 @@ class Ends:
 
         line.send_value(request, asked.value.buffers, while_blocked, deadline)
 
+    def _look(self, line: Line) -> None:
+        """Take in what is there, unless another thread reads."""
+        me = threading.get_ident()
+        try:
+            if self._leads.setdefault(True, me) == me:
+                with contextlib.suppress(Closed, ProtocolError):  # whoever waits will see it
+                    self._listen(line)
+        finally:
+            if True in self._leads and self._leads[True] == me:  # see _leads
+                del self._leads[True]
+                self._wake()
+
     def _while_blocked(self, line: Line) -> None:
         """The other side takes nothing, and says something: listen, unless another thread does."""
         me = threading.get_ident()
@@ -178,7 +218,7 @@ class Ends:
             if self._leads.setdefault(True, me) == me:
                 self._listen(line)
             else:
-                time.sleep(0)
+                time.sleep(_ASIDE_S)
         finally:
             if True in self._leads and self._leads[True] == me:  # see _leads
                 del self._leads[True]
@@ -186,7 +226,7 @@ class Ends:
 
     def _listen(self, line: Line) -> None:
         """Take in what is there, and say nothing."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(Late):
             self._take_in(line, time.monotonic())
 
     # asking
@@ -195,28 +235,37 @@ class Ends:
         """Begin a request and send it; waits for a connection, and for room among what is under way."""
         self._fork_check()
         line = self.open(deadline)
+        self._check_interrupted(line)
         if not op.isprintable():
             raise CallerError(f"{op[:80]!r} is no name of an operation")
         encoded = Value(*encode(value, trusted=line.trusted)[:2], line.trusted)
         if self._unsaid:
             self._say_unsaid()
         asking = self._asking
-        while True:
-            with self._lock:
-                if not asking.is_full:
-                    asked = asking.ask(op, encoded, again=again, stream=stream, oneway=oneway)
-                    break
-            if not self.wait("a call before it", lambda: not asking.is_full, deadline):
-                raise Unavailable(f"{len(asking.open)} calls are under way on port {self.name}, and none was answered in time")
+        asked: Asked | None = None
         try:
+            while asked is None:
+                with self._lock:
+                    if not asking.is_full:
+                        asked = asking.make(op, encoded, again=again, stream=stream, oneway=oneway)
+                        asking.open[asked.id] = asked  # no call: a signal's handler may raise after each
+                        break
+                if not self.wait("a call before it", lambda: not asking.is_full, deadline):
+                    raise Unavailable(f"{len(asking.open)} calls are under way on port {self.name}, and none was answered in time")
             self._send(line, asked, deadline)
-        except TimeoutError:
+        except Late:
+            assert asked is not None
             raise self.give_up(asked) from None
         except BaseException:
-            with self._lock:
-                asking.open.pop(asked.id, None)
+            if asked is not None:
+                self.give_up(asked, "it was broken off")
             raise
         return asked
+
+    def _check_interrupted(self, line: Line) -> None:
+        """Raise CallerError in a signal's handler that has interrupted what this thread does here: its message would go into the midst of another one."""
+        if self._lock._is_owned() or line.is_sending_here:  # type: ignore[attr-defined]
+            raise CallerError(_INTERRUPTED)
 
     def _send(self, line: Line, asked: Asked, deadline: float | None) -> None:
         asked.sent = True
@@ -225,9 +274,15 @@ class Ends:
                 self._transmit(line, asked, lambda line=line: self._while_blocked(line), deadline)  # type: ignore[misc]
                 break
             except Closed as error:
+                self._broken()
                 if not error.sent and asked.on is line:
                     asked.sent = False  # the owner was gone before: that is no reason to know nothing
-                line = self.open(deadline)  # which sends again what was sent, if that was known to it
+                try:
+                    line = self.open(deadline)  # which sends again what was sent, if that was known to it
+                except UniosError as failure:
+                    if not asked.sent:
+                        raise
+                    raise self.give_up(asked, f"it was sent, and then the connection broke: {failure}") from failure
                 asked.sent = True
         if asked.oneway:
             if asked.failure is not None:
@@ -238,18 +293,24 @@ class Ends:
     def wait(self, what: "Asked | str", ready: Callable[[], bool], deadline: float | None) -> bool:
         """Read, or wait for who reads, until `ready`; False at the deadline."""
         me = threading.get_ident()
+        looked = False
         while not ready():
             if self._pid != os.getpid():
-                raise OutcomeUnknown(f"{what if isinstance(what, str) else what.op} was asked by the process from which this one was forked")
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
+                raise _of_the_parent(what if isinstance(what, str) else what.op)
             if self._leads.get(True) == me:
-                raise CallerError("this port is used in a signal's handler that has interrupted a call on it")
+                raise CallerError(_INTERRUPTED)
+            if deadline is not None and time.monotonic() >= deadline:
+                line = self._line
+                if looked or line is None or line.is_closed:
+                    return False
+                looked = True  # what has come by then has come in time: who only looks, again and again, sees it too
+                self._look(line)
+                continue
             try:
                 if self._leads.setdefault(True, me) == me:
                     while not ready():
                         self._read(deadline)
-            except TimeoutError:
+            except Late:
                 return ready()
             finally:
                 if True in self._leads and self._leads[True] == me:  # see _leads
@@ -285,18 +346,24 @@ class Ends:
             if self._unsaid:
                 self._say_unsaid()
             self._take_in(line, deadline)
-            with self._lock:
-                acknowledgement = self._asking.acknowledgement()
-            if acknowledgement is not None:
-                line.send(acknowledgement, lambda: self._listen(line), deadline)
+            if self._asking.owes_acknowledgement:  # if another thread sends just now, later: that may wait for this one to read
+                line.send_unless_busy(self._acknowledgement, lambda: self._listen(line), deadline)
         except Closed:
+            self._broken()
             return
         except ProtocolError as error:
             self._fail_all(error)
         except UniosError as error:
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError from error  # of this caller; others may wait longer
+                raise Late from error  # of this caller; others may wait longer
             self._fail_all(error)  # no node runs here any more, or it may not be used: what was sent is not answered now
+
+    def _broken(self) -> None:
+        self._not_before_s = self._opened_s + CLIENT_RETRY_MS / 1000
+
+    def _acknowledgement(self) -> Ack | None:
+        with self._lock:
+            return self._asking.acknowledgement()
 
     def _fail_all(self, error: UniosError) -> None:
         if self._line is not None:
@@ -320,16 +387,17 @@ class Ends:
             raise
         self._wake()
 
-    def next_item(self, asked: Asked) -> Any:
+    def next_item(self, asked: Asked, deadline: float | None) -> Any:
         """Return the next item of a stream that has come, and grant credit for it."""
         if self._pid != os.getpid():
-            raise OutcomeUnknown(f"{asked.op} was asked by the process from which this one was forked")
+            raise _of_the_parent(asked.op)
         with self._lock:
             value, credit = self._asking.take(asked)
             line = self._line
         if credit is not None and line is not None:
-            with contextlib.suppress(Closed, TimeoutError):  # a new connection is told how many were taken
-                line.send(credit, lambda: self._while_blocked(line))
+            self._check_interrupted(line)
+            with contextlib.suppress(Closed, Late):  # a new connection is told how many were taken
+                line.send(credit, lambda: self._while_blocked(line), deadline)
         return decode(value, trusted=value.trusted)
 
     def outcome(self, asked: Asked) -> Any:
@@ -384,6 +452,13 @@ class Ends:
                     del self._leads[True]
                     self._wake()
         self._wake()
+
+
+os.register_at_fork(after_in_child=Ends.after_fork)
+
+
+def _of_the_parent(op: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{op} was asked by the process from which this one was forked")
 
 
 def outcome(asked: Asked) -> Any:

@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.client.messages import memory
@@ -24,6 +24,7 @@ from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, enco
 from unios.wire.values import Value
 
 _READ_BYTES: Final = 64 * 1024
+_POLL_MS_MAX: Final = 24 * 3600 * 1000
 _CARRYING: Final = (Reply, Request)
 Heard = tuple[Said, Value | None]
 WhileBlocked = Callable[[], None] | None
@@ -38,12 +39,18 @@ class Closed(Exception):
         self.sent = sent
 
 
+class Late(TimeoutError):
+    """The deadline has passed. A class of its own: a signal's handler may raise TimeoutError."""
+
+
 class Line:
     """Takes a connected stream socket over. `local`: descriptors can be sent along; `trusted`: the other side is of the same user."""
 
     def __init__(self, sock: socket.socket, *, local: bool, trusted: bool, keeps: bool = False) -> None:
         """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
         self.is_closed = False
+        self.is_cut = False
+        """Whether the other side has lost the right to it."""
         self.sock = sock
         self.local, self.trusted = local, trusted
         self._pid = os.getpid()
@@ -58,15 +65,15 @@ class Line:
     # sending
 
     def send(self, message: Said, while_blocked: WhileBlocked = None, deadline: float | None = None) -> None:
-        """Send a message without large buffers. Closed if that fails, TimeoutError at the deadline (time.monotonic), which ends the connection too."""
+        """Send a message without large buffers. Closed if that fails, Late at the deadline (time.monotonic), which ends the connection too."""
         data = encode(message)
         data = length_of(data) + data
         lock = self._sending
-        try:  # as `_whole`, in which a generator would cost a twentieth of a call
+        try:
             if deadline is None:
                 lock.acquire()
             elif not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+                raise Late
             self._anything = False
             try:
                 self._send(data, (), while_blocked, deadline)
@@ -74,8 +81,27 @@ class Line:
                 self.close()
                 raise
         finally:
-            if lock._is_owned():  # type: ignore[attr-defined]
+            try:  # in one call: a signal's handler may raise after each
                 lock.release()
+            except RuntimeError:  # it was not acquired
+                pass
+
+    def send_unless_busy(self, build: Callable[[], Said | None], while_blocked: WhileBlocked, deadline: float | None) -> None:
+        """As `send`, what `build` returns, if that is anything; nothing while another thread sends."""
+        lock = self._sending
+        try:
+            if lock.acquire(blocking=False) and (message := build()) is not None:
+                self.send(message, while_blocked, deadline)
+        finally:
+            try:  # in one call: a signal's handler may raise after each
+                lock.release()
+            except RuntimeError:  # it was not acquired
+                pass
+
+    @property
+    def is_sending_here(self) -> bool:
+        """Whether this very thread is in the midst of a message: whoever asks has interrupted it."""
+        return bool(self._sending._is_owned())  # type: ignore[attr-defined]
 
     def send_value(
         self,
@@ -90,28 +116,29 @@ class Line:
             message = build(carried.places, len(carried.descriptors))
             data = encode(message)
             data = length_of(data) + data
-            with self._whole(deadline):
-                self._send_parts(message.id, buffers, carried.places, while_blocked, deadline)
-                self._send(data, carried.descriptors, while_blocked, deadline)
+            self._send_whole(message.id, data, buffers, carried, while_blocked, deadline)
         finally:
             carried.freeze()
 
-    @contextlib.contextmanager
-    def _whole(self, deadline: float | None) -> Iterator[None]:
-        """Nobody else sends meanwhile, and if not all is sent the connection ends."""
+    def _send_whole(
+        self, id_: int, data: bytes, buffers: Sequence[memoryview], carried: memory.Carried, while_blocked: WhileBlocked, deadline: float | None
+    ) -> None:
         lock = self._sending
-        try:
+        try:  # as in `send`, where one more call would cost
             if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+                raise Late
             self._anything = False
             try:
-                yield
+                self._send_parts(id_, buffers, carried.places, while_blocked, deadline)
+                self._send(data, carried.descriptors, while_blocked, deadline)
             except BaseException:
                 self.close()
                 raise
         finally:
-            if lock._is_owned():  # type: ignore[attr-defined]  # a signal's handler may raise between acquire and the next instruction
+            try:  # in one call: a signal's handler may raise after each
                 lock.release()
+            except RuntimeError:  # it was not acquired
+                pass
 
     def _send_parts(
         self, id_: int, buffers: Sequence[memoryview], places: Sequence[memory.Place], while_blocked: WhileBlocked, deadline: float | None
@@ -140,8 +167,8 @@ class Line:
                 self._anything = self._anything or sent_now > 0
                 sent += sent_now
                 rest = rest[sent_now:]
-        except (OSError, ValueError) as error:
-            if isinstance(error, TimeoutError):
+        except OSError as error:
+            if error.errno is None:  # not Linux's: of a signal's handler, which may well raise TimeoutError; or Late
                 raise
             raise Closed(str(error), sent=self._anything) from error
 
@@ -156,18 +183,17 @@ class Line:
 
     def _wait(self, while_blocked: WhileBlocked, deadline: float | None) -> None:
         """Wait until the peer takes more; what it says meanwhile is listened to, or both would wait for each other for ever."""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLOUT | (select.POLLIN if while_blocked is not None else 0))
-        found = poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
-        if not found:
-            raise TimeoutError
+        poll = _poll(self.sock, select.POLLOUT | (select.POLLIN if while_blocked is not None else 0))
+        found = poll.poll(None if deadline is None else _left_ms(deadline))
+        if not found and deadline is not None and time.monotonic() >= deadline:
+            raise Late
         if while_blocked is not None and any(mask & select.POLLIN and not mask & select.POLLOUT for _descriptor, mask in found):
             while_blocked()
 
     # reading
 
     def read(self, deadline: float | None = None) -> list[Heard]:
-        """Wait for bytes and return the messages that they complete. TimeoutError at the deadline (time.monotonic), Closed at the end, ProtocolError."""
+        """Wait for bytes and return the messages that they complete. Late at the deadline (time.monotonic), Closed at the end, ProtocolError."""
         if self._early:
             early, self._early = self._early, []
             return early
@@ -183,7 +209,9 @@ class Line:
         room = self._reader.room()
         try:
             data = self._receive(self._buffer if room is None else room)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            if error.errno is None:  # as in _send
+                raise
             raise Closed(str(error)) from error
         if not data:
             raise Closed("the other side has ended")
@@ -196,14 +224,10 @@ class Line:
         return [heard for frame in frames for heard in self._heard(decode(frame))]
 
     def _readable(self, deadline: float) -> None:
-        poll = select.poll()
-        try:
-            poll.register(self.sock, select.POLLIN)
-            found = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        except (OSError, ValueError) as error:
-            raise Closed(str(error)) from error
-        if not found:
-            raise TimeoutError
+        poll = _poll(self.sock, select.POLLIN)
+        while not poll.poll(_left_ms(deadline)):
+            if time.monotonic() >= deadline:
+                raise Late
 
     def _receive(self, buffer: memoryview) -> memoryview:
         return self._intake.receive(self.sock, buffer) if self.local else buffer[: self.sock.recv_into(buffer)]
@@ -220,12 +244,12 @@ class Line:
         return [(message, None)]
 
     def greet(self, hello: Hello, deadline: float) -> Hello:
-        """Exchange greetings. Closed, TimeoutError, ProtocolError."""
+        """Exchange greetings. Closed, Late, ProtocolError."""
         self.send(hello, None, deadline)
         return self.greeted(deadline)
 
     def greeted(self, deadline: float) -> Hello:
-        """Return the other side's greeting. Closed, TimeoutError, ProtocolError."""
+        """Return the other side's greeting. Closed, Late, ProtocolError."""
         heard: list[Heard] = []
         while not heard:
             heard = self.read(deadline)
@@ -246,11 +270,13 @@ class Line:
         try:
             if not lock.acquire(blocking=False):
                 return False
-            with contextlib.suppress(Closed, TimeoutError):
+            with contextlib.suppress(Closed, Late):
                 self.send(Cancel(id_), None, time.monotonic())
         finally:
-            if lock._is_owned():  # type: ignore[attr-defined]
+            try:  # in one call: a signal's handler may raise after each
                 lock.release()
+            except RuntimeError:  # it was not acquired
+                pass
         return True
 
     def drop(self) -> None:
@@ -276,3 +302,17 @@ class Line:
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, TypeError, OSError):  # begun halfway, or the interpreter ends
             self.release()
+
+
+def _poll(sock: socket.socket, mask: int) -> select.poll:
+    poll = select.poll()
+    try:
+        poll.register(sock, mask)
+    except ValueError as error:
+        raise Closed("it was closed here", sent=False) from error
+    return poll
+
+
+def _left_ms(deadline: float) -> float:
+    """Return what a poll takes; it is to be asked again if that is less than there is."""
+    return min(max(0.0, deadline - time.monotonic()) * 1000, _POLL_MS_MAX)

@@ -3,14 +3,18 @@
 A forked child has a session of its own. What a signal's handler may do: raise (the call is withdrawn, and the port stays whole). Call on the same port it may not.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unios.client.messages.ends import RAISED, Ends, Opened, RemoteTraceback
+from unios.errors import CallerError
 from unios.wire.conversations import Asked
 
+_EVER_S: Final = 1e9
+"""A deadline later than this, 31 years, is none: Linux counts no further everywhere."""
 __all__ = ["RAISED", "Items", "Pending", "Port", "RemoteTraceback"]
 
 
@@ -35,7 +39,7 @@ class Port:
         self._ends = Ends(name, home, node, keeps, opened)
         self._timeout: float | None = None
         self._again = False
-        self._ends.open(None if timeout is None else time.monotonic() + timeout)
+        self._ends.open(_deadline(timeout))
 
     @property
     def name(self) -> str:
@@ -80,7 +84,7 @@ class Port:
         return Items(ends, ends.ask(op, (args, kwargs), deadline, stream=True, again=self._again), deadline)
 
     def _deadline(self) -> float | None:
-        return None if self._timeout is None else time.monotonic() + self._timeout
+        return _deadline(self._timeout)
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
@@ -120,6 +124,16 @@ def _travelled(name: str, timeout: float | None, again: bool) -> Port:
     return port
 
 
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if timeout < _EVER_S:
+        return time.monotonic() + timeout
+    if timeout != timeout:
+        raise CallerError("nan is no number of seconds")
+    return None
+
+
 class Pending:
     """A call under way."""
 
@@ -136,7 +150,7 @@ class Pending:
         `timeout`: TimeoutError after so many seconds; the call goes on.
         """
         asked = self._asked
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _deadline(timeout)
         if until is not None and (self._deadline is None or until < self._deadline):
             if not self._ends.wait(asked, lambda: asked.ended, until):
                 raise TimeoutError
@@ -168,9 +182,11 @@ class Items:
             if not ends.wait(asked, lambda: bool(asked.items) or asked.ended, self._deadline):
                 raise ends.give_up(asked)
             if asked.items:
-                return ends.next_item(asked)
+                return ends.next_item(asked, self._deadline)
             self._over = True
             ends.outcome(asked)
+        except StopIteration as error:  # of the handler: as a generator's, it would be taken for the end
+            raise RuntimeError("the handler raised StopIteration") from error
         except BaseException:
             self.close()
             raise
@@ -189,6 +205,7 @@ class Items:
         self.close()
 
     def __del__(self) -> None:
-        if not self._asked.ended and not self._over:
-            self._over = True
-            self._ends.abandon(self._asked)
+        with contextlib.suppress(AttributeError):  # a signal's handler raised before it was one
+            if not self._asked.ended and not self._over:
+                self._over = True
+                self._ends.abandon(self._asked)

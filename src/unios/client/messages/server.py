@@ -105,11 +105,18 @@ class Server:
         self._sessions.leave()
 
     def _cut(self, whose: Callable[[Accepted], bool]) -> int:
-        with self._lock:
-            lines = [line for line, stamp in self._lines.items() if whose(stamp)]
+        lines = self._mark(whose)
         for line in lines:
             line.close()
         return len(lines)
+
+    def _mark(self, whose: Callable[[Accepted], bool]) -> list[Line]:
+        """Let nothing more be begun of what these connections have brought; return them."""
+        with self._lock:
+            lines = [line for line, stamp in self._lines.items() if whose(stamp)]
+        for line in lines:
+            line.is_cut = True
+        return lines
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the port is closed here; False after `timeout` seconds."""
@@ -124,6 +131,7 @@ class Server:
         what `caller()` returned, to cut that connection alone: he may connect again if the mode or a grant lets him. Idempotent."""
         if isinstance(who, Accepted):
             return self._cut(lambda stamp: stamp.connection == who.connection)
+        self._mark(lambda stamp: stamp.user == who)
         self._acceptor.revoke(self.name, who)
         cut = self._cut(lambda stamp: stamp.user == who)
         self._sessions.forget(who)
@@ -186,15 +194,22 @@ class Answers:
         """Read and not begun: at most what one reading brings, or REQUESTS_PER_PEER_MAX and that."""
 
     def run(self) -> None:
-        """Until the connection ends: Closed."""
-        while True:
-            self._read(None)
+        """Until the connection ends: Closed. One-way messages that were read by then are done: nobody sends them again."""
+        try:
+            while True:
+                self._read(None)
+                while self._waiting:
+                    began = time.monotonic()
+                    self._answer(*self._waiting.popleft())
+                    if self._waiting and time.monotonic() - began > LASTING_S and len(self._waiting) < REQUESTS_PER_PEER_MAX:
+                        with contextlib.suppress(TimeoutError):
+                            self._read(began)  # what has come meanwhile: one of those that wait may be withdrawn
+        except Closed:
             while self._waiting:
-                began = time.monotonic()
-                self._answer(*self._waiting.popleft())
-                if self._waiting and time.monotonic() - began > LASTING_S and len(self._waiting) < REQUESTS_PER_PEER_MAX:
-                    with contextlib.suppress(TimeoutError):
-                        self._read(began)  # what has come meanwhile: one of those that wait may be withdrawn
+                request, value = self._waiting.popleft()
+                if request.oneway:
+                    self._answer(request, value)
+            raise
 
     def _read(self, deadline: float | None) -> None:
         for message, value in self._line.read(deadline):
@@ -228,8 +243,8 @@ class Answers:
             streaming = session.streams.get(request.id)
         with streaming.sending if streaming is not None else _NOTHING_SENT:
             with session.lock:
-                if session.line is not self._line:
-                    return  # it was asked again over another connection
+                if self._line.is_cut or (session.line is not self._line and not request.oneway):
+                    return  # he has lost the right; or it was asked again over another connection
                 begun = session.answering.begin(request)
                 if isinstance(begun, Begun) and request.stream:
                     self._register(begun)
@@ -259,7 +274,7 @@ class Answers:
         trusted = self._line.trusted
         try:
             function, args, kwargs = self._called(request, value)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - a class of the caller's may raise anything when it is read
             return Fault(request.id, *said_of(error)), None
         try:
             answer = encode(function(*args, **kwargs), trusted=trusted)
@@ -302,7 +317,7 @@ class Answers:
         answer: Value | None = None
         try:
             function, args, kwargs = self._called(request, value)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - as in _outcome
             message = Fault(request.id, *said_of(error))
         else:
             try:
@@ -357,7 +372,7 @@ def said_of(error: BaseException) -> tuple[str, str]:
 def _sentence(error: BaseException) -> str:
     try:
         return _clean(f"{type(error).__name__}: {error}")[:TEXT_MAX]
-    except Exception:  # noqa: BLE001 - its __str__ is the handler's
+    except BaseException:  # noqa: BLE001 - its __str__ is the handler's
         return type(error).__name__
 
 
@@ -368,7 +383,7 @@ def fault_of(id_: int, error: BaseException, *, trusted: bool) -> Fault:
         return Fault(id_, *said_of(error)) if isinstance(error, UniosError) else Fault(id_, RAISED, _sentence(error))
     try:
         text = _clean("".join(traceback.format_exception(error)))[-TEXT_MAX:]
-    except Exception:  # noqa: BLE001 - its notes and its __str__ are the handler's
+    except BaseException:  # noqa: BLE001 - its notes and its __str__ are the handler's
         text = _sentence(error)
     if not isinstance(error, Exception):
         return Fault(id_, RAISED, text)
@@ -379,5 +394,5 @@ def fault_of(id_: int, error: BaseException, *, trusted: bool) -> Fault:
         if not isinstance(decode(body, trusted=True), Exception):
             raise CallerError("it arrives as something else")
         return Fault(id_, RAISED, text, body.body)
-    except Exception:  # noqa: BLE001 - what its class raises when it is written or read is the handler's
+    except BaseException:  # noqa: BLE001 - what its class raises when it is written or read is the handler's
         return Fault(id_, RAISED, text)

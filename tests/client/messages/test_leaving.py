@@ -1,0 +1,180 @@
+"""Leaving: what was sent before a port was closed is done, and an owner that ends each connection is not run against without a pause. Both twins."""
+
+import asyncio
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.client.messages.rig import Rig, until
+from tests.client.messages.test_aio_breaks import run
+from tests.client.messages.test_aio_breaks import until as until_later
+from unios.client.messages import aio, aio_line
+from unios.errors import OutcomeUnknown
+from unios.limits import CLIENT_RETRY_MS
+from unios.wire.frames import length_of
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, encode
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize("how", ["close", "with", "drop"])
+def test_what_was_sent_before_a_port_was_closed_is_done(rig: Rig, size: int, how: str) -> None:
+    found: list[int] = []
+
+    async def work() -> None:
+        port: Any = await aio.connect("p", timeout=10)
+        if how == "with":
+            async with port:
+                for number in range(200):
+                    await port.send("one", number, bytes(size))
+            assert not port._ends.line
+            return
+        for number in range(200):
+            await port.send("one", number, bytes(size))
+        if how == "close":
+            port.close()
+        del port
+        await until_later(lambda: len(found) == 200, "all are done")
+
+    with rig.server({"one": lambda number, _data: found.append(number)}) as server:
+        run(work)
+        until(lambda: len(found) == 200, "all are done")
+        assert found == list(range(200))
+        until(lambda: not server._lines, "the connection has ended")
+
+
+def test_a_peer_that_takes_nothing_does_not_keep_a_port_that_was_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_line, "FINISH_S", 0.2)
+    may_go_on = threading.Event()
+
+    async def work() -> None:
+        async with await aio.connect("p", timeout=10) as port:
+            for _ in range(100):
+                await port.send("wait", bytes(10_000))
+        assert len(asyncio.all_tasks()) == 1
+
+    with rig.server({"wait": lambda _data: may_go_on.wait(20)}):
+        run(work)
+        may_go_on.set()
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_what_was_sent_before_a_blocking_port_was_closed_is_done_in_its_order_however_long_that_takes(rig: Rig, how: str) -> None:
+    found: list[int] = []
+
+    def one(number: int) -> None:
+        time.sleep(0.0002)
+        found.append(number)
+
+    with rig.server({"one": one}):
+        port = rig.port()
+        for number in range(300):
+            port.send("one", number)
+        if how == "close":
+            port.close()
+        del port
+        until(lambda: len(found) == 300, "all are done")
+        assert found == list(range(300))
+
+
+def test_nothing_more_is_done_of_what_was_sent_by_one_who_has_lost_the_right_to_it(rig: Rig) -> None:
+    found: list[int] = []
+    may_go_on, begun = threading.Event(), threading.Event()
+
+    def one(number: int) -> None:
+        begun.set()
+        may_go_on.wait(20)
+        found.append(number)
+
+    rig.user = rig.owner = "ann"
+    with rig.server({"one": one}) as server, rig.port() as port:
+        port.send("one", 0)
+        begun.wait(20)
+        for number in range(1, 10):
+            port.send("one", number)
+
+        def revoked() -> None:
+            for pair in rig.connections:
+                for sock in pair:
+                    sock.shutdown(socket.SHUT_RDWR)
+            may_go_on.set()
+            until(lambda: not server._lines, "the connection has ended")
+
+        rig.revoked = revoked
+        server.revoke("ann")
+        assert found == [0]
+
+
+def test_a_port_that_was_closed_connects_again_while_its_last_words_are_taken(rig: Rig) -> None:
+    may_go_on = threading.Event()
+    done: list[int] = []
+
+    def wait(number: int, _data: bytes) -> int:
+        may_go_on.wait(20)
+        done.append(number)
+        return number
+
+    async def work() -> None:
+        port: Any = await aio.connect("p", timeout=10)
+        for number in range(100):
+            await port.send("wait", number, bytes(10_000))
+        port.close()
+        calling = asyncio.ensure_future(port.wait(100, b""))
+        await until_later(lambda: rig.connected == 2, "it has connected again")
+        may_go_on.set()
+        assert await calling == 100
+        port.close()
+
+    with rig.server({"wait": wait}):
+        run(work)
+
+
+class Ends:
+    """An owner that greets, and ends each connection when something is asked."""
+
+    def __init__(self) -> None:
+        self.greeted = 0
+
+    def accepted(self, _stamp: Any, sock: socket.socket, _node: str) -> None:
+        threading.Thread(target=self._answer, args=(sock,), daemon=True).start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        hello = encode(Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"session": "new", "incarnation": "i"}))
+        try:
+            sock.recv(1_000)
+            sock.sendall(length_of(hello) + hello)
+            self.greeted += 1
+            while b"one" not in sock.recv(1_000):  # what it still waits for comes first
+                pass
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        sock.close()
+
+
+@pytest.mark.parametrize("twin", ["blocking", "asyncio"])
+def test_an_owner_that_ends_each_connection_is_not_run_against_without_a_pause(rig: Rig, twin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pair(name: str) -> tuple[socket.socket, None]:
+        near, far = socket.socketpair()
+        rig.listening[name](None, far, "here")  # type: ignore[arg-type]
+        return near, None
+
+    monkeypatch.setattr(rig, "pair", pair)
+    ends = Ends()
+    rig.listening["p"] = ends.accepted
+    begun = time.monotonic()
+
+    async def work() -> None:
+        port: Any = await aio.connect("p", timeout=10)
+        with pytest.raises(OutcomeUnknown):
+            await port.options(timeout=0.5, idempotent=True).one(1)
+        port.close()
+
+    if twin == "asyncio":
+        run(work)
+    else:
+        with rig.port() as port, pytest.raises(OutcomeUnknown):
+            port.options(timeout=0.5, idempotent=True).one(1)
+    assert 2 <= ends.greeted <= (time.monotonic() - begun) / (CLIENT_RETRY_MS / 1000) + 2
