@@ -58,3 +58,28 @@ def test_parts_are_put_together_whatever_their_size(size: int) -> None:
     for start in range(0, size, 1_000_000):
         gathering.add(Part(1, size, memoryview(data[start : start + 1_000_000])))
     assert gathering.take(1, size) == data
+
+
+def test_what_is_let_go_leaves_neither_memory_nor_descriptors_and_its_file_outlives_the_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    kept = []
+    for _ in range(2):
+        descriptor = os.memfd_create("unios-test")
+        os.ftruncate(descriptor, SIZES[1])
+        whole = memory.keep(descriptor)
+        kept += [whole[: SIZES[1] // 2], whole[SIZES[1] // 2 :]]
+        del whole
+    kept.append(memoryview(b"small"))
+    mapped: list[int] = []
+
+    def close(descriptor: int) -> None:
+        if "unios-test" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            mapped.append(Path("/proc/self/maps").read_text().count("unios-test"))
+        closing(descriptor)
+
+    closing = os.close
+    monkeypatch.setattr(memory.os, "close", close)
+    memory.let_go(kept)
+    assert kept == []
+    assert mapped == [0, 0], "the last descriptors are closed when nothing is mapped, for that takes time and stops no other thread"
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -8,12 +8,14 @@ What is taken from another user is sealed against shrinking and writing, or refu
 
 import _thread
 import bisect
+import contextlib
 import ctypes
 import fcntl
 import mmap
 import os
 import stat
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +35,8 @@ _MOVE_AND_KEEP: Final = 1 | 2 | 4
 _HUGE: Final = 2 * 1024 * 1024
 """Page tables move as they are where both places are equal modulo this."""
 _MOVED_MIN: Final = 4 * 1024 * 1024
+_TAKEN_DOWN_AFTER_S: Final = 0.03
+"""Not at once: whoever reads what was handed over, and answers, wants the processors now."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mremap.restype = ctypes.c_void_p
@@ -82,6 +86,7 @@ class _Born:
         _libc.mremap(self.address, self.size, self.size, _MOVE_AND_KEEP, aside)
 
         def take_down() -> None:
+            time.sleep(_TAKEN_DOWN_AFTER_S)
             _libc.munmap(place, room)
             _setting_aside.release()
 
@@ -145,10 +150,32 @@ def settle(buffer: memoryview) -> memoryview:
     return buffer
 
 
+def let_go(buffers: list[memoryview]) -> None:
+    """Forget these, which are kept here: their list is emptied. Memory that nobody else has is given back while the other threads of this process go on.
+
+    The end of a mapping would stop them for that long (3 ms for 100 MB, at the speed of Linux): so the file outlives it, by another descriptor.
+    """
+    found = {id(one[0]): one[0] for one in map(_born_of, buffers) if one is not None}
+    descriptors = []
+    with contextlib.suppress(OSError):  # none is free: then it takes as long as it takes
+        for born in found.values():
+            descriptors.append(os.dup(born.descriptor))
+    found.clear()
+    buffers.clear()
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def mapping_of(buffer: memoryview) -> mmap.mmap | None:
     """Return the mapping that a buffer lies in, if sending it now would not copy it."""
     found = _born_of(buffer)
     return None if found is None else found[0].mapping()
+
+
+def place_of(buffer: memoryview) -> tuple[int, int] | None:
+    """Return the file that a buffer lies in, if sending it now would not copy it, and at which offset. The descriptor is open as long as there is a buffer of it."""
+    found = _born_of(buffer)
+    return None if found is None else (found[0].descriptor, found[1])
 
 
 def _register(born: _Born) -> None:
@@ -159,9 +186,11 @@ def _register(born: _Born) -> None:
 
 def _tidy() -> None:
     """Forget mappings that have ended: something else may lie there now."""
-    while _gone:
-        gone = _gone.popleft()
-        _born[:] = [entry for entry in _born if entry[1] is not gone]
+    if _gone:
+        gone = {id(_gone[number]) for number in range(len(_gone))}
+        _born[:] = [entry for entry in _born if id(entry[1]) not in gone]
+        for _ in gone:
+            _gone.popleft()
 
 
 def _after_fork() -> None:
