@@ -22,6 +22,7 @@ from typing import Any, Final
 from unios.client.messages import memory
 from unios.client.messages.acceptor import me
 from unios.client.messages.server import Server, caller
+from unios.client.objects.releasing import Releases
 from unios.client.objects.spilling import is_whole, spill
 from unios.client.objects.tie import Gone, Tie
 from unios.errors import DataLost, InternalError, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError, fresh
@@ -55,6 +56,7 @@ class Holder:
         """Of large objects: `serve` gives their memory back, for that takes 3 ms for 100 MB, in which others want the lock."""
         self._stamps: dict[int, Accepted] = {}
         self._ties: dict[str, Tie] = {}
+        self._releases = Releases(self._changed, self._tie, self._is_wanted)
         self._coming: dict[str, Future[UniosError | None]] = {}
 
     def serve(self) -> None:
@@ -103,11 +105,15 @@ class Holder:
             elif isinstance(order, Acquire):
                 tie, known, token = self._tie(order.node), (order.id, order.node, 0), order.token
                 tie.post(partial(tie.hold, known, token))
+                self._releases.acquired(order.node)
             else:
-                tie = self._tie(order.node)
-                tie.post(partial(tie.drop, order.id))
+                self._releases.released(order.id, order.node)
         if self._dropped or self._ledger.due() is not None or self._ledger.is_idle:
             self._changed.notify()
+
+    def _is_wanted(self, id_: str, node: str) -> bool:
+        found = self._ledger.look(id_)
+        return found is not None and found[1] == node
 
     def _forget(self, id_: str) -> None:
         self._checks.pop(id_, None)
