@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from unios.client.messages import memory
 from unios.client.objects import spilling
-from unios.client.objects.spilling import disk_of, spill
+from unios.client.objects.spilling import disk_of, is_whole, spill
 from unios.errors import Unavailable
 
 
@@ -20,11 +21,35 @@ def files() -> int:
 def test_what_is_spilled_is_as_it_was_and_has_no_name(tmp_path: Path) -> None:
     data = [memoryview(b"a" * 5_000), memoryview(b""), memoryview(b"b" * 10)]
     before = files()
-    found = spill(str(tmp_path), data)
+    found, check = spill(str(tmp_path), data)
     assert [bytes(one) for one in found] == [bytes(one) for one in data]
+    assert is_whole(found, check)
     assert list(tmp_path.iterdir()) == []
     del found
     assert files() == before
+
+
+@pytest.mark.parametrize("at", [0, 4_999, 8_192, 2_008_191])
+def test_each_byte_that_has_changed_on_the_disk_is_noticed(tmp_path: Path, at: int) -> None:
+    found, check = spill(str(tmp_path), [memoryview(b"a" * 5_000), memoryview(b""), memoryview(b"b" * 2_000_000)])
+    place = memory.place_of(found[0])
+    assert place is not None and is_whole(found, check)
+    os.pwrite(place[0], b"c", at)
+    assert not is_whole(found, check)
+
+
+def test_a_disk_that_has_lost_the_end_or_cannot_be_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, check = spill(str(tmp_path), [memoryview(b"a" * 50_000)])
+    place = memory.place_of(found[0])
+    assert place is not None
+    os.truncate(place[0], 40_000)
+    assert not is_whole(found, check)
+
+    def fails(*_args: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(spilling.os, "preadv", fails)
+    assert not is_whole(found, check)
 
 
 def test_a_folder_in_memory_is_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,26 @@ def test_what_begins_to_be_read_while_it_is_written_to_the_disk_stays_in_memory(
     assert book.look("a") == ("memory", "", 50_000)
 
 
+def test_what_was_damaged_on_the_disk_is_forgotten_and_may_come_again() -> None:
+    book = ledger(memory=15_000)
+    book.held("f", "p", 0, origin="n2", size=10_000)
+    assert book.reserve(10_000) == [] and book.came("f", 10_000)
+    put(book, "a")
+    assert book.look("f") == ("disk", "n2", 10_000)
+    book.damaged("a")
+    assert book.look("a") == ("memory", "", 10_000), "it is not on the disk"
+    for _ in range(2):
+        book.damaged("f")
+        assert book.look("f") == ("away", "n2", 10_000) and book.statistics().disk_bytes == 0
+    while victims := book.reserve(10_000):
+        assert [book.spilled(victim) for victim in victims] == [True]
+    assert book.came("f", 10_000)
+    assert book.dropped("f", "p", 0) == [Drop("f"), Release("f", "n2")]
+    assert book.dropped("a", "p", 0) == [Drop("a")]
+    assert book.statistics().memory_bytes == book.statistics().disk_bytes == 0
+    assert book.reserve(10_000, files=1_000) == [], "nor is a file counted"
+
+
 def test_readers_that_are_gone_hold_nothing_up() -> None:
     book = ledger()
     book.joined("q")

@@ -168,6 +168,43 @@ def test_pressure_goes_to_the_disk_and_what_is_there_is_read_as_before(fresh: Sy
         wait_for(here.statistics, lambda found: found["objects"] == found["disk_bytes"] == found["memory_bytes"] == 0, "nothing is left", 40)
 
 
+def test_what_was_damaged_on_the_disk_is_lost_made_again_or_fetched_again_and_never_wrong(fresh: System) -> None:
+    bounds = {"UNIOS_OBJECTS_MEMORY": str(20 * MEGA), "UNIOS_OBJECTS_DISK": str(200 * MEGA)}
+    with Remote(fresh, "n1", **bounds) as here, Remote(fresh, "n2", **bounds) as far:
+        here.do(f"a = unios.put(b'a' * {15 * MEGA}); b = unios.put(b'b' * {15 * MEGA}, remake=(bytes, 1)); d = unios.put(b'd' * {15 * MEGA})")
+        here.do(f"more = unios.put(bytes({15 * MEGA}))")
+        for name in ("a", "d"):
+            here.give(name, far)
+        far.do(f"unios.get(d); own = unios.put(bytes({15 * MEGA}))")
+        damage_spilled(here, first=b"a"), damage_spilled(here, first=b"b"), damage_spilled(far, first=b"d")
+        assert far.ask(f"unios.get(d) == b'd' * {15 * MEGA}"), "its node has it whole"
+        for program in (far, here, here):
+            with pytest.raises(
+                Raised, match=r"put on node n1, is lost: it was spilled to the disk of that node, and is not there as it was written$"
+            ) as caught:
+                program.do("unios.get(a)")
+            assert caught.value.name == "DataLost"
+        assert here.ask("len(unios.get(b))") == here.ask("len(unios.get(b))") == 1, "it is made again"
+        here.do("del a, b, d, more; gc.collect()")
+        far.do("del a, d, own; gc.collect()")
+        for program in (here, far):
+            wait_for(program.statistics, lambda found: found["objects"] == found["disk_bytes"] == found["memory_bytes"] == 0, "nothing is left", 40)
+
+
+def damage_spilled(program: Remote, *, first: bytes) -> None:
+    """Change a byte in the middle of the spilled object whose bytes are those."""
+    folder = f"/proc/{holder_of(program)}/fd"
+    for number in os.listdir(folder):
+        path = f"{folder}/{number}"
+        if "(deleted)" not in os.readlink(path) or "memfd:" in os.readlink(path):
+            continue
+        with open(path, "r+b", buffering=0) as file:
+            if os.pread(file.fileno(), 1, 10_000) == first:
+                os.pwrite(file.fileno(), b"X", 7 * MEGA)
+                return
+    raise AssertionError("it was not spilled")
+
+
 def test_a_full_quota_is_refused_with_a_sentence_and_room_that_is_made_is_used(fresh: System) -> None:
     with Remote(fresh, "n1", UNIOS_OBJECTS_MEMORY=str(20 * MEGA), UNIOS_OBJECTS_DISK="0") as here:
         here.do(f"a = unios.put(bytes({15 * MEGA}))")

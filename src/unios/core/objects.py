@@ -283,6 +283,15 @@ class Ledger:
         found.files = 1
         return True
 
+    def damaged(self, id_: str) -> None:
+        """The data of an object on disk are not what they were: they are forgotten. An object of another node can be brought again. Idempotent."""
+        found = self._objects.get(id_)
+        if found is not None and found.where == "disk":
+            found.where = "away"
+            self._disk -= found.size
+            self._files -= found.files
+            found.files = 0
+
     def look(self, id_: str) -> tuple[Where, str, int] | None:
         """Return where an object is, its origin and its size; None if it is not known."""
         found = self._objects.get(id_)

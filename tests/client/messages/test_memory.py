@@ -223,7 +223,7 @@ def test_a_forked_child_has_what_was_born_before_as_ordinary_memory() -> None:
         os._exit(0 if carried.own and bytes(buffer[:6]) == b"parent" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     carried = carry([buffer], local=True, trusted=True)
-    assert not carried.own
+    assert carried.own and not carried.born, "a child that lives could write to it"
     carried.freeze()
 
 

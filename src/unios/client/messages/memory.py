@@ -8,12 +8,14 @@ What is taken from another user is sealed against shrinking and writing, or refu
 
 import _thread
 import bisect
+import contextlib
 import ctypes
 import fcntl
 import mmap
 import os
 import stat
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,10 +32,14 @@ _FIXED: Final = 0x10
 _NO_RESERVE: Final = 0x4000
 _MOVE_AND_KEEP: Final = 1 | 2 | 4
 """mremap: to a fixed place, and what was there stays mapped, empty."""
+_DONT_FORK: Final = 10
 _HUGE: Final = 2 * 1024 * 1024
 """Page tables move as they are where both places are equal modulo this."""
 _MOVED_MIN: Final = 4 * 1024 * 1024
+_TAKEN_DOWN_AFTER_S: Final = 0.03
+"""Not at once: whoever reads what was handed over, and answers, wants the processors now."""
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mremap.restype = ctypes.c_void_p
 _libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
@@ -47,7 +53,7 @@ Place = tuple[int, int, int]
 class _Born:
     """A memory file that is mapped here. Does not keep its mapping: that lives as long as a buffer of it, and takes this along."""
 
-    __slots__ = ("address", "descriptor", "is_kept", "is_shared", "mapping", "size")
+    __slots__ = ("address", "descriptor", "is_forked", "is_kept", "is_shared", "mapping", "size")
 
     def __init__(self, mapping: mmap.mmap, descriptor: int, *, is_shared: bool = True) -> None:
         """Takes the descriptor over. `is_shared`: not frozen yet."""
@@ -56,6 +62,8 @@ class _Born:
         self.size, self.descriptor = len(mapping), descriptor
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         self.is_shared = is_shared
+        self.is_forked = False
+        """A child has the same memory: it could write to what was handed over, so that is a copy."""
         self.is_kept = not is_shared
         """Nobody writes to it here, so what is in the file is what is seen here."""
 
@@ -80,10 +88,13 @@ class _Born:
             return
         aside = (place + _HUGE - 1) // _HUGE * _HUGE + self.address % _HUGE
         _libc.mremap(self.address, self.size, self.size, _MOVE_AND_KEEP, aside)
+        _libc.madvise(place, room, _DONT_FORK)  # a child has nobody who takes it down
+        slot = _setting_aside
 
         def take_down() -> None:
+            time.sleep(_TAKEN_DOWN_AFTER_S)
             _libc.munmap(place, room)
-            _setting_aside.release()
+            slot.release()
 
         try:
             _thread.start_new_thread(take_down, ())  # threading.Thread waits until it runs
@@ -96,7 +107,7 @@ _born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
 _gone: "deque[weakref.ref[mmap.mmap]]" = deque()
 """Mappings that have ended: a callback of the collector takes no lock, for it may come while this thread holds it."""
 _lock = threading.Lock()
-_setting_aside: Final = threading.BoundedSemaphore(4)
+_setting_aside = threading.BoundedSemaphore(4)
 """So many at a time; others are taken down where they are, so that what is not taken down yet is bounded."""
 
 
@@ -145,10 +156,32 @@ def settle(buffer: memoryview) -> memoryview:
     return buffer
 
 
+def let_go(buffers: list[memoryview]) -> None:
+    """Forget these, which are kept here: their list is emptied. Memory that nobody else has is given back while the other threads of this process go on.
+
+    The end of a mapping would stop them for that long (3 ms for 100 MB, at the speed of Linux): so the file outlives it, by another descriptor.
+    """
+    found = {id(one[0]): one[0] for one in map(_born_of, buffers) if one is not None}
+    descriptors = []
+    with contextlib.suppress(OSError):  # none is free: then it takes as long as it takes
+        for born in found.values():
+            descriptors.append(os.dup(born.descriptor))
+    found.clear()
+    buffers.clear()
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def mapping_of(buffer: memoryview) -> mmap.mmap | None:
     """Return the mapping that a buffer lies in, if sending it now would not copy it."""
     found = _born_of(buffer)
     return None if found is None else found[0].mapping()
+
+
+def place_of(buffer: memoryview) -> tuple[int, int] | None:
+    """Return the file that a buffer lies in, if sending it now would not copy it, and at which offset. The descriptor is open as long as there is a buffer of it."""
+    found = _born_of(buffer)
+    return None if found is None else (found[0].descriptor, found[1])
 
 
 def _register(born: _Born) -> None:
@@ -159,19 +192,27 @@ def _register(born: _Born) -> None:
 
 def _tidy() -> None:
     """Forget mappings that have ended: something else may lie there now."""
-    while _gone:
-        gone = _gone.popleft()
-        _born[:] = [entry for entry in _born if entry[1] is not gone]
+    if _gone:
+        gone = {id(_gone[number]) for number in range(len(_gone))}
+        _born[:] = [entry for entry in _born if id(entry[1]) not in gone]
+        for _ in gone:
+            _gone.popleft()
 
 
 def _after_fork() -> None:
     """Let go of a lock that another thread of the parent held. What was born there is shared with the parent, so here it is ordinary memory."""
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _setting_aside
+    _lock, _setting_aside = threading.Lock(), threading.BoundedSemaphore(4)
     _born.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _has_forked() -> None:
+    """What was born here and not handed over yet is a child's as well."""
+    for _address, _mapping, born in _born.copy():
+        born.is_forked = born.is_shared
+
+
+os.register_at_fork(after_in_parent=_has_forked, after_in_child=_after_fork)
 
 
 def _born_of(buffer: memoryview) -> tuple[_Born, int] | None:
@@ -184,7 +225,7 @@ def _born_of(buffer: memoryview) -> tuple[_Born, int] | None:
         at = bisect.bisect_right(_born, address, key=lambda entry: entry[0]) - 1
         if at >= 0:
             born = _born[at][2]
-            if address + buffer.nbytes <= born.address + born.size and (born.is_shared or born.is_kept):
+            if address + buffer.nbytes <= born.address + born.size and (born.is_kept or (born.is_shared and not born.is_forked)):
                 return born, address - born.address
     return None
 

@@ -11,17 +11,19 @@ The lock is held by whoever changes the ledger or the data, never while somethin
 
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from unios.client.messages import memory
 from unios.client.messages.acceptor import me
 from unios.client.messages.server import Server, caller
-from unios.client.objects.spilling import spill
+from unios.client.objects.releasing import Releases
+from unios.client.objects.spilling import is_whole, spill
 from unios.client.objects.tie import Gone, Tie
 from unios.errors import DataLost, InternalError, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError, fresh
 from unios.object_limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
@@ -29,6 +31,8 @@ from unios.wire.objects import Acquire, Drop, Known, Ledger, Order, port_of
 from unios.wire.operations import Accepted
 
 Data = list[pickle.PickleBuffer]
+_LARGE_BYTES: Final = 4 * 1024 * 1024
+_DAMAGED: Final = "it was spilled to the disk of that node, and is not there as it was written"
 
 
 def now_ms() -> int:
@@ -46,25 +50,34 @@ class Holder:
         self._room = threading.Lock()
         """Held by the one who makes room."""
         self._data: dict[str, list[memoryview]] = {}
+        self._checks: dict[str, bytes] = {}
+        """Of what is on disk, by id: its checksum."""
+        self._dropped: list[memoryview] = []
+        """Of large objects: `serve` gives their memory back, for that takes 3 ms for 100 MB, in which others want the lock."""
         self._stamps: dict[int, Accepted] = {}
         self._ties: dict[str, Tie] = {}
+        self._releases = Releases(self._changed, self._tie, self._is_wanted)
         self._coming: dict[str, Future[UniosError | None]] = {}
 
     def serve(self) -> None:
         """Answer until nobody has been there, and nothing kept, for OBJECTS_IDLE_MS."""
         operations = (self.put, self.get, self.bring, self.fetch, self.tie, self.hold, self.drop, self.lend, self.read, self.leave, self.statistics)
         target = {operation.__name__: operation for operation in operations}
-        with Server(port_of(me(), self.node), target, keeps=True, left=self._left, node=self.node) as server, self._changed:
+        with Server(port_of(me(), self.node), target, keeps=True, left=self._left, node=self.node) as server:
             idle_since = now_ms()
             while not server.wait(0):
-                now = now_ms()
-                self._carry_out(self._ledger.expired(now))
-                if not self._ledger.is_idle:
-                    idle_since = now
-                elif now - idle_since >= OBJECTS_IDLE_MS:
-                    break
-                due = idle_since + OBJECTS_IDLE_MS if self._ledger.is_idle else self._ledger.due()
-                self._changed.wait(None if due is None else max(0.001, (due - now) / 1000))
+                with self._changed:
+                    now = now_ms()
+                    self._carry_out(self._ledger.expired(now))
+                    if not self._ledger.is_idle:
+                        idle_since = now
+                    elif now - idle_since >= OBJECTS_IDLE_MS:
+                        break
+                    due = idle_since + OBJECTS_IDLE_MS if self._ledger.is_idle else self._ledger.due()
+                    if not self._dropped:
+                        self._changed.wait(None if due is None else max(0.001, (due - now) / 1000))
+                    dropped, self._dropped = self._dropped, []
+                memory.let_go(dropped)
         for tie in self._ties.values():
             tie.close()
 
@@ -88,15 +101,25 @@ class Holder:
     def _carry_out(self, orders: Iterable[Order]) -> None:
         for order in orders:
             if isinstance(order, Drop):
-                self._data.pop(order.id, None)
+                self._forget(order.id)
             elif isinstance(order, Acquire):
                 tie, known, token = self._tie(order.node), (order.id, order.node, 0), order.token
                 tie.post(partial(tie.hold, known, token))
+                self._releases.acquired(order.node)
             else:
-                tie = self._tie(order.node)
-                tie.post(partial(tie.drop, order.id))
-        if self._ledger.due() is not None or self._ledger.is_idle:
+                self._releases.released(order.id, order.node)
+        if self._dropped or self._ledger.due() is not None or self._ledger.is_idle:
             self._changed.notify()
+
+    def _is_wanted(self, id_: str, node: str) -> bool:
+        found = self._ledger.look(id_)
+        return found is not None and found[1] == node
+
+    def _forget(self, id_: str) -> None:
+        self._checks.pop(id_, None)
+        views = self._data.pop(id_, [])
+        if sum(view.nbytes for view in views) >= _LARGE_BYTES:
+            self._dropped += views
 
     def _tie(self, node: str) -> Tie:
         if node not in self._ties:
@@ -175,17 +198,39 @@ class Holder:
             if found is None:
                 raise DataLost(f"{describe(known)} is lost: the holder of objects there is another one by now")
             if found[0] == "away":
-                return None
-            views = self._data[known[0]]
-            is_large = any(memory.mapping_of(view) is not None for view in views)
-            return is_large and self._ledger.reading(known[0], party), buffers_of(views)
+                if found[1]:
+                    return None
+                raise DataLost(f"{describe(known)} is lost: {_DAMAGED}")
+            views, check = self._data[known[0]], self._checks.get(known[0])
+            if check is None:
+                is_large = any(memory.mapping_of(view) is not None for view in views)
+                return is_large and self._ledger.reading(known[0], party), buffers_of(views)
+        if self._is_whole(known[0], views, check):
+            return False, buffers_of(views)
+        return self.get(known)
 
     def fetch(self, id_: str) -> Data:
         """Return an object's data for another node. DataLost."""
         with self._changed:
-            if id_ not in self._data:
-                raise DataLost(f"node {self.node} does not keep it any more")
-            return buffers_of(self._data[id_])
+            views, check = self._data.get(id_), self._checks.get(id_)
+            if views is None:
+                raise DataLost(
+                    _DAMAGED if self._ledger.look(id_) else f"node {self.node} does not keep it any more, as its holder of objects has ended"
+                )
+        if check is not None and not self._is_whole(id_, views, check):
+            return self.fetch(id_)
+        return buffers_of(views)
+
+    def _is_whole(self, id_: str, views: list[memoryview], check: bytes) -> bool:
+        """Return whether what is on disk of an object is as it was; if not it is forgotten."""
+        if is_whole(views, check):
+            return True
+        print(f"objects: object {id_[:8]}: {_DAMAGED}", file=sys.stderr, flush=True)
+        with self._changed:
+            if self._data.get(id_) is views:
+                self._ledger.damaged(id_)
+                self._forget(id_)
+        return False
 
     def bring(self, known: Known) -> None:
         """Have the data of another node's object here. DataLost, Unavailable."""
@@ -196,6 +241,8 @@ class Holder:
                 raise DataLost(f"{describe(known)} is lost: nothing is known of it here")
             if found[0] != "away":
                 return
+            if not found[1]:
+                raise DataLost(f"{describe(known)} is lost: {_DAMAGED}")
             coming, is_mine = self._coming.get(id_), False
             if coming is None:
                 coming, is_mine = Future(), True
@@ -224,7 +271,8 @@ class Holder:
         except (Gone, DataLost) as error:
             with self._changed:
                 self._ledger.unreserve(size)
-            raise DataLost(f"{describe(known)} is lost: {error}; that node or its holder of objects has ended") from error
+            why = "; that node or its holder of objects has ended" if isinstance(error, Gone) else ""
+            raise DataLost(f"{describe(known)} is lost: {error}{why}") from error
         except (OutcomeUnknown, PeerRestarted, NotFound) as error:  # of that holder: whoever asked this one would take it for its own
             with self._changed:
                 self._ledger.unreserve(size)
@@ -246,10 +294,10 @@ class Holder:
                 if not victims:
                     return
                 for id_, views in victims.items():
-                    spilled = spill(self._folder, views)
+                    spilled, check = spill(self._folder, views)
                     with self._changed:
                         if self._data.get(id_) is views and self._ledger.spilled(id_):
-                            self._data[id_] = spilled
+                            self._data[id_], self._checks[id_] = spilled, check
 
     def statistics(self) -> dict[str, int]:
         """Return what is counted now; bytes. For a person, and tests."""
