@@ -1,4 +1,4 @@
-"""Cancelling where others have to be asked: by a task, and while the one who knows does not answer."""
+"""Cancelling where others have to be asked, by a task or while the one who knows does not answer; and an end that a parent does not hear of."""
 
 import os
 import signal
@@ -43,6 +43,16 @@ def test_what_cancel_says_while_the_parent_is_stopped_holds_when_it_goes_on(whol
         for future in ahead:
             future.result(20)
     assert sorted(os.listdir(tmp_path)) == ["0", "1", "2", "go"]
+
+
+def test_a_shutdown_ends_a_parent_that_is_stopped(whole: System) -> None:
+    """Else it holds for ever what was set aside for it."""
+    pool = executor(whole, 2, node="n1")
+    assert pool.submit(abs, -1).result(20) == 1
+    for pid in alive(whole):
+        os.kill(int(pid), signal.SIGSTOP)
+    pool.shutdown()
+    wait_for(lambda: alive(whole), lambda left: not left, "none is left")
 
 
 def parent_of(pid: int) -> int:
