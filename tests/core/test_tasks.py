@@ -123,7 +123,7 @@ class Machine(RuleBasedStateMachine):
         if tasks.waiting:
             free = [w for w, hand in self.world.hands.items() if hand.ready and not hand.lying and hand.running is None]
             free = [w for w in free if not any(bar.worker == w for bar in self.world.bars)]
-            assert not free or tasks.working >= tasks.workers_max
+            assert not free or tasks._working >= tasks.workers_max
 
     def teardown(self) -> None:
         self.world.drain()
@@ -272,10 +272,10 @@ def test_what_a_lost_task_has_submitted_is_not_counted_for_the_one_that_runs_in_
     one.staff()
     (again,) = [id_ for id_ in one.hands if id_ != other]
     one.begin(again)
-    assert one.hands[again].running is not None and one.tasks.working == 2
+    assert one.hands[again].running is not None and one.tasks._working == 2
     one.answer(other)
     one.answer(again)
-    assert one.tasks.working == 0 == one.tasks.unfinished
+    assert one.tasks._working == 0 == one.tasks.unfinished
 
 
 def test_tasks_that_wait_for_their_own_do_not_wait_in_a_ring() -> None:

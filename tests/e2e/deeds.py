@@ -169,3 +169,46 @@ def with_an_executor_of_its_own(count: int) -> list[int]:
 
     with unios.Executor(2) as own:
         return list(own.map(square, range(count)))
+
+
+def touch(path: str) -> None:
+    Path(path).touch()
+
+
+def until_there(path: str) -> None:
+    deadline = time.monotonic() + 30
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def touch_slowly(path: str, number: int) -> int:
+    Path(path, str(number)).touch()
+    time.sleep(0.2)
+    return number
+
+
+def cancel_own(executor: Any, folder: str) -> tuple[list[bool], list[int | None], bool, str]:
+    """Return which of its own tasks were cancelled and what came of all; then what is said of one that has begun, and by it."""
+    futures = [executor.submit(touch_slowly, folder, number) for number in range(8)]
+    cancelled = [future.cancel() for future in futures]
+    outcomes: list[int | None] = [None if future.cancelled() else future.result(20) for future in futures]
+    begun = executor.submit(until_cancelled, folder)
+    until_there(f"{folder}/begun")
+    return cancelled, outcomes, begun.cancel(), begun.result(20)
+
+
+def fork_and_submit(executor: Any) -> tuple[int, int]:
+    """Return what a forked child finds out, as bits, and what the task goes on with."""
+    future = executor.submit(time.sleep, 0.5)
+    pid = os.fork()
+    if not pid:
+        found = 4 * (not future.cancel())
+        for bit, work in ((1, lambda: executor.submit(abs, 1)), (2, lambda: future.result(1))):
+            try:
+                work()
+            except RuntimeError:
+                found += bit
+        os._exit(found)
+    found = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    future.result(20)
+    return found, executor.submit(abs, -5).result(20)

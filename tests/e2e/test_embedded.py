@@ -114,7 +114,9 @@ def test_what_a_power_cut_left_is_taken_away_by_the_next_program(programs: Progr
     program.communicate()
     wait_for(programs.left, lambda left: not [one for one in left if one != home.name and one not in programs.groups], "all processes are gone")
     groups = list(programs.groups)
-    (programs.runtime / f"unios-{program.pid}-0123abcd").mkdir()  # one that came no further than that
+    begun = programs.runtime / f"unios-{program.pid}-0123abcd"
+    begun.mkdir()  # one that came no further than that
+    os.utime(begun, (0, 0))
     kept = programs.runtime / "unios-mine"
     kept.mkdir()
     again = programs.start(TELL + WAIT)
@@ -122,6 +124,19 @@ def test_what_a_power_cut_left_is_taken_away_by_the_next_program(programs: Progr
     wait_for(programs.homes, lambda homes: homes == sorted([os.path.basename(told["home"]), kept.name]), "the leftovers are gone, and nothing else")
     assert not [group for group in groups if os.path.exists(group)]
     kept.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a pid namespace: needs root")
+def test_a_program_in_another_pid_namespace_leaves_it_alone(programs: Programs) -> None:
+    """It shares the folder and sees none of its processes. The supervisor may be dead just then."""
+    program = programs.start(TELL + WAIT)
+    home = Path(programs.told(program)["home"])
+    os.kill(int(json.loads((home / "nodes/n1/run/supervisor.json").read_text())["pid"]), signal.SIGKILL)
+    code = "import unios; print(unios.system().embedded)"
+    words = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    assert subprocess.run(words, env=programs.env, capture_output=True, text=True, timeout=60).stdout == "True\n"
+    assert (home / "system.json").exists()
+    program.communicate("", timeout=60)
 
 
 def test_two_programs_have_a_system_each(programs: Programs) -> None:

@@ -1,16 +1,19 @@
 """Whom an embedded system belongs to: who may claim one, who is taken for gone, and what is left alone."""
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.system import wait_for
 from unios.errors import CallerError
 from unios.kernel import owner, runfiles, storehost
-from unios.kernel.owner import Owner, claim, is_owned, take_away, tidy
+from unios.kernel.owner import Owner, claim, is_owned, keep_from_tidiers, take_away, tidy
 from unios.wire.home import Home
 
 
@@ -82,8 +85,10 @@ def test_what_abandoned_systems_left_is_taken_away_and_nothing_else(tmp_path: Pa
     beside = Home(tmp_path / f"unios-{os.getpid()}-ffffffff")
     beside.path.mkdir()
     left = embedded(tmp_path, ended, start=5)
-    begun = tmp_path / f"unios-{ended}-11111111"
+    begun, beginning = tmp_path / f"unios-{ended}-11111111", tmp_path / f"unios-{ended}-44444444"
     begun.mkdir()
+    os.utime(begun, (0, 0))
+    beginning.mkdir()  # by who is seen in another pid namespace only
     living = embedded(tmp_path, os.getpid())
     ordinary = tmp_path / "unios-mine"
     ordinary.mkdir()
@@ -93,7 +98,7 @@ def test_what_abandoned_systems_left_is_taken_away_and_nothing_else(tmp_path: Pa
     link = tmp_path / f"unios-{ended}-22222222"
     link.symlink_to(elsewhere)
     (tmp_path / f"unios-{ended}-33333333").touch()
-    kept = {beside.path, living.path, ordinary, elsewhere, link, tmp_path / f"unios-{ended}-33333333"}
+    kept = {beside.path, beginning, living.path, ordinary, elsewhere, link, tmp_path / f"unios-{ended}-33333333"}
     tidy(beside)
     assert not left.path.exists() and not begun.exists()
     assert set(tmp_path.iterdir()) == kept and list(elsewhere.iterdir()) == [elsewhere / "file"]
@@ -130,6 +135,43 @@ def test_one_that_another_takes_away_is_left_to_that(tmp_path: Path, ended: int)
     tidy(Home(tmp_path / "unios-1-00000000"))
     assert left.path.exists()
     os.close(lock)
+
+
+@pytest.mark.parametrize("holder", ["who claims it", "a part"])
+def test_one_that_is_held_lives_whatever_its_pids_say(tmp_path: Path, holder: str) -> None:
+    """They are those of another pid namespace, perhaps."""
+    home = Home(tmp_path / "unios-1-0123abcd")
+    if holder == "a part":
+        embedded(tmp_path, 1, start=5).path.rename(home.path)
+    else:
+        claim(home, os.getppid())
+    pid = os.fork()
+    if not pid:  # what the claim holds ends with this process, which goes on
+        keep_from_tidiers(home)
+        signal.pause()
+    try:
+        (home.path / "owner.json").write_text(json.dumps({"pid": 1, "start": 5}))
+        if holder == "a part":
+            wait_for(lambda: _is_locked(home.path), bool, "it is held")
+        tidy(Home(tmp_path / "unios-1-00000000"))
+        assert home.path.exists()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if holder == "a part":
+        tidy(Home(tmp_path / "unios-1-00000000"))
+        assert not home.path.exists()
+
+
+def _is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def test_taking_away_is_idempotent_and_a_home_that_is_gone_has_no_lock(tmp_path: Path) -> None:

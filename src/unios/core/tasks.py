@@ -65,11 +65,6 @@ class Tasks:
         return len(self._queue) - self._left_out
 
     @property
-    def working(self) -> int:
-        """Workers at work, without those whose tasks wait for their own."""
-        return self._working
-
-    @property
     def hostages(self) -> bool:
         """Whether a task lies ahead while some worker has nothing to do, so that `passed` is to be told."""
         return bool(self._idle) and any(len(worker.slots) > 1 for worker in self._workers.values())
@@ -91,8 +86,11 @@ class Tasks:
 
     # tasks
 
-    def submitted(self, task: int, *, retries: int = 0, parent: int = 0, now_ms: int = 0, bytes_at: Mapping[str, int] | None = None) -> list[Order]:
-        """A task has come; `parent`: the running one that submitted it, 0 for none. `bytes_at`: how much of the objects that it refers to is on which node."""
+    def submitted(
+        self, task: int, *, retries: int = 0, parent: int = 0, now_ms: int = 0, bytes_at: Mapping[str, int] | None = None, first: bool = False
+    ) -> list[Order]:
+        """A task has come; `parent`: the running one that submitted it, 0 for none. `bytes_at`: how much of the objects that it refers to is on which node;
+        `first`: it was dropped just now, and goes on after all."""
         orders: list[Order] = []
         if self.broken:
             return [Fail(task, Loss("died", self.broken))]
@@ -105,7 +103,7 @@ class Tasks:
                 self._block(above, orders)
         else:
             mine.parent = 0
-            self._queue.append(mine)
+            (self._queue.appendleft if first else self._queue.append)(mine)
         self._fill(orders, now_ms)
         return orders
 

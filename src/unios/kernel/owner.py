@@ -1,7 +1,8 @@
 """Owner: the process that an embedded system belongs to (decision 0029). When it is gone, or says so, nothing of the system stays on this machine.
 
 Every supervisor of such a system holds a pidfd of the owner and takes all away when that ends; the guard replaces a supervisor that is killed, so nobody
-is needed who might be missing. `owner.json` in the home says who the owner is: a home without it is an ordinary one, which outlives who started it.
+is needed who might be missing. `owner.json` in the home says who the owner is: a home without it is an ordinary one, which outlives who started it. Every
+part holds a lock on the home, which is seen where its pids are not.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ GIVEN_UP: Final = signal.SIGUSR1
 """What an owner that goes on tells the supervisors: it needs the system no more."""
 GONE_S: Final = 5.0
 """So long what was killed may take to be gone before its folder is removed all the same."""
+BEGUN_S: Final = 60.0
+"""So long a home may be there before it says whose it is. Whoever is killed meanwhile leaves it to those that tidy after that."""
 _NAME: Final = re.compile(r"unios-([0-9]+)-[0-9a-f]{8}")
 
 
@@ -44,12 +47,6 @@ class Owner:
         found = runfiles.open_pidfd(owner) if owner else None
         self.gone = found is None
         self.descriptor = -1 if found is None else found
-        self._keep_from_tidiers()
-
-    def _keep_from_tidiers(self) -> None:
-        """Hold a lock on the home as long as this process lives: systemd-tmpfiles leaves old folders alone that are locked."""
-        with contextlib.suppress(OSError):
-            fcntl.flock(os.open(self.home.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_SH)
 
     def look(self) -> None:
         """Notice whether the owner has ended, without waiting."""
@@ -65,6 +62,13 @@ class Owner:
             take_away(self.home)
         finally:
             os.close(lock)
+
+
+def keep_from_tidiers(home: Home) -> None:
+    """Hold a lock on an embedded system's home as long as this process lives: `tidy` leaves one alone that is locked, and so does systemd-tmpfiles."""
+    if is_owned(home):
+        with contextlib.suppress(OSError):
+            fcntl.flock(os.open(home.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_SH)
 
 
 def is_owned(home: Home) -> bool:
@@ -88,6 +92,7 @@ def claim(home: Home, pid: int) -> Owner:
     if os.getppid() != pid:
         raise CallerError(f"{pid} is not the process that started this one: an embedded system belongs to who starts it")
     os.mkdir(home.path, 0o700)
+    fcntl.flock(os.open(home.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_SH)  # before it says whose it is, as `keep_from_tidiers`
     runfiles.write(home.path / "owner.json", pid)
     return Owner(home)
 
@@ -110,15 +115,22 @@ def take_away(home: Home) -> None:
 
 
 def tidy(beside: Home) -> None:
-    """Take away what embedded systems have left beside this home whose owners are gone, as after a power cut. Never raises."""
+    """Take away what embedded systems have left beside this home whose owners are gone, as after a power cut. Never raises.
+
+    Pids alone do not say that: those of a container that shares this folder are none here. Its locks are seen.
+    """
     for home in _abandoned(beside):
-        with contextlib.suppress(OSError):
-            lock = os.open(home.path / "boot.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                take_away(home)
-            finally:
-                os.close(lock)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as locks:
+            _lock_now(home.path, os.O_RDONLY | os.O_DIRECTORY, locks)
+            _lock_now(home.path / "boot.lock", os.O_RDWR | os.O_CREAT, locks)
+            take_away(home)
+
+
+def _lock_now(path: Path, flags: int, locks: contextlib.ExitStack) -> None:
+    """OSError if anybody else holds it."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    locks.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _abandoned(beside: Home) -> Iterator[Home]:
@@ -137,6 +149,6 @@ def _abandoned(beside: Home) -> Iterator[Home]:
                     owner = runfiles.parse((home.path / "owner.json").read_bytes())
                     lives = owner is not None and runfiles.start_of(owner.pid) == owner.start
                 except FileNotFoundError:
-                    lives = runfiles.start_of(int(match[1])) != 0
+                    lives = runfiles.start_of(int(match[1])) != 0 or time.time() - found.st_mtime < BEGUN_S
                 if not lives and not any(runfiles.read(folder.run / "supervisor.json") for folder in home.nodes()):
                     yield home

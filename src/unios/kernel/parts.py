@@ -18,9 +18,9 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from unios.kernel import descriptors, runfiles
+from unios.kernel import descriptors, owner, runfiles
 from unios.kernel.beats import Beats
-from unios.wire.home import NodeFolder
+from unios.wire.home import Home, NodeFolder
 
 Main = Callable[[NodeFolder, Callable[[], None]], int]
 """(folder, beat) -> exit code."""
@@ -143,6 +143,7 @@ def become(folder: NodeFolder, name: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    owner.keep_from_tidiers(Home(home_of(folder)))
     descriptors.raise_bound()
 
 

@@ -122,7 +122,20 @@ class Unwanted(_Head, frozen=True, array_like=True, tag=14):
     turn: int = 0
 
 
-Head = Hello | Welcome | Ready | Fork | Gone | Bar | Barred | Kill | Give | Answer | Submit | Stop | Refused | Unwanted
+class Withdraw(_Head, frozen=True, array_like=True, tag=15):
+    """Of a worker: cancel what was submitted under that number. Answered by Withdrawn, but for one that has ended."""
+
+    number: int = 0
+
+
+class Withdrawn(_Head, frozen=True, array_like=True, tag=16):
+    """To a worker: what was submitted under that number is cancelled and never runs, also without having been withdrawn; or, False, goes on."""
+
+    number: int = 0
+    cancelled: bool = False
+
+
+Head = Hello | Welcome | Ready | Fork | Gone | Bar | Barred | Kill | Give | Answer | Submit | Stop | Refused | Unwanted | Withdraw | Withdrawn
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Head).decode
 

@@ -1,160 +1,42 @@
-"""The engine of an executor without a kernel: its thread and its connections are real, the test is its parents and workers and says what these would say."""
+"""The engine of an executor without a kernel: what it makes of what parents and workers say."""
 
 import contextlib
 import gc
 import os
 import pickle
 import signal
-import socket
 import threading
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import pytest
 
+from tests.client.tasks.rig import Rig, answer, given, heard, submit
 from tests.e2e.system import wait_for
 from unios.client.tasks import engine as module
-from unios.client.tasks import proofs
 from unios.client.tasks.calls import Call
-from unios.client.tasks.engine import Engine
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import ExecutorBroken, WorkerLost
-from unios.client.tasks.talk import Talk
 from unios.client.tasks.values import pack, pack_failure, unpack
 from unios.core.crews import Crew
-from unios.core.task_orders import Loss
 from unios.errors import Unavailable
-from unios.wire.operations import Accepted
 from unios.wire.parcels import (
     Answer,
     Bar,
     Barred,
     Fork,
-    Give,
     Gone,
-    Head,
-    Hello,
     Kill,
-    Part,
     Ready,
     Stop,
-    Submit,
     Unwanted,
     Welcome,
     head_of,
     sizes_of,
 )
 
-SECRET = b"s" * proofs.SECRET_BYTES
 pytestmark = pytest.mark.timeout(30)
-
-
-class Rig:
-    """An engine whose thread runs."""
-
-    def __init__(self, workers: int) -> None:
-        self.engine = Engine(workers=workers, user="me", secret=SECRET, setup=[], initializer=[])
-        self.hired: list[Crew] = []
-        self.engine.hire = self.hired.append
-        self.thread = self.engine.thread = threading.Thread(target=self.engine.run)
-        self.thread.start()
-        self.talks: list[Talk] = []
-
-    def connect(self, crew: int, worker: int, *, user: str = "me", secret: bytes = SECRET) -> Talk:
-        """Greet as a parent (0) or worker does."""
-        ours, theirs = socket.socketpair()
-        talk = Talk(ours)
-        ours.settimeout(10)
-        self.talks.append(talk)
-        self.engine.post(self.engine._greet, Accepted(1, "port", user, False, "n1"), theirs)
-        nonce = proofs.new_nonce()
-        with contextlib.suppress(OSError):
-            talk.say(Hello((), crew, worker, f"n{crew}", nonce, proofs.of_worker(secret, nonce, crew, worker)))
-        return talk
-
-    def parent(self, crew: int, seats: int) -> Talk:
-        """Be a crew's parent that may fork."""
-        self.engine.post(self.engine.hired, crew, Crew(seats, 1000, 0))
-        talk = self.connect(crew, 0)
-        assert isinstance(heard(talk)[0], Welcome)
-        talk.say(Ready())
-        return talk
-
-    def worker(self, parent: Talk, crew: int) -> tuple[int, Talk]:
-        """Be the next worker that a parent is asked for."""
-        fork = heard(parent)[0]
-        assert isinstance(fork, Fork)
-        talk = self.connect(crew, fork.worker)
-        assert isinstance(heard(talk)[0], Welcome)
-        talk.say(Ready())
-        return fork.worker, talk
-
-    def submit(self, value: object = 1, *, retries: int = 0) -> TaskFuture:
-        future = TaskFuture()
-        self.engine.submit(Call(future, b"f", pickle.dumps(abs), pack(value, "it"), False, retries))
-        return future
-
-    def settle(self) -> None:
-        """Return when the engine has done all that it was asked before."""
-        done: Future[None] = Future()
-        self.engine.post(done.set_result, None)
-        done.result(10)
-
-    @contextlib.contextmanager
-    def losing(self, crew: int) -> Iterator[None]:
-        """Lose a crew; what its workers say meanwhile are their last words, which lie unread when that is told."""
-        said: Future[None] = Future()
-        began = threading.Event()
-
-        def lose() -> None:
-            began.set()
-            said.result(10)
-            self.engine.crew_told(crew, Loss("node", "was lost with its node n1"))
-
-        self.engine.post(lose)
-        assert began.wait(10)
-        yield
-        said.set_result(None)
-
-    def close(self) -> None:
-        self.engine.post(self.engine.fail, "the test ends")
-        self.engine.post(self.engine.stop)
-        self.thread.join(10)
-        self.engine.release()
-        for talk in self.talks:
-            talk.end()
-        assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    made = Rig(4)
-    yield made
-    made.close()
-
-
-def heard(talk: Talk) -> tuple[Head, list[Part]]:
-    found = talk.hear()
-    assert found is not None, "the connection has ended"
-    return found
-
-
-def given(talk: Talk) -> Give:
-    head = heard(talk)[0]
-    assert isinstance(head, Give), head
-    return head
-
-
-def answer(talk: Talk, turn: int, value: object) -> None:
-    parts = pack(value, "it")
-    talk.say(Answer(sizes_of(parts), turn, False), parts)
-
-
-def submit(talk: Talk, number: int) -> None:
-    parts = [pickle.dumps(abs), *pack(((1,), {}), "it")]
-    talk.say(Submit(sizes_of(parts), number, b"f", False, 0), parts)
 
 
 def test_a_call_goes_to_a_worker_and_its_answer_to_the_future(rig: Rig) -> None:
@@ -341,23 +223,6 @@ def test_what_was_cancelled_before_the_engine_took_it_in_is_not_sent(rig: Rig, b
     assert unpack(parts[-1:]) == "after" and not after.cancelled()
     rig.settle()
     assert future._state == "CANCELLED_AND_NOTIFIED"
-
-
-def test_what_lies_ahead_is_cancelled_when_the_parent_says_so_and_not_before(rig: Rig) -> None:
-    parent = rig.parent(1, 1)
-    id_, worker = rig.worker(parent, 1)
-    first, second = rig.submit(), rig.submit()
-    one, two = given(worker), given(worker)
-    told: Future[bool] = Future()
-    thread = threading.Thread(target=lambda: told.set_result(second.cancel()))
-    thread.start()
-    assert heard(parent)[0] == Bar((), id_, two.turn)
-    assert not told.done()
-    parent.say(Barred((), id_, two.turn, one.turn))
-    assert told.result(10) and second.cancelled() and not first.cancel()
-    thread.join()
-    answer(worker, one.turn, 1)
-    assert first.result(10) == 1
 
 
 def test_who_runs_for_nobody_is_told_and_its_outcome_stands(rig: Rig) -> None:

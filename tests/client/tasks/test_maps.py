@@ -110,3 +110,16 @@ def test_who_asks_again_and_again_whether_a_result_is_there_leaves_nothing_behin
     assert not future._done_callbacks and not future._waiters  # type: ignore[attr-defined]
     future.set_result(["there"])
     assert results.next(0) == "there"
+
+
+def test_the_timeout_counts_from_the_call_for_all_results_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            waited.append(timeout)
+            return [1]
+
+    waited: list[float | None] = []
+    now = iter((100.0, 101.0, 104.0, 107.0))
+    monkeypatch.setattr(maps, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
+    results = maps.results(lambda _chunk: Asked(), [range(3)], timeout=5, chunksize=1, buffersize=None, shows=False, is_closed=lambda: False)
+    assert list(results) == [1, 1, 1] and waited == [4, 1, -2]

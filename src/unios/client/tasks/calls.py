@@ -1,14 +1,13 @@
 """Calls: what is sent to a worker for a task, and who gets its outcome: the future of this process, or a task that submitted it."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
 from typing import Any
 
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import WorkerLost
 from unios.client.tasks.values import pack_failure, unpack, unpack_failure
 from unios.core.task_orders import Loss
-from unios.wire.parcels import Answer, Head, Part, sizes_of
+from unios.wire.parcels import Answer, Head, Part, Withdrawn, sizes_of
 
 Owner = tuple[Callable[[Head, list[Part]], None], int]
 """How the task that submitted it is told, and the number that it is called by there."""
@@ -17,7 +16,7 @@ Owner = tuple[Callable[[Head, list[Part]], None], int]
 class Call:
     """One call. `function` is its hash, `body` its pickle, of which `own_bytes` belong to no other call; `parts` are the arguments, which refer to `refs`."""
 
-    __slots__ = ("_running", "body", "function", "future", "many", "owner", "parent", "parts", "refs", "retries", "size")
+    __slots__ = ("_running", "body", "function", "future", "many", "owner", "parent", "parts", "refs", "retries", "size", "stays", "worker")
 
     def __init__(
         self,
@@ -40,10 +39,13 @@ class Call:
             retries,
             owner,
         )
-        self.parent = 0
+        self.parent = self.worker = 0
+        """The task that submitted it, and the worker that ran that; 0 for none."""
         self.size = sum(map(len, parts)) + own_bytes
         self.refs = refs
         self._running = False
+        self.stays = False
+        """Whether the task that submitted it was told that it is not cancelled."""
 
     def begun(self) -> bool:
         """It begins now; False if it was cancelled."""
@@ -61,12 +63,28 @@ class Call:
         if self.future is not None:
             self.future.lie_here()
 
+    def may_go(self) -> bool:
+        """It was cancelled, and has not begun; False if whoever cancelled it was told by now that it goes on."""
+        return self.future.may_go() if self.future is not None else not self.stays
+
+    def let_go(self) -> None:
+        """It may be cancelled, whatever was told before."""
+        self.stays = False
+        if self.future is not None:
+            self.future.let_go()
+
+    def goes_on(self) -> None:
+        """Tell the task that submitted it that it is not cancelled."""
+        assert self.owner is not None
+        self.stays = True
+        self.owner[0](Withdrawn((), self.owner[1], False), [])
+
     def dropped(self) -> None:
-        """It was cancelled, and has not begun."""
+        """It is cancelled, and never begins."""
         if self.future is not None:
             self.future.dropped()
-        else:
-            self.failed(CancelledError())
+        elif self.owner is not None:
+            self.owner[0](Withdrawn((), self.owner[1], True), [])
 
     def answered(self, failed: bool, parts: list[Part]) -> None:
         """Hand the outcome to whom it belongs."""

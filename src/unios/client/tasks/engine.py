@@ -16,12 +16,13 @@ from unios.client.listening import Listener
 from unios.client.tasks import proofs
 from unios.client.tasks.calls import Call
 from unios.client.tasks.cargo import PARTING_S, bytes_at
-from unios.client.tasks.functions import Shipped
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.line import Line
 from unios.client.tasks.losses import ExecutorBroken, loss_of
+from unios.client.tasks.members import Forker, Member
 from unios.client.tasks.switchboard import Switchboard
 from unios.client.tasks.values import unpack_failure
+from unios.client.tasks.withdrawals import Withdrawals
 from unios.core import task_orders
 from unios.core.crews import Crew
 from unios.core.task_orders import Loss
@@ -34,29 +35,6 @@ from unios.wire.parcels import Part, sizes_of
 
 _GRACE_S: Final = 1.0
 """So long what a worker has said before it ended may be under way."""
-
-
-class _Member:
-    """A worker as the engine sees it."""
-
-    __slots__ = ("crew", "gone", "gone_at", "id", "line", "shipped")
-
-    def __init__(self, id_: int, crew: int) -> None:
-        self.id, self.crew = id_, crew
-        self.line: Line | None = None
-        self.shipped = Shipped()
-        self.gone: parcels.Gone | None = None
-        self.gone_at = 0.0
-
-
-class _Parent:
-    __slots__ = ("line", "lost", "node", "plan")
-
-    def __init__(self, plan: Crew) -> None:
-        self.plan = plan
-        self.line: Line | None = None
-        self.node = ""
-        self.lost = False
 
 
 class Engine:
@@ -72,8 +50,8 @@ class Engine:
         self.inbox: deque[tuple[Callable[..., None], Any]] = deque()
         self._calls: dict[int, Call] = {}
         self._ids = itertools.count(1)
-        self._members: dict[int, _Member] = {}
-        self._parents: dict[int, _Parent] = {}
+        self._members: dict[int, Member] = {}
+        self._parents: dict[int, Forker] = {}
         self._board = Switchboard()
         self._listener: Listener | None = None
         self._asleep = False
@@ -83,7 +61,9 @@ class Engine:
         self._waiters = 0
         self._parting: deque[tuple[float, Sequence[Any]]] = deque()
         """References of calls that have ended, and until when they are kept: the word of a worker that keeps one as well may be under way."""
-        self._cancelling: dict[int, threading.Event] = {}
+        self._inner: dict[tuple[int, int], int] = {}
+        """Calls that tasks have submitted, by worker and number."""
+        self._withdrawals = Withdrawals()
         self.broken: ExecutorBroken | None = None
         self.stopping = self.forked = False
         self.over = False
@@ -131,11 +111,15 @@ class Engine:
     def disowned(self, future: TaskFuture) -> None:
         self.post(self._disown, future.id)
 
+    forgone = withdrawn
+
     def take_back(self, future: TaskFuture) -> None:
-        if self.forked or threading.current_thread() is self.thread:
+        if self.forked or self.over or threading.current_thread() is self.thread:
             return  # it cannot wait for itself: what lies ahead counts as begun here
-        decided = self._cancelling.setdefault(future.id, threading.Event())
+        decided = self._withdrawals.awaited(future.id)
         self.post(self._cancel, future.id)
+        if self.over:
+            self._withdrawals.end()
         decided.wait(TASK_CANCEL_MS / 1000)
 
     # the thread
@@ -160,7 +144,7 @@ class Engine:
         patience = -1.0
         if self.inbox:
             patience = 0
-        elif self.tasks.hostages or self._cancelling:
+        elif self.tasks.hostages or self._withdrawals:
             patience = HOSTAGE_MS / 1000
         elif any(member.gone is not None for member in self._members.values()):
             patience = 0.1
@@ -180,6 +164,7 @@ class Engine:
             what(*about)
         if self.tasks.hostages:
             self._carry_out(self.tasks.passed(self._now_ms))
+        self._withdrawals.expire()
         self._bury()
         while self._parting and self._parting[0][0] <= time.monotonic():
             self._parting.popleft()
@@ -241,7 +226,7 @@ class Engine:
 
     def hired(self, crew: int, plan: Crew) -> None:
         """Posted by the steward: a crew is being started."""
-        self._parents[crew] = _Parent(plan)
+        self._parents[crew] = Forker(plan)
         self.tasks.crew_hired(crew, plan.seats)
 
     def dismissed(self, crew: int) -> None:
@@ -282,7 +267,7 @@ class Engine:
 
     # workers
 
-    def _on_worker(self, member: _Member, head: parcels.Head, parts: list[Part]) -> None:
+    def _on_worker(self, member: Member, head: parcels.Head, parts: list[Part]) -> None:
         if isinstance(head, parcels.Answer):
             task, orders = self.tasks.finished(member.id, head.turn, self._now_ms)
             if task:
@@ -294,11 +279,14 @@ class Engine:
             call = Call(
                 None, head.function, body, parts[1:], head.many, head.retries, owner=(self._answerer(member), head.number), own_bytes=len(body)
             )
-            call.parent = self.tasks.running(member.id)
+            call.parent, call.worker = self.tasks.running(member.id), member.id
             if self._is_full():
                 call.failed(Unavailable(f"{TASKS_UNFINISHED_MAX} tasks of this executor, or too many bytes of arguments, have not ended"))
             else:
+                self._inner[member.id, head.number] = id_
                 self._submitted(id_, call)
+        elif isinstance(head, parcels.Withdraw):
+            self._withdraw(self._inner.get((member.id, head.number), 0))
         elif isinstance(head, parcels.Refused):
             self._carry_out(self.tasks.refused(member.id, head.turn, self._now_ms))
         elif isinstance(head, parcels.Ready):
@@ -308,16 +296,16 @@ class Engine:
             else:
                 self._carry_out(self.tasks.worker_ready(member.id, self._now_ms))
 
-    def _answerer(self, member: _Member) -> Callable[[parcels.Head, list[Part]], None]:
+    def _answerer(self, member: Member) -> Callable[[parcels.Head, list[Part]], None]:
         return lambda head, parts: self._board.say(member.line, head, parts)
 
-    def _worker_over(self, member: _Member) -> None:
+    def _worker_over(self, member: Member) -> None:
         member.line = None
         parent = self._parents.get(member.crew)
         if parent is not None and not parent.lost and member.gone is None:
             self._board.say(parent.line, parcels.Kill((), member.id))  # it cannot be reached: it shall not go on
 
-    def _hear_out(self, member: _Member) -> None:
+    def _hear_out(self, member: Member) -> None:
         """Take in what a worker that has ended said before."""
         line = member.line
         if line is None:
@@ -359,34 +347,53 @@ class Engine:
         if task in self._calls:
             self._carry_out(self.tasks.cancelled(task))
         if task not in self._calls or not self.tasks.ahead(task):
-            self._decided(task)
+            self._withdrawals.decided(task)
+
+    def _withdraw(self, task: int) -> None:
+        """The task that has submitted one wants it cancelled."""
+        call = self._calls.get(task)
+        if call is None:
+            return  # its answer is on the way
+        self._withdrawals.asked(task, call)
+        self._disown(task)
+        self._cancel(task)
 
     def _disown(self, task: int) -> None:
-        """Nobody waits for a task any more, which has begun."""
+        """Nobody waits for a task any more, if it has begun."""
         worker, turn = self.tasks.at_work_on(task)
         parent = self._parents.get(self._members[worker].crew) if worker in self._members else None
         self._board.say(parent.line if parent else None, parcels.Unwanted((), worker, turn))
 
-    def _decided(self, task: int) -> None:
-        decided = self._cancelling.pop(task, None) if self._cancelling else None
-        if decided is not None:
-            decided.set()
-
     def clear(self) -> None:
         """Posted: cancel what waits."""
+        for call in self._calls.values():
+            call.let_go()
         self._carry_out(self.tasks.cleared())
 
-    def _end(self, task: int) -> Call:
+    def _end(self, task: int, *, cancelled: bool = False) -> Call:
         call = self._calls.pop(task)
+        if call.owner is not None:
+            self._inner.pop((call.worker, call.owner[1]), None)
         self.held_bytes -= call.size
         if call.refs:
             self._parting.append((time.monotonic() + PARTING_S, call.refs))
         if self._waiters:
             with self.room:
                 self.room.notify_all()
-        if self._cancelling:
-            self._decided(task)
+        if self._withdrawals:
+            self._withdrawals.decided(task, cancelled=cancelled)
         return call
+
+    def _drop(self, task: int) -> None:
+        """End a task that was cancelled and has not begun; one that goes on after all is given again."""
+        call = self._calls[task]
+        if call.may_go():
+            self._end(task, cancelled=True).dropped()
+        else:
+            again = self.tasks.submitted(
+                task, retries=call.retries, parent=call.parent, now_ms=self._now_ms, bytes_at=bytes_at(call.refs), first=True
+            )
+            self._carry_out(again)
 
     def _carry_out(self, orders: list[task_orders.Order], plan: Crew | None = None) -> None:
         at = 0
@@ -399,17 +406,17 @@ class Engine:
             elif isinstance(order, task_orders.Begun):
                 if order.task in self._calls:  # else it was cancelled before it was sent
                     self._calls[order.task].begun()
-                    self._decided(order.task)
+                    self._withdrawals.decided(order.task)
             elif isinstance(order, task_orders.Waits):
                 self._calls[order.task].waits()
             elif isinstance(order, task_orders.Bar):
                 parent = self._parents.get(self._members[order.worker].crew)
                 self._board.say(parent.line if parent else None, parcels.Bar((), order.worker, order.turn))
             elif isinstance(order, task_orders.Fork):
-                self._members[order.worker] = _Member(order.worker, order.crew)
+                self._members[order.worker] = Member(order.worker, order.crew)
                 self._board.say(self._parents[order.crew].line, parcels.Fork((), order.worker))
             elif isinstance(order, task_orders.Drop):
-                self._end(order.task).dropped()
+                self._drop(order.task)
             elif isinstance(order, task_orders.Fail):
                 call = self._end(order.task)
                 call.failed(self.broken if self.broken is not None else call.lost(order.loss))
@@ -462,6 +469,7 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # it was cancelled
                 call.failed(self.broken or ExecutorBroken("the executor ended"))
         self._calls.clear()
+        self._withdrawals.end()
         self._parting.clear()
         self._refs = ()
         self._abandon()

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 class Keeper(Protocol):
     """Who sees to a task: the engine."""
 
-    forked: bool
-    """Whether this process was forked from the one that has the task."""
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the one that has the task."""
 
     def withdrawn(self, future: "TaskFuture") -> None:
         """Be told that it was cancelled."""
@@ -20,6 +21,9 @@ class Keeper(Protocol):
     def disowned(self, future: "TaskFuture") -> None:
         """Be told that it runs for nobody."""
 
+    def forgone(self, future: "TaskFuture") -> None:
+        """Cancel it where it lies, or let it be; nobody waits to hear which."""
+
 
 class TaskFuture(Future[Any]):
     """Made by `Executor.submit` only."""
@@ -28,6 +32,8 @@ class TaskFuture(Future[Any]):
         super().__init__()
         self._given = False
         """Whether it lies ahead at a worker, so that only the engine can take it back."""
+        self._stays = self._untold = False
+        """Whether `cancel` has said that it goes on; whether it was cancelled and nobody was told yet."""
         self._keeper: Keeper | None = None
         self.id = 0
 
@@ -49,13 +55,17 @@ class TaskFuture(Future[Any]):
             raise RuntimeError("this future belongs to the program that this process was forked from: the task ends there")
 
     def cancel(self) -> bool:
-        """Cancel the call if it has not begun; return whether it is cancelled, and then it never runs. A task that runs is told (`unios.cancelling`)."""
+        """Cancel the call if it has not begun; return whether it is cancelled, and then it never runs. A task that runs is told (`unios.cancelling`).
+
+        False as well if that is not decided within TASK_CANCEL_MS, since nobody answers who knows: then it goes on.
+        """
         with self._condition:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
             if self._state == FINISHED:
                 return False
             runs, given = self._state == RUNNING, self._given
+            self._stays = False
             if not given and not runs:
                 self._state = CANCELLED
                 self._condition.notify_all()
@@ -67,11 +77,20 @@ class TaskFuture(Future[Any]):
         if given:
             if keeper is not None:
                 keeper.take_back(self)
-            return self.cancelled()
+            with self._condition:
+                self._stays = self._state not in (CANCELLED, CANCELLED_AND_NOTIFIED)
+                return not self._stays
         self._invoke_callbacks()  # type: ignore[attr-defined]
         if keeper is not None:
             keeper.withdrawn(self)
         return True
+
+    def forgo(self) -> None:
+        """Cancel it without learning whether it was cancelled, and so without waiting."""
+        if self._given and self._keeper is not None and not self.done():
+            self._keeper.forgone(self)
+        else:
+            self.cancel()
 
     # what follows is for the engine
 
@@ -87,14 +106,24 @@ class TaskFuture(Future[Any]):
         """Note that it waits again."""
         self._given = False
 
+    def may_go(self) -> bool:
+        """Cancel it for good; False if `cancel` has said that it goes on."""
+        with self._condition:
+            if self._state == PENDING:
+                if self._stays:
+                    return False
+                self._state, self._untold = CANCELLED, True
+                self._condition.notify_all()
+            return True
+
+    def let_go(self) -> None:
+        """It may be cancelled, whatever `cancel` has said."""
+        self._stays = False
+
     def dropped(self) -> None:
         """It is cancelled for good: tell those who wait."""
-        with self._condition:
-            told = self._state != PENDING
-            if not told:
-                self._state = CANCELLED
-                self._condition.notify_all()
-        if not told:
+        if self._untold:
+            self._untold = False
             self._invoke_callbacks()  # type: ignore[attr-defined]
         if self._state == CANCELLED:
             self.set_running_or_notify_cancel()

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from unios.client.progress import progress
+from unios.client.tasks.future import TaskFuture
 from unios.limits import MAP_AHEAD_MAX
 
 Chunk = list[tuple[Any, ...]]
@@ -72,7 +73,10 @@ def _in_order(
                 yield result.pop()
     finally:
         for future in futures:
-            future.cancel()
+            if isinstance(future, TaskFuture):
+                future.forgo()
+            else:
+                future.cancel()
 
 
 def _refused() -> "Future[Any]":

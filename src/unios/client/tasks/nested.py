@@ -3,7 +3,9 @@
 While a task waits for what it has submitted, another worker works in its stead: nothing waits in a ring.
 """
 
+import contextlib
 import itertools
+import os
 import queue
 import threading
 import weakref
@@ -15,11 +17,12 @@ from typing import Any
 from unios.client.tasks import maps
 from unios.client.tasks.cargo import load, part_with
 from unios.client.tasks.functions import Functions
+from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import WorkerLost
 from unios.client.tasks.talk import Talk
 from unios.client.tasks.values import unpack, unpack_failure
 from unios.errors import Misused
-from unios.wire.parcels import Answer, Head, Part, Submit, sizes_of
+from unios.wire.parcels import Answer, Head, Part, Submit, Withdraw, Withdrawn, sizes_of
 
 
 class Seat:
@@ -27,12 +30,14 @@ class Seat:
 
     def __init__(self, talk: Talk, key: str) -> None:
         """`key`: the name of the executor's port."""
-        self._talk, self.key = talk, key
+        self._talk, self.key, self._pid = talk, key, os.getpid()
         self._hearing = threading.Lock()
         self.turn = 0
         self._numbers = itertools.count(1)
-        self._futures: dict[int, tuple[Future[Any], Sequence[Any]]] = {}
+        self._futures: dict[int, tuple[TaskFuture, Sequence[Any]]] = {}
         """What is awaited, and the references to objects that are under way with it."""
+        self._withdrawn: dict[int, threading.Event] = {}
+        """What somebody waits to hear whether it is cancelled."""
         self._tasks: queue.SimpleQueue[tuple[Head, list[Part]] | None] | None = None
         self._lock = threading.Lock()
         self.functions = Functions()
@@ -47,14 +52,16 @@ class Seat:
         return self._tasks.get()
 
     def submit(self, function: Callable[..., Any], arguments: object, *, many: bool, retries: int) -> "Future[Any]":
-        """Submit a task under the one that runs."""
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
+        """Submit a task under the one that runs. RuntimeError in a process that it has forked."""
+        if self.forked:
+            raise RuntimeError("this executor belongs to the task that this process was forked from: it cannot be used here")
+        future = TaskFuture()
         try:
             pickled = self.functions.pickled(function)
             loaded, refs = load(arguments, "the arguments")
             parts = [pickled.body, *loaded]
         except Exception as error:  # noqa: BLE001
+            future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
         with self._lock:
@@ -63,8 +70,36 @@ class Seat:
                 threading.Thread(target=self._sort, args=(self._tasks,), name="unios tasks", daemon=True).start()
             number = next(self._numbers)
             self._futures[number] = future, (*pickled.refs, *refs)
+        future.bind(number, self)
+        future.lie_ahead()  # where it is the executor knows
         self._talk.say(Submit(sizes_of(parts), number, pickled.digest, many, retries), parts)
         return future
+
+    @property
+    def forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def take_back(self, future: TaskFuture) -> None:
+        """That of `Keeper`, as the next ones. Waits for the executor, which answers by its own deadline."""
+        if self.forked:
+            return
+        decided = self._withdrawn.setdefault(future.id, threading.Event())
+        with contextlib.suppress(OSError):  # `_sort` sees the end
+            self._talk.say(Withdraw((), future.id))
+        if future.done():
+            self._decided(future.id)
+        decided.wait()
+
+    def forgone(self, future: TaskFuture) -> None:
+        if not self.forked:
+            self._talk.say_soon(Withdraw((), future.id))
+
+    withdrawn = disowned = forgone
+
+    def _decided(self, number: int) -> None:
+        decided = self._withdrawn.pop(number, None)
+        if decided is not None:
+            decided.set()
 
     def _sort(self, tasks: "queue.SimpleQueue[tuple[Head, list[Part]] | None]") -> None:
         while True:
@@ -77,9 +112,21 @@ class Seat:
         tasks.put(None)
         for future, _refs in self._futures.values():
             future.set_exception(WorkerLost("the connection to the executor has ended", "connection"))
+        for number in list(self._withdrawn):
+            self._decided(number)
 
     def _settle(self, head: Head, parts: list[Part]) -> bool:
         """Give an answer to whoever waits for it; whether it was one."""
+        if isinstance(head, Withdrawn):
+            if head.cancelled:
+                future, refs = self._futures.pop(head.number, (None, ()))
+                part_with(refs)
+                if future is not None:
+                    future.let_go()
+                    future.may_go()
+                    future.dropped()
+            self._decided(head.number)
+            return True
         if not isinstance(head, Answer):
             return False
         future, refs = self._futures.pop(head.turn, (None, ()))
@@ -92,6 +139,8 @@ class Seat:
                     future.set_result(unpack(parts))
             except BaseException as error:  # noqa: BLE001  whatever unpickling raises is the outcome
                 future.set_exception(error)
+        if self._withdrawn:
+            self._decided(head.turn)
         return True
 
 

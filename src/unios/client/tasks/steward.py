@@ -229,15 +229,12 @@ class Steward:
         for patience_s in (CREW_END_MS / 1000, 2.0):
             deadline = time.monotonic() + patience_s
             for crew, found in list(self._crews.items()):
-                left = deadline - time.monotonic()
                 try:
-                    view = processes.wait(self._connection, found.pid, timeout_s=max(0.0, left))
+                    view = processes.wait(self._connection, found.pid, timeout_s=max(0.0, deadline - time.monotonic()))
                 except UniosError:
                     continue
-                if view.state == "pending" or (view.state not in processes.ENDED and left <= 0):
-                    self._end(found.pid)
-                else:
-                    self._crews.pop(crew, None)
+                if view.state in processes.ENDED:
+                    del self._crews[crew]
             if not self._crews:
                 return
             for found in self._crews.values():

@@ -26,6 +26,7 @@ class Talk:
         self._reader = ParcelReader()
         self._heard: deque[tuple[Head, list[Part]]] = deque()
         self._saying = threading.Lock()
+        self._soon: deque[bytes] = deque()
 
     def say(self, head: Head, parts: Sequence[Part] = ()) -> None:
         """Send a message, whose sizes are those of the parts. OSError if the connection is gone."""
@@ -41,6 +42,21 @@ class Talk:
         with self._saying:
             for piece in pieces:
                 self.sock.sendall(piece)
+            self._say_rest()
+
+    def say_soon(self, head: Head) -> None:
+        """Send a message without parts now, or after the next one if another is just being sent: a finalizer may call it, also in the middle of `say`."""
+        self._soon.append(head_of(head))
+        if self._saying.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):  # whoever hears sees the end
+                    self._say_rest()
+            finally:
+                self._saying.release()
+
+    def _say_rest(self) -> None:
+        while self._soon:
+            self.sock.sendall(self._soon.popleft())
 
     def hear(self) -> tuple[Head, list[Part]] | None:
         """Wait for a message; None at the end of the connection. ProtocolError if what comes is none."""
