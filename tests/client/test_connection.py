@@ -14,9 +14,10 @@ from tests.client.scripted import ScriptedKernel, hostile
 from unios.client import nodes
 from unios.client.channel import Channel
 from unios.client.connection import Connection
-from unios.errors import DiskFull, NotFound, OutcomeUnknown, ProtocolError, Unavailable, UniosError
+from unios.errors import Denied, DiskFull, NotFound, OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.limits import CLIENT_TOLD_MS, STREAM_WINDOW_BYTES
 from unios.wire.frames import frame
+from unios.wire.home import Home
 from unios.wire.messages import Credit, Hello, Reply, encode, pack
 from unios.wire.operations import NodeView
 from unios.wire.peer import Answer, Call
@@ -35,6 +36,20 @@ async def one_node(call: Call) -> object:
 def test_where_nothing_runs_the_sentence_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="start one with `unios up`"):
         nodes.list_nodes(Connection(tmp_path))
+
+
+def test_where_only_another_user_may_list_the_nodes_the_sentence_says_to_name_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.delenv("UNIOS_NODE", raising=False)
+    monkeypatch.setattr("unios.wire.home.os.listdir", refuse)
+    with pytest.raises(Denied, match="name one to talk to, as in `unios --node n1 ps`"):
+        nodes.list_nodes(Connection(tmp_path))
+    with pytest.raises(Denied, match="another user's"):
+        Home(tmp_path).nodes()
+    with pytest.raises(Unavailable, match="no unios node runs here"):
+        nodes.list_nodes(Connection(tmp_path, "n1"))
 
 
 def test_an_answer_comes_back_as_its_type(kernel: ScriptedKernel, connection: Connection) -> None:

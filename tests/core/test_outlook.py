@@ -1,5 +1,6 @@
 """The outlook of what nodes have refused: it waits for those that have not, and if there are none it says what they said."""
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,7 +11,7 @@ from unios.core import claims
 from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord
 from unios.core.queue import Queue, kind_of
-from unios.demands import Queueing
+from unios.demands import Placing, Queueing
 
 NO_BOB = "a, b: there is no user bob: add it there (useradd bob), or run it as another user"
 
@@ -33,6 +34,23 @@ def test_what_every_node_has_refused_says_what_they_said_and_not_that_it_waits_f
     world.books.offer(NodeRecord("c", "c", 1, users=("ann",), cores=1))
     assert world.why(300) == "no node that is ready runs programs as bob"
     assert claims.placed(refused(302, "a"), "b", "").refused == ()
+
+
+def test_a_pin_and_forbidden_nodes_are_named_where_they_are_what_it_lacks() -> None:
+    world = World(a=2, b=2)
+    world.books.offer(NodeRecord("c", "c", 1, users=("ann",), cores=8))
+    world.ready.append("c")
+
+    def why(**fields: Any) -> str:
+        world.put(waiting(300, **fields))
+        return world.why(300)
+
+    assert why(user="bob", pinned="c") == "c runs nothing as bob"
+    assert why(user="ann", pinned="a", cpu=4_000) == "a does not have 4 cores"
+    assert why(user="ann", cpu=9_000) == "no node that is ready has 9 cores"
+    assert why(user="bob", placing=Placing(forbidden=("a", "b"))) == "it may not be on a, b, and no other node that is ready runs programs as bob"
+    assert why(user="ann", pinned="a", placing=Placing(forbidden=("a",))) == "it is to be on a alone, and not on a"
+    assert why(user="ann", pinned="gone") == "waits for node gone, which is not ready"
 
 
 def test_of_what_it_waits_for_nodes_that_have_refused_are_no_part() -> None:

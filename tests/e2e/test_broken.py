@@ -112,6 +112,18 @@ def test_each_part_is_replaced_when_it_is_killed_or_hangs(fresh: System, name: s
     assert record["incarnation"] == 1, record
 
 
+def test_supervisor_and_guard_killed_at_once_have_successors(fresh: System) -> None:
+    sleeper = fresh.run_detached("sleep", "1000", options=("--on", "n2"))
+    running(fresh, sleeper)
+    killed = [part(fresh, "n2", name) for name in ("supervisor", "guard")]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert fresh.unios("run", "--on", "n2", "--", "sh", "-c", "exit 3", check=False, timeout=20).returncode == 3
+    assert not {0, *killed} & {part(fresh, "n2", name) for name in ("supervisor", "guard")}
+    record = fresh.wait_process(sleeper, lambda p: p["state"] == "running", "still runs")
+    assert record["incarnation"] == 1, record
+
+
 def test_a_killed_init_takes_its_tree_and_the_record_says_so(fresh: System) -> None:
     pid = fresh.run_detached("sleep", "1000", options=("--restart", "never"))
     node = running(fresh, pid)["node"]

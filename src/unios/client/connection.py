@@ -13,7 +13,7 @@ from unios.client.channel import Asked, Channel
 from unios.errors import DiskFull, NoRoom, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, CLIENT_TOLD_MS, HELLO_TIMEOUT_MS
 from unios.wire.doors import connect_unix
-from unios.wire.home import Home, NodeFolder, default_home, door_of, node_names
+from unios.wire.home import Home, NodeFolder, closed, default_home, door_of, node_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,12 +126,14 @@ class Connection:
         return any(runs(self.home.node(name)) for name in self._doors())
 
     def _doors(self) -> list[str]:
-        """Return the names of the nodes to try, the wanted one first."""
+        """Return the names of the nodes to try, the wanted one first. Denied if none is named and this user may not see which there are."""
         first = self.node or os.environ.get("UNIOS_NODE", "")
         try:
             return sorted(node_names(self._home), key=lambda name: name != first)
-        except PermissionError:
-            return [first] if first else []
+        except PermissionError as error:
+            if first:
+                return [first]
+            raise closed(self._home) from error
 
     def _open(self) -> Channel:
         doors = self._doors()

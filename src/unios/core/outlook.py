@@ -11,6 +11,7 @@ from typing import NamedTuple
 from unios.core import forecast
 from unios.core.capacity import Books, devices_of
 from unios.core.forecast import Lengths
+from unios.core.nodes import may_speak_for
 from unios.core.processes import ProcessRecord
 from unios.core.queue import Kind, Queue, Rank, kind_of, mib
 
@@ -79,11 +80,18 @@ def held_back(queue: Queue, record: ProcessRecord) -> str:
 
 def nowhere(books: Books, ready: list[str], record: ProcessRecord) -> str:
     """Return why no node that is ready could ever run it."""
-    if record.pinned and record.pinned not in ready:
-        return f"waits for node {record.pinned}, which is not ready"
-    if not any(books.may_run(name, record) for name in ready):
-        return f"no node that is ready runs programs as {record.user}"
-    return f"no node that is ready has {needs(record)}"
+    user, pinned = record.user, record.pinned
+    if pinned and pinned not in ready:
+        return f"waits for node {pinned}, which is not ready"
+    if any(books.may_run(name, record) for name in ready):
+        return f"{pinned} does not have {needs(record)}" if pinned else f"no node that is ready has {needs(record)}"
+    known = {name: node for name in ready if (node := books.node(name))}
+    barred = [name for name in known if name in record.placing.forbidden and may_speak_for(known[name].users, user)]
+    if pinned:
+        return f"it is to be on {pinned} alone, and not on {pinned}" if pinned in barred else f"{pinned} runs nothing as {user}"
+    if barred:
+        return f"it may not be on {', '.join(barred)}, and no other node that is ready runs programs as {user}"
+    return f"no node that is ready runs programs as {user}"
 
 
 def shortage(books: Books, able: list[str], record: ProcessRecord) -> str:

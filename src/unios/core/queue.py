@@ -277,9 +277,13 @@ class Queue:
         if quota.processes and use.processes + 1 > quota.processes:
             return f"over quota: {record.user} may have {quota.processes} processes at a time"
         if quota.cpu_milli and record.resources.cpu_milli and use.cpu_milli + record.resources.cpu_milli > quota.cpu_milli:
-            return f"over quota: {record.user} may have {_cores(quota.cpu_milli)} at a time and has {use.cpu_milli / 1_000:g}"
+            ever = record.resources.cpu_milli <= quota.cpu_milli
+            but = f"has {use.cpu_milli / 1_000:g}" if ever else f"this asks for {record.resources.cpu_milli / 1_000:g}"
+            return f"over quota: {record.user} may have {_cores(quota.cpu_milli)} at a time and {but}"
         if quota.memory_bytes and record.resources.memory_bytes and use.memory_bytes + record.resources.memory_bytes > quota.memory_bytes:
-            return f"over quota: {record.user} may have {mib(quota.memory_bytes)} of memory at a time and has {mib(use.memory_bytes)}"
+            ever = record.resources.memory_bytes <= quota.memory_bytes
+            but = f"has {mib(use.memory_bytes)}" if ever else f"this asks for {mib(record.resources.memory_bytes)}"
+            return f"over quota: {record.user} may have {mib(quota.memory_bytes)} of memory at a time and {but}"
         return ""
 
     def over_array_limit(self, record: ProcessRecord) -> bool:

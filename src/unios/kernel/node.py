@@ -36,6 +36,7 @@ from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
 from unios.kernel.journals import open_journal
+from unios.kernel.last_watch import LastWatch
 from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.link import Refused
 from unios.kernel.link_warnings import link_notes, link_warnings
@@ -419,6 +420,7 @@ class Node:
                 self.leasing: LEASE,
                 self.reconciling: FENCE,
                 self.part_events: HOUSEKEEPING,
+                LastWatch(self): HOUSEKEEPING,
                 MemoryKills(self): HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,

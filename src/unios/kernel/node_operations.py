@@ -186,7 +186,7 @@ class NodeOperations:
 
     async def _stop(self, caller: Caller, call: Call, how: Callable[[Leave], Awaitable[None]]) -> object:
         if not caller.privileged:
-            raise Denied(f"only {user_of(os.geteuid())} and root may stop this node")
+            raise Denied(f"only {' and '.join(dict.fromkeys((user_of(os.geteuid()), 'root')))} may stop this node")
         await how(call.decode(Leave))
         self._node.stopping.end_after(call.peer)
         return Empty()

@@ -9,13 +9,16 @@ import json
 import os
 import signal
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from unios.kernel import runfiles
 from unios.kernel.beats import Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.poller import Poller
 from unios.limits import BEAT_MS, HUNG_MS, RESTART_DELAY_MS_MAX, SUPERVISOR_GONE_MS
+
+if TYPE_CHECKING:
+    import subprocess
 
 LOOK_S: Final = BEAT_MS / 1000
 SETTLE_S: Final = 5.0
@@ -71,15 +74,25 @@ class Watchman:
         self._look()
 
     def _restart(self, now: float) -> None:
-        if not os.path.exists(f"{self._run}/supervisor.json"):
+        child = start_supervisor(self._run)
+        if child is None and not os.path.exists(f"{self._run}/supervisor.json"):
             return
-        try:
-            import subprocess  # heavy, and for a bad day only
-
-            with open(f"{self._run}/restart") as file:
-                argv = json.load(file)
-            subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/").returncode = 0  # the guard reaps by itself
-        except (OSError, ValueError, TypeError) as error:
-            runfiles.complain(f"cannot start the supervisor: {error}")
+        if child is not None:
+            child.returncode = 0  # the guard reaps by itself
         self._tries += 1
         self._not_before = now + min(SETTLE_S * 2 ** (self._tries - 1), RESTART_DELAY_MS_MAX / 1000)
+
+
+def start_supervisor(run: str) -> "subprocess.Popen[bytes] | None":
+    """Start a supervisor as `run/restart` says, unless the last one has ended in order; None if none was started. The caller reaps it."""
+    if not os.path.exists(f"{run}/supervisor.json"):
+        return None
+    try:
+        import subprocess  # heavy, and for a bad day only
+
+        with open(f"{run}/restart") as file:
+            argv = json.load(file)
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
+    except (OSError, ValueError, TypeError) as error:
+        runfiles.complain(f"cannot start the supervisor: {error}")
+        return None

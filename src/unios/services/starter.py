@@ -12,7 +12,7 @@ import msgspec
 from unios.client.aio import Kernel
 from unios.core import claims
 from unios.core.nodes import alive_key
-from unios.core.outlook import needs
+from unios.core.outlook import nowhere
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key
 from unios.errors import (
     CallerError,
@@ -101,16 +101,12 @@ class Starter:
         tried = self._refusals(record)
         if tried:
             return _summary(tried)
-        user, pinned = record.user, record.pinned
-        if pinned:
-            state, reason = self._view.membership.view(pinned)
-            known = any(node.name == pinned for node in self._view.nodes.values.values())
+        if record.pinned:
+            state, reason = self._view.membership.view(record.pinned)
+            known = any(node.name == record.pinned for node in self._view.nodes.values.values())
             if known and state != "ready":
-                return f"{pinned} is {state}: {reason}"
-        ready = [name for name in self._view.ready() if self._view.books.may_run(name, record)]
-        if ready:
-            return f"no node that is ready has {needs(record)}"
-        return f"{pinned} runs nothing as {user}" if pinned else f"no node that is ready runs programs as {user}"
+                return f"{record.pinned} is {state}: {reason}"
+        return nowhere(self._view.books, self._view.ready(), record)
 
     async def start(self, record: ProcessRecord, modified: int, spec: ProcessSpec | None = None, lease: int = 0) -> Tried:
         """Start a pending record on its node, then on others until one takes it. The record is moved before each attempt.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from unios.errors import Denied
+
 
 def default_home() -> str:
     """Return the UNIOS_HOME that the environment names, else ~/.unios."""
@@ -23,6 +25,13 @@ def node_names(home: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [name for name in names if os.path.exists(f"{folder}/{name}/node.json")]
+
+
+def closed(home: str) -> "Denied":
+    """Return what to raise where `node_names` was refused."""
+    from unios.errors import Denied
+
+    return Denied(f"the nodes in {home} are another user's, who alone can list them: name one to talk to, as in `unios --node n1 ps`")
 
 
 def door_of(home: str, name: str) -> str:
@@ -123,5 +132,8 @@ class Home:
         return NodeFolder(self.nodes_folder / name)
 
     def nodes(self) -> list[NodeFolder]:
-        """Return the folders of this machine's nodes, by name."""
-        return [self.node(name) for name in node_names(os.fspath(self.path))]
+        """Return the folders of this machine's nodes, by name. Denied if this user may not see them."""
+        try:
+            return [self.node(name) for name in node_names(os.fspath(self.path))]
+        except PermissionError as error:
+            raise closed(os.fspath(self.path)) from error
