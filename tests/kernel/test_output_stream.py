@@ -57,7 +57,7 @@ def chunks(path: Path, follows: int, *, kept: int = 10**9) -> list[list[Chunk]]:
 def test_each_of_several_readers_gets_every_byte_once_at_its_offset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swift_s: float, size: int
 ) -> None:
-    monkeypatch.setattr(pacing, "_PACE_S", swift_s)
+    monkeypatch.setattr(pacing, "_SWIFT_S", swift_s)
     for found in chunks(tmp_path, 3):
         assert b"".join(chunk.data for chunk in found) == SAID
         assert [chunk.offset for chunk in found] == [sum(len(chunk.data) for chunk in found[:n]) for n in range(len(found))]
