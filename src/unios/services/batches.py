@@ -1,6 +1,7 @@
 """Batches: many processes submitted in one transaction, and what their user says of those that wait: hold, release, cancel. Also where pids come from."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -15,11 +16,15 @@ from unios.limits import PID_MAX, PID_MIN, SUBMIT_BATCH_MAX, WAITING_MAX
 from unios.services.queueing import Queueing, wall_ms
 from unios.services.specifications import check_kinds, check_policy, spec_of, user_of
 from unios.services.view import View
-from unios.store.model import Compare, Put, Range, RangeResult, Transaction
+from unios.store.model import UNDECODABLE, Compare, Put, Range, RangeResult, Transaction
+from unios.store.pages import every
 from unios.wire.operations import Accepted, Empty
 from unios.wire.queueing import SubmitMany, SubmittedMany
 
 NEXT: Final = "/next/pid"
+PROCESSES: Final = "/processes/"
+KNOWN_S: Final = 1.0
+"""So long a submission waits until what it depends on has come into the queue, which gathers news for a tenth of that at most."""
 TAKEN_AT_A_TIME: Final = 64
 ALTERED_AT_A_TIME: Final = 64
 CANCELLED: Final = 143
@@ -79,14 +84,14 @@ class Batches:
         self._queueing = queueing
         self._pids = pids
 
-    def check(self, spec: ProcessSpec, count: int) -> None:
+    async def check(self, spec: ProcessSpec, count: int) -> None:
         """Raise why so many such processes cannot be taken in now: Misused for a name of nothing, CallerError, or Unavailable at the bound."""
         known = {record.name for record in self._view.nodes.values.values()}
         for name in (spec.node, *spec.placing.forbidden):
             if name and name not in known:
                 raise Misused(f"there is no node {name[:80]}; `unios nodes` lists them")
         for after in spec.queueing.after:
-            if not self._queueing.queue.dependencies.knows(after.pid, spec.user):
+            if not self._queueing.queue.dependencies.knows(after.pid, spec.user) and not await self._comes_to_know(after.pid):
                 raise CallerError(f"there is no process {after.pid} to wait for; `unios ps --all` lists them")
         check_policy(spec.placing.policy)
         offered = (device.kind for record in self._view.nodes.values.values() for device in record.devices)
@@ -104,8 +109,8 @@ class Batches:
         user = user_of(body.program, stamp)
         shared = spec_of(body.program, user)
         specs = [spec_of(msgspec.structs.replace(body.program, argv=each.argv), user) if each.argv else shared for each in body.elements]
-        self.check(specs[0], len(specs))
-        self._check_array(body.array, user)
+        await self.check(specs[0], len(specs))
+        await self._check_array(body.array, user)
         for _attempt in range(BLOCKS_MAX):
             block = await self._pids.block(len(specs))
             records = self._records(body, specs, user, block)
@@ -120,10 +125,10 @@ class Batches:
                 return SubmittedMany(tuple(range(first, first + len(specs))))
         raise Unavailable("no numbers are free for the processes")
 
-    def _check_array(self, array: int, user: str) -> None:
+    async def _check_array(self, array: int, user: str) -> None:
         if array <= 0:
             return
-        known = self._queueing.queue.dependencies.get(array)
+        known = self._queueing.queue.dependencies.get(array) or await self._stored(array)
         if known is None or known.queueing.array != array:
             raise CallerError(f"{array} is not the first of an array")
         if known.user != user:
@@ -143,15 +148,10 @@ class Batches:
 
     async def alter(self, stamp: Accepted, pid: int, how: str) -> Empty:
         """Hold, release or cancel what waits: a process, or all of an array that wait. Idempotent. Raises NotFound, Denied, CallerError."""
-        values = self._view.processes.values
-        first = values.get(process_key(pid))
+        first = await self._stored(pid)
         if first is None:
             raise NotFound(f"there is no process {pid}")
-        array = (
-            [record for record in values.values() if record.queueing.array == pid and record.user == first.user and waits(record)]
-            if first.queueing.array == pid
-            else []
-        )
+        array = [record for record in await self._waiting_of(pid) if record.user == first.user] if first.queueing.array == pid else []
         wanted = array or [first]
         for record in wanted:
             if record.user != stamp.user and not stamp.privileged:
@@ -164,6 +164,30 @@ class Batches:
             chunk = wanted[start : start + ALTERED_AT_A_TIME]
             await asyncio.gather(*(self._alter(record.pid, lambda seen: _altered(seen, how, stamp.user)) for record in chunk))
         return Empty()
+
+    async def _stored(self, pid: int) -> ProcessRecord | None:
+        """Return a record as the store has it: the copy here may not know yet what was acknowledged a moment ago."""
+        result, _revision = await self._view.store.range(process_key(pid))
+        return msgspec.msgpack.decode(result.records[0].value, type=ProcessRecord) if result.records else None
+
+    async def _comes_to_know(self, pid: int) -> bool:
+        """Return whether there is such a process; if so the queue knows it now."""
+        if await self._stored(pid) is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KNOWN_S):
+                await self._view.processes.wait_for(process_key(pid), lambda record: record is not None)
+        return True
+
+    async def _waiting_of(self, array: int) -> list[ProcessRecord]:
+        """Return the elements of an array that wait, as the store has them: its last batch may have been acknowledged a moment ago."""
+        found = []
+        for each in (await every(self._view.store, PROCESSES))[0]:
+            with contextlib.suppress(*UNDECODABLE):
+                record = msgspec.msgpack.decode(each.value, type=ProcessRecord)
+                if record.queueing.array == array and waits(record):
+                    found.append(record)
+        return found
 
     async def _alter(self, pid: int, change: Callable[[ProcessRecord], ProcessRecord]) -> None:
         for _attempt in range(10):

@@ -108,7 +108,7 @@ class Placement:
         user = user_of(body.program, stamp)
         check_request(body.request)
         spec = spec_of(body.program, user)
-        self._batches.check(spec, 1)
+        await self._batches.check(spec, 1)
         tried = await self._place(spec, user, body.request)
         return Submitted(tried.record.pid, tried.record.node, _state(tried), tried.record.incarnation, _reason(tried))
 
