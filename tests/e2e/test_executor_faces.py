@@ -168,7 +168,7 @@ def test_no_two_workers_draw_the_same_random_numbers(whole: System) -> None:
         "from numpy import random as numpy_random\n"
         "def draw(): return os.getpid(), random.random(), float(numpy_random.random())\n"
         "first = {}\n"
-        "with unios.Executor(2, node='n1') as pool:\n"  # forked from one parent
+        "with unios.Executor(2, node='n1', cpus=0.25) as pool:\n"  # forked from one parent
         "    while len(first) < 2:\n"
         "        for future in [pool.submit(draw) for _ in range(20)]:\n"
         "            pid, *numbers = future.result()\n"
