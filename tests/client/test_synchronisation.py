@@ -1,5 +1,6 @@
 """The caller's side of locks without a system: its own clock, the memory of what may be lost, the guard of tokens."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 from unios.client.connection import Connection
 from unios.client.synchronisation.asks import undoing
 from unios.client.synchronisation.lease import boot_s
-from unios.client.synchronisation.lock import Lock
+from unios.client.synchronisation.lock import Lock, RLock
 from unios.client.synchronisation.memory import Volatile
 from unios.client.synchronisation.named import patience
+from unios.client.synchronisation.pending import Pending
 from unios.client.synchronisation.semaphore import Semaphore
 from unios.client.synchronisation.session import Session
+from unios.client.synchronisation.sessions import forks
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import LeaseLost
 from unios.wire.synchronising import NO, NOWAIT, YES, Answer, Ask, Held, Token
@@ -116,3 +119,38 @@ def test_what_is_given_back_is_asked_on_the_next_connection_if_its_asker_was_int
     with pytest.raises(KeyboardInterrupt):
         session.call(Ask(0, "release", "semaphore", "s"))
     assert line.is_closed and [pending.ask.op for pending in session._pending.values()] == ["release"]
+
+
+def test_units_of_a_lease_that_has_ended_are_not_released_a_second_time(tmp_path: Path) -> None:
+    session = Session(Connection(tmp_path))
+    for number, actor in enumerate(("a", "b")):
+        token = Token(3, number)
+        session._held[token] = Held("semaphore", "s", token, 1, 2, actor)
+    session._lease.trusted_until_s = boot_s() - 0.001
+    session._runs = True
+    for actor in ("a", "somebody else"):
+        with pytest.raises(LeaseLost, match="nothing was given back"):
+            session.begin(Pending(Ask(0, "release", "semaphore", "s", actor, spec=2)))
+    assert not session._pending
+    session.begin(Pending(Ask(0, "release", "semaphore", "s", "a", spec=2)))  # beyond what it had: a signal, as ever
+    assert len(session._pending) == 1
+
+
+def test_who_has_taken_a_unit_since_gives_back_that_one(tmp_path: Path) -> None:
+    volatile = Volatile()
+    volatile.lapsed({MINE: Held("semaphore", "s", MINE, 1, 2, "a")})
+    held = {Token(3, 9): Held("semaphore", "s", Token(3, 9), 1, 2, "b")}
+    volatile.check(held, Ask(0, "release", "semaphore", "s", "b", spec=2))
+    with pytest.raises(LeaseLost):
+        volatile.check(held, Ask(0, "release", "semaphore", "s", "a", spec=2))
+
+
+def test_a_thread_that_holds_no_more_does_not_take_its_rlock_again(tmp_path: Path) -> None:
+    lock = RLock("a")
+    lock._session, lock._forks = holding(tmp_path, 60), forks()
+    lock._token, lock._owner, lock._count = MINE, threading.get_ident(), 1
+    assert lock.acquire() and lock._count == 2
+    lock._session._lease.trusted_until_s = boot_s() - 0.001
+    with pytest.raises(LeaseLost):
+        lock.acquire()
+    assert lock._count == 2

@@ -15,7 +15,7 @@ from unios.client.ports import connect_raw
 from unios.client.synchronisation.event import Event
 from unios.client.synchronisation.exchange import Queue
 from unios.client.synchronisation.line import Broken, Line
-from unios.client.synchronisation.lock import Lock
+from unios.client.synchronisation.lock import Lock, RLock
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import DataLost, LeaseLost
 from unios.limits import SYNC_TTL_MS
@@ -63,6 +63,21 @@ def test_a_forked_child_holds_nothing_and_takes_nothing_from_its_parent(whole: S
                 lock.release()
             except LeaseLost:
                 code = int(Lock("family", via=via(whole)).acquire(blocking=False))
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    lock.check()
+    lock.release()
+
+
+def test_a_forked_child_is_not_taken_for_the_holder_of_its_parents_rlock(whole: System) -> None:
+    lock = RLock("heirloom", via=via(whole))
+    lock.acquire()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            code = int(lock.token is not None or any(lock.acquire(blocking=False) for _ in range(2)) or lock.token is not None)
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

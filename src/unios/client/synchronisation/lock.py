@@ -27,11 +27,13 @@ class Lock(Named):
     @property
     def token(self) -> Token | None:
         """The fencing token while this object holds the lock, else None: (epoch, number), greater than that of every holder before."""
-        return self._token
+        return None if self._is_inherited else self._token
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; False if it was not to be had, or not within `timeout` s. Deadlock if it never will be."""
         flags, timeout_s = patience(blocking, timeout)
+        if self._is_inherited:
+            self._token = None
         answer = self._ask("take", timeout_s=timeout_s, flags=flags, on_token=self._taker())
         return answer is not None and answer.outcome == YES  # no call once it is taken: a signal's handler that raises there would leave it taken
 
@@ -99,9 +101,12 @@ class RLock(Lock):
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """See Lock; at once if this thread holds it."""
+        """See Lock; at once if this thread holds it. LeaseLost if it did, and its lease has ended meanwhile."""
         me = threading.get_ident()
+        if self._is_inherited:
+            self._token, self._owner, self._count = None, 0, 0
         if self._owner == me:
+            self.check()
             patience(blocking, timeout)
             self._count += 1
             return True

@@ -2,10 +2,12 @@
 
 import os
 import threading
+from collections import Counter
 from typing import Final
 
 import msgspec
 
+from unios.errors import DataLost, LeaseLost
 from unios.wire.synchronising import Ask, Held, Token
 
 QUEUE_LOST: Final = {
@@ -78,6 +80,37 @@ class Volatile:
     def __init__(self) -> None:
         self._used: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
+        self._units: Counter[tuple[str, str]] = Counter()
+        """Units that went back when a lease ended and that their takers have still to release, by semaphore and actor."""
+
+    def lapsed(self, held: dict[Token, Held]) -> None:
+        """A lease has ended with this held: the manager has taken the units back."""
+        for one in held.values():
+            if one.kind == "semaphore":
+                self._units[one.name, one.actor] += one.size
+
+    def check(self, held: dict[Token, Held], ask: Ask) -> None:
+        """Raise, once, DataLost if what a question is about was lost, LeaseLost if it gives back units that have gone back already."""
+        if self.is_lost(ask.kind, ask.name):
+            raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
+        if ask.op == "release" and self._units and (size := self._gone(held, ask)):
+            raise LeaseLost(
+                f"{size} units of semaphore {ask.name} were lost: their lease had ended, and others may hold them; nothing was given back"
+            )
+
+    def _gone(self, held: dict[Token, Held], ask: Ask) -> int:
+        """Return how many of the units to be released have gone back, and forget those. Another's only if this process holds none that may be meant."""
+        keys = [(ask.name, ask.actor)]
+        if not any(one.kind == "semaphore" and one.name == ask.name for one in held.values()):
+            keys += [key for key in self._units if key[0] == ask.name and key != keys[0]]
+        left = ask.size
+        for key in keys:
+            gone = min(left, self._units[key])
+            left -= gone
+            self._units[key] -= gone
+            if not self._units[key]:
+                del self._units[key]
+        return ask.size - left
 
     def used(self, ask: Ask) -> None:
         if ask.kind == "queue" or (ask.kind == "semaphore" and not ask.spec):

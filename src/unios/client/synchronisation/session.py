@@ -25,7 +25,7 @@ from unios.client.synchronisation.bell import Bell
 from unios.client.synchronisation.lease import Lease
 from unios.client.synchronisation.line import Broken, Line
 from unios.client.synchronisation.pending import OnToken, Pending, ignore
-from unios.errors import CallerError, DataLost, LeaseLost, UniosError
+from unios.errors import CallerError, LeaseLost, UniosError
 from unios.limits import CLIENT_RECONNECT_MS
 from unios.wire.synchronising import (
     PORT,
@@ -136,14 +136,13 @@ class Session:
             raise
 
     def begin(self, pending: Pending) -> None:
-        """Ask, without waiting for the answer. DataLost if what it is about was lost."""
+        """Ask, without waiting for the answer. DataLost or LeaseLost if what it is about was lost."""
         ask = pending.ask
         if (line := self._line) is not None:
             line.wait_room()
         with self._mutex:
             self._check_lease()
-            if self._volatile.is_lost(ask.kind, ask.name):
-                raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
+            self._volatile.check(self._held, ask)
             pending.asked_s = time.monotonic()
             self._volatile.used(ask)
             gives = Token(ask.spec, ask.number) if asks.takes_again(ask) else None
@@ -275,6 +274,7 @@ class Session:
     def _lose(self, why: str) -> None:
         """Begin a new session: what was held is lost. Questions that depend on it fail, others are asked again."""
         self.id = secrets.token_hex(12)
+        self._volatile.lapsed(self._held)
         self._held.clear()
         for id_, pending in list(self._pending.items()):
             if pending.ask.op == "wait" and pending.ask.kind in ("lock", "barrier"):
