@@ -120,3 +120,11 @@ def test_a_release_gives_back_the_unit_that_it_names_and_not_one_on_its_way_to_s
     world.ask("s0", "release", "semaphore", spec=2, number=mine.number, text=str(mine.epoch))
     world.give("s0", on_its_way, kind="semaphore")
     assert all(world.token("s1", world.ask("s1", "take", "semaphore", spec=2, flags=NOWAIT)) for _ in range(2))
+
+
+def test_a_unit_that_is_told_of_again_is_a_unit_also_when_its_answer_is_not_kept_any_more() -> None:
+    world = World()
+    taken = world.ask("s1", "take", "semaphore", spec=2)
+    world.locks.sessions["s1"].answers.clear()
+    world.open("s1", turn=1, waiting=waiting(world, taken, "take", "semaphore", spec=2))
+    assert [message.value for message in world.heard["s1"] if isinstance(message, Answer)] == [1, 1]

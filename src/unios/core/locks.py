@@ -148,7 +148,8 @@ class Locks:
         gate = self._things.get((session.user, ask.kind, ask.name))
         for hold in gate.holds.values() if isinstance(gate, Gate) else ():
             if hold.session == session.id and hold.ask == ask.id:
-                out.append((session.id, Answer(ask.id, YES, hold.token.number, int(ask.op == "wait"))))
+                value = hold.units if ask.kind == "semaphore" else int(ask.op == "wait")
+                out.append((session.id, Answer(ask.id, YES, hold.token.number, value)))
                 return True
         return False
 

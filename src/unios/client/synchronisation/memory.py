@@ -3,10 +3,12 @@
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from unios.client.synchronisation.pending import Pending
 from unios.errors import DataLost, LeaseLost
 from unios.wire.synchronising import Ask, Held, Token
 
@@ -28,18 +30,42 @@ def taken(ask: Ask, token: Token, units: int) -> Held | None:
     return Held(ask.kind, ask.name, token, units, ask.spec, ask.actor) if units else None
 
 
-def naming(held: dict[Token, Held], ask: Ask) -> Ask:
-    """Return the question with the token of the unit that a release gives back first, if one is held here."""
+def naming(held: dict[Token, Held], ask: Ask, under_way: Iterable[Pending]) -> Ask:
+    """Return the question with the token of the unit that a release gives back first, if one is held here: one of this thread's if there is, and none that
+    another release gives back already. Two who mean the same unit would leave one of which only the manager knows."""
     if ask.op != "release":
         return ask
-    token = next((token for token, one in held.items() if one.kind == ask.kind and one.name == ask.name), None)
-    return ask if token is None else msgspec.structs.replace(ask, number=token.number, text=str(token.epoch))
+    named = _named(ask.name, under_way)
+    free = [one for token, one in held.items() if one.kind == ask.kind and one.name == ask.name and _text(token) not in named]
+    if not free:
+        return ask
+    token = min(free, key=lambda one: one.actor != ask.actor).token
+    return msgspec.structs.replace(ask, number=token.number, text=str(token.epoch))
+
+
+def given_for(held: dict[Token, Held], token: Token, pending: Pending, under_way: Iterable[Pending]) -> Token:
+    """Return what is given back for one who was interrupted: what he was granted, or another unit if a release has taken that for its own."""
+    ask, answer = pending.ask, pending.answer
+    if ask.kind != "semaphore" or (answer is not None and not answer.value):  # a signal is held by nobody
+        return token
+    named = _named(ask.name, under_way)
+    if _text(token) not in named and (token in held or answer is None):
+        return token
+    return next((other for other, one in held.items() if one.kind == ask.kind and one.name == ask.name and _text(other) not in named), token)
+
+
+def _named(name: str, under_way: Iterable[Pending]) -> set[tuple[str, int]]:
+    return {(one.ask.text, one.ask.number) for one in under_way if one.ask.op == "release" and one.ask.name == name}
+
+
+def _text(token: Token) -> tuple[str, int]:
+    return str(token.epoch), token.number
 
 
 def without_units(held: dict[Token, Held], ask: Ask) -> dict[Token, Held]:
     """Return what is held after units of a semaphore have been given back."""
     left, count = dict(held), ask.size
-    for token, one in sorted(held.items(), key=lambda item: (str(item[0].epoch), item[0].number) != (ask.text, ask.number)):
+    for token, one in sorted(held.items(), key=lambda item: _text(item[0]) != (ask.text, ask.number)):
         if one.kind == "semaphore" and one.name == ask.name and count > 0:
             del left[token]
             if one.size > count:

@@ -148,7 +148,7 @@ class Session:
             gives = Token(ask.spec, ask.number) if asks.takes_again(ask) else None
             if gives is not None and gives not in self._held:
                 raise LeaseLost(f"{ask.kind} {ask.name} was lost: its lease had ended, and another may hold it")
-            ask = asks.numbered(memory.naming(self._held, ask), self._next)
+            ask = asks.numbered(memory.naming(self._held, ask, self._pending.values()), self._next)
             self._next += 1  # which also says that somebody asks: then the session's thread does not listen
             pending.ask = ask  # operators only from here to `try`: it is asked with all that goes with it, or not at all
             self._pending[ask.id] = pending
@@ -195,6 +195,7 @@ class Session:
             pending.abandoned = True
             if pending.token is not None:
                 pending.on_token(None)
+                pending.token = memory.given_for(self._held, pending.token, pending, self._pending.values())
                 self._held.pop(pending.token, None)
             if pending.answer is not None:
                 self._put_back(pending, pending.answer)
