@@ -85,6 +85,11 @@ class TaskFuture(Future[Any]):
             keeper.withdrawn(self)
         return True
 
+    @property
+    def lies_ahead(self) -> bool:
+        """Whether it waits at a worker, so that it is not known here whether it has begun."""
+        return self._given and not self.done() and not self.running()
+
     def forgo(self) -> None:
         """Cancel it without learning whether it was cancelled, and so without waiting."""
         if self._given and self._keeper is not None and not self.done():

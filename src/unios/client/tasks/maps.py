@@ -9,7 +9,7 @@ from typing import Any
 
 from unios.client.progress import progress
 from unios.client.tasks.future import TaskFuture
-from unios.limits import MAP_AHEAD_MAX
+from unios.limits import MAP_AHEAD_MAX, TASK_CANCEL_MS
 
 Chunk = list[tuple[Any, ...]]
 """The arguments of several calls, that travel as one task; its result is a list."""
@@ -72,10 +72,22 @@ def _in_order(
             while result:
                 yield result.pop()
     finally:
-        for future in futures:
-            if isinstance(future, TaskFuture):
-                future.forgo()
-            else:
+        _leave(futures)
+
+
+def _leave(futures: "Iterable[Future[Any]]") -> None:
+    """Cancel what nobody reads any more. Where a worker may have begun it that is asked of all at once, and waited for no longer than for one."""
+    for future in futures:
+        if isinstance(future, TaskFuture):
+            future.forgo()
+        else:
+            future.cancel()
+    until = 0.0
+    for future in futures:
+        if isinstance(future, TaskFuture) and future.lies_ahead:
+            now = time.monotonic()
+            until = until or now + TASK_CANCEL_MS / 1000
+            if now < until:
                 future.cancel()
 
 
