@@ -78,10 +78,11 @@ def unix_echo() -> Iterator[Callable[[], object]]:
 
     with other(serve), ours:
         theirs.close()
-        yield lambda: _ping(ours)
+        yield lambda: ping(ours)
 
 
-def _ping(stream: socket.socket) -> None:
+def ping(stream: socket.socket) -> None:
+    """Call once. RuntimeError if something else comes back."""
     stream.sendall(frame_of(WORD))
     if len(unframed(stream)) != len(WORD):
         raise RuntimeError("another answer came than was sent")
@@ -112,21 +113,21 @@ def _quick(sock: socket.socket) -> socket.socket:
 def tls_echo(home: Path) -> Iterator[Callable[[], object]]:
     """Yield a call of 64 bytes over TLS."""
     with tls(home, echo) as stream:
-        yield lambda: _ping(stream)
+        yield lambda: ping(stream)
 
 
 @contextlib.contextmanager
 def tls_bulk(home: Path) -> Iterator[Callable[[], object]]:
     """Yield a transfer of BULK_BYTES over TLS, until the other side says that it has all."""
-    piece = bytes(PIECE)
-
-    def transfer(stream: ssl.SSLSocket) -> None:
-        left = BULK_BYTES
-        while left:
-            stream.sendall(piece[: min(left, PIECE)])
-            left -= min(left, PIECE)
-        if stream.recv(1) != b"!":
-            raise RuntimeError("the other side did not get all")
-
     with tls(home, swallow) as stream:
-        yield lambda: transfer(stream)
+        yield lambda: transfer(stream, PIECE)
+
+
+def transfer(stream: socket.socket, piece_bytes: int) -> None:
+    """Send BULK_BYTES in such pieces and wait until `swallow` says that it has all. RuntimeError if it does not."""
+    piece, left = bytes(piece_bytes), BULK_BYTES
+    while left:
+        stream.sendall(piece[: min(left, piece_bytes)])
+        left -= min(left, piece_bytes)
+    if stream.recv(1) != b"!":
+        raise RuntimeError("the other side did not get all")

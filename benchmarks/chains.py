@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Final
 
-from benchmarks.call_limits import BULK_BYTES, WORD, echo, frame_of, other, swallow, unframed
+from benchmarks.call_limits import WORD, echo, other, ping, swallow, transfer
 from unios.wire.tls import client_context, server_context
 
 PIECE: Final = 384 * 1024
@@ -45,7 +45,7 @@ class _Tls:
                 break
             except ssl.SSLWantReadError:
                 self._flush()
-                self._in.write(sock.recv(_WAKE_BYTES * 1024))
+                self._in.write(sock.recv(16 * 1024))
         self._flush()
 
     def _flush(self) -> None:
@@ -254,31 +254,15 @@ def _relay(tls: _Tls, near: int) -> None:
 @contextlib.contextmanager
 def far_echo(home: Path) -> Iterator[Callable[[], object]]:
     """Yield a call of 64 bytes by way of two relays."""
-
-    def call(stream: socket.socket) -> None:
-        stream.sendall(frame_of(WORD))
-        if len(unframed(stream)) != len(WORD):
-            raise RuntimeError("another answer came than was sent")
-
     with _relayed(home, echo) as stream:
-        yield lambda: call(stream)
+        yield lambda: ping(stream)
 
 
 @contextlib.contextmanager
 def far_bulk(home: Path) -> Iterator[Callable[[], object]]:
     """Yield a transfer of BULK_BYTES by way of two relays, until the other side says that it has all."""
-    piece = bytes(PIECE)
-
-    def transfer(stream: socket.socket) -> None:
-        left = BULK_BYTES
-        while left:
-            stream.sendall(piece[: min(left, PIECE)])
-            left -= min(left, PIECE)
-        if stream.recv(1) != b"!":
-            raise RuntimeError("the other side did not get all")
-
     with _relayed(home, swallow) as stream:
-        yield lambda: transfer(stream)
+        yield lambda: transfer(stream, PIECE)
 
 
 # a call on one node

@@ -28,8 +28,7 @@ def test_output_comes_through_files_and_a_connection(home: Path) -> None:
 
 
 def test_calls_and_bulk_come_through_two_relays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (call_limits, chains):
-        monkeypatch.setattr(module, "BULK_BYTES", 3_000_001)
+    monkeypatch.setattr(call_limits, "BULK_BYTES", 3_000_001)
     before = children()
     with chains.far_echo(home) as call:
         for _ in range(20):

@@ -48,10 +48,8 @@ def kill(folders: list[NodeFolder]) -> None:
         for running in found:
             runfiles.kill(running, signal.SIGKILL)
         runfiles.wait_all_gone(found, KILL_S)
-        for folder in folders:
-            runfiles.remove(
-                folder.run / "supervisor.json"
-            )  # a kernel that sees neither supervisor nor guard would start one, if they had not ended in order
+        for folder in folders:  # a kernel that sees neither supervisor nor guard would start one, if they had not ended in order
+            runfiles.remove(folder.run / "supervisor.json")
     _thaw(folders)
     children = linux_pids.parents()
     for pid in [pid for folder in folders for pid in linux_pids.of_node(folder, children)]:
