@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.system import wait_for
+from tests.paths import found
 
 SOURCE = Path(__file__).parents[2] / "src"
 BEGIN = """
@@ -52,7 +53,7 @@ class Programs:
         return fields
 
     def look(self) -> None:
-        for file in self.runtime.glob("*/nodes/*/cgroup"):
+        for file in found(self.runtime, "*/nodes/*/cgroup"):
             try:
                 self.groups.update(path for _version, path in json.loads(file.read_text()))
             except (OSError, ValueError):
@@ -65,7 +66,7 @@ class Programs:
         """Return what there is of the programs' systems: processes, folders, control groups, mounts."""
         self.look()
         needle, programs = str(self.folder).encode(), {str(each.pid) for each in self.started}
-        found = [*self.homes(), *(group for group in self.groups if os.path.exists(group))]
+        left = [*self.homes(), *(group for group in self.groups if os.path.exists(group))]
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and entry.name not in programs:
                 try:
@@ -73,8 +74,8 @@ class Programs:
                 except OSError:
                     continue
                 if needle in text:
-                    found.append(f"{entry.name} {text[:120]!r}")
-        return found + [mount for mount in Path("/proc/self/mounts").read_text().splitlines() if str(self.folder) in mount]
+                    left.append(f"{entry.name} {text[:120]!r}")
+        return left + [mount for mount in Path("/proc/self/mounts").read_text().splitlines() if str(self.folder) in mount]
 
     def wait_nothing_left(self) -> None:
         wait_for(self.left, lambda left: not left, "nothing is left behind", 15)

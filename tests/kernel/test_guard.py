@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.rig import Rig
+from tests.paths import found
 from unios.errors import CallerError, ProgramNotFound, ProgramNotRunnable, Unavailable
 from unios.kernel import linux_pids
 from unios.kernel.clocks import boot_ns
@@ -384,5 +385,5 @@ def test_many_at_once_all_run(plain: Rig) -> None:
 
     plain.run(work)
     assert not [
-        path for path in Path("/sys/fs/cgroup").glob("unios-*/10[0-3][0-9].*") if (plain.folder / "cgroup").read_text().find(path.parent.name) >= 0
+        path for path in found("/sys/fs/cgroup", "unios-*/10[0-3][0-9].*") if (plain.folder / "cgroup").read_text().find(path.parent.name) >= 0
     ]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.system import UNIOS, wait_for
+from tests.paths import found
 from unios.kernel import cgroups, linux_pids
 
 TOOLS = ("unshare", "nsenter", "ip", "nft", "mkfs.ext4", "mount")
@@ -267,7 +268,7 @@ class Lab:
 
     def thaw_everything(self) -> None:
         """Let frozen cgroups of dead machines end: version 1 keeps a killed process until it is thawed; a power cut would not."""
-        for state in Path("/sys/fs/cgroup").glob("freezer/unios-*/**/freezer.state"):
+        for state in found("/sys/fs/cgroup", "freezer/unios-*/**/freezer.state"):
             with contextlib.suppress(OSError):
                 if not _alive_elsewhere(state.parent, self):
                     state.write_text("THAWED")
@@ -283,7 +284,7 @@ class Lab:
 
 def _groups(inside: str = "") -> set[Path]:
     """Return the nodes' groups of the whole host, or what matches `inside` them: machines share its cgroup file systems."""
-    return {path for top in ("unios-*", "*/unios-*") for path in Path("/sys/fs/cgroup").glob(top + inside)}
+    return {path for top in ("unios-*", "*/unios-*") for path in found("/sys/fs/cgroup", top + inside)}
 
 
 def is_frozen(pid: int, incarnation: int) -> bool:
@@ -300,7 +301,7 @@ def is_frozen(pid: int, incarnation: int) -> bool:
 def _remove_groups(groups: set[Path]) -> None:
     """Remove what machines that lost their power left behind; a group with processes in it is another run's and stays."""
     for group in groups:
-        for folder in sorted((path for path in (group, *group.rglob("*")) if path.is_dir()), key=lambda path: -len(path.parts)):
+        for folder in sorted((path for path in (group, *found(group, "**/")) if path.is_dir()), key=lambda path: -len(path.parts)):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
