@@ -48,12 +48,16 @@ class AioLine:
         self._reader = FrameReader(self._intake.place)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._small: list[bytes] = []
-        """Said in this turn after the first, to go out together."""
+        """Said in this turn after the first, or while what came is taken in, to go out together."""
         self._queue: deque[tuple[memoryview, tuple[int, ...], int]] = deque()
         """What the peer has not taken: bytes, the descriptors that go with the first of them, and how many bytes of memory those hold."""
         self._held: list[Payload] = []
         """Frames that came while it pauses."""
-        self._turning = self._writing = self._paused = self._finishing = False
+        self._writing = self._paused = self._finishing = False
+        self._turning = False
+        """Whether `_turned` is to come."""
+        self._said = self._taking = False
+        """Whether something has gone out since something came; whether what came is being taken in."""
         self._pauses = pauses
         self._room: list[asyncio.Future[None]] = []
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -87,22 +91,22 @@ class AioLine:
             carried.freeze()
 
     def _say(self, data: bytes) -> None:
-        if self._turning:
-            self._small.append(data)
-            self.queued += len(data)
+        if not (self._said or self._taking):  # a question or an answer by itself costs the loop no turn
+            self._said = True
+            self._put(memoryview(data), ())
             return
-        self._turning = True
-        self._loop.call_soon(self._turned)
-        self._put(memoryview(data), ())
+        self._small.append(data)
+        self.queued += len(data)
+        if not self._taking:
+            self._turn()
 
-    def hold(self) -> None:
-        """What is said from now on in this turn goes out together at its end, or at `flush`."""
+    def _turn(self) -> None:
         if not self._turning:
             self._turning = True
             self._loop.call_soon(self._turned)
 
     def _turned(self) -> None:
-        self._turning = False
+        self._turning = self._said = False
         self._flush_small()
         if self._paused or self._room:
             self._go_on()
@@ -200,6 +204,7 @@ class AioLine:
     # reading
 
     def _readable(self) -> None:
+        self._said = self._turning  # what waits to go out goes first
         self._guarded(self._read)
 
     def _read(self) -> None:
@@ -212,15 +217,23 @@ class AioLine:
             self.close("the other side has ended")
 
     def _take_in(self, frames: Sequence[Payload]) -> None:
-        for number, frame in enumerate(frames):
-            if self._pauses and self.queued > SEND_QUEUE_BYTES_MAX:
-                self._held.extend(frames[number:])
-                if not self._paused:
-                    self._pause()
-                return
-            self._on_message(decode(frame))
-            if self.is_closed:
-                return
+        """What is said meanwhile goes out together, at the end."""
+        self._taking = True
+        try:
+            for number, frame in enumerate(frames):
+                if self._pauses and self.queued > SEND_QUEUE_BYTES_MAX:
+                    self._held.extend(frames[number:])
+                    if not self._paused:
+                        self._pause()
+                    return
+                self._on_message(decode(frame))
+                if self.is_closed:
+                    return
+        finally:
+            self._taking = False
+            self._flush_small()
+            if self._paused or self._room:  # by then there may be room again, and nothing else would say so
+                self._turn()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do it; whatever is wrong with what has come ends the connection."""

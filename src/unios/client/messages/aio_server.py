@@ -246,7 +246,6 @@ class _Answers:
                 self._tell(begun.message, begun.value)
 
     def _answer(self, session: _Session, request: Request, value: Value, begun: Begun) -> None:
-        self._line.hold()
         token = current_caller.set(self.stamp)
         try:
             function = function_of(self._server._target, request.op)
