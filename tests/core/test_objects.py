@@ -300,6 +300,7 @@ class Life(RuleBasedStateMachine):
         self.data: set[str] = set()
         self.acquired: set[str] = set()
         self.alive: set[str] = set()
+        self.far: set[str] = set()
         self.now = self.made = 0
 
     def carry_out(self, orders: list[Order]) -> None:
@@ -322,6 +323,8 @@ class Life(RuleBasedStateMachine):
         party = f"p{self.made}"
         self.book.joined(party, far=far)
         self.alive.add(party)
+        if far:
+            self.far.add(party)
         return party
 
     @rule(target=ids, party=parties, size=st.integers(1, 40_000))
@@ -370,7 +373,7 @@ class Life(RuleBasedStateMachine):
             if other == party:
                 del self.held[id_, other]
                 if not well:
-                    self.loans.setdefault(id_, {})[f"left {party}"] = self.now + OBJECT_AWAY_MS
+                    self.loans.setdefault(id_, {})[f"left {party}"] = self.now + (OBJECT_AWAY_FAR_MS if party in self.far else OBJECT_AWAY_MS)
         self.alive.discard(party)
         self.carry_out(self.book.ended(party, self.now) if well else self.book.left(party, self.now))
 
@@ -393,6 +396,14 @@ class Life(RuleBasedStateMachine):
     def bounds_hold(self) -> None:
         found = self.book.statistics()
         assert 0 <= found.memory_bytes <= MEMORY and 0 <= found.disk_bytes <= DISK
+
+    @invariant()
+    def no_loan_ends_unnoticed(self) -> None:
+        for id_, tokens in self.loans.items():
+            untils = [until for until in tokens.values() if until > self.now]
+            if untils and self.book.look(id_) is not None:
+                due = self.book.due()
+                assert due is not None and due < min(untils) + OBJECT_LOAN_STEP_MS
 
     def teardown(self) -> None:
         for party in list(self.alive):

@@ -97,6 +97,8 @@ class Ledger:
         """Objects with loans: when to look at them, at the latest when the next loan ends."""
         self._early: dict[str, int] = {}
         """Tokens whose receiver was heard before their sender: until when they are remembered."""
+        self._due: int | None = None
+        """Not later than the first of all those."""
         self._memory = self._disk = self._reserved = self._files = self._turn = 0
 
     # parties
@@ -178,11 +180,16 @@ class Ledger:
                 del self._lent[id_]
         orders = self._settle(ended, now)
         self._early = {token: until for token, until in self._early.items() if until > now}
+        self._due = min((*self._lent.values(), *self._early.values()), default=None)
         return orders
 
     def due(self) -> int | None:
-        """Return when `expired` has something to do, None if never."""
-        return min((*self._lent.values(), *self._early.values()), default=None)
+        """Return when to call `expired`, None if never: it may find that what was due by then is gone already."""
+        return self._due
+
+    def _call_by(self, due: int) -> None:
+        if self._due is None or due < self._due:
+            self._due = due
 
     def _lend(self, id_: str, found: _Object, token: str, until: int) -> None:
         if len(found.loans) >= OBJECT_LOANS_MAX and token not in found.loans:
@@ -190,14 +197,17 @@ class Ledger:
         until = -(-until // OBJECT_LOAN_STEP_MS) * OBJECT_LOAN_STEP_MS
         found.loans[token] = max(until, found.loans.get(token, until))
         self._lent[id_] = min(until, self._lent.get(id_, until))
+        self._call_by(until)
 
     def _received(self, id_: str, found: _Object, token: str, now: int) -> None:
         if token in found.loans:
             until = -(-(now + OBJECT_RECEIVED_MS) // OBJECT_LOAN_STEP_MS) * OBJECT_LOAN_STEP_MS
             found.loans[token] = min(found.loans[token], until)
             self._lent[id_] = min(self._lent[id_], until)
+            self._call_by(until)
         elif not found.origin and len(self._early) < self._objects_max:
             self._early[token] = now + OBJECT_LOAN_MS
+            self._call_by(now + OBJECT_LOAN_MS)
 
     # data
 

@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import queue
 import stat
 import threading
 import time
@@ -89,17 +90,34 @@ class _Born:
         aside = (place + _HUGE - 1) // _HUGE * _HUGE + self.address % _HUGE
         _libc.mremap(self.address, self.size, self.size, _MOVE_AND_KEEP, aside)
         _libc.madvise(place, room, _DONT_FORK)  # a child has nobody who takes it down
-        slot = _setting_aside
+        _down.take(place, room, _setting_aside)
 
-        def take_down() -> None:
-            time.sleep(_TAKEN_DOWN_AFTER_S)
+
+class _Down:
+    """A thread, begun with the first of it, that takes down what was set aside."""
+
+    def __init__(self) -> None:
+        self._has_begun = False
+        self._queue: queue.SimpleQueue[tuple[float, int, int, threading.Semaphore]] = queue.SimpleQueue()
+
+    def take(self, place: int, room: int, slot: threading.Semaphore) -> None:
+        """Have it done a moment later; then the slot is free."""
+        try:
+            if not self._has_begun:
+                _thread.start_new_thread(self._run, ())  # threading.Thread waits until it runs
+                self._has_begun = True
+        except RuntimeError:  # no more threads to be had
             _libc.munmap(place, room)
             slot.release()
+        else:
+            self._queue.put((time.monotonic() + _TAKEN_DOWN_AFTER_S, place, room, slot))
 
-        try:
-            _thread.start_new_thread(take_down, ())  # threading.Thread waits until it runs
-        except RuntimeError:  # no more threads to be had
-            take_down()
+    def _run(self) -> None:
+        while True:
+            due, place, room, slot = self._queue.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            _libc.munmap(place, room)
+            slot.release()
 
 
 _born: list[tuple[int, "weakref.ref[mmap.mmap]", _Born]] = []
@@ -109,6 +127,7 @@ _gone: "deque[weakref.ref[mmap.mmap]]" = deque()
 _lock = threading.Lock()
 _setting_aside = threading.BoundedSemaphore(4)
 """So many at a time; others are taken down where they are, so that what is not taken down yet is bounded."""
+_down = _Down()
 
 
 def allocate(size: int) -> memoryview:
@@ -201,8 +220,8 @@ def _tidy() -> None:
 
 def _after_fork() -> None:
     """Let go of a lock that another thread of the parent held. What was born there is shared with the parent, so here it is ordinary memory."""
-    global _lock, _setting_aside
-    _lock, _setting_aside = threading.Lock(), threading.BoundedSemaphore(4)
+    global _lock, _setting_aside, _down
+    _lock, _setting_aside, _down = threading.Lock(), threading.BoundedSemaphore(4), _Down()
     _born.clear()
 
 

@@ -11,7 +11,7 @@ from unios.client.objects.counts import COUNTS
 from unios.client.objects.putting import store
 from unios.client.objects.reading import watch
 from unios.client.objects.ref import Ref
-from unios.client.objects.tie import Gone
+from unios.client.objects.tie import Gone, Tie
 from unios.errors import CallerError, DataLost
 from unios.wire.values import Value, decode
 
@@ -53,7 +53,7 @@ def _get(ref: Ref[Any], deadline: float | None) -> Any:
 def _read(ref: Ref[Any], deadline: float | None) -> Any:
     tie = COUNTS.tie()
     while True:
-        found = tie.call("get", ref.known, deadline=deadline)
+        found = _ask(tie, ref, deadline)
         if found is not None:
             break
         tie.wait("bring", ref.known, deadline=deadline)
@@ -62,6 +62,18 @@ def _read(ref: Ref[Any], deadline: float | None) -> Any:
     if is_marked:
         watch(ref.id, [buffer.obj for buffer in buffers if isinstance(buffer.obj, mmap.mmap)])
     return decode(Value(msgspec.Raw(body), buffers), trusted=True)
+
+
+def _ask(tie: Tie, ref: Ref[Any], deadline: float | None) -> Any:
+    """Ask for an object; if it has not been said yet that it is referred to, that is said with it."""
+    unsaid = tie.take_unsaid(ref.id)
+    if unsaid is None:
+        return tie.call("get", ref.known, deadline=deadline)
+    try:
+        return tie.call("get", *unsaid, deadline=deadline)
+    except BaseException:
+        tie.hold(*unsaid)
+        raise
 
 
 def describe(ref: Ref[Any]) -> str:

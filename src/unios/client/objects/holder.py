@@ -2,7 +2,7 @@
 
 The port's operations (docs/objects.md has the protocol); `known` is (id, node, size):
 
-- put(id, data, inside, born) -> whether the caller is noted as a reader; get(known) -> (is noted, data), or None: it has to be brought first
+- put(id, data, inside, born) -> whether the caller is noted as a reader; get(known, token) -> (is noted, data), or None: it has to be brought first
 - bring(known): have it here; may last. fetch(id) -> data: for other nodes' holders
 - one-way: tie(all known, reading, token), hold(known, token), drop(id), lend(ids, token), read(id), leave()
 
@@ -32,6 +32,7 @@ from unios.wire.operations import Accepted
 
 Data = list[pickle.PickleBuffer]
 _LARGE_BYTES: Final = 4 * 1024 * 1024
+_NEVER: Final = 1 << 62
 _DAMAGED: Final = "it was spilled to the disk of that node, and is not there as it was written"
 
 
@@ -58,28 +59,44 @@ class Holder:
         self._ties: dict[str, Tie] = {}
         self._releases = Releases(self._changed, self._tie, self._is_wanted)
         self._coming: dict[str, Future[UniosError | None]] = {}
+        self._idle_since: int | None = now_ms()
+        self._alarm = 0
+        """Until when `serve` sleeps, ms: woken by each operation it would take the lock from the next."""
 
     def serve(self) -> None:
         """Answer until nobody has been there, and nothing kept, for OBJECTS_IDLE_MS."""
         operations = (self.put, self.get, self.bring, self.fetch, self.tie, self.hold, self.drop, self.lend, self.read, self.leave, self.statistics)
         target = {operation.__name__: operation for operation in operations}
         with Server(port_of(me(), self.node), target, keeps=True, left=self._left, node=self.node) as server:
-            idle_since = now_ms()
             while not server.wait(0):
                 with self._changed:
                     now = now_ms()
                     self._carry_out(self._ledger.expired(now))
-                    if not self._ledger.is_idle:
-                        idle_since = now
-                    elif now - idle_since >= OBJECTS_IDLE_MS:
+                    if self._idle_since is not None and now - self._idle_since >= OBJECTS_IDLE_MS:
                         break
-                    due = idle_since + OBJECTS_IDLE_MS if self._ledger.is_idle else self._ledger.due()
+                    self._alarm = self._next()
                     if not self._dropped:
-                        self._changed.wait(None if due is None else max(0.001, (due - now) / 1000))
+                        self._changed.wait(None if self._alarm == _NEVER else max(0.001, (self._alarm - now) / 1000))
+                    self._alarm = 0
                     dropped, self._dropped = self._dropped, []
                 memory.let_go(dropped)
         for tie in self._ties.values():
             tie.close()
+
+    def _next(self) -> int:
+        """Return when there is something to do without being asked, ms."""
+        due = self._ledger.due()
+        idle = _NEVER if self._idle_since is None else self._idle_since + OBJECTS_IDLE_MS
+        return idle if due is None else min(due, idle)
+
+    def _changed_something(self) -> None:
+        """Wake `serve` if it sleeps for longer than it may."""
+        if not self._ledger.is_idle:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now_ms()
+        if self._dropped or self._next() < self._alarm:
+            self._changed.notify()
 
     # who asks
 
@@ -89,14 +106,13 @@ class Holder:
         if id(stamp) not in self._stamps:
             self._stamps[id(stamp)] = stamp
             self._ledger.joined(f"c{id(stamp)}", far=stamp.node != self.node)
-            self._changed.notify()
+            self._changed_something()
         return f"c{id(stamp)}"
 
     def _left(self, stamp: Accepted) -> None:
         with self._changed:
             if self._stamps.pop(id(stamp), None) is not None:
                 self._carry_out(self._ledger.left(f"c{id(stamp)}", now_ms()))
-                self._changed.notify()
 
     def _carry_out(self, orders: Iterable[Order]) -> None:
         for order in orders:
@@ -108,8 +124,7 @@ class Holder:
                 self._releases.acquired(order.node)
             else:
                 self._releases.released(order.id, order.node)
-        if self._dropped or self._ledger.due() is not None or self._ledger.is_idle:
-            self._changed.notify()
+        self._changed_something()
 
     def _is_wanted(self, id_: str, node: str) -> bool:
         found = self._ledger.look(id_)
@@ -169,7 +184,6 @@ class Holder:
             party = self._party()
             del self._stamps[id(caller())]
             self._carry_out(self._ledger.ended(party, now_ms()))
-            self._changed.notify()
 
     # data
 
@@ -189,11 +203,12 @@ class Holder:
             self._carry_out(orders)
             return born and self._ledger.reading(id_, party)
 
-    def get(self, known: Known) -> tuple[bool, Data] | None:
-        """Return an object's data in place, and whether the caller is noted as a reader; None if they have to be brought. DataLost."""
+    def get(self, known: Known, token: str = "") -> tuple[bool, Data] | None:
+        """Return an object's data in place, and whether the caller is noted as a reader; None if they have to be brought. DataLost. He refers to it from now
+        on, as with `hold`."""
         with self._changed:
             party = self._party()
-            self._hold(known, "", party)
+            self._hold(known, token, party)
             found = self._ledger.look(known[0])
             if found is None:
                 raise DataLost(f"{describe(known)} is lost: the holder of objects there is another one by now")

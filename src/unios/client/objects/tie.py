@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.messages.port import Pending, Port
+from unios.client.objects.alarm import Alarm
 from unios.client.objects.starting import runs_on
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.limits import CLIENT_RETRY_MS
@@ -28,6 +29,8 @@ _FIRST_S: Final = 0.1
 _PATIENCE_S: Final = 3.0
 _TRIES: Final = 5
 _AGAIN_MS: Final = 500
+_SOON_S: Final = 0.002
+"""So long what is posted may wait, so that whoever posts it in the midst of a call is not held up."""
 
 
 class Gone(UniosError):
@@ -52,7 +55,9 @@ class Tie:
         self._fetches = threading.BoundedSemaphore(OBJECTS_FETCHES_MAX)
         self._lock = threading.RLock()
         self._posted: deque[Callable[[], object]] = deque()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._unsaid: dict[str, tuple[Known, str]] = {}
+        """What is referred to and was not said yet, by id, each with its loan's token; popped by whoever says it."""
+        self._alarm = Alarm(_SOON_S)
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="unios-objects", daemon=True)
         self._thread.start()
@@ -60,8 +65,7 @@ class Tie:
     def forked(self, token: str) -> None:
         """Go on in a forked child, with a connection of its own; `token`: of the loan that keeps the objects meanwhile."""
         before, idle, posted, self._token = self._port, self._idle, self._posted, token
-        with contextlib.suppress(OSError):
-            os.close(self._wake)
+        self._alarm.close()
         self._begin()
         for port in (*((before,) if before is not None else ()), *idle):
             port.close()  # which lets go of the parent's connection without ending it
@@ -72,15 +76,39 @@ class Tie:
     # saying
 
     def post(self, work: Callable[[], object]) -> None:
-        """Have it done by the thread of this tie, in order. Takes no lock: a finalizer may call it."""
+        """Have it done by the thread of this tie, in order, within _SOON_S. Takes no lock: a finalizer may call it."""
         self._posted.append(work)
-        with contextlib.suppress(OSError, TypeError):  # the interpreter ends
-            os.eventfd_write(self._wake, 1)
+        self._alarm.soon()
 
     def hold(self, known: Known, token: str = "") -> None:
-        """Refer to an object. What cannot be said now is said with the next connection."""
+        """Refer to an object. It is said within _SOON_S, before whatever else is said; what cannot be said then is said with the next connection."""
         self.ids[known[0]] = known
-        self.tell("hold", known, token)
+        if known[0] in self._unsaid:
+            self.tell("hold", known, token)
+        else:
+            self._unsaid[known[0]] = (known, token)
+            self.post(self._hold_now)
+
+    def take_unsaid(self, id_: str) -> tuple[Known, str] | None:
+        """Return what `hold` has not said yet of an object, if anything: the caller says it with what he asks, or calls `hold` again."""
+        return self._unsaid.pop(id_, None)
+
+    def _hold_now(self) -> None:
+        with self._lock, contextlib.suppress(UniosError):
+            if self._unsaid:
+                self._say_unsaid(self._connected(start=True))
+
+    def _say_unsaid(self, port: Port) -> bool:
+        """Say what is referred to; False if that fails: the connection has ended, and the next one begins with it."""
+        with contextlib.suppress(KeyError):
+            while self._unsaid:
+                _id, (known, token) = self._unsaid.popitem()
+                try:
+                    port.options(timeout=_FIRST_S).send("hold", known, token)
+                except UniosError:
+                    port.close()
+                    return False
+        return True
 
     def drop(self, id_: str) -> None:
         """Refer to it no more."""
@@ -98,6 +126,8 @@ class Tie:
             if not start and self._port is None:
                 return False
             port = self._connected(start=start)
+            if not self._say_unsaid(port):
+                return False
             try:
                 port.options(timeout=_FIRST_S).send(op, *args)
                 return True
@@ -113,6 +143,7 @@ class Tie:
                 raise TimeoutError
             try:
                 port = self._connected(start=True, deadline=deadline)
+                self._say_unsaid(port)  # if that fails, what follows finds it ended
             finally:
                 self._lock.release()
             longest = OBJECTS_CALL_S if deadline is None else max(0.0, min(OBJECTS_CALL_S, deadline - time.monotonic()))
@@ -208,8 +239,7 @@ class Tie:
             self._port = None
             port.close()
         self._port = self._make(start=start, first=True, deadline=deadline)
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)  # that the thread watches it
+        self._alarm.now()  # that the thread watches it
         return self._port
 
     def _make(self, *, start: bool, first: bool, deadline: float | None = None) -> Port:
@@ -264,18 +294,16 @@ class Tie:
     # the thread
 
     def _run(self) -> None:
-        wake, lost = self._wake, 0.0
+        alarm, lost = self._alarm, 0.0
         while not self._ended:
             poll = select.poll()
-            poll.register(wake, select.POLLIN)
+            poll.register(alarm.descriptor, select.POLLIN)
             port = self._port
             descriptor = -1 if port is None else port.fileno()
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLRDHUP)
-            found = poll.poll(_AGAIN_MS if lost else None)
-            if any(one == wake for one, _mask in found):
-                with contextlib.suppress(OSError):
-                    os.eventfd_read(wake)
+            poll.poll(_AGAIN_MS if lost else None)
+            alarm.heard()
             while self._posted:
                 self._posted.popleft()()
             if self._ended:
@@ -287,12 +315,12 @@ class Tie:
                 port = self._port
                 if (port is not None and not self._is_hung(port)) or time.monotonic() - lost > OBJECT_AWAY_FAR_MS / 1000:
                     lost = 0.0
-        os.close(wake)
+        alarm.close()
 
     def close(self) -> None:
         """End the connection: what was referred to is not any more. Idempotent."""
         self._ended = True
-        self.post(lambda: None)
+        self._alarm.now()
         with self._lock:
             for port in (*((self._port,) if self._port is not None else ()), *self._idle):
                 port.close()

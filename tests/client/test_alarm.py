@@ -1,0 +1,64 @@
+"""Alarm: a thread that polls is woken a moment later, at once if that is asked for, and never for what it has heard."""
+
+import os
+import select
+import threading
+import time
+
+import pytest
+
+from unios.client.objects.alarm import Alarm
+
+SOON_S = 0.05
+
+
+@pytest.fixture
+def alarm() -> Alarm:
+    return Alarm(SOON_S)
+
+
+def rings(alarm: Alarm, within_s: float) -> bool:
+    return bool(select.select([alarm.descriptor], [], [], within_s)[0])
+
+
+def test_it_rings_a_moment_later_for_all_who_asked_meanwhile(alarm: Alarm) -> None:
+    began = time.monotonic()
+    threads = [threading.Thread(target=alarm.soon) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert rings(alarm, 5) and time.monotonic() - began >= SOON_S * 0.9
+    for thread in threads:
+        thread.join()
+    alarm.heard()
+    assert not rings(alarm, 0)
+
+
+def test_what_cannot_wait_rings_at_once_although_it_was_to_ring_later(alarm: Alarm) -> None:
+    alarm = Alarm(3600)
+    alarm.soon()
+    alarm.now()
+    assert rings(alarm, 5)
+
+
+def test_who_has_heard_it_is_woken_by_the_next(alarm: Alarm) -> None:
+    alarm.soon()
+    alarm.heard()
+    alarm.soon()
+    assert rings(alarm, 5)
+    alarm.heard()
+    alarm.soon()
+    assert rings(alarm, 5)
+
+
+def test_one_that_is_closed_does_nothing_to_whatever_has_its_descriptor_now(alarm: Alarm) -> None:
+    descriptor = alarm.descriptor
+    alarm.close()
+    alarm.close()
+    pipe = os.pipe()
+    assert descriptor in pipe
+    alarm.soon()
+    alarm.now()
+    alarm.heard()
+    assert not select.select([pipe[0]], [], [], 0.1)[0]
+    for each in pipe:
+        os.close(each)
