@@ -133,6 +133,13 @@ def test_a_reference_that_is_sent_and_let_go_at_once_does_not_dangle(here: Remot
         assert program.ask("unios.get(r)") == [1, 2, 3]
 
 
+def test_a_reference_that_has_come_is_told_although_nobody_gets_its_object(here: Remote, beside: Remote) -> None:
+    here.give("unios.put([1, 2, 3])", beside, "r")
+    here.do("gc.collect()")
+    assert settled(here, loans=0)["objects"] == 1
+    assert beside.ask("unios.get(r)") == [1, 2, 3]
+
+
 def test_objects_outlive_the_program_that_put_them(whole: System, here: Remote) -> None:
     with Remote(whole, "n1") as putting:
         putting.do(f"r = unios.put('x' * {MEGA})")
