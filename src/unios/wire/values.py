@@ -51,11 +51,11 @@ class Value(NamedTuple):
         """Whether nobody can change it any more: what lies beside it cannot be written to."""
         return all(buffer.readonly for buffer in self.buffers)
 
-    def fixed(self) -> "Value":
-        """Return a value that nobody can change; copies what could be."""
+    def fixed(self, is_fixed: Callable[[memoryview], bool] = lambda buffer: buffer.readonly) -> "Value":
+        """Return a value that nobody can change; copies each buffer that could be."""
         if self.is_fixed:
             return self
-        return self._replace(buffers=[buffer if buffer.readonly else memoryview(bytes(buffer)) for buffer in self.buffers])
+        return self._replace(buffers=[buffer if is_fixed(buffer) else memoryview(bytes(buffer)) for buffer in self.buffers])
 
 
 class _Pickler(pickle.Pickler):

@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from unios.client.messages import memory
+from unios.wire.values import Value
 
 SIZE = 300_000
 
@@ -80,3 +82,16 @@ def test_what_was_gathered_here_is_handed_on_without_a_copy_once_it_is_complete(
         assert not carried.own
         assert memory.receive(carried.places, carried.descriptors, memoryview(b""), trusted=True)[0][0] == 5
         carried.freeze()
+
+
+def test_only_what_is_kept_or_cannot_be_written_to_is_taken_for_fixed() -> None:
+    born = memory.allocate(SIZE)
+    assert not memory.is_fixed(born) and not memory.is_fixed(memoryview(bytearray(SIZE)))
+    assert memory.is_fixed(memoryview(bytes(SIZE))) and memory.is_fixed(born.toreadonly())
+    assert memory.is_fixed(memory.settle(born)) and memory.is_fixed(born[10:20])
+
+
+def test_what_is_kept_is_not_copied_to_be_sent_again() -> None:
+    kept, ordinary = memory.settle(memory.allocate(SIZE)), memoryview(bytearray(SIZE))
+    value = Value(msgspec.Raw(b"\xc0"), [kept, ordinary]).fixed(memory.is_fixed)
+    assert value.buffers[0] is kept and value.buffers[1].readonly and value.buffers[1] == ordinary

@@ -175,6 +175,14 @@ def settle(buffer: memoryview) -> memoryview:
     return buffer
 
 
+def is_fixed(buffer: memoryview) -> bool:
+    """Return whether nobody can change what is in a buffer: it cannot be written to, or is only kept here."""
+    if buffer.readonly:
+        return True
+    found = _born_of(buffer)
+    return found is not None and found[0].is_kept
+
+
 def let_go(buffers: list[memoryview]) -> None:
     """Forget these, which are kept here: their list is emptied. Memory that nobody else has is given back while the other threads of this process go on.
 

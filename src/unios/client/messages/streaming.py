@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from unios.client.messages import memory
 from unios.client.messages.line import Closed, Line
 from unios.errors import CallerError
 from unios.limits import SESSION_KEPT_S
@@ -36,7 +37,7 @@ def fixed(line: Line, value: Value) -> tuple[Value, bool]:
     """
     if value.is_fixed:
         return value, True
-    return (value, False) if line.local else (value.fixed(), True)
+    return (value, False) if line.local else (value.fixed(memory.is_fixed), True)
 
 
 class Streaming:
