@@ -111,13 +111,15 @@ def test_what_was_never_said_is_not_in_and_what_the_service_refuses_is_not_eithe
     assert all(pending.abandoned for pending in session._pending.values())
 
 
+@pytest.mark.parametrize("withdrawn_first", [False, True])
 @pytest.mark.parametrize("outcome", [YES, NO])
-def test_a_put_whose_connection_broke_is_settled_on_the_next_one(tmp_path: Path, outcome: int) -> None:
+def test_a_put_whose_connection_broke_is_settled_on_the_next_one(tmp_path: Path, outcome: int, withdrawn_first: bool) -> None:
     session, line = talking(tmp_path)
     pending = Pending(Ask(0, "put", "queue", "q", data=b"x"))
     session.begin(pending)
-    session.line_ended(line)  # type: ignore[arg-type]
-    session.withdraw(pending)
+    steps = [lambda: session.line_ended(line), lambda: session.withdraw(pending)]  # type: ignore[arg-type]
+    for step in reversed(steps) if withdrawn_first else steps:
+        step()
     assert pending.answer is None
     after = Silent()
     session.open(after)  # type: ignore[arg-type]

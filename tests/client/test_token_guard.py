@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from unios.client.synchronisation import token_guard
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import DataLost, LeaseLost
 
@@ -80,6 +81,19 @@ def test_it_is_whole_from_the_first_moment_and_many_may_make_it_at_once(tmp_path
     for thread in threads:
         thread.join()
     assert TokenGuard(path).greatest == (1, 8) and 7 not in refused and os.listdir(tmp_path) == ["greatest"]
+
+
+def test_a_file_that_another_process_makes_at_the_same_time_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "greatest"
+
+    def other(_size: int) -> str:
+        path.write_bytes(WHOLE)
+        return "made"
+
+    monkeypatch.setattr(token_guard.secrets, "token_hex", other)
+    with pytest.raises(LeaseLost):
+        TokenGuard(path).admit((1, 1))
+    assert path.read_bytes() == WHOLE
 
 
 def test_what_is_no_token_does_not_spoil_the_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter, deque
 import pytest
 
 from tests.core.test_locks import World
-from unios.core.grants import FAULT, NO, NOWAIT, YES, Answer, Ask, Held, Notice, Open, Over, Renew, Waiting
+from unios.core.grants import FAULT, NO, NOWAIT, YES, Answer, Ask, Held, Notice, Open, Over, Renew, Token, Waiting
 from unios.core.locks import Locks
 from unios.limits import SYNC_ANSWERS_KEPT, SYNC_GONE_BYTES_MAX, SYNC_GONE_MAX, SYNC_QUEUE_BYTES_MAX, SYNC_TTL_MS
 
@@ -65,6 +65,53 @@ def test_an_ended_incarnation_does_not_come_back_and_holds_nothing_more() -> Non
     assert "s0" in world.locks.sessions and world.token("s1", world.ask("s1", "take")) is not None
 
 
+def test_a_session_whose_end_is_forgotten_does_not_come_back_under_the_same_incarnation_either() -> None:
+    world = World(epoch=2, grace_ms=SYNC_TTL_MS, sessions=0)
+    world.open("forgotten", epoch=2)
+    world.open("liar", held=(Held("lock", "a", Token(2, 5), 1, 0, "main"),))
+    assert not world.locks.sessions and all(isinstance(world.heard[name][-1], Over) for name in ("forgotten", "liar"))
+
+
+def test_what_an_ended_session_was_answered_is_told_to_no_other_user() -> None:
+    world = World()
+    got = world.ask("s0", "put", "queue", data=b"1")
+    world.pass_ms(SYNC_TTL_MS + 200, renewing=("s1", "s2"))
+    told = world.locks.open("bob", Open("s0", "x", incarnation=1, waiting=again(got, "put", "queue")), world.now_ms)
+    assert [type(message) for _session, message in told] == [Over]
+
+
+def test_who_is_put_out_is_told_at_once() -> None:
+    world = World()
+    world.pass_ms(SYNC_TTL_MS + 200, renewing=("s1", "s2"))
+    assert isinstance(world.heard["s0"][-1], Over) and not any(isinstance(one, Over) for one in world.heard["s1"])
+
+
+def test_what_was_lost_on_its_way_to_the_manager_is_done_when_the_session_says_it_again() -> None:
+    world = World()
+    world.open("s0", turn=1, waiting=again(99, "put", "queue", data=b"1"))
+    assert [answer.outcome for answer in answers(world, "s0", 99)] == [YES]
+
+
+def test_an_item_let_in_when_the_putter_before_it_died_is_in_once_though_its_answer_was_lost() -> None:
+    world = World()
+    large = b"x" * (SYNC_QUEUE_BYTES_MAX // 4)
+    for data in (large, large, large, large[1:]):
+        world.ask("s2", "put", "queue", data=data)
+    world.ask("s0", "put", "queue", data=large)
+    put = world.ask("s1", "put", "queue", data=b"1")
+    world.hear(world.locks.ended("s0"))
+    world.open("s1", turn=1, waiting=again(put, "put", "queue", data=b"1"))
+    assert queued(world)[4:] == [b"1"]
+
+
+def test_a_signal_granted_to_one_who_waited_is_used_up_once_though_the_answer_was_lost() -> None:
+    world = World()
+    taken = world.ask("s1", "take", "semaphore")
+    world.ask("s0", "release", "semaphore")
+    world.open("s1", turn=1, waiting=again(taken, "take", "semaphore"))
+    assert [answer.outcome for answer in answers(world, "s1", taken)] == [YES, YES]
+
+
 def test_what_a_live_incarnation_holds_is_free_as_soon_as_the_next_one_opens() -> None:
     world = World()
     world.ask("s0", "take")
@@ -112,12 +159,13 @@ def test_who_comes_back_to_a_manager_that_cannot_know_hears_so_and_nothing_is_do
     assert answers(world, "new", 8)[0].outcome == YES
 
 
-def test_an_answer_that_was_dropped_for_lack_of_room_is_not_taken_for_a_question_never_asked() -> None:
+@pytest.mark.parametrize("incarnation", [0, 1])
+def test_an_answer_that_was_dropped_for_lack_of_room_is_not_taken_for_a_question_never_asked(incarnation: int) -> None:
     world = World()
     first = world.ask("s0", "put", "queue", data=b"first")
     for _ in range(SYNC_ANSWERS_KEPT):
         world.ask("s0", "size", "queue")
-    world.open("s0", turn=1, waiting=again(first, "put", "queue", data=b"first"))
+    world.open("s0", turn=1, incarnation=incarnation, waiting=again(first, "put", "queue", data=b"first"))
     assert answers(world, "s0", first)[-1].text.startswith("outcome-unknown:")
     assert queued(world) == [b"first"]
 

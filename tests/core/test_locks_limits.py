@@ -4,7 +4,7 @@ import pytest
 
 from tests.core.test_locks import World
 from unios.core import locks as module
-from unios.core.grants import FAULT, NO, NOWAIT, YES, Held, Open, Over, Renew, Token, Waiting, Withdraw
+from unios.core.grants import BOUNDED, FAULT, NO, NOWAIT, YES, Held, Known, Notice, Open, Over, Renew, Token, Waiting, Withdraw
 from unios.core.grants import Ask as Asked
 from unios.limits import SYNC_NAME_BYTES_MAX, SYNC_TTL_MS
 
@@ -55,6 +55,7 @@ def test_who_asks_while_nothing_is_granted_waits_up_to_a_bound_and_nobody_waits_
     world.hear(world.locks.withdrawn("s0", Withdraw(kept[0])))
     world.pass_ms(SYNC_TTL_MS, renewing=("s0", "s1", "s2"))
     assert [world.token("s0", id_) is not None for id_ in kept] == [False, True]
+    assert world.token("s1", world.ask("s1", "take", name="a", flags=NOWAIT)) is not None
 
 
 def test_who_ends_or_comes_back_without_it_while_nothing_is_granted_has_asked_for_nothing() -> None:
@@ -97,6 +98,55 @@ def test_what_nobody_can_hold_is_held_by_nobody(held: Held) -> None:
     world = World(epoch=2, grace_ms=SYNC_TTL_MS, sessions=0)
     world.open("a", held=(held,))
     assert not world.locks.sessions and isinstance(world.heard["a"][-1], Over)
+
+
+def test_more_things_than_there_is_room_for_are_not_held_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SYNC_THINGS_MAX", 1)
+    world = World(epoch=2, grace_ms=SYNC_TTL_MS, sessions=0)
+    world.open("a", held=tuple(Held("lock", name, Token(1, number), 1, 0, "x") for number, name in enumerate("ab")))
+    assert not world.locks.sessions and isinstance(world.heard["a"][-1], Over)
+
+
+def test_a_bounded_semaphore_takes_back_no_more_than_was_taken_and_each_session_its_own_units_first() -> None:
+    world = World()
+    assert refusal(world, "s0", world.ask("s0", "release", "semaphore", spec=2, flags=BOUNDED)).startswith("value:")
+    for session in ("s0", "s1"):
+        world.ask(session, "take", "semaphore", spec=2)
+    world.ask("s1", "release", "semaphore", spec=2, flags=BOUNDED)
+    assert not any(isinstance(message, Notice) for message in world.heard["s0"])
+
+
+def test_no_reader_overtakes_a_writer_when_another_reader_gives_back() -> None:
+    world = World(sessions=4)
+    readers = [world.token(session, world.ask(session, "take", "rwlock")) for session in ("s0", "s1")]
+    writes, reads = world.ask("s2", "take", "rwlock", size=1 << 30), world.ask("s3", "take", "rwlock")
+    world.give("s0", readers[0], kind="rwlock")
+    assert world.answer("s3", reads) is None
+    world.give("s1", readers[1], kind="rwlock")
+    assert world.token("s2", writes) is not None and world.answer("s3", reads) is None
+
+
+def test_a_notified_waiter_is_part_of_a_circle_and_a_wait_that_is_over_is_not() -> None:
+    world = World()
+    world.ask("s0", "take", name="b")
+    token = world.token("s0", world.ask("s0", "take"))
+    assert token is not None
+    world.ask("s0", "wait", number=token.number, spec=token.epoch, text="c")
+    world.ask("s1", "take")
+    world.ask("s1", "notify", text="c")
+    assert refusal(world, "s1", world.ask("s1", "take", name="b")).startswith("deadlock:")
+    world.hear(world.locks.ended("s1"))
+    assert len(world.locks._blocked) == 0
+
+
+def test_who_has_looked_at_an_event_is_told_of_its_changes_and_who_waits_hears_what_another_remembers() -> None:
+    world = World()
+    world.ask("s0", "is_set", "event")
+    world.ask("s1", "set", "event")
+    assert any(isinstance(message, Notice) and message.state for message in world.heard["s0"])
+    waits = world.ask("s0", "wait", "event", "e")
+    world.open("s9", known=(Known("event", "e", Token(1, 900), 1),))
+    assert world.answer("s0", waits).outcome == YES  # type: ignore[union-attr]
 
 
 def test_of_many_things_that_a_session_has_used_those_in_use_are_still_given_back_at_its_end() -> None:
