@@ -6,7 +6,7 @@ from collections import Counter, deque
 import pytest
 
 from tests.core.test_locks import World
-from unios.core.grants import FAULT, NO, NOWAIT, YES, Answer, Ask, Held, Notice, Open, Over, Renew, Token, Waiting
+from unios.core.grants import FAULT, NO, NOWAIT, YES, Answer, Ask, Held, Notice, Open, Over, Renew, Token, Waiting, Withdraw
 from unios.core.locks import Locks
 from unios.limits import SYNC_ANSWERS_KEPT, SYNC_GONE_BYTES_MAX, SYNC_GONE_MAX, SYNC_QUEUE_BYTES_MAX, SYNC_TTL_MS
 
@@ -110,6 +110,16 @@ def test_a_signal_granted_to_one_who_waited_is_used_up_once_though_the_answer_wa
     world.ask("s0", "release", "semaphore")
     world.open("s1", turn=1, waiting=again(taken, "take", "semaphore"))
     assert [answer.outcome for answer in answers(world, "s1", taken)] == [YES, YES]
+
+
+def test_a_signal_that_came_because_another_gave_up_is_used_up_once_too() -> None:
+    world = World()
+    world.ask("s0", "release", "semaphore")
+    two = world.ask("s1", "take", "semaphore", size=2)
+    taken = world.ask("s2", "take", "semaphore")
+    world.hear(world.locks.withdrawn("s1", Withdraw(two)))
+    world.open("s2", turn=1, waiting=again(taken, "take", "semaphore"))
+    assert [answer.outcome for answer in answers(world, "s2", taken)] == [YES, YES]
 
 
 def test_what_a_live_incarnation_holds_is_free_as_soon_as_the_next_one_opens() -> None:

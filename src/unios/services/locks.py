@@ -139,7 +139,8 @@ class Manager:
     # being the manager
 
     async def _win(self) -> Locks | None:
-        """Become the manager; None if another is it, or this node may not be it."""
+        """Become the manager; None if another is it, or this node may not be it. What keeps it from that for the moment is said once on stdout, for the log."""
+        said = ""
         while True:
             try:
                 found = await self._look()
@@ -151,8 +152,9 @@ class Manager:
             except Denied as error:
                 print(f"this node may not keep the locks: {error}", flush=True)
                 return None
-            except UniosError:
-                pass
+            except UniosError as error:
+                if said != (said := f"the locks are kept by nobody yet, and what asks for them waits: {error}"):
+                    print(said, flush=True)
             await asyncio.sleep(RETRY_S)
 
     async def _look(self) -> dict[str, Record]:

@@ -14,7 +14,7 @@ from unios.client import ports
 from unios.client.connection import Connection
 from unios.client.synchronisation.bell import Bell
 from unios.client.synchronisation.line import Broken, Line
-from unios.errors import Unavailable, UniosError
+from unios.errors import NotFound, Unavailable, UniosError
 from unios.wire.synchronising import PORT
 
 if TYPE_CHECKING:
@@ -74,8 +74,12 @@ class Attendant:
         while True:
             try:
                 line = self._connect()
+            except NotFound as error:
+                failure: Exception = NotFound(
+                    f"{error}: the service that keeps them could not begin; what it lacks is in the log locks.log of each node"
+                )
             except (UniosError, OSError) as error:
-                failure: Exception = error
+                failure = error
             else:
                 self._attend(line)
                 if (line.said_bye or self.closing) and self._ends():
