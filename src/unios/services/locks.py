@@ -153,8 +153,11 @@ class Manager:
                 print(f"this node may not keep the locks: {error}", flush=True)
                 return None
             except UniosError as error:
-                if said != (said := f"the locks are kept by nobody yet, and what asks for them waits: {error}"):
-                    print(said, flush=True)
+                text = f"the locks are kept by nobody yet, and what asks for them waits: {error}"
+                with contextlib.suppress(OSError):  # the log may be on the disk that is full
+                    if text != said:
+                        print(text, flush=True)
+                        said = text
             await asyncio.sleep(RETRY_S)
 
     async def _look(self) -> dict[str, Record]:
