@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from unios.client.synchronisation.session import Session
 
 CONNECT_MS: Final = 5_000
-NOT_BEGUN: Final = "the service that keeps them could not begin. If the disk of the store is full a person must make room on it; else the log locks.log of each node says why"
+NOT_BEGUN: Final = (
+    "the service that keeps them could not begin. If the disk of the store is full a person must make room on it; "
+    "else the log locks.log of each node says why"
+)
 LINGER_S: Final = 0.02
 """So long nobody may have asked anything before the session's thread listens: while threads ask one after the other they do it themselves."""
 LINGER_S_MAX: Final = 0.16
