@@ -426,6 +426,9 @@ SYNC_WAITING_MAX = 4_096
 """Of one session at a time; its further questions are refused."""
 SYNC_ANSWERS_KEPT = 4_096
 """Of one session, in case its connection breaks before it has heard them; the oldest go."""
+SYNC_GONE_MAX = 1_024
+"""Sessions whose lease has ended that the manager remembers, with up to SYNC_GONE_BYTES_MAX of answers; whoever comes back later hears OutcomeUnknown."""
+SYNC_GONE_BYTES_MAX = 16 * 1024 * 1024
 SYNC_NAME_BYTES_MAX = 200
 SYNC_QUEUE_ITEMS_MAX = 100_000
 SYNC_QUEUE_BYTES_MAX = 16 * 1024 * 1024

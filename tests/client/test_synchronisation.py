@@ -26,15 +26,15 @@ def holding(tmp_path: Path, trusted_s: float) -> Session:
     """Return a session that was granted a lock and hears nothing of anybody."""
     session = Session(Connection(tmp_path))
     session._held[MINE] = Held("lock", "a", MINE, 1, 0, "main")
-    session._lease.trusted_until_s = boot_s() + trusted_s
+    session.lease.trusted_until_s = boot_s() + trusted_s
     return session
 
 
 def test_what_is_held_is_lost_by_this_process_own_clock_though_nobody_says_so(tmp_path: Path) -> None:
     assert holding(tmp_path, 60).holds(MINE)
     session = holding(tmp_path, -0.001)
-    before = session.id
-    assert not session.holds(MINE) and session.id != before
+    before = session._incarnation
+    assert not session.holds(MINE) and session._incarnation > before
     with pytest.raises(LeaseLost, match="another may hold it"):
         holding(tmp_path, -0.001).give("lock", "a", MINE)
 
@@ -103,7 +103,7 @@ def test_what_is_asked_so_that_a_question_whose_asker_was_interrupted_has_never_
 
 def test_what_is_given_back_is_asked_on_the_next_connection_if_its_asker_was_interrupted_while_he_said_it(tmp_path: Path) -> None:
     class Interrupted:
-        is_closed = False
+        is_closed = said_bye = False
 
         def wait_room(self) -> None:
             pass
@@ -115,7 +115,7 @@ def test_what_is_given_back_is_asked_on_the_next_connection_if_its_asker_was_int
             self.is_closed = True
 
     session, line = Session(Connection(tmp_path)), Interrupted()
-    session._runs, session._line = True, line  # type: ignore[assignment]
+    session._attendant.runs, session._line = True, line  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         session.call(Ask(0, "release", "semaphore", "s"))
     assert line.is_closed and [pending.ask.op for pending in session._pending.values()] == ["release"]
@@ -126,8 +126,8 @@ def test_units_of_a_lease_that_has_ended_are_not_released_a_second_time(tmp_path
     for number, actor in enumerate(("a", "b")):
         token = Token(3, number)
         session._held[token] = Held("semaphore", "s", token, 1, 2, actor)
-    session._lease.trusted_until_s = boot_s() - 0.001
-    session._runs = True
+    session.lease.trusted_until_s = boot_s() - 0.001
+    session._attendant.runs = True
     for actor in ("a", "somebody else"):
         with pytest.raises(LeaseLost, match="nothing was given back"):
             session.begin(Pending(Ask(0, "release", "semaphore", "s", actor, spec=2)))
@@ -150,7 +150,7 @@ def test_a_thread_that_holds_no_more_does_not_take_its_rlock_again(tmp_path: Pat
     lock._session, lock._forks = holding(tmp_path, 60), forks()
     lock._token, lock._owner, lock._count = MINE, threading.get_ident(), 1
     assert lock.acquire() and lock._count == 2
-    lock._session._lease.trusted_until_s = boot_s() - 0.001
+    lock._session.lease.trusted_until_s = boot_s() - 0.001
     with pytest.raises(LeaseLost):
         lock.acquire()
     assert lock._count == 2

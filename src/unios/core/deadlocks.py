@@ -1,9 +1,51 @@
 """Deadlocks: cycles of those who wait for each other (Coffman, Elphick and Shoshani 1971). Decides only."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from unios.core.gates import Gate
+from unios.core.grants import TIMED, Waiter
+
 A = TypeVar("A")
+Actor = tuple[str, str]
+"""(session, who of it)"""
+
+
+class EndlessWaits:
+    """Who waits at which gate until it is granted. `ledger`: what each actor holds; nobody waits for one that holds nothing and is the last in its queue."""
+
+    def __init__(self, ledger: Mapping[Actor, int]) -> None:
+        self._ledger = ledger
+        self._waits: dict[Actor, tuple[Gate, Waiter]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def end(self, actor: Actor) -> None:
+        """It waits no more."""
+        self._waits.pop(actor, None)
+
+    def begin(self, gate: Gate, waiter: Waiter, label: Callable[[str], str]) -> tuple[Gate, Waiter, str] | None:
+        """Note a wait; if it closes a circle, return the youngest in that, where it waits, and a sentence that names all. `label`: of a session."""
+        if waiter.ask.flags & TIMED or gate.kind == "semaphore":
+            return None
+        self._waits[waiter.actor] = gate, waiter
+        if waiter.actor not in self._ledger:
+            return None
+        found = cycle(waiter.actor, self._blockers)
+        may_fail = [actor for actor in found if self._waits[actor][1].ask.op == "take"]
+        if not may_fail:
+            return None
+        at, victim = self._waits[max(may_fail, key=lambda actor: self._waits[actor][1].number)]
+        gates = [self._waits[actor][0] for actor in found]
+        links = [(f"{label(actor[0])} ({actor[1]})", f"{gate.kind} {gate.name}") for actor, gate in zip(found, gates, strict=True)]
+        return at, victim, sentence(links)
+
+    def _blockers(self, actor: Actor) -> list[Actor]:
+        if actor not in self._waits:
+            return []
+        gate, waiter = self._waits[actor]
+        return gate.blockers(waiter)
 
 
 def cycle(start: A, blockers: Callable[[A], Iterable[A]]) -> list[A]:

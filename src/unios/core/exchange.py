@@ -80,6 +80,11 @@ class Exchange:
         self._taken[waiter.session] += 1
         out.append((waiter.session, Answer(waiter.ask.id, YES, value=number, data=data)))
 
+    def had(self, session: str) -> None:
+        """The session has got an item whose holder it was in an earlier incarnation: it has still to say that it is done with it."""
+        self._taken[session] += 1
+        self.unfinished += 1
+
     def pump(self, out: Out) -> list[Waiter]:
         """Serve who can be served now."""
         served: list[Waiter] = []

@@ -7,10 +7,10 @@ A semaphore has units that come back when their holder dies, as many as it began
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final
 
-from unios.core.grants import BOUNDED, NO, NOWAIT, YES, Answer, Ask, Held, Out, Token, Waiter, fault
+from unios.core.grants import BOUNDED, NO, NOWAIT, YES, Answer, Ask, Held, Notice, Out, Token, Waiter, fault
 
 ALL: Final = 1 << 30
 """The units of a lock of readers and writers: a writer takes all, a reader one."""
@@ -112,12 +112,31 @@ class Gate:
         self.free += hold.units
         return True
 
+    def keep_only(self, session: str, held: Set[Token], wanted: Set[int]) -> None:
+        """Take back what the session does not say that it holds, and does not wait to hear of either."""
+        for hold in [hold for hold in self.holds.values() if hold.session == session]:
+            if hold.token not in held and hold.ask not in wanted:
+                self.give(session, hold.token)
+
+    def units_of(self, session: str, token: Token) -> int:
+        """Return how many of the units that were granted under a token the session still holds."""
+        hold = self.holds.get(token)
+        return hold.units if hold is not None and hold.session == session else 0
+
+    def granted(self, session: str, ask: Ask) -> Answer | None:
+        """Return again what a question was granted, if it was and is held still."""
+        for hold in self.holds.values():
+            if hold.session == session and hold.ask == ask.id:
+                return Answer(ask.id, YES, hold.token.number, hold.units if self.kind == "semaphore" else int(ask.op == "wait"))
+        return None
+
     def give_asked(self, session: str, ask: int) -> bool:
         """Take back what was granted for that question; False if there is nothing."""
         return any(self.give(session, hold.token) for hold in list(self.holds.values()) if hold.ask == ask and hold.session == session)
 
-    def give_units(self, session: str, ask: Ask) -> Answer:
-        """Take back units of a semaphore: the session's own, else the oldest of anybody's; what nobody has taken is a signal, or refused if it is bounded."""
+    def give_units(self, session: str, ask: Ask, out: Out) -> Answer:
+        """Take back units of a semaphore: the session's own, else the oldest of anybody's, who is told; what nobody has taken is a signal, or refused if
+        it is bounded."""
         if ask.flags & BOUNDED and sum(hold.units for hold in self.holds.values()) < ask.size:
             return fault(ask.id, "value", f"semaphore {self.name} was released more often than it was acquired")
         left = ask.size
@@ -132,6 +151,8 @@ class Gate:
             left -= units
             if not hold.units:
                 self._remove(hold)
+            if hold.session != session:
+                out.append((hold.session, Notice(self.kind, self.name, hold.token, hold.units)))
             if not left:
                 break
         self.signals += left

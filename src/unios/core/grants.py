@@ -108,6 +108,10 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=5):
     known: tuple[Known, ...] = ()
     turn: int = 0
     """Which connection of the session it is. What an earlier one still brings is out of date: this one has said what is held and waited for since."""
+    incarnation: int = 0
+    """Counts how often its lease has ended. The numbers of its questions go on: what one incarnation has asked the next may ask again."""
+    epoch: int = 0
+    """Under which this incarnation was opened last; 0: not yet."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -129,6 +133,8 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """The session goes on under this epoch."""
 
     epoch: int
+    since: int = 0
+    """No epoch since that one, itself included, has ended with anything in a manager's memory; 0: this one."""
 
 
 class Over(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -138,12 +144,13 @@ class Over(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """The state of a thing that the session has used has changed."""
+    """The state of a thing that the session has used has changed. Of a semaphore: somebody else has given back units that were granted under the token."""
 
     kind: str
     name: str
     token: Token
     state: int
+    """Of an event: 1 if it is set; of a semaphore: how many units are left."""
 
 
 Said = Ask | Withdraw | Renew | Bye | Open
@@ -169,20 +176,6 @@ class Waiter:
 
 Key = tuple[str, str, str]
 """user, kind, name"""
-
-
-class Session:
-    """One process that synchronises."""
-
-    __slots__ = ("answers", "id", "label", "things", "turn", "until_ms", "user", "waiting")
-
-    def __init__(self, id_: str, user: str, label: str) -> None:
-        self.id, self.user, self.label = id_, user, label
-        self.until_ms = self.turn = 0
-        self.waiting: dict[int, tuple[Key, Waiter]] = {}
-        self.answers: dict[int, Answer] = {}
-        """Of what leaves no trace here: told again if it was not heard."""
-        self.things: dict[Key, None] = {}
 
 
 def fault(id_: int, code: str, text: str) -> Answer:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from unios.core import deadlocks
+from unios.core.deadlocks import EndlessWaits
 from unios.core.exchange import Exchange
 from unios.core.gates import Gate
 from unios.core.gatherings import Barrier, Flag
@@ -21,27 +21,26 @@ from unios.core.grants import (
     KINDS,
     NO,
     NOWAIT,
-    TIMED,
     YES,
     Answer,
     Ask,
     Held,
     Key,
     Known,
+    Notice,
     Open,
     Opened,
     Out,
     Over,
     Renew,
     Renewed,
-    Session,
     Token,
     Waiter,
     Withdraw,
     fault,
 )
+from unios.core.roster import Gone, Session
 from unios.limits import (
-    SYNC_ANSWERS_KEPT,
     SYNC_BYTES_MAX,
     SYNC_LOOK_MS,
     SYNC_NAME_BYTES_MAX,
@@ -55,24 +54,25 @@ Thing = Gate | Flag | Barrier | Exchange
 PAUSE_MS: Final = 4 * SYNC_LOOK_MS
 THINGS_REMEMBERED: Final = 256
 """Of one session; over it those are forgotten that are not there any more."""
+ENDED: Final = "its lease has ended: what it held may be another's"
 GATES: Final = frozenset({"lock", "rwlock", "semaphore", "election"})
 
 
 class Locks:
     """All of one manager."""
 
-    def __init__(self, epoch: int, now_ms: int, *, grace_ms: int = SYNC_TTL_MS) -> None:
-        """`grace_ms`: 0 if nobody can hold anything of an earlier epoch."""
-        self.epoch = epoch
+    def __init__(self, epoch: int, now_ms: int, *, grace_ms: int = SYNC_TTL_MS, since: int = 0) -> None:
+        """`grace_ms`: 0 if nobody can hold anything of an earlier epoch. `since`: see Opened."""
+        self.epoch, self.since = epoch, since or epoch
         self._shut_until_ms = now_ms + grace_ms
         self.is_shut = grace_ms > 0
         self._looked_ms = now_ms
         self._numbers = 0
         self.sessions: dict[str, Session] = {}
+        self._gone = Gone()
         self._things: dict[Key, Thing] = {}
         self._ledger: Counter[tuple[str, str]] = Counter()
-        self._blocked: dict[tuple[str, str], tuple[Gate, Waiter]] = {}
-        """Endless waits at gates, by who waits."""
+        self._blocked = EndlessWaits(self._ledger)
         self._deferred: list[tuple[int, int, str, Ask, bool]] = []
         """Asked while nothing is granted: (since when, order of coming, session, what, whether it was asked of an earlier manager)."""
         self._bytes: Counter[Key] = Counter()
@@ -94,39 +94,62 @@ class Locks:
     def is_stale(self, user: str, opened: Open) -> bool:
         """Say whether the session has gone on over a later connection already: then nothing that this one says counts."""
         session = self.sessions.get(opened.session)
-        return session is not None and session.user == user and opened.turn < session.turn
+        return session is not None and session.user == user and session.is_later(opened)
 
     def open(self, user: str, opened: Open, now_ms: int) -> Out:
-        """A session begins, or goes on over another connection or after another manager; over none that is_stale."""
+        """A session begins, or goes on over another connection, as its next incarnation or after another manager; over none that is_stale."""
         out: Out = []
         session = self.sessions.get(opened.session)
         if session is not None and session.user != user:
             return [(opened.session, Over("the session is another user's"))]
-        if session is None:
-            if len(self.sessions) >= SYNC_SESSIONS_MAX:
-                return [(opened.session, Over(f"there are {SYNC_SESSIONS_MAX} sessions, which is the limit"))]
-            if any(held.token.epoch >= self.epoch or not self.is_shut for held in opened.held):
-                return [(opened.session, Over("its lease has ended: what it held may be another's"))]
-            session = self.sessions[opened.session] = Session(opened.session, user, opened.label)
-            session.until_ms = now_ms + SYNC_TTL_MS
+        if session is not None and session.incarnation < opened.incarnation:
+            out += self._end(session, is_missed=True)
+            session = None
+        if is_new := session is None:
+            if (refused := self._no_session(user, opened)) is not None:
+                return [*out, (opened.session, refused)]
+            session = self.sessions[opened.session] = Session(user, opened)
+            self._gone.follow(session, opened)
             if not all(self._register(session, held) for held in opened.held):
-                out += self._end(session)
+                out += self._end(session, is_missed=True)
                 return [*out, (opened.session, Over("what it held is another's"))]
-            out.append((session.id, Opened(self.epoch)))
-        else:
-            session.until_ms = now_ms + SYNC_TTL_MS
-            out.append((session.id, Opened(self.epoch)))
+        session.until_ms = now_ms + SYNC_TTL_MS
+        out.append((session.id, Opened(self.epoch, self.since)))
+        if not is_new:
             self._reconcile(session, opened, out)
         session.turn = opened.turn
         for known in opened.known:
             self._remember(session, known, out)
         pending = set(session.waiting) | {ask.id for _at, _n, id_, ask, _again in self._deferred if id_ == session.id}
         for waiting in opened.waiting:
-            if waiting.ask.id in session.answers:
-                out.append((session.id, session.answers[waiting.ask.id]))
-            elif waiting.ask.id not in pending and not self._granted(session, waiting.ask, out):
-                self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=waiting.again)
+            if waiting.ask.id not in pending and not self._told_again(session, waiting.ask, out):
+                if waiting.again and (doubt := session.doubt(waiting.ask)) is not None:
+                    out.append((session.id, doubt))
+                else:
+                    self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=waiting.again)
+        session.is_known = True
         return out
+
+    def _no_session(self, user: str, opened: Open) -> Over | None:
+        """Return why one that does not live here does not begin either."""
+        if len(self.sessions) >= SYNC_SESSIONS_MAX:
+            return Over(f"there are {SYNC_SESSIONS_MAX} sessions, which is the limit")
+        was_here = opened.epoch == self.epoch or any(held.token.epoch >= self.epoch or not self.is_shut for held in opened.held)
+        return Over(ENDED) if was_here or self._gone.has_ended(user, opened) else None
+
+    def _told_again(self, session: Session, ask: Ask, out: Out) -> bool:
+        """Tell again what was answered to that question, if it was; and what that brought is there again."""
+        thing = self._things.get((session.user, ask.kind, ask.name))
+        answer = session.answers.get(ask.id) or (thing.granted(session.id, ask) if isinstance(thing, Gate) else None)
+        if answer is None:
+            return False
+        if ask.id in session.inherited and (ask.op, ask.kind, answer.outcome) == ("get", "queue", YES):
+            thing = self._thing(session, ask.kind, ask.name, ask.spec)
+            if isinstance(thing, Exchange):
+                thing.had(session.id)
+        session.inherited.discard(ask.id)
+        out.append((session.id, answer))
+        return True
 
     def _reconcile(self, session: Session, opened: Open, out: Out) -> None:
         """Let go of what the session does not know of: it was given back, or withdrawn, by a message that was lost."""
@@ -138,20 +161,13 @@ class Locks:
         for key in list(session.things):
             gate = self._things.get(key)
             if isinstance(gate, Gate):
-                for hold in [hold for hold in gate.holds.values() if hold.session == session.id]:
-                    if hold.token not in held and hold.ask not in wanted:
-                        gate.give(session.id, hold.token)
+                gate.keep_only(session.id, held, wanted)
                 self._pump(key, gate, out)
-
-    def _granted(self, session: Session, ask: Ask, out: Out) -> bool:
-        """Tell again what was granted for that question, if it was."""
-        gate = self._things.get((session.user, ask.kind, ask.name))
-        for hold in gate.holds.values() if isinstance(gate, Gate) else ():
-            if hold.session == session.id and hold.ask == ask.id:
-                value = hold.units if ask.kind == "semaphore" else int(ask.op == "wait")
-                out.append((session.id, Answer(ask.id, YES, hold.token.number, value)))
-                return True
-        return False
+        for one in opened.held:
+            gate = self._things.get((session.user, one.kind, one.name))
+            units = gate.units_of(session.id, one.token) if isinstance(gate, Gate) else 0
+            if one.kind == "semaphore" and units != one.size:
+                out.append((session.id, Notice(one.kind, one.name, one.token, units)))
 
     def _register(self, session: Session, held: Held) -> bool:
         if held.kind not in GATES or held.size < 1 or held.spec < 0 or len(self._things) >= SYNC_THINGS_MAX:
@@ -173,12 +189,11 @@ class Locks:
         """A session lives."""
         session = self.sessions.get(id_)
         if session is None:
-            return [(id_, Over("its lease has ended: what it held may be another's"))]
+            return [(id_, Over(ENDED))]
         session.until_ms = now_ms + SYNC_TTL_MS
         if len(session.things) > THINGS_REMEMBERED:
             session.things = {key: None for key in session.things if key in self._things}
-        for answered in [one for one in session.answers if one <= renew.heard]:
-            del session.answers[answered]
+        session.heard(renew.heard)
         return [(id_, Renewed(renew.number))]
 
     def ended(self, id_: str) -> Out:
@@ -194,8 +209,8 @@ class Locks:
             for session in self.sessions.values():
                 session.until_ms += gap_ms
         for session in [session for session in self.sessions.values() if session.until_ms <= now_ms]:
-            out += self._end(session)
-            out.append((session.id, Over("its lease has ended: what it held may be another's")))
+            out += self._end(session, is_missed=True)
+            out.append((session.id, Over(ENDED)))
         if self.is_shut and now_ms >= self._shut_until_ms:
             self.is_shut = False
             deferred, self._deferred = sorted(self._deferred, key=lambda one: one[:2]), []
@@ -204,14 +219,19 @@ class Locks:
                     self._ask(waiting, ask, now_ms, out, again=again)
         return out
 
-    def _end(self, session: Session) -> Out:
+    def _end(self, session: Session, *, is_missed: bool = False) -> Out:
+        """End a session. `is_missed`: its process may live, and come back as the next incarnation."""
         out: Out = []
+        taken_back: set[int] = set()
         del self.sessions[session.id]
         self._deferred = [one for one in self._deferred if one[2] != session.id]
         for key in session.things:
             thing = self._things.get(key)
             match thing:
-                case Gate() | Flag():
+                case Gate():
+                    taken_back |= {hold.ask for hold in thing.holds.values() if hold.session == session.id}
+                    self._over(thing.leave(session.id))
+                case Flag():
                     self._over(thing.leave(session.id))
                 case Barrier() | Exchange():
                     before = len(out)
@@ -220,6 +240,8 @@ class Locks:
             if isinstance(thing, Gate):
                 self._pump(key, thing, out)
             self._tidy(key)
+        if is_missed:
+            self._gone.add(session, taken_back)
         return [one for one in out if one[0] != session.id]
 
     # what is asked
@@ -228,7 +250,7 @@ class Locks:
         """Somebody of a session wants something."""
         session = self.sessions.get(id_)
         if session is None:
-            return [(id_, Over("its lease has ended: what it held may be another's"))]
+            return [(id_, Over(ENDED))]
         out: Out = []
         self._ask(session, ask, now_ms, out)
         return out
@@ -316,14 +338,12 @@ class Locks:
         for id_, answer in said:
             session = self.sessions.get(id_)
             if session is not None and isinstance(answer, Answer) and answer.id:
-                session.answers[answer.id] = answer
-                if len(session.answers) > SYNC_ANSWERS_KEPT:
-                    del session.answers[next(iter(session.answers))]
+                session.keep(answer)
 
     def _over(self, served: list[Waiter] | None) -> None:
         """These wait no more."""
         for waiter in served or ():
-            self._blocked.pop(waiter.actor, None)
+            self._blocked.end(waiter.actor)
             session = self.sessions.get(waiter.session)
             if session is not None:
                 session.waiting.pop(waiter.ask.id, None)
@@ -370,7 +390,7 @@ class Locks:
                 gate.give(session.id, Token(ask.spec, ask.number))
                 self._pump(key, gate, out)
             case "release":
-                out.append((session.id, gate.give_units(session.id, ask)))
+                out.append((session.id, gate.give_units(session.id, ask, out)))
                 self._pump(key, gate, out)
             case "back" if gate.kind == "semaphore":
                 gate.signals += ask.size  # taken by somebody who was interrupted
@@ -412,30 +432,12 @@ class Locks:
 
     def _block(self, gate: Gate, waiter: Waiter, out: Out) -> None:
         """Note an endless wait; if it closes a circle, the youngest in that is told."""
-        if waiter.ask.flags & TIMED or gate.kind == "semaphore":
-            return
-        self._blocked[waiter.actor] = gate, waiter
-        if waiter.actor not in self._ledger:
-            return  # nobody waits for one that holds nothing and is the last in its queue
-        found = deadlocks.cycle(waiter.actor, self._blockers)
-        may_fail = [actor for actor in found if self._blocked[actor][1].ask.op == "take"]
-        if not may_fail:
-            return
-        youngest = max(may_fail, key=lambda actor: self._blocked[actor][1].number)
-        links = []
-        for session, actor in found:
-            at = self._blocked[session, actor][0]
-            links.append((f"{self.sessions[session].label} ({actor})", f"{at.kind} {at.name}"))
-        at, victim = self._blocked[youngest]
-        at.withdraw(victim, self._number)
-        self._over([victim])
-        out.append((victim.session, fault(victim.ask.id, "deadlock", deadlocks.sentence(links))))
-
-    def _blockers(self, actor: tuple[str, str]) -> list[tuple[str, str]]:
-        if actor not in self._blocked:
-            return []
-        gate, waiter = self._blocked[actor]
-        return gate.blockers(waiter)
+        found = self._blocked.begin(gate, waiter, lambda session: self.sessions[session].label)
+        if found is not None:
+            at, victim, text = found
+            at.withdraw(victim, self._number)
+            self._over([victim])
+            out.append((victim.session, fault(victim.ask.id, "deadlock", text)))
 
     # the others
 

@@ -50,10 +50,11 @@ class ManagerRecord(msgspec.Struct, frozen=True):
 
 
 class EpochRecord(msgspec.Struct, frozen=True):
-    """At /locks/epoch. `clean`: when its manager ended nobody held anything."""
+    """At /locks/epoch. `clean`: when its manager ended nobody held anything. `since`: no manager since that one has lost anything; 0: this one."""
 
     epoch: int
     clean: bool
+    since: int = 0
 
 
 def now_ms() -> int:
@@ -138,7 +139,8 @@ class Manager:
     # being the manager
 
     async def _win(self) -> Locks | None:
-        """Become the manager; None if another is it, or this node may not be it."""
+        """Become the manager; None if another is it, or this node may not be it. What keeps it from that for the moment is said once on stdout, for the log."""
+        said = ""
         while True:
             try:
                 found = await self._look()
@@ -150,8 +152,12 @@ class Manager:
             except Denied as error:
                 print(f"this node may not keep the locks: {error}", flush=True)
                 return None
-            except UniosError:
-                pass
+            except UniosError as error:
+                text = f"the locks are kept by nobody yet, and what asks for them waits: {error}"
+                with contextlib.suppress(OSError):  # the log may be on the disk that is full
+                    if text != said:
+                        print(text, flush=True)
+                        said = text
             await asyncio.sleep(RETRY_S)
 
     async def _look(self) -> dict[str, Record]:
@@ -163,6 +169,7 @@ class Manager:
         """Take the epoch after the last one, if nothing has changed and the node's lease stands."""
         last = msgspec.msgpack.decode(epoch.value, type=EpochRecord) if epoch is not None else EpochRecord(0, True)
         mine = ManagerRecord(self._me, last.epoch + 1)
+        since = last.since or last.epoch if last.clean and last.epoch else mine.epoch
         self._number = msgspec.msgpack.decode(alive.value, type=Alive).incarnation
         self._record = msgspec.msgpack.encode(mine)
         compares = (
@@ -170,15 +177,15 @@ class Manager:
             Compare(EPOCH, "modified", "==", epoch.modified if epoch is not None else 0),
             Compare(alive.key, "modified", "==", alive.modified),
         )
-        puts = (Put(MANAGER, self._record, alive.lease), Put(EPOCH, msgspec.msgpack.encode(EpochRecord(mine.epoch, False))))
+        puts = (Put(MANAGER, self._record, alive.lease), Put(EPOCH, msgspec.msgpack.encode(EpochRecord(mine.epoch, False, since))))
         if not (await self._store.transact(Transaction(compares, puts))).succeeded:
             return None
-        return Locks(mine.epoch, now_ms(), grace_ms=0 if last.clean else SYNC_TTL_MS)
+        return Locks(mine.epoch, now_ms(), grace_ms=0 if last.clean else SYNC_TTL_MS, since=since)
 
     async def _resign(self) -> bool:
         """Say that nobody holds anything: who is the next need not wait."""
         assert self._locks is not None
-        clean = msgspec.msgpack.encode(EpochRecord(self._locks.epoch, True))
+        clean = msgspec.msgpack.encode(EpochRecord(self._locks.epoch, True, self._locks.since))
         self._number = -1  # from here on nobody is served
         with contextlib.suppress(UniosError):
             await self._store.transact(Transaction((Compare(MANAGER, "value", "==", self._record),), (Delete(MANAGER), Put(EPOCH, clean))))
@@ -260,7 +267,8 @@ class Manager:
                     self._linux[session] = message.linux
                     self._tell(opened)
                 else:
-                    for _session, told in opened:
+                    self._tell([one for one in opened if one[0] != session])
+                    for told in [told for one, told in opened if one == session]:
                         line.tell(told)
         return session
 

@@ -69,8 +69,7 @@ class _Async:
                     async with asyncio.timeout(WITHDRAWN_S):
                         await asyncio.shield(pending.future)
                 except TimeoutError:
-                    session.abandon(pending)
-                    return None
+                    return session.give_up(pending)
         except BaseException:
             session.abandon(pending)
             raise
@@ -175,7 +174,7 @@ class AsyncQueue(_Async):
         self.maxsize = max(maxsize, 0)
 
     async def put(self, item: Any, timeout: float | None = None) -> None:
-        """Put an item in; queue.Full if there is no room within `timeout` s."""
+        """Put an item in; queue.Full if there is no room within `timeout` s. OutcomeUnknown: see Queue.put."""
         data = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
         if not is_yes(await self._ask("put", timeout=timeout, spec=self.maxsize, data=data)):
             raise queue.Full

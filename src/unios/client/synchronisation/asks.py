@@ -10,6 +10,8 @@ TAKES: Final = frozenset({"take", "get", "put", "join", "wait"})
 GIVES: Final = frozenset({"release", "done", "acted", "abort"})
 """What others wait for: once begun it is done, even if who does it is interrupted."""
 
+CHANGES: Final = GIVES | {"put", "get", "back", "notify", "set", "clear", "reset"}
+
 
 def takes_again(ask: Ask) -> bool:
     """Whether it is a wait for a condition: that ends with the lock, whatever happens."""
@@ -19,6 +21,16 @@ def takes_again(ask: Ask) -> bool:
 def brings(ask: Ask) -> bool:
     """Whether the answer may bring what would be lost with it: the manager has let go of it, and keeps no more than the answer."""
     return ask.op == "get" or (ask.kind in ("semaphore", "barrier") and ask.op in ("take", "wait"))
+
+
+def leaves_trace(ask: Ask) -> bool:
+    """Whether something is different once it was done, even if nobody hears of it."""
+    return ask.op in CHANGES or brings(ask)
+
+
+def must_tell(pending: Pending) -> bool:
+    """Whether who gives up may not go with nothing before it is known what has come of it: an item may be in a queue, a condition ends with its lock."""
+    return takes_again(pending.ask) or (pending.ask.op == "put" and pending.said)
 
 
 def numbered(ask: Ask, id_: int) -> Ask:

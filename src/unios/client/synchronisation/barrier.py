@@ -6,7 +6,7 @@ from threading import BrokenBarrierError
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.named import Named
-from unios.wire.synchronising import ACTS, TIMED, YES, Answer, Ask
+from unios.wire.synchronising import ACTS, NO, TIMED, YES, Answer, Ask
 
 
 class Barrier(Named):
@@ -31,7 +31,9 @@ class Barrier(Named):
         flags = (TIMED if timeout is not None else 0) | (ACTS if self._action is not None else 0)
         ask = Ask(0, "wait", self.kind, self.name, memory.actor(), 1, self.parties, flags)
         answer = self.session.call(ask, None if timeout is None else max(timeout, 0.0))
-        if answer is None or answer.outcome != YES:
+        if answer is None or answer.outcome == NO:
+            raise BrokenBarrierError(f"barrier {self.name}: the service has not answered in time; it breaks, unless the others have gone on already")
+        if answer.outcome != YES:
             raise BrokenBarrierError(f"barrier {self.name} is broken")
         if answer.text != "act":
             return answer.value

@@ -8,6 +8,7 @@ import queue
 from typing import Any
 
 from unios.client.connection import Connection
+from unios.client.synchronisation import memory
 from unios.client.synchronisation.named import Named, is_yes
 from unios.wire.synchronising import NOWAIT, YES, Ask
 
@@ -22,7 +23,8 @@ class Queue(Named):
         self.maxsize = max(maxsize, 0)
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item in; queue.Full if there is no room, or none within `timeout` s."""
+        """Put an item in; queue.Full if there is no room, or none within `timeout` s. OutcomeUnknown if the service is lost meanwhile and nobody knows
+        whether the item is in."""
         flags, timeout_s = _patience(block, timeout)
         data = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
         if not is_yes(self._ask("put", timeout_s=timeout_s, flags=flags, spec=self.maxsize, data=data)):
@@ -38,7 +40,7 @@ class Queue(Named):
                 return pickle.loads(answer.data)
         except BaseException as error:
             if not isinstance(error, Exception) and answer is not None:  # interrupted; what does not unpickle would come back for ever
-                session.put_back(Ask(0, "back", self.kind, self.name, spec=self.maxsize, number=answer.value, data=answer.data))
+                session.put_back(Ask(0, "back", self.kind, self.name, memory.actor(), spec=self.maxsize, number=answer.value, data=answer.data))
             raise
         raise queue.Empty
 
@@ -49,7 +51,8 @@ class Queue(Named):
         return self.get(block=False)
 
     def task_done(self) -> None:
-        """Say that an item that was got is dealt with. ValueError if there is none. What a process that dies has got counts as done."""
+        """Say that an item that was got is dealt with. ValueError if there is none. What a process that dies, or loses its lease, has got counts as done:
+        LeaseLost if it goes on and says so too."""
         self._asked("done", spec=self.maxsize)
 
     def join(self) -> None:

@@ -11,6 +11,7 @@ from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.named import Named, patience
 from unios.client.synchronisation.pending import OnToken
+from unios.client.synchronisation.sessions import forks
 from unios.errors import LeaseLost
 from unios.wire.synchronising import YES, Ask, Token
 
@@ -23,17 +24,22 @@ class Lock(Named):
     def __init__(self, name: str, via: Connection | None = None) -> None:
         super().__init__(name, via)
         self._token: Token | None = None
+        self._taken_in = forks()
+        """How often this process had been forked off when the token was granted."""
 
     @property
     def token(self) -> Token | None:
         """The fencing token while this object holds the lock, else None: (epoch, number), greater than that of every holder before."""
         return None if self._is_inherited else self._token
 
+    @property
+    def _is_inherited(self) -> bool:
+        """Whether this is a forked child, and what is noted here is its parent's: threads have the same numbers in both."""
+        return self._taken_in != forks()
+
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; False if it was not to be had, or not within `timeout` s. Deadlock if it never will be."""
         flags, timeout_s = patience(blocking, timeout)
-        if self._is_inherited:
-            self._token = None
         answer = self._ask("take", timeout_s=timeout_s, flags=flags, on_token=self._taker())
         return answer is not None and answer.outcome == YES  # no call once it is taken: a signal's handler that raises there would leave it taken
 
@@ -41,7 +47,7 @@ class Lock(Named):
         """Return what notes that the lock was granted; by whichever thread hears it, so that an interrupted one loses no lock."""
 
         def take(token: Token | None) -> None:
-            self._token = token
+            self._token, self._taken_in = token, forks()
 
         return take
 
@@ -80,7 +86,7 @@ class Lock(Named):
     # what a condition needs
 
     def _is_owned(self) -> bool:
-        return self._token is not None
+        return self.token is not None
 
     def _wait(self, condition: str, timeout_s: float | None) -> bool:
         """Give the lock back, wait to be notified, and take it again."""
@@ -104,7 +110,7 @@ class RLock(Lock):
         """See Lock; at once if this thread holds it. LeaseLost if it did, and its lease has ended meanwhile."""
         me = threading.get_ident()
         if self._is_inherited:
-            self._token, self._owner, self._count = None, 0, 0
+            self._token, self._owner, self._count, self._taken_in = None, 0, 0, forks()
         if self._owner == me:
             self.check()
             patience(blocking, timeout)
@@ -116,7 +122,7 @@ class RLock(Lock):
         me = threading.get_ident()
 
         def take(token: Token | None) -> None:
-            self._token = token
+            self._token, self._taken_in = token, forks()
             self._owner, self._count = (me, 1) if token is not None else (0, 0)
 
         return take
@@ -137,7 +143,7 @@ class RLock(Lock):
             raise
 
     def _is_owned(self) -> bool:
-        return self._owner == threading.get_ident()
+        return not self._is_inherited and self._owner == threading.get_ident()
 
     def _wait(self, condition: str, timeout_s: float | None) -> bool:
         me, count = threading.get_ident(), self._count

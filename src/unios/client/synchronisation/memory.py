@@ -10,7 +10,7 @@ import msgspec
 
 from unios.client.synchronisation.pending import Pending
 from unios.errors import DataLost, LeaseLost
-from unios.wire.synchronising import Ask, Held, Token
+from unios.wire.synchronising import YES, Answer, Ask, Held, Token
 
 QUEUE_LOST: Final = {
     "put": "outcome-unknown",
@@ -20,6 +20,8 @@ QUEUE_LOST: Final = {
     "release": "outcome-unknown",
     "take": "data-lost",
 }
+ACTORS_MAX: Final = 1_024
+"""Threads and tasks that are told apart by the items that they have got; over it they count together."""
 _local = threading.local()
 
 
@@ -74,6 +76,21 @@ def without_units(held: dict[Token, Held], ask: Ask) -> dict[Token, Held]:
     return left
 
 
+def with_units_left(held: dict[Token, Held], token: Token, units: int) -> dict[Token, Held]:
+    """Return what is held after somebody else has given back units that were granted under a token."""
+    return {key: msgspec.structs.replace(one, size=units) if key == token else one for key, one in held.items() if key != token or units > 0}
+
+
+def units(held: dict[Token, Held]) -> int:
+    """Return how many units of semaphores are held."""
+    return sum(one.size for one in held.values() if one.kind == "semaphore")
+
+
+def naming_none(ask: Ask, size: int) -> Ask:
+    """Return a release of so many that names no unit; any other question as it is."""
+    return msgspec.structs.replace(ask, size=size, number=0, text="") if ask.op == "release" else ask
+
+
 def actor() -> str:
     """Return how this thread is called in messages."""
     found: str | None = getattr(_local, "actor", None)
@@ -106,37 +123,51 @@ class Volatile:
     def __init__(self) -> None:
         self._used: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
-        self._units: Counter[tuple[str, str]] = Counter()
-        """Units that went back when a lease ended and that their takers have still to release, by semaphore and actor."""
+        self._got: Counter[tuple[str, str, str]] = Counter()
+        """Items of queues that were got and not said to be done with, by kind, name and actor."""
+        self._lapsed: Counter[tuple[str, str, str]] = Counter()
+        """Of units and items, what went back when a lease ended and whose takers have still to give it back."""
 
     def lapsed(self, held: dict[Token, Held]) -> None:
-        """A lease has ended with this held: the manager has taken the units back."""
+        """A lease has ended with this held: the manager has taken the units back, and takes the items for done."""
         for one in held.values():
             if one.kind == "semaphore":
-                self._units[one.name, one.actor] += one.size
+                self._lapsed[one.kind, one.name, one.actor] += one.size
+        for key, count in self._got.items():
+            self._lapsed[key if len(self._lapsed) < ACTORS_MAX else (*key[:2], "")] += count
+        self._got.clear()
 
     def check(self, held: dict[Token, Held], ask: Ask) -> None:
-        """Raise, once, DataLost if what a question is about was lost, LeaseLost if it gives back units that have gone back already."""
+        """Raise, once, DataLost if what a question is about was lost, LeaseLost if it gives back what has gone back already."""
         if self.is_lost(ask.kind, ask.name):
             raise DataLost(f"what {ask.kind} {ask.name} held was lost with the service that kept it")
-        if ask.op == "release" and self._units and (size := self._gone(held, ask)):
-            raise LeaseLost(
-                f"{size} units of semaphore {ask.name} were lost: their lease had ended, and others may hold them; nothing was given back"
-            )
+        if self._lapsed and ask.op in ("release", "done"):
+            holds = any(key[0] == ask.kind and key[1] == ask.name for key in self._got)
+            holds = holds or any(one.kind == ask.kind and one.name == ask.name for one in held.values())
+            size = _taken_from(self._lapsed, ask, others=not holds)
+            if size and ask.op == "done":
+                raise LeaseLost(f"an item of queue {ask.name} was not done with in time: the lease had ended, and it counts as done already")
+            if size:
+                raise LeaseLost(
+                    f"{size} units of semaphore {ask.name} were lost: their lease had ended, and others may hold them; nothing was given back"
+                )
 
-    def _gone(self, held: dict[Token, Held], ask: Ask) -> int:
-        """Return how many of the units to be released have gone back, and forget those. Another's only if this process holds none that may be meant."""
-        keys = [(ask.name, ask.actor)]
-        if not any(one.kind == "semaphore" and one.name == ask.name for one in held.values()):
-            keys += [key for key in self._units if key[0] == ask.name and key != keys[0]]
-        left = ask.size
-        for key in keys:
-            gone = min(left, self._units[key])
-            left -= gone
-            self._units[key] -= gone
-            if not self._units[key]:
-                del self._units[key]
-        return ask.size - left
+    def answered(self, ask: Ask) -> None:
+        """An item was got, or is done with."""
+        key = (ask.kind, ask.name, ask.actor)
+        if ask.op == "get":
+            self._got[key if len(self._got) < ACTORS_MAX else (ask.kind, ask.name, "")] += 1
+        elif ask.op == "done":
+            _taken_from(self._got, ask, others=True)
+
+    def returned(self, ask: Ask, answer: Answer | None = None) -> None:
+        """What was got, if it was, goes back."""
+        if ask.op == "back" or (ask.op == "get" and answer is not None and answer.outcome == YES):
+            _taken_from(self._got, ask, others=True)
+
+    def without_done(self, ask: Ask) -> int:
+        """Note that an item which is being said to be done with counts as done; return 0 then, else what the question asks for."""
+        return ask.size - _taken_from(self._got, ask, others=True) if ask.op == "done" else ask.size
 
     def used(self, ask: Ask) -> None:
         if ask.kind == "queue" or (ask.kind == "semaphore" and not ask.spec):
@@ -148,6 +179,7 @@ class Volatile:
     def manager_changed(self) -> None:
         self._lost |= self._used
         self._used = set()
+        self._got.clear()
 
     def is_lost(self, kind: str, name: str) -> bool:
         """Say once that it was lost."""
@@ -160,3 +192,18 @@ class Volatile:
         """Return the code of the error with which a question ends that was put to a manager that is gone; empty: it is put again. That says it once."""
         code = QUEUE_LOST.get(ask.op, "")
         return code if code and self.is_lost(ask.kind, ask.name) else ""
+
+
+def _taken_from(counts: Counter[tuple[str, str, str]], ask: Ask, *, others: bool) -> int:
+    """Count down what a question gives back, of its actor's first, then with `others` of anybody's; return how many there were."""
+    keys = [(ask.kind, ask.name, ask.actor)]
+    if others:
+        keys += [key for key in counts if key[:2] == keys[0][:2] and key != keys[0]]
+    left = ask.size
+    for key in keys:
+        gone = min(left, counts[key])
+        left -= gone
+        counts[key] -= gone
+        if not counts[key]:
+            del counts[key]
+    return ask.size - left

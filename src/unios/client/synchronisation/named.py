@@ -34,11 +34,6 @@ class Named:
             self._session, self._forks = session(self._via), forks()
         return self._session
 
-    @property
-    def _is_inherited(self) -> bool:
-        """Whether this is a forked child, and what is noted here is its parent's: threads have the same numbers in both."""
-        return self._session is not None and self._forks != forks()
-
     def _ask(
         self, op: str, *, timeout_s: float | None = None, flags: int = 0, size: int = 1, spec: int = 0, data: bytes = b"", on_token: OnToken = ignore
     ) -> Answer | None:

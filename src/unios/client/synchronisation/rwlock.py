@@ -8,6 +8,8 @@ import threading
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
 from unios.client.synchronisation.named import Named, patience
+from unios.client.synchronisation.sessions import forks
+from unios.errors import LeaseLost
 from unios.wire.synchronising import ALL, TIMED, YES, Ask, Token
 
 
@@ -32,25 +34,34 @@ class Side:
     def __init__(self, lock: RWLock, units: int) -> None:
         self._lock, self._units = lock, units
         self._tokens: dict[int, Token] = {}
+        self._forks = forks()
+
+    @property
+    def _held(self) -> dict[int, Token]:
+        """The tokens by thread; a forked child holds none of its parent's: its threads have the same numbers."""
+        if self._forks != forks():
+            self._tokens, self._forks = {}, forks()
+        return self._tokens
 
     @property
     def token(self) -> Token | None:
         """This thread's fencing token while it holds this side."""
-        return self._tokens.get(threading.get_ident())
+        return self._held.get(threading.get_ident())
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take this side; False if it was not to be had, or not within `timeout` s."""
         flags, timeout_s = patience(blocking, timeout)
         lock, me = self._lock, threading.get_ident()
-        if me in self._tokens:
+        held = self._held
+        if me in held:
             raise RuntimeError(f"this thread holds that side of {lock.name} already")
         flags |= TIMED if timeout_s is not None else 0
 
         def take(token: Token | None) -> None:
             if token is not None:
-                self._tokens[me] = token
+                held[me] = token
             else:
-                self._tokens.pop(me, None)
+                held.pop(me, None)
 
         ask = Ask(0, "take", lock.kind, lock.name, memory.actor(), self._units, 0, flags)
         answer = lock.session.call(ask, timeout_s, take)
@@ -59,7 +70,7 @@ class Side:
     def release(self) -> None:
         """Give it back. RuntimeError if this thread does not hold it, LeaseLost if its lease had ended meanwhile."""
         lock, session, me = self._lock, self._lock.session, threading.get_ident()
-        token = self._tokens.get(me)
+        token = self._held.get(me)
         if token is None:
             raise RuntimeError(f"release of {lock.name}, which this thread has not acquired")
         del self._tokens[me]
@@ -69,10 +80,19 @@ class Side:
             session.let_fall(lock.kind, lock.name, token)  # see Lock
             raise
 
+    def check(self) -> Token:
+        """Return this thread's token if the side is held still as far as this process can know; else raise LeaseLost, or RuntimeError if it is not acquired."""
+        lock, token = self._lock, self.token
+        if token is None:
+            raise RuntimeError(f"{lock.name} is not acquired by this thread")
+        if not lock.session.holds(token):
+            raise LeaseLost(f"{lock.kind} {lock.name} was lost: its lease had ended, and another may hold it")
+        return token
+
     def __enter__(self) -> Token:
         me = threading.get_ident()
         self.acquire()
-        return self._tokens[me]
+        return self._held[me]
 
     def __exit__(self, *_exc: object) -> None:
         self.release()
