@@ -1,7 +1,7 @@
 """Processes of the benchmark of calls: who answers, and who calls under an event loop and is told when, so that he can be measured in turns with others.
 
-`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE` answer; `... uvloop`, `... asyncio`, `... twin NODE` read a number of calls a line and
-print a line of seconds for each call.
+`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE` answer; `... uvloop PROCESSOR`, `... asyncio PROCESSOR` (of who answers),
+`... twin NODE` read a number of calls a line and print a line of seconds for each call.
 Standard library only where another Python may run it (`uvloop`).
 """
 
@@ -116,11 +116,13 @@ def _called(body: bytes) -> bytes:
     return pickle.dumps({"echo": lambda word: word}[operation](*args, **kwargs), 5)
 
 
-def loop_echo(run: Callable[[Any], Any], *, values: bool) -> None:
-    """Both ends under an event loop, in two processes, over a Unix socket. `values`: as ours, any value goes along, else bytes as they are."""
+def loop_echo(run: Callable[[Any], Any], answerer: int, *, values: bool) -> None:
+    """Both ends under an event loop, in two processes, over a Unix socket; he who answers is on processor `answerer`. `values`: as ours, any value goes
+    along, else bytes as they are."""
     ours, theirs = socket.socketpair()
 
     async def answer() -> None:
+        os.sched_setaffinity(0, {answerer})
         ours.close()
         await asyncio.get_running_loop().create_unix_connection(lambda: _EndsWith(_called if values else _same), sock=theirs)
         await asyncio.Event().wait()
@@ -153,10 +155,10 @@ def main() -> None:
             loop_runner()(serve_twin(node))
         case ["twin", node]:
             loop_runner()(twin(node))
-        case ["uvloop"]:
-            loop_echo(loop_runner(), values=False)
-        case ["asyncio"]:
-            loop_echo(asyncio.run, values=True)
+        case ["uvloop", processor]:
+            loop_echo(loop_runner(), int(processor), values=False)
+        case ["asyncio", processor]:
+            loop_echo(asyncio.run, int(processor), values=True)
 
 
 if __name__ == "__main__":

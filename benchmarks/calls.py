@@ -6,14 +6,11 @@ Whatever is compared with a bare socket, or a bare chain of the same processes, 
 import contextlib
 import os
 import pickle
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from benchmarks import call_limits, chains, child, plots, usage
+from benchmarks import call_limits, chains, near_calls, plots, usage
 from benchmarks.call_limits import BULK_BYTES, WORD
 from benchmarks.call_parts import NAME
 from benchmarks.peers import LAB, Peers
@@ -28,12 +25,11 @@ WINDOW = 64
 FLOOD = 20_000
 NODES = range(1, 9)
 SIZES = (64, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
-SYNC_LIMIT, ASYNC_LIMIT, FAR_LIMIT, CHAIN_SHARE = 5.0, 2.0, 3.0, 0.5
+FAR_LIMIT, CHAIN_SHARE = 3.0, 0.5
 """docs/decisions/0036."""
 FRAMEWORK_SHARE, ZEROMQ_SHARE = 0.1, 0.6
 HAND_OVER_MS = 1.0
 PEERS = ("zeromq", "grpc", "ray", "memfd")
-VENV = Path(os.environ.get("PEERS_VENV") or "/tmp/peers-venv")
 
 
 def run(peers: Peers) -> Report:
@@ -41,7 +37,12 @@ def run(peers: Peers) -> Report:
     report = Report("calls", strict=True)
     with System() as system:
         system.up()
-        with _serving(system, "n1") as answerer, Port(NAME, home=system.home, node="n1") as near, Port(NAME, home=system.home, node="n2") as far:
+        report.rows += near_calls.rows(system, BLOCKS, IN_BLOCK)
+        with (
+            near_calls.answering(system, "n1") as answerer,
+            Port(NAME, home=system.home, node="n1") as near,
+            Port(NAME, home=system.home, node="n2") as far,
+        ):
             alone = _calls(system, report, near, far)
             _parts(system, report, answerer, {"on one node": near, "between nodes": far})
             flood = _floods(report, near, far)
@@ -58,78 +59,41 @@ def run(peers: Peers) -> Report:
         "Bare sockets have a length before each message and nothing else; ours carries any Python value, ends at a deadline, and is done once whatever breaks. "
         "Ours between nodes goes through two kernels, so four processes share the machine's processors where a bare connection has two: that is why the "
         "limits are on bare chains of the same processes (docs/decisions/0036). On one processor a call takes each side some 25 us, of which perf finds two "
-        "thirds in the interpreter and a third in Linux, which changes processes; where the two sides have a processor each, waking the other one costs as "
-        "much again (2026-11-28). "
+        "thirds in the interpreter and a third in Linux, which changes processes (2026-11-28). "
         "Where a limit is a rate the row shows the time of one, so that a smaller ratio is better everywhere."
     )
     peers.tell(report)
     return report
 
 
-@contextlib.contextmanager
-def _serving(system: System, node: str, how: str = "serve") -> Iterator[int]:
-    """Yield the pid of who answers."""
-    with child.running([sys.executable, "-m", "benchmarks.call_parts", how, node], system.env) as process:
-        yield process.pid
-
-
 # one call
-
-
-def _told(process: "subprocess.Popen[bytes]") -> Callable[[int], list[float]]:
-    def block(count: int) -> list[float]:
-        taken: list[float] = child.ask(process, count)
-        return taken
-
-    return block
 
 
 def _calls(system: System, report: Report, near: Port, far: Port) -> Row:
     """Add the rows on one call at a time; return that which the frameworks are held against."""
-    print(f"calls of 64 bytes, {BLOCKS} blocks of {IN_BLOCK}", file=sys.stderr)
-    with contextlib.ExitStack() as stack:
+    print(f"calls of 64 bytes between nodes, {BLOCKS} blocks of {IN_BLOCK}", file=sys.stderr)
+    with chains.far_echo(system.home) as chain, call_limits.tls_echo(system.home) as tls:
         calls = {
-            "unix": timed(stack.enter_context(call_limits.unix_echo())),
-            "near": timed(lambda: near.call("echo", WORD)),
-            "connection": timed(stack.enter_context(chains.connection_echo())),
-            "chain": timed(stack.enter_context(chains.far_echo(system.home))),
-            "tls": timed(stack.enter_context(call_limits.tls_echo(system.home))),
+            "chain": timed(chain),
+            "tls": timed(tls),
             "far": timed(lambda: far.call("echo", WORD)),
+            "near": timed(lambda: near.call("echo", WORD)),
         }
-        stack.enter_context(_serving(system, "n1", "serve-twin"))
-        calls["twin"] = _told(stack.enter_context(child.running([sys.executable, "-m", "benchmarks.call_parts", "twin", "n1"], system.env)))
-        calls["asyncio"] = _told(stack.enter_context(child.running([sys.executable, "-m", "benchmarks.call_parts", "asyncio"], system.env)))
-        if (loop := _uvloop(system, stack)) is not None:
-            calls["uvloop"] = _told(loop)
         taken = blocks(calls, BLOCKS, IN_BLOCK)
     n = BLOCKS * IN_BLOCK
 
     def us(name: str, percent: float) -> float:
         return 1e6 * percentile(taken[name], percent)
 
-    rows = (
-        ("on one node", "near", "connection", "the standard library's connection, the same values, same run:", SYNC_LIMIT),
-        ("on one node", "near", "unix", "a bare Unix socket with the same framing, same run:", None),
-        ("between nodes", "far", "chain", "a bare chain of the same processes, same run:", FAR_LIMIT),
-        ("between nodes", "far", "tls", "a bare TLS echo, same run:", None),
-        ("on one node, asyncio twins", "twin", "asyncio", "two processes under asyncio, the same values, same run:", ASYNC_LIMIT),
-        ("on one node, asyncio twins", "twin", "uvloop", "an echo of two uvloop processes, same run:", None),
-    )
-    for what, ours, theirs, against, limit in rows:
+    rows = (("chain", "a bare chain of the same processes, same run:", FAR_LIMIT), ("tls", "a bare TLS echo, same run:", None))
+    for theirs, against, limit in rows:
         for percent in (50, 99):
-            if theirs in taken:
-                at_most = limit if percent == 50 else None
-                report.rows.append(Row(f"call of 64 bytes {what}, p{percent}", us(ours, percent), "us", n, against, us(theirs, percent), at_most))
-    if "uvloop" not in taken:
+            at_most = limit if percent == 50 else None
+            report.rows.append(Row(f"call of 64 bytes between nodes, p{percent}", us("far", percent), "us", n, against, us(theirs, percent), at_most))
+    report.rows.append(Row("call of 64 bytes on one node, where Linux puts the two, p50", us("near", 50), "us", n))
+    if not near_calls.has_uvloop():
         report.notes.append("uvloop is not there (it is looked for in PEERS_VENV), so the twin is not held against it.")
-    return Row("call of 64 bytes on one node, p50", us("near", 50) / 1000, "ms", n)
-
-
-def _uvloop(system: System, stack: contextlib.ExitStack) -> "subprocess.Popen[bytes] | None":
-    python = VENV / "bin" / "python"
-    if not python.exists() or subprocess.run([python, "-c", "import uvloop"], capture_output=True).returncode:
-        return None
-    return stack.enter_context(child.running([str(python), "-P", str(Path(__file__).with_name("call_parts.py")), "uvloop"], system.env))
+    return Row("call of 64 bytes on one node, where Linux puts the two, p50", us("near", 50) / 1000, "ms", n)
 
 
 def _parts(system: System, report: Report, answerer: int, ports: dict[str, Port]) -> None:
@@ -242,7 +206,7 @@ def _nodes(report: Report) -> None:
         print(f"{nodes} nodes", file=sys.stderr)
         with System(nodes) as system, contextlib.ExitStack() as stack:
             system.up()
-            stack.enter_context(_serving(system, "n1"))
+            stack.enter_context(near_calls.answering(system, "n1"))
             for name, node in (("on one node", "n1"), ("between nodes", "n2")):
                 if node == "n2" and nodes == 1:
                     continue
