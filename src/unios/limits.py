@@ -490,5 +490,7 @@ OBJECT_POLL_MS = 10_000
 """So long a cache waits for an invalidation before it asks again."""
 OBJECT_START_MS = 30_000
 """So long the copies of a new object may take to begin."""
+OBJECT_ENDS_MAX = 5
+"""So often the process of an object may end while one call of it is under way, and the call is asked for again; then it may be the call that ends it."""
 OBJECT_WRITES_OPEN_MAX = 128
 """Of one caller's session at a time; over it another session is begun."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
+from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Retire, Waits
 from unios.core.tasks import AHEAD, RETURNED_MAX, Tasks
 
 DIED = Loss("died", "died")
@@ -38,6 +38,7 @@ class World:
         """Cancelled by who has the future, before the decider was told."""
         self.bars: list[Bar] = []
         self.known_begun: set[int] = set()
+        self.retired: set[int] = set()
         self.broken = False
         self.now = 0
         self.crews: dict[int, int] = {}
@@ -85,6 +86,9 @@ class World:
                 self.end(order.task, "dropped")
             elif isinstance(order, Hire):
                 self.hire(order.seats)
+            elif isinstance(order, Retire):
+                assert not self.hands[order.worker].lying and self.hands[order.worker].running is None
+                self.retired.add(order.worker)
             elif isinstance(order, Break):
                 self.broken = True
             else:

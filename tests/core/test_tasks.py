@@ -1,5 +1,8 @@
 """Which worker gets which task: one world in which workers begin, answer, submit and die in any order, and what must hold in all of them."""
 
+from collections import Counter
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -341,6 +344,25 @@ def test_a_task_that_ends_every_worker_before_it_begins_is_given_up_and_no_other
         one.kill(worker)
     one.drain()
     assert one.outcome == {bad: "failed", good: "done"} and not one.runs[bad]
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_worker_has_no_more_tasks_than_it_may_and_then_another_is_forked(each: int) -> None:
+    one = world(2)
+    one.tasks.each_max = each
+    tasks = [one.submit() for _ in range(20)]
+    had: Counter[int] = Counter()
+    for _ in range(200):
+        one.staff()
+        for worker, hand in list(one.hands.items()):
+            assert had[worker] + len(hand.lying) + bool(hand.running) <= each
+            one.begin(worker)
+            if hand.running:
+                had[worker] += 1
+                one.answer(worker)
+            if worker in one.retired:
+                one.kill(worker)
+    assert one.outcome == dict.fromkeys(tasks, "done") and set(had.values()) <= {each, 20 % each, 0, 1, 2} and max(had.values()) == each
 
 
 def test_what_a_crew_that_has_ended_said_before_counts_and_gets_its_workers_nothing_more() -> None:

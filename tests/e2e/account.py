@@ -1,4 +1,7 @@
-"""A class that knows nothing of unios."""
+"""Classes that know nothing of unios."""
+
+import os
+from collections.abc import Iterator
 
 
 class Account:
@@ -36,6 +39,33 @@ class Account:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class Shelf:
+    """Can be looked at in Python's ways, and has a method that ends the process."""
+
+    def __init__(self, *things: str) -> None:
+        self.things = list(things)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.things
+
+    def __getitem__(self, thing: str) -> int:
+        return self.things.index(thing)
+
+    def add(self, thing: str) -> int:
+        self.things.append(thing)
+        return len(self.things)
+
+    def leave(self) -> None:
+        os._exit(7)
+
+
+class Oneway:
+    """Can be pickled and not be made again."""
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return Oneway, (1,)
 
 
 READS = {"balance", "entries", "__len__"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.account import READS, Account
+from tests.e2e.account import READS, Account, Oneway, Shelf
 from tests.e2e.system import System, wait_for
 from unios.client.messages.port import RemoteTraceback
 from unios.client.replicas import comparison
@@ -143,6 +143,8 @@ def test_mistakes_get_a_sentence_and_leave_nothing(whole: System) -> None:
         distribute(Account, "wrong", -1, home=whole.env["UNIOS_HOME"])
     with pytest.raises(CallerError, match="cannot be copied"):
         distribute(threading.Event, "wrong", home=whole.env["UNIOS_HOME"])
+    with pytest.raises(CallerError, match="not be made again"):
+        distribute(Oneway, "wrong", home=whole.env["UNIOS_HOME"])
     with pytest.raises(NotFound, match="no object wrong"):
         found(whole, "wrong")
     account = made(whole, "taken", "active")
@@ -224,6 +226,14 @@ def test_the_messages_that_are_counted_are_those_of_the_table_and_the_fewest_cha
     assert [row[3] for row in counted.rows] == [row[3] for row in comparison.predict(operations=40, shares=shares).rows]
     assert (counted.fewest(0), counted.fewest(90)) == ("one-place", "cached-reads")
     print(counted)
+
+
+def test_a_handle_can_be_looked_at_as_the_object_can_and_has_no_attribute_to_set(whole: System) -> None:
+    shelf: Any = distribute(Shelf, "shelf", "a", "b", reads={"__iter__"}, home=whole.env["UNIOS_HOME"], timeout=SECONDS)
+    assert list(shelf) == ["a", "b"] and shelf["b"] == 1 and [*shelf, shelf.add("c")] == ["a", "b", 3] and "c" in shelf
+    with pytest.raises(AttributeError, match="things of shelf cannot be set: a handle has"):
+        shelf.things = []
+    assert list(shelf) == ["a", "b", "c"]
 
 
 class Writers:
@@ -317,6 +327,24 @@ def test_a_write_that_is_asked_for_again_after_a_loss_is_not_done_again(fresh: S
     with pytest.raises(OutcomeUnknown, match="no longer kept"):
         result(caller_of(account).ask("write", request, "", 0))
     assert account.balance() == 6
+
+
+@pytest.mark.parametrize("strategy", SURVIVORS)
+def test_a_method_that_ends_its_process_is_given_up_and_the_object_goes_on(whole: System, strategy: str) -> None:
+    home = whole.env["UNIOS_HOME"]
+    shelf: Any = distribute(Shelf, f"fragile/{strategy}", "a", strategy=strategy, home=home, timeout=SECONDS)
+    with pytest.raises(OutcomeUnknown, match=r"has ended \d+ times since this call was begun"):
+        shelf.leave()
+    assert shelf.add("b") == 2
+
+
+def test_an_object_whose_process_is_about_to_be_started_again_can_be_discarded(whole: System) -> None:
+    shelf: Any = distribute(Shelf, "pausing", home=whole.env["UNIOS_HOME"], timeout=SECONDS)
+    with pytest.raises(OutcomeUnknown, match="has ended"):
+        shelf.leave()  # by now it is not started again at once
+    discard("pausing", home=whole.env["UNIOS_HOME"])
+    with caller_of(shelf).connection() as connection:
+        assert hosts(connection, "pausing", returning=True) == {}
 
 
 def test_killed_kernels_are_not_noticed(fresh: System) -> None:

@@ -40,6 +40,12 @@ class Waits(NamedTuple):
     task: int
 
 
+class Retire(NamedTuple):
+    """The worker has had as many tasks as it may: it shall end, and has nothing left to do."""
+
+    worker: int
+
+
 class Fork(NamedTuple):
     """Start a worker in the crew."""
 
@@ -73,4 +79,4 @@ class Break(NamedTuple):
     text: str
 
 
-Order = Give | Begun | Bar | Waits | Fork | Fail | Drop | Hire | Break
+Order = Give | Begun | Bar | Waits | Retire | Fork | Fail | Drop | Hire | Break

@@ -27,7 +27,7 @@ class TaskState:
 class WorkerState:
     """One that is there or is being started."""
 
-    __slots__ = ("barring", "begun_ms", "crew", "id", "ready", "returned", "slots")
+    __slots__ = ("barring", "begun_ms", "crew", "done", "id", "ready", "returned", "slots")
 
     def __init__(self, id_: int, crew: int) -> None:
         self.id, self.crew = id_, crew
@@ -38,6 +38,11 @@ class WorkerState:
         """The turn that it is being asked not to begin."""
         self.begun_ms = self.returned = 0
         """When it began what it runs; how many lay ahead of that and were taken back, which it has to read all the same."""
+        self.done = 0
+
+    def has_all(self, each_max: int | None) -> bool:
+        """Say whether it is given no more, since it may have no more than so many."""
+        return each_max is not None and self.done + len(self.slots) >= each_max
 
 
 class CrewState:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Waits
+from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Retire, Waits
 from unios.core.task_states import CrewState, TaskState, WorkerState
 
 AHEAD: Final = 3
@@ -37,6 +37,8 @@ class Tasks:
         """`workers_max`: at work at a time. `workers_bound`: all, with those whose tasks wait for others. `hostage_ms`: so long a task lies ahead of one that
         goes on while another worker has nothing to do."""
         self.workers_max, self._workers_bound, self._hostage_ms = workers_max, workers_bound, hostage_ms
+        self.each_max: int | None = None
+        """So many tasks a worker has in its life; None: as many as come."""
         self._tasks: dict[int, TaskState] = {}
         self._queue: deque[TaskState] = deque()
         self._workers: dict[int, WorkerState] = {}
@@ -149,7 +151,9 @@ class Tasks:
         if held is None or not held.slots or held.slots[0].turn != turn:
             return 0, orders
         done = held.slots.pop(0)
-        held.returned = 0
+        held.returned, held.done = 0, held.done + 1
+        if held.done == self.each_max:
+            orders.append(Retire(worker))
         if done.children:  # it has not waited for them
             self._blocked -= 1
             self._working += 1
@@ -364,7 +368,7 @@ class Tasks:
         self._idle.pop(worker.id, None)
         self._roomy.pop(worker.id, None)
         crew = self._crews.get(worker.crew)
-        if not worker.ready or worker.id not in self._workers or crew is None or not crew.ready:
+        if not worker.ready or worker.id not in self._workers or crew is None or not crew.ready or worker.has_all(self.each_max):
             return
         if not worker.slots and not worker.barring:
             self._idle[worker.id] = worker
@@ -445,7 +449,7 @@ class Tasks:
             self._turn += 1
             task.worker, task.turn, task.begun = worker.id, self._turn, begun
             worker.slots.append(task)
-            if len(worker.slots) <= AHEAD:
+            if len(worker.slots) <= AHEAD and not worker.has_all(self.each_max):
                 self._roomy[worker.id] = worker
             orders.append(Give(worker.id, task.id, self._turn, begun))
         if self._queue and self._blocked >= self._workers_bound:

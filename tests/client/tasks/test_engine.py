@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import signal
+import sys
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
@@ -204,6 +205,59 @@ def test_a_broken_executor_fails_everything_and_lets_its_processes_go(rig: Rig) 
     rig.thread.join(10)
     late = rig.submit()
     assert isinstance(late.exception(10), ExecutorBroken) and not rig.hired
+
+
+class Leaves:
+    """Ends whoever makes it again."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, (3,)
+
+
+def test_a_result_that_raises_an_exit_when_it_is_made_again_ends_its_own_call_only(rig: Rig) -> None:
+    _id, worker = rig.worker(rig.parent(1, 1), 1)
+    future, other = rig.submit(), rig.submit()
+    answer(worker, given(worker).turn, Leaves())
+    assert isinstance(future.exception(10), SystemExit)
+    answer(worker, given(worker).turn, 5)
+    assert other.result(10) == 5 and rig.engine.broken is None
+
+
+def test_a_callback_that_raises_an_exit_ends_nothing_else(rig: Rig) -> None:
+    _id, worker = rig.worker(rig.parent(1, 1), 1)
+    future, other = rig.submit(), rig.submit()
+    seen: list[object] = []
+    future.add_done_callback(lambda _future: sys.exit(3))
+    future.add_done_callback(seen.append)
+    answer(worker, given(worker).turn, 4)
+    answer(worker, given(worker).turn, 5)
+    assert other.result(10) == 5 and future.result(0) == 4 and seen == [future] and rig.engine.broken is None
+
+
+def test_who_is_killed_is_killed_before_its_parent_is_told_to_end(rig: Rig) -> None:
+    parent = rig.parent(1, 1)
+    id_, worker = rig.worker(parent, 1)
+    running = rig.submit()
+    given(worker)
+    rig.engine.post(rig.engine.clear)
+    rig.engine.post(rig.engine.kill)
+    assert isinstance(running.exception(10), ExecutorBroken)
+    kill = heard(parent)[0]
+    assert isinstance(kill, Kill) and kill.worker == id_ and isinstance(heard(parent)[0], Stop)
+
+
+def test_who_wakes_an_engine_that_has_ended_touches_no_descriptor_of_others(rig: Rig) -> None:
+    rig.engine.post(rig.engine.stop)
+    rig.thread.join(10)
+    rig.engine.release()
+    taken = os.eventfd(0, os.EFD_NONBLOCK)
+    others = [taken] + [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(8)]
+    rig.engine._asleep = True  # as a thread saw it that was then kept from going on
+    rig.engine.post(rig.engine.stop)
+    for other in others:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(other)
+        os.close(other)
 
 
 @pytest.mark.parametrize("busy", [False, True])

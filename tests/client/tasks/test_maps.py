@@ -11,7 +11,7 @@ import pytest
 
 from unios.client import progress as shown
 from unios.client.tasks import maps
-from unios.client.tasks.pool import Results
+from unios.client.tasks.results import Results
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Values of tasks: what cannot be pickled is named, and nothing that a value does while it is tried changes that."""
 
 import pickle
+import sys
 import threading
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_an_exception_that_can_neither_travel_nor_speak_is_named_all_the_same() 
     assert isinstance(failure, pickle.PicklingError) and "Mute, which cannot say more" in str(failure)
     with pytest.raises(pickle.PicklingError, match="Mute, which cannot say more"):
         pack(Mute(), "it")
+
+
+class Leaves(Exception):
+    """Ends whoever makes it again."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def test_an_exception_that_ends_whoever_makes_it_again_is_named() -> None:
+    failure = unpack_failure(pack_failure(Leaves()))
+    assert isinstance(failure, pickle.PicklingError) and "Leaves" in str(failure) and "SystemExit: 3" in str(failure)
 
 
 def test_a_function_is_pickled_once_if_it_is_found_by_its_name_and_each_time_if_it_takes_something_along() -> None:

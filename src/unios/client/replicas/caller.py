@@ -18,7 +18,7 @@ from unios.client.replicas.directory import Host, hosts, port_of
 from unios.client.replicas.outcome import FORGOTTEN
 from unios.core.outcomes import Request
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
-from unios.limits import OBJECT_CALL_MS, OBJECT_LOOK_MS, OBJECT_RETRY_MS, OBJECT_WRITES_OPEN_MAX
+from unios.limits import OBJECT_CALL_MS, OBJECT_ENDS_MAX, OBJECT_LOOK_MS, OBJECT_RETRY_MS, OBJECT_WRITES_OPEN_MAX
 from unios.wire.operations import NodeInfo
 
 _PASSING = (OutcomeUnknown, PeerRestarted, Unavailable, NotFound)
@@ -75,6 +75,8 @@ class Caller:
         """Read where the copies are. NotFound if the object has none, Unavailable if no kernel answers."""
         with self.connection() as connection:
             found = hosts(connection, self.name)
+            if 0 not in found:
+                found = hosts(connection, self.name, returning=True)
             if not self._here:
                 self._here = connection.ask("node.info", None, NodeInfo).name
         if 0 not in found:
@@ -109,8 +111,15 @@ class Caller:
         if deadline is None and self.timeout is not None:
             deadline = time.monotonic() + self.timeout
         may_be_done = False
+        first = 0
         while True:
             host = self._hosts.get(0) or self.look()[0]
+            first = first or host.incarnation
+            if first and host.incarnation - first >= OBJECT_ENDS_MAX:
+                raise OutcomeUnknown(
+                    f"process {host.pid} of the object {self.name} has ended {host.incarnation - first} times since this call was begun: one of the calls that are"
+                    f" under way may be what ends it; this one may have been done (`unios logs {host.pid}` shows what it said)"
+                )
             turn = OBJECT_CALL_MS / 1000
             if deadline is not None:
                 turn = min(turn, deadline - time.monotonic())

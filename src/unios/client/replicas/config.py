@@ -12,7 +12,7 @@ from typing import Any, Final
 from unios.core.strategies import strategy_of
 from unios.errors import CallerError, Misused
 
-SPECIAL: Final = frozenset({"__len__", "__getitem__", "__setitem__", "__delitem__", "__contains__", "__call__", "__bool__"})
+SPECIAL: Final = frozenset({"__len__", "__getitem__", "__setitem__", "__delitem__", "__contains__", "__call__", "__bool__", "__iter__"})
 """Special methods that a handle has if the class has them."""
 MAIN: Final = "UNIOS_OBJECT_MAIN"
 """In the environment of a host: the file of the program whose classes it knows as __mp_main__, as multiprocessing does."""

@@ -3,6 +3,7 @@
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Handle:
 
         call.__name__ = method
         return call
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"{name} of {self._config.name} cannot be set: a handle has the public methods of its object, and no attributes")
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted(self._config.methods)
@@ -77,7 +83,10 @@ def handle_of(caller: Caller, config: Config) -> Handle:
         method.__name__ = name
         return method
 
-    names = {name: special(name) for name in SPECIAL & config.methods}
+    def iterate(self: Handle) -> Iterator[Any]:
+        return iter(self._call("__iter__", (), {}))
+
+    names = {name: iterate if name == "__iter__" else special(name) for name in SPECIAL & config.methods}
     return type("Handle", (Handle,), names)(caller, config) if names else Handle(caller, config)
 
 

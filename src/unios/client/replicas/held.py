@@ -22,10 +22,16 @@ class Held:
 
     @classmethod
     def made(cls, config: Config, call: bytes, *, keeps_state: bool) -> "Held":
-        """Return a new object; raise what its constructor raised. CallerError if it has to be pickled and cannot be."""
+        """Return a new object; raise what its constructor raised. CallerError if it has to be pickled and cannot be, or not be made again of that."""
         args, kwargs = load(call)
         target = load(config.kind)(*args, **kwargs)
-        held = cls(config, _pickled(target) if keeps_state or config.copies > 1 else b"", keeps_state=keeps_state)
+        state = _pickled(target) if keeps_state or config.copies > 1 else b""
+        if state:  # a copy that only keeps states would find that out when it alone is left
+            try:
+                load(state)
+            except Exception as error:
+                raise CallerError(f"the object can be copied, but not be made again of the copy: {type(error).__name__}: {error}") from error
+        held = cls(config, state, keeps_state=keeps_state)
         held._target, held._is_loaded = target, True
         return held
 

@@ -55,7 +55,7 @@ def distribute(
     call = _arguments(args, kwargs)
     caller = Caller(name, home=home, node=node, timeout=timeout)
     with caller.connection() as connection:
-        if set(hosts(connection, name)) and _is_there(caller):
+        if hosts(connection, name, returning=True) and _is_there(caller):
             raise CallerError(f"there is an object {name}: unios.find({name!r})")
         used: set[int] = set()
         try:
@@ -84,7 +84,7 @@ def find(name: str, *, timeout: float | None = None, home: "Path | str | None" =
 def discard(name: str, *, home: "Path | str | None" = None, node: str = "") -> None:
     """Take the object of that name away, with its state; the name is free when this returns. NotFound if there is none."""
     with Caller(name, home=home, node=node).connection() as connection:
-        if not hosts(connection, name):
+        if not hosts(connection, name, returning=True):
             raise NotFound(f"there is no object {name}")
         _end(connection, name)
 
@@ -109,7 +109,7 @@ def _is_there(caller: Caller) -> bool:
 
 def _start(connection: Connection, config: Config, rank: int) -> int:
     """Start the process of a copy unless it runs; return its pid. Two that do so at a time come to the same process: the request's id is made of the name."""
-    present = hosts(connection, config.name).get(rank)
+    present = hosts(connection, config.name, returning=True).get(rank)
     if present is not None:
         return present.pid
     program = _program(config, rank)
@@ -184,11 +184,15 @@ def _withdraw(connection: Connection, caller: Caller, config: Config, pids: set[
 
 def _end(connection: Connection, name: str, only: set[int] | None = None) -> None:
     """End the processes of an object, and see them gone."""
-    found = [host.pid for host in hosts(connection, name).values() if only is None or host.pid in only]
+    found = [host.pid for host in hosts(connection, name, returning=True).values() if only is None or host.pid in only]
     for pid in found:
-        try:
-            processes.signal(connection, pid, signal.SIGKILL, tree=True)
-        except NotFound:
-            continue
+        while True:
+            try:
+                processes.signal(connection, pid, signal.SIGKILL, tree=True)
+                break
+            except NotFound:
+                if pid not in {host.pid for host in hosts(connection, name, returning=True).values()}:
+                    break
+                time.sleep(OBJECT_RETRY_MS / 1000)  # it is about to be started again, and can be ended then only
     for pid in found:
         processes.wait(connection, pid, timeout_s=OBJECT_START_MS / 1000)

@@ -25,6 +25,8 @@ def run(target: object, call: bytes) -> bytes:
     try:
         method, args, kwargs = load(call)
         value = getattr(target, method)(*args, **kwargs)
+        if method == "__iter__":
+            value = list(value)  # an iterator is of one process
     except BaseException as error:  # noqa: BLE001 - whatever it raises is its caller's
         return raised(error)
     try:

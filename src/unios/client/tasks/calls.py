@@ -98,7 +98,7 @@ class Call:
             return
         try:
             result = unpack(parts)
-        except Exception as error:  # noqa: BLE001  whatever unpickling raises is the outcome
+        except BaseException as error:  # noqa: BLE001  whatever unpickling raises is the outcome
             error.add_note("The task was carried out; its result could not be unpickled here.")
             self.future.set_exception(error)
         else:

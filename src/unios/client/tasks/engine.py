@@ -275,10 +275,8 @@ class Engine:
             self._carry_out(orders)
         elif isinstance(head, parcels.Submit):
             id_ = next(self._ids)
-            body = bytes(parts[0])
-            call = Call(
-                None, head.function, body, parts[1:], head.many, head.retries, owner=(self._answerer(member), head.number), own_bytes=len(body)
-            )
+            body, answer = bytes(parts[0]), lambda head, parts: self._board.say(member.line, head, parts)
+            call = Call(None, head.function, body, parts[1:], head.many, head.retries, owner=(answer, head.number), own_bytes=len(body))
             call.parent, call.worker = self.tasks.running(member.id), member.id
             if self._is_full():
                 call.failed(Unavailable(f"{TASKS_UNFINISHED_MAX} tasks of this executor, or too many bytes of arguments, have not ended"))
@@ -295,9 +293,6 @@ class Engine:
                 self.fail(f"the initializer failed in a worker: {type(failure).__name__}: {failure}", failure)
             else:
                 self._carry_out(self.tasks.worker_ready(member.id, self._now_ms))
-
-    def _answerer(self, member: Member) -> Callable[[parcels.Head, list[Part]], None]:
-        return lambda head, parts: self._board.say(member.line, head, parts)
 
     def _worker_over(self, member: Member) -> None:
         member.line = None
@@ -407,6 +402,8 @@ class Engine:
                 if order.task in self._calls:  # else it was cancelled before it was sent
                     self._calls[order.task].begun()
                     self._withdrawals.decided(order.task)
+            elif isinstance(order, task_orders.Retire):
+                self._board.say(self._members[order.worker].line, parcels.Stop())
             elif isinstance(order, task_orders.Waits):
                 self._calls[order.task].waits()
             elif isinstance(order, task_orders.Bar):
@@ -450,6 +447,12 @@ class Engine:
             self.broken = ExecutorBroken(text)
             self.broken.__cause__ = cause
             self._carry_out(self.tasks.broke(text))
+
+    def kill(self) -> None:
+        """Posted, after `clear`: end now. What runs fails."""
+        self.fail("its workers were killed, since the program asked for that")
+        for member in self._members.values():
+            self._board.say(self._parents[member.crew].line, parcels.Kill((), member.id))
 
     def stop(self) -> None:
         """Posted: end when everything is done."""

@@ -45,6 +45,7 @@ class Executor(Standard):
         initargs: tuple[object, ...] = (),
         *,
         retries: int = 0,
+        max_tasks_per_child: int | None = None,
         cpus: float | None = None,
         memory: int = 0,
         devices: Iterable[str] = (),
@@ -62,7 +63,8 @@ class Executor(Standard):
         """Have `max_workers` workers, by default as many as the ready nodes have cores.
 
         `initializer(*initargs)` is called in each; if it fails the executor is broken. `retries`: so often a call is made again whose worker was lost
-        (a call that had not begun always is); an exception that it raises is its outcome. For each worker `cpus` (1) and `memory` (bytes) are set aside and
+        (a call that had not begun always is); an exception that it raises is its outcome. `max_tasks_per_child`: a worker that has had so many ends, and another
+        one is forked. For each worker `cpus` (1) and `memory` (bytes) are set aside and
         `devices` given; `node`, `policy`, `near`, `apart`, `forbidden`, `label` and `priority` are those of `unios run`. `env`: what workers find in their
         environment beside what this program has in its own. `interpreter`: their Python, by default this one's path. Raises ValueError, TypeError,
         PicklingError; what concerns the system comes with the futures.
@@ -73,6 +75,8 @@ class Executor(Standard):
             raise TypeError("initializer must be a callable")
         if not all(isinstance(text, str) for item in (env or {}).items() for text in item):
             raise TypeError("env must be names and values, all of them str")
+        if max_tasks_per_child is not None and operator.index(max_tasks_per_child) < 1:
+            raise ValueError("max_tasks_per_child must be at least 1")
         if operator.index(retries) < 0 or operator.index(memory) < 0 or (cpus is not None and cpus < 0):
             raise ValueError("retries, memory and cpus cannot be below 0")
         modest = nested.inside() or "UNIOS_PID" in os.environ
@@ -98,6 +102,7 @@ class Executor(Standard):
         secret = proofs.new_secret()
         initial, refs = load((initializer, initargs), "the initializer") if initializer is not None else ([], ())
         self._engine = Engine(workers=max_workers, user=user(), secret=secret, setup=pack(setup, "the setup"), initializer=initial, refs=refs)
+        self._engine.tasks.each_max = max_tasks_per_child
         steward = Steward(
             Connection(system().home if home is None else os.fspath(home), role="executor"), self._engine, self._port, secret, wishes, modest=modest
         )
@@ -192,6 +197,12 @@ class Executor(Standard):
         self._engine.post(self._engine.stop)
         if wait:
             living.wait(self._engine)
+
+    def kill_workers(self) -> None:
+        """Take no more tasks, cancel those that have not begun and kill the workers; what they do fails with ExecutorBroken. Does not wait. Idempotent."""
+        self.shutdown(wait=False, cancel_futures=True)
+        if not self._engine.forked:
+            self._engine.post(self._engine.kill)
 
 
 def _failed(future: TaskFuture, error: Exception) -> TaskFuture:

@@ -1,7 +1,7 @@
 """Future: of a task. As the standard library's, but that a task which was given to a worker and has not begun there can still be cancelled."""
 
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from typing import Any, Protocol
 
 
@@ -80,7 +80,7 @@ class TaskFuture(Future[Any]):
             with self._condition:
                 self._stays = self._state not in (CANCELLED, CANCELLED_AND_NOTIFIED)
                 return not self._stays
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
         if keeper is not None:
             keeper.withdrawn(self)
         return True
@@ -96,6 +96,14 @@ class TaskFuture(Future[Any]):
             self._keeper.forgone(self)
         else:
             self.cancel()
+
+    def _invoke_callbacks(self) -> None:
+        """As the standard library's, but that one which raises SystemExit, or the like, ends nothing but itself: not the thread that sees to the executor."""
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except BaseException:  # noqa: BLE001
+                LOGGER.exception("exception calling callback for %r", self)
 
     # what follows is for the engine
 
@@ -129,6 +137,6 @@ class TaskFuture(Future[Any]):
         """It is cancelled for good: tell those who wait."""
         if self._untold:
             self._untold = False
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+            self._invoke_callbacks()
         if self._state == CANCELLED:
             self.set_running_or_notify_cancel()

@@ -9,20 +9,35 @@ from unios.client.tasks.engine import Engine
 from unios.client.tasks.steward import Steward
 
 _engines: "dict[Engine, tuple[Steward, threading.Thread, threading.Thread, Any]]" = {}
+_killed_at_end: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 _over = False
 
 
 def begin(engine: Engine, steward: Steward, workers: int | None, reference: "weakref.ref[Any]") -> None:
     """Start its threads. `reference`: is kept, so that it tells when the executor is forgotten."""
-    _sweep()
     threads = (
         threading.Thread(target=engine.run, name="unios tasks"),
-        threading.Thread(target=steward.run, args=(workers,), name="unios tasks: processes"),
+        threading.Thread(target=_processes, args=(engine, steward, workers), name="unios tasks: processes"),
     )
     engine.thread = threads[0]
     _engines[engine] = (steward, *threads, reference)
     for thread in threads:
         thread.start()
+
+
+def kill_at_end(engine: Engine) -> None:
+    """Have its workers killed when the program ends, whatever they do."""
+    _killed_at_end.add(engine)
+
+
+def _processes(engine: Engine, steward: Steward, workers: int | None) -> None:
+    """Be its second thread, and the last to end: take away what it has left, though nobody waits for that."""
+    try:
+        steward.run(workers)
+    finally:
+        assert engine.thread is not None
+        engine.thread.join()
+        _release(engine)
 
 
 def forgotten(engine: Engine, _reference: object) -> None:
@@ -32,13 +47,12 @@ def forgotten(engine: Engine, _reference: object) -> None:
 
 
 def wait(engine: Engine) -> None:
-    """Wait until it has ended, and take away what it has left. Not from its own threads, where it returns at once."""
+    """Wait until it has ended. Not from its own threads, where it returns at once."""
     found = _engines.get(engine)
     if found is None or threading.current_thread() in found[1:3]:
         return
     for thread in found[1:3]:
         thread.join()
-    _release(engine)
 
 
 def _release(engine: Engine) -> None:
@@ -46,13 +60,6 @@ def _release(engine: Engine) -> None:
     if found is not None:
         engine.release()
         found[0].release()
-
-
-def _sweep() -> None:
-    """Take away those that ended without anybody waiting."""
-    for engine, found in list(_engines.items()):
-        if not found[1].is_alive() and not found[2].is_alive():
-            _release(engine)
 
 
 def ending() -> bool:
@@ -64,6 +71,9 @@ def _end() -> None:
     global _over
     _over = True
     for engine in list(_engines):
+        if engine in _killed_at_end:
+            engine.post(engine.clear)
+            engine.post(engine.kill)
         engine.post(engine.stop)
     for engine in list(_engines):
         wait(engine)

@@ -3,15 +3,16 @@
 import collections
 import itertools
 import multiprocessing
-import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, as_completed, wait
+from concurrent.futures import Future, as_completed
 from functools import partial
 from typing import Any
 
 from unios.client.progress import progress
+from unios.client.tasks import living
 from unios.client.tasks.executor import Executor
+from unios.client.tasks.results import Results
 
 _CHUNKS_PER_WORKER = 4
 """As the standard library divides a map whose chunk size is not given."""
@@ -92,66 +93,6 @@ def _error_of(future: "Future[Any]") -> BaseException | None:
         return error
 
 
-class Results(Iterator[Any]):
-    """The results of `imap` and `imap_unordered`, with `next(timeout)`."""
-
-    def __init__(self, submit: "Callable[[list[Any]], Future[Any]]", chunks: Iterator[list[Any]], ahead: int, *, ordered: bool) -> None:
-        self._submit, self._chunks, self._ordered = submit, chunks, ordered
-        self._order: collections.deque[Future[Any]] = collections.deque()
-        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self._under_way = 0
-        self._here: collections.deque[Any] = collections.deque()
-        for _ in range(ahead):
-            self._more()
-
-    def _more(self) -> None:
-        try:
-            chunk = next(self._chunks, None)
-        except Exception as error:  # noqa: BLE001  of the input: it comes after the results of what came before it
-            self._chunks, future = iter(()), _failed(error)
-        else:
-            if chunk is None:
-                return
-            future = self._submit(chunk)
-        self._under_way += 1
-        if self._ordered:
-            self._order.append(future)
-        else:
-            future.add_done_callback(self._done.put)
-
-    def __iter__(self) -> "Results":
-        return self
-
-    def __next__(self) -> Any:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> Any:
-        """Return the next result; StopIteration at the end, multiprocessing.TimeoutError if it is not there in time."""
-        while not self._here:
-            if not self._under_way:
-                raise StopIteration
-            try:
-                if self._ordered:
-                    if not wait([self._order[0]], timeout).done:
-                        raise TimeoutError
-                    future = self._order.popleft()
-                else:
-                    future = self._done.get(timeout=timeout)
-            except (TimeoutError, queue.Empty):
-                raise multiprocessing.TimeoutError from None
-            self._under_way -= 1
-            self._more()
-            self._here.extend(future.result())
-        return self._here.popleft()
-
-
-def _failed(error: Exception) -> "Future[Any]":
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    future.set_exception(error)
-    return future
-
-
 def _each(function: Callable[..., Any], star: bool, chunk: list[Any]) -> list[Any]:
     return [function(*one) for one in chunk] if star else [function(one) for one in chunk]
 
@@ -167,11 +108,18 @@ class Pool:
         maxtasksperchild: int | None = None,
         **options: Any,
     ) -> None:
-        """Have `processes` workers, by default as many as the ready nodes have cores. ValueError for `maxtasksperchild`, which there is not."""
-        if maxtasksperchild is not None:
-            raise ValueError("maxtasksperchild is not offered: a worker lives as long as the pool")
-        self._executor = Executor(processes, initializer, tuple(initargs), **options)
+        """Have `processes` workers, by default as many as the ready nodes have cores; one that has had `maxtasksperchild` tasks (chunks) is replaced."""
+        if processes is not None and processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and maxtasksperchild < 1:
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        self._executor = Executor(processes, initializer, tuple(initargs), max_tasks_per_child=maxtasksperchild, **options)
+        living.kill_at_end(self._executor._engine)
         self._state = "RUN"
+        self._lock = threading.RLock()
+        """Of the state, and of what follows."""
+        self._untaken: set[Results] = set()
+        """Those of whose input there is more."""
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
@@ -257,7 +205,8 @@ class Pool:
         return found
 
     def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Results:
-        """As `map`, one result after the other; the input is taken as results are read. To show how many have come: `unios.progress(pool.imap(...), total)`."""
+        """As `map`, one result after the other. A thread takes the input, no further ahead of the reader than keeps the workers busy. To show how many have
+        come: `unios.progress(pool.imap(...), total)`."""
         return self._some(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Results:
@@ -267,24 +216,44 @@ class Pool:
     def _some(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool) -> Results:
         self._check()
         work = partial(_each, func, False)
-        chunks = self._chunks(iterable, chunksize)
-        return Results(lambda chunk: self._executor.submit(work, chunk), chunks, _AHEAD * self._executor.workers(), ordered=ordered)
+        chunks, ahead = self._chunks(iterable, chunksize), _AHEAD * self._executor.workers()
+        results = Results(lambda chunk: self._executor.submit(work, chunk), chunks, ahead, ordered=ordered, taken=self._all_taken)
+        with self._lock:
+            if not results.is_taken:
+                self._untaken.add(results)
+        return results
+
+    def _all_taken(self, results: Results) -> None:
+        with self._lock:
+            self._untaken.discard(results)
+            if self._state == "CLOSE" and not self._untaken:
+                self._executor.shutdown(wait=False)
 
     def close(self) -> None:
-        """Take no more tasks."""
-        if self._state == "RUN":
-            self._state = "CLOSE"
-            self._executor.shutdown(wait=False)
+        """Take no more tasks but those of an `imap` that has begun, whose input goes on to be taken as its results are read."""
+        with self._lock:
+            if self._state == "RUN":
+                self._state = "CLOSE"
+                if not self._untaken:
+                    self._executor.shutdown(wait=False)
 
     def terminate(self) -> None:
-        """Take no more tasks, and cancel those that have not begun."""
-        self._state = "TERMINATE"
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Take no more tasks, cancel those that have not begun, and kill the workers: what they do fails with ExecutorBroken."""
+        with self._lock:
+            self._state = "TERMINATE"
+            untaken, self._untaken = self._untaken, set()
+        for results in untaken:
+            results.leave()
+        self._executor.kill_workers()
 
     def join(self) -> None:
-        """Wait until the workers have ended. ValueError before `close` or `terminate`."""
+        """Wait until all is done and the workers have ended: what is left of the input of an `imap` is taken now. ValueError before `close` or `terminate`."""
         if self._state == "RUN":
             raise ValueError("Pool is still running")
+        with self._lock:
+            untaken = list(self._untaken)
+        for results in untaken:
+            results.take_all()
         self._executor.shutdown()
 
     def __enter__(self) -> "Pool":

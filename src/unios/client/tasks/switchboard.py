@@ -1,7 +1,9 @@
 """Switchboard: the connections of an executor, waited for together. What is said goes out at the next `flush`, all of a connection's at once."""
 
+import contextlib
 import os
 import select
+import threading
 from collections.abc import Callable, Iterable
 
 from unios.client.tasks.line import Line
@@ -22,10 +24,14 @@ class Switchboard:
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake, select.EPOLLIN)
+        self._closing = threading.RLock()
+        """Of the two descriptors. Can be had again: what is collected while it is held may wake too."""
 
     def wake(self) -> None:
-        """Make `wait` return. From any thread."""
-        os.eventfd_write(self._wake, 1)
+        """Make `wait` return. From any thread, and after `close` too."""
+        with self._closing:
+            if not self._poll.closed:
+                os.eventfd_write(self._wake, 1)
 
     def watch(self, descriptor: int) -> None:
         self._poll.register(descriptor, select.EPOLLIN)
@@ -106,6 +112,7 @@ class Switchboard:
             else:
                 line.sock.close()
         self._lines.clear()
-        if not self._poll.closed:
-            self._poll.close()
-            os.close(self._wake)
+        with self._closing if end else contextlib.nullcontext():  # in a fork a thread that is not there may hold it
+            if not self._poll.closed:
+                self._poll.close()
+                os.close(self._wake)

@@ -124,7 +124,7 @@ def pack_failure(error: BaseException) -> list[Part]:
     try:
         parts = pack((error, text), f"the exception {type(error).__qualname__} that the task raised", copy=True)
         unpack(parts)
-    except Exception as why:  # noqa: BLE001
+    except BaseException as why:  # noqa: BLE001  whatever its class does
         told = f"the exception {type(error).__qualname__} that the task raised cannot be brought back ({said(why)}); it said: {said(error)}"
         parts = pack((pickle.PicklingError(told), text), "an exception")
     return parts
@@ -135,7 +135,7 @@ def unpack_failure(parts: Sequence[Part]) -> BaseException:
     try:
         error, text = unpack(parts)
         assert isinstance(error, BaseException)
-    except Exception as why:  # noqa: BLE001
+    except BaseException as why:  # noqa: BLE001  whatever its class does
         failure = pickle.PicklingError(f"the exception that the task raised cannot be made here: {type(why).__name__}: {why}")
         failure.__cause__ = why
         return failure
