@@ -19,7 +19,7 @@ class Way:
     sequence = sequences.PORT
 
     def __init__(self) -> None:
-        self.is_open, self.has_ended, self.is_bytes = True, False, True
+        self.is_open, self.has_ended, self.is_bytes, self.is_all_taken = True, False, True, True
         self.sent, self.waiting = b"", b""
         self.asked = self.turns = self.dropped = self.closed = self.looked = 0
         self._room = memoryview(bytearray(WIDE_CHUNK_BYTES))

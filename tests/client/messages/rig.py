@@ -49,7 +49,7 @@ class Rig:
 
     # as the kernel
 
-    def connect(self, _connection: object, name: str, deadline: float | None, *, keeps: bool = False) -> Line:
+    def connect(self, _connection: object, name: str, deadline: float | None, *, until: float | None, keeps: bool = False) -> Line:
         while name not in self.listening:
             if deadline is not None and time.monotonic() >= deadline:
                 raise NotFound(f"nobody listens on port {name}")

@@ -1,5 +1,6 @@
 """Lines under garbage: whatever bytes come, each end ends the connection or goes on, keeps nothing, and the port answers the next one."""
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -7,11 +8,13 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.client.messages.rig import Rig, descriptors, until
+from unios.client.messages import aio, sessions
 from unios.client.messages.line import Closed, Line
 from unios.errors import OutcomeUnknown, ProtocolError, UniosError
 from unios.wire.frames import frame
@@ -86,6 +89,67 @@ def test_a_server_outlives_whatever_its_callers_say_and_forgets_them(rig: Rig, l
     gc.collect()
     assert descriptors() == before
     server.close()
+
+
+@pytest.mark.parametrize("twin", ["blocking", "asyncio"])
+@pytest.mark.parametrize("how", ["half a frame", "parts", "a whole message"])
+def test_a_stranger_takes_no_more_memory_over_many_connections_than_he_may_and_others_get_theirs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str, twin: str
+) -> None:
+    """His connections that want more end; once those that have it have gone he is answered again."""
+    monkeypatch.setattr(sessions, "STRANGER_BYTES_MAX", 250_000)
+    rig.user = rig.owner = "mallory"
+    may_go_on = threading.Event()
+    body = value_of(((b"x" * 60_000,), {}), trusted=False).body
+    said = {
+        "half a frame": frame(encode(Request(1, "wait", body)))[:50_000],
+        "parts": packed(Part(1, 60_000, memoryview(bytes(50_000)))),
+        "a whole message": packed(Request(1, "wait", body)),
+    }[how]
+
+    def attack(allowance: Callable[[], Any]) -> None:
+        socks = []
+        for number in range(6):
+            sock, _nothing = rig.pair("p")
+            socks.append(sock)
+            sock.settimeout(20)
+            sock.sendall(packed(Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"session": str(number)})) + said)
+            heard = sock.recv(1_000)
+            if number < 4:
+                until(lambda number=number: allowance().taken >= (number + 1) * 60_000, "it is held")  # type: ignore[misc]
+            elif how == "a whole message":
+                while b"it was not begun" not in heard:
+                    assert (more := sock.recv(1_000))
+                    heard += more
+            else:
+                while sock.recv(1_000):
+                    pass
+        assert allowance().taken <= 250_000
+        rig.user = "eve"
+        with rig.port() as port:
+            assert port.options(timeout=20).f(7) == 7
+        rig.user = "mallory"
+        may_go_on.set()
+        for sock in socks:
+            sock.close()
+        rig.cut()
+        until(lambda: allowance().taken == 0, "all is given back")
+        with rig.port() as port:
+            assert port.options(timeout=20).f(b"x" * 60_000) == b"x" * 60_000
+
+    if twin == "blocking":
+        with rig.server({"f": lambda x: x, "wait": lambda _x: may_go_on.wait(20)}) as server:
+            attack(lambda: server._sessions._allowances.of("mallory"))
+        return
+
+    async def wait(_x: bytes) -> None:
+        await asyncio.to_thread(may_go_on.wait, 20)
+
+    async def work() -> None:
+        async with await aio.listen("p", {"f": lambda x: x, "wait": wait}) as server:
+            await asyncio.to_thread(attack, lambda: server._allowances.of("mallory"))
+
+    asyncio.run(work())
 
 
 def test_a_caller_outlives_whatever_a_server_says(rig: Rig) -> None:

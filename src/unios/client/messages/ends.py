@@ -130,7 +130,7 @@ class Ends:
             time.sleep(early_s if deadline is None else max(0.0, min(early_s, deadline - time.monotonic())))
         with Connection(self._home, self._node, role="program") as connection:
             while True:
-                line = places.connect(connection, self.name, deadline, keeps=self._keeps)
+                line = places.connect(connection, self.name, deadline, until=deadline, keeps=self._keeps)
                 try:
                     self._resume(line, deadline)
                 except (Closed, Late):

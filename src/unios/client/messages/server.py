@@ -142,7 +142,9 @@ class Server:
         self._closed.set()
 
     def _accepted(self, stamp: Accepted, sock: Any, node: str) -> None:
-        line = Line(sock, local=stamp.node == node, trusted=stamp.user == me(), keeps=self._keeps)
+        trusted = stamp.user == me()
+        allowance = self._sessions.allowance(stamp.user, trusted=trusted)
+        line = Line(sock, local=stamp.node == node, trusted=trusted, keeps=self._keeps, allowance=allowance)
         with self._lock:
             self._lines[line] = stamp
         try:
@@ -245,7 +247,7 @@ class Answers:
             with session.lock:
                 if self._line.is_cut or (session.line is not self._line and not request.oneway):
                     return  # he has lost the right; or it was asked again over another connection
-                begun = session.answering.begin(request)
+                begun = session.answering.begin(request, value)
                 if isinstance(begun, Begun) and request.stream:
                     self._register(begun)
                 if begun is not None and not isinstance(begun, Begun):
