@@ -184,8 +184,9 @@ USER_CONNECTIONS_MAX = 2_048
 """To all ports of a node together, made by one user who is not privileged; each takes four descriptors of the kernel."""
 USER_RELAYS_MAX = 256
 """Connections to ports of other nodes that a node relays for one user who is not privileged; a link carries REQUESTS_PER_PEER_MAX requests."""
-RELAYS_OF_USERS_KEPT = 256
-"""Of the requests that a link carries, those that such connections of all users together leave: what kernels ask each other goes over it too."""
+LINK_REQUESTS_KEPT = 128
+"""Of the requests that a link carries, those that connections to ports leave: kernels ask each other over it too, and a link whose pings are refused ends.
+Those of ordinary users leave as many again, for the privileged."""
 PORT_CHANNEL_WINDOW_BYTES = 1024 * 1024
 
 # clients

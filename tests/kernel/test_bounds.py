@@ -276,9 +276,10 @@ def far_operations(here: Broker, far: FarNode, *nodes: str) -> PortOperations:
     return PortOperations(here, far, lambda _name: nodes, None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
 
 
-def test_all_users_together_leave_room_on_a_link_for_what_kernels_ask_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_to_ports_leave_room_on_a_link_for_what_kernels_ask_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of ordinary users leave some for the privileged."""
     monkeypatch.setattr(port_operations, "REQUESTS_PER_PEER_MAX", 5)
-    monkeypatch.setattr(port_operations, "RELAYS_OF_USERS_KEPT", 3)
+    monkeypatch.setattr(port_operations, "LINK_REQUESTS_KEPT", 1)
     ended = asyncio.Event()
 
     async def relay(call: Call) -> object:
@@ -290,12 +291,18 @@ def test_all_users_together_leave_room_on_a_link_for_what_kernels_ask_each_other
         async with peers(relay) as (asker, _):
             here = Broker("n1", lambda _name: None)
             operations = far_operations(here, FarNode(asker), "n2")
-            kept = [(await operations._connect("p", caller))[1] for caller in (ANN, BOB)]
-            with pytest.raises(Unavailable, match="the link to n2 carries 2 connections of ordinary users, which is the limit"):
+            kept = [(await operations._connect("p", caller))[1] for caller in (ANN, BOB, CAROL)]
+            with pytest.raises(
+                Unavailable, match="the link to n2 carries 3 connections to ports, which is the limit for an ordinary user: programs here"
+            ):
                 await operations._connect("p", BOB)
             kept.append((await operations._connect("p", ROOT))[1])
+            with pytest.raises(
+                Unavailable, match="the link to n2 carries 4 connections to ports, which is the limit: programs here have to close some"
+            ):
+                await operations._connect("p", ROOT)
             ended.set()
-            await until(lambda: not operations._relayed and not operations._of_users)
+            await until(lambda: not operations._relayed and not operations._to)
             operations.close()
             await settled()
             here.close()
@@ -336,7 +343,7 @@ def test_a_limit_that_another_node_has_reached_is_told_as_that_and_not_as_nobody
                     await asked(client, "p")
                 with pytest.raises(NotFound, match="nobody listens on port nobody"):
                     await asked(client, "nobody")
-            assert not operations._relayed and not operations._of_users
+            assert not operations._relayed and not operations._to
             here.close()
 
     bounded(work)

@@ -21,7 +21,7 @@ from unios.kernel.links import Links
 from unios.kernel.parts import ON_DEMAND
 from unios.kernel.ports import Broker
 from unios.kernel.store_gate import StoreGate
-from unios.limits import RELAYS_OF_USERS_KEPT, REQUESTS_PER_PEER_MAX, USER_RELAYS_MAX
+from unios.limits import LINK_REQUESTS_KEPT, REQUESTS_PER_PEER_MAX, USER_RELAYS_MAX
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
@@ -73,8 +73,8 @@ class PortOperations:
         self._pumps: set[asyncio.Task[None]] = set()
         self._relayed: Counter[str] = Counter()
         """How many connections to ports of other nodes there are, by user."""
-        self._of_users: Counter[str] = Counter()
-        """By node, those of users who are not privileged."""
+        self._to: Counter[str] = Counter()
+        """The same, by node."""
 
     async def listen(self, caller: Caller, call: Call) -> object:
         """Open a port and publish its name; the answer carries the listener's descriptor."""
@@ -135,12 +135,12 @@ class PortOperations:
         raise refused or NotFound(f"nobody listens on port {name}")
 
     async def _connect_far(self, name: str, node: str, caller: Caller) -> tuple[socket.socket, str]:
-        most = REQUESTS_PER_PEER_MAX - RELAYS_OF_USERS_KEPT
-        if not caller.privileged and self._of_users[node] >= most:
-            raise Unavailable(
-                f"the link to {node} carries {most} connections of ordinary users, which is the limit: some of them have to close theirs"
-            )
-        self._relay_begins(caller, node)
+        most = REQUESTS_PER_PEER_MAX - LINK_REQUESTS_KEPT * (1 if caller.privileged else 2)
+        if self._to[node] >= most:
+            whose = "" if caller.privileged else " for an ordinary user"
+            raise Unavailable(f"the link to {node} carries {most} connections to ports, which is the limit{whose}: programs here have to close some")
+        self._relayed[caller.user] += 1
+        self._to[node] += 1
         stream: Stream | None = None
         try:
             stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
@@ -161,14 +161,8 @@ class PortOperations:
         task.add_done_callback(lambda _task: self._relay_ended(caller, node))
         return near, connected.owner if connected is not None else ""
 
-    def _relay_begins(self, caller: Caller, node: str) -> None:
-        self._relayed[caller.user] += 1
-        if not caller.privileged:
-            self._of_users[node] += 1
-
     def _relay_ended(self, caller: Caller, node: str) -> None:
-        counts = [(self._relayed, caller.user)] if caller.privileged else [(self._relayed, caller.user), (self._of_users, node)]
-        for counter, key in counts:
+        for counter, key in ((self._relayed, caller.user), (self._to, node)):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]

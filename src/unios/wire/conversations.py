@@ -32,6 +32,8 @@ ACK_BYTES: Final = 64 * 1024
 ACK_COUNT: Final = 256
 """The same after so many answers that overtook an older one: a request acknowledges only those before the oldest that is open."""
 ID_MAX: Final = 1 << 62
+_REPLACED: Final = "whoever answered {op} has been replaced"
+_FORGOTTEN: Final = "whoever answers {op} has forgotten what was asked, as the right to it was taken back or the connection was away for too long"
 _GATHERED_MAX: Final = 16
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 
@@ -148,13 +150,14 @@ class Asking:
         """Take the greeting of a new connection in; return what is to be sent again, and what has failed by it. Say `waiting` before the former."""
         incarnation, known = theirs.facts.get("incarnation", ""), theirs.facts.get("session", "") == "known"
         went_on = known and incarnation == self._incarnation
+        why = _REPLACED if incarnation != self._incarnation else _FORGOTTEN
         self._incarnation = incarnation
         again, failed = [], []
         for asked in list(self.open.values()):
             if not asked.sent or went_on or (asked.again and not asked.have):
                 again.append(asked)
             else:
-                failed.append(self.fail(asked, OutcomeUnknown(f"whoever answered {asked.op} has been replaced: whether it was done is not known")))
+                failed.append(self.fail(asked, OutcomeUnknown(f"{why.format(op=asked.op)}: whether it was done is not known")))
         return again, failed
 
     def waiting(self) -> Ack:

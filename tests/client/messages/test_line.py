@@ -119,7 +119,8 @@ def test_a_stranger_takes_no_more_memory_over_many_connections_than_he_may_and_o
                 until(lambda number=number: allowance().taken >= (number + 1) * 60_000, "it is held")  # type: ignore[misc]
             elif how == "a whole message":
                 while b"it was not begun" not in heard:
-                    assert (more := sock.recv(1_000))
+                    more = sock.recv(1_000)
+                    assert more
                     heard += more
             else:
                 while sock.recv(1_000):
