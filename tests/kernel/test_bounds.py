@@ -316,7 +316,11 @@ def test_connections_to_ports_leave_room_on_a_link_for_what_kernels_ask_each_oth
 def test_a_limit_that_another_node_has_reached_is_told_as_that_and_not_as_nobody_who_listens(waits_ms: int) -> None:
     """Once the time to wait is over: until then it may pass."""
 
+    tried = 0
+
     async def relay(call: Call) -> object:
+        nonlocal tried
+        tried += 1
         if call.decode(Connect).name == "nobody":
             raise NotFound("nobody listens on port nobody of this node")
         raise Unavailable("port p has 1024 connections, its limit: some of its callers have to close theirs")
@@ -341,6 +345,7 @@ def test_a_limit_that_another_node_has_reached_is_told_as_that_and_not_as_nobody
                     Unavailable, match=r"port p is open on node n2, and no connection to it can be made: .*has 1024 connections, its limit"
                 ):
                     await asked(client, "p")
+                assert (tried > 2) == (waits_ms > 0)  # both nodes, once or again and again
                 with pytest.raises(NotFound, match="nobody listens on port nobody"):
                     await asked(client, "nobody")
             assert not operations._relayed and not operations._to

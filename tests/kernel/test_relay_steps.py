@@ -182,6 +182,24 @@ def test_a_program_that_has_gone_is_sent_nothing_more_and_what_comes_is_dropped(
     run(work)
 
 
+def test_what_a_program_that_has_gone_has_said_is_waited_for_and_not_longer_than_the_relay_lasts() -> None:
+    async def work() -> None:
+        with steps() as one:
+            one.way.is_all_taken = False
+            one.program.send(b"last words")
+            await rounds()
+            one.program.close()
+            await rounds()
+            one.way.arrive(b"lost")
+            await rounds()
+            late = one.relay._late
+            assert late is not None and not late.cancelled() and not one.relay.over.done()
+            one.relay.close()
+            assert late.cancelled() and one.relay.over.done()
+
+    run(work)
+
+
 def test_much_goes_in_steps_of_its_own_and_one_at_a_time() -> None:
     async def work() -> None:
         with steps() as one:

@@ -92,6 +92,7 @@ class Ends:
             self._line = None
         for asked in list(self._asking.open.values()):
             asked.failure, asked.ended = _of_the_parent(asked.op), True
+            asked.items.clear()
         self._begin()
 
     # the connection

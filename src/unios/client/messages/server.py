@@ -22,7 +22,7 @@ from unios.client.messages.line import Closed, Line
 from unios.client.messages.sessions import Session, Sessions
 from unios.client.messages.streaming import Streaming, fixed, tell
 from unios.errors import CallerError, NotFound, ProtocolError, Unavailable, UniosError, to_wire
-from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAMS_PER_SESSION_MAX
+from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, SESSION_KEPT_S, STREAMS_PER_SESSION_MAX
 from unios.wire.conversations import Again, Begun
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
@@ -184,7 +184,14 @@ class Server:
         try:
             Answers(self._target, session, line).run()
         finally:
-            self._sessions.detach(id_, session, line)
+            if self._sessions.detach(id_, session, line):
+                self._acceptor.later(SESSION_KEPT_S, self._expire)
+
+    def _expire(self) -> None:
+        """What is kept for callers who do not come back is let go of, also when nobody calls any more."""
+        again_s = self._sessions.expired()
+        if again_s is not None:
+            self._acceptor.later(again_s, self._expire)
 
 
 class Answers:

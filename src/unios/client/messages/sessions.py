@@ -75,6 +75,8 @@ class Sessions:
         """Those without a connection, the longest first."""
         self._users: Counter[str] = Counter()
         self._allowances = Allowances()
+        self._is_watched = False
+        """Whether somebody will call `expired` when the first of those that are away has been for long enough."""
         self._lock = threading.Lock()
         """Taken before a session's `changed`, if both are."""
 
@@ -107,17 +109,29 @@ class Sessions:
         if before is not None and before is not line:
             before.close()
 
-    def detach(self, id_: str, session: Session, line: Line) -> None:
-        """Its connection is gone; without an id so is the session."""
+    def detach(self, id_: str, session: Session, line: Line) -> bool:
+        """Its connection is gone; without an id so is the session. True: `expired` is to be called in SESSION_KEPT_S."""
         with self._lock, session.changed:
             if session.line is not line:
-                return
+                return False
             session.line, session.left_s = None, time.monotonic()
             session.changed.notify_all()
             if self._found.get((session.user, id_)) is session:
                 self._away[session.user, id_] = session
-                return
+                is_first, self._is_watched = not self._is_watched, True
+                return is_first
         session.leave()
+        return False
+
+    def expired(self) -> float | None:
+        """Forget those that nobody will come back to. Return in how many seconds this is to be called again; None: not before `detach` says so."""
+        with self._lock:
+            gone = self._tidy("")
+            first = next(iter(self._away.values()), None)
+            self._is_watched = first is not None
+        for session in gone:
+            session.leave()
+        return None if first is None else max(0.0, first.left_s + SESSION_KEPT_S - time.monotonic())
 
     def forget(self, user: str) -> None:
         """Forget what a user has asked: he has lost the right to hear of it."""
