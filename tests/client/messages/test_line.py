@@ -153,6 +153,35 @@ def test_a_stranger_takes_no_more_memory_over_many_connections_than_he_may_and_o
     asyncio.run(work())
 
 
+def test_what_a_stranger_withdraws_is_held_no_more_when_its_handler_has_ended(rig: Rig) -> None:
+    rig.user = rig.owner = "mallory"
+
+    async def work() -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait(_x: bytes) -> None:
+            began.set()
+            try:
+                await asyncio.sleep(20)
+            finally:
+                ended.set()
+
+        async with await aio.listen("p", {"wait": wait}) as server:
+            sock, _nothing = rig.pair("p")
+            body = value_of(((b"x" * 10_000,), {}), trusted=False).body
+            sock.sendall(packed(HELLO, Request(1, "wait", body)))
+            async with asyncio.timeout(20):
+                await began.wait()
+                assert server._allowances.of("mallory").taken > 10_000
+                sock.sendall(packed(Cancel(1)))
+                await ended.wait()
+                while server._allowances.of("mallory").taken:
+                    await asyncio.sleep(0)
+            sock.close()
+
+    asyncio.run(work())
+
+
 def test_a_caller_outlives_whatever_a_server_says(rig: Rig) -> None:
     said = [b""]
 
