@@ -47,6 +47,7 @@ def test_whoever_acts_again_after_a_round_of_his_was_broken_is_believed() -> Non
     waits = wait(world, "s0")  # s1 has not said that he is done: what he did raised, and that was told by an abort of which nothing is left
     wait(world, "s1")
     assert say(world, "s1", "acted") == YES and outcome(world, "s0", waits) == YES
+    assert not world.locks._things
 
 
 def test_nothing_is_left_of_an_actor_who_has_died() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unios.errors import ProtocolError
+from unios.limits import FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Again, Answering, Begun, Gathering, cost_of
 from unios.wire.frames import FrameReader, frame
@@ -130,3 +131,16 @@ def test_frames_that_are_begun_are_bounded_too_and_whole_ones_take_nothing(sizes
     assert allowance.taken == 0
     with pytest.raises(ProtocolError, match="on other connections"):
         reader.feed(frame(bytes(100_001))[:10])
+
+
+def test_who_announces_a_large_frame_takes_memory_as_its_bytes_come_and_not_before() -> None:
+    reader = FrameReader()
+    reader.feed(frame(bytes(FRAME_BYTES_MAX))[:8])
+    assert reader._begun is not None and len(reader._begun) <= FRAME_BYTES_MAX // 8
+
+
+def test_a_message_for_which_more_was_announced_than_it_has_is_refused_though_all_it_has_came() -> None:
+    gathering = Gathering(80)
+    gathering.place(part(1, 60), 40)
+    with pytest.raises(ProtocolError, match="40 bytes of 40"):
+        gathering.take(1, 40)

@@ -1,11 +1,13 @@
 """Leaving: what was sent before a port was closed is done, and an owner that ends each connection is not run against without a pause. Both twins."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.client.messages.rig import Rig, until
@@ -15,7 +17,7 @@ from unios.client.messages import aio, aio_line
 from unios.errors import OutcomeUnknown
 from unios.limits import CLIENT_RETRY_MS
 from unios.wire.frames import length_of
-from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, encode
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Request, encode
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
@@ -228,3 +230,32 @@ def test_an_owner_that_ends_each_connection_is_not_run_against_without_a_pause(r
         with rig.port() as port, pytest.raises(OutcomeUnknown):
             port.options(timeout=0.5, idempotent=True).one(1)
     assert 2 <= ends.greeted <= (time.monotonic() - begun) / (CLIENT_RETRY_MS / 1000) + 2
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_what_was_taken_is_not_said_to_be_lost_whatever_is_not_taken_after_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_line, "FINISH_S", 0.05)
+    lost: list[float] = []
+
+    async def work() -> None:
+        left, right = socket.socketpair()
+        right.setblocking(False)
+        line = aio_line.AioLine(left, lambda _message, _value: None, lambda _why: None, local=False, trusted=True)
+        line.send(Request(1, "first"))
+        line.send(Request(2, "later in the same turn", msgspec.Raw(msgspec.msgpack.encode(bytes(size)))))
+        line.owe()
+        got = 0
+        while got < size or line.queued:
+            with contextlib.suppress(BlockingIOError):
+                got += len(right.recv(1 << 20))
+            await asyncio.sleep(0)
+        with contextlib.suppress(BlockingIOError):
+            while left.send(bytes(1_000)):
+                pass
+        line.send(Request(3, "nobody takes that"))
+        line.finish(lost.append)
+        await line.finished()
+        right.close()
+
+    asyncio.run(work())
+    assert not lost
