@@ -119,7 +119,7 @@ def test_a_place_that_there_is_no_memory_for_is_given_back_with_the_connection()
     assert allowance.taken == 0
 
 
-@given(st.lists(st.integers(0, 100_000), max_size=6), st.integers(1, 50_000), st.integers(0, 300_000))
+@given(st.lists(st.integers(0, 100_000), max_size=6), st.integers(1_000, 50_000), st.integers(0, 300_000))
 def test_frames_that_are_begun_are_bounded_too_and_whole_ones_take_nothing(sizes: list[int], step: int, cut: int) -> None:
     allowance = Allowance(100_000)
     reader = FrameReader(allowance=allowance)
