@@ -260,3 +260,20 @@ def test_a_greeting_of_no_common_version_is_said(rig: Rig) -> None:
         rig.port()
     for sock in ends:
         sock.close()
+
+
+def test_descriptors_that_no_message_claims_end_the_connection_and_are_closed() -> None:
+    before = descriptors()
+    left, right = socket.socketpair()
+    line = Line(left, local=True, trusted=True)
+
+    def read() -> None:
+        for number in range(100):
+            socket.send_fds(right, [frame(bytes(1_000))[number : number + 1]], [right.fileno()] * 16)
+            line.read(time.monotonic() + 20)
+
+    with pytest.raises(ProtocolError, match="descriptors that no message claims"):
+        read()
+    line.release()
+    right.close()
+    assert descriptors() == before
