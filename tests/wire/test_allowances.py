@@ -144,3 +144,14 @@ def test_a_message_for_which_more_was_announced_than_it_has_is_refused_though_al
     gathering.place(part(1, 60), 40)
     with pytest.raises(ProtocolError, match="40 bytes of 40"):
         gathering.take(1, 40)
+
+
+def test_an_answer_over_the_bound_of_what_is_kept_drives_no_other_out() -> None:
+    answering = Answering("u", kept_max=2 * COST)
+    for id_, size in ((1, 1_000), (2, 10_000)):
+        begun, answer = answering.begin(request(id_)), encode(b"x" * size, trusted=False)
+        assert isinstance(begun, Begun)
+        answering.end(begun, Reply(id_, answer.body), answer)
+    again, lost = answering.begin(request(1)), answering.begin(request(2))
+    assert isinstance(again, Again) and isinstance(again.message, Reply)
+    assert isinstance(lost, Again) and isinstance(lost.message, Fault)

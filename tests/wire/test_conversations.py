@@ -492,12 +492,3 @@ def test_who_is_not_known_any_more_is_told_whether_that_is_another_or_the_same_w
     asked.sent = True
     again, failed = asking.greeted(Hello(1, 1, "program", {"incarnation": incarnation, "session": "new"}))
     assert not again and failed == [asked] and why in str(asked.failure) and "pay{}" in str(asked.failure)
-
-
-def test_an_answer_over_the_bound_drives_no_other_out() -> None:
-    answering = Answering("u", kept_max=1_000)
-    answering.end(begun_of(answering, request(1)), Reply(1, value(1).body), value(1))
-    answering.end(begun_of(answering, request(2)), Reply(2), value(2, 2_000))
-    again, lost = answering.begin(request(1)), answering.begin(request(2))
-    assert isinstance(again, Again) and again.value == value(1)
-    assert isinstance(lost, Again) and isinstance(lost.message, Fault)
