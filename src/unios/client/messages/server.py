@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -185,13 +186,17 @@ class Server:
             Answers(self._target, session, line).run()
         finally:
             if self._sessions.detach(id_, session, line):
-                self._acceptor.later(SESSION_KEPT_S, self._expire)
+                self._expire_in(SESSION_KEPT_S)
+
+    def _expire_in(self, seconds: float) -> None:
+        me = weakref.ref(self)  # nobody keeps a server that was closed, and what it serves, for that
+        self._acceptor.later(seconds, lambda: server._expire() if (server := me()) is not None else None)
 
     def _expire(self) -> None:
         """What is kept for callers who do not come back is let go of, also when nobody calls any more."""
         again_s = self._sessions.expired()
         if again_s is not None:
-            self._acceptor.later(again_s, self._expire)
+            self._expire_in(again_s)
 
 
 class Answers:
