@@ -189,8 +189,8 @@ class Server:
                 self._expire_in(SESSION_KEPT_S)
 
     def _expire_in(self, seconds: float) -> None:
-        me = weakref.ref(self)  # nobody keeps a server that was closed, and what it serves, for that
-        self._acceptor.later(seconds, lambda: server._expire() if (server := me()) is not None else None)
+        seen = weakref.ref(self)  # nobody keeps a server that was closed, and what it serves, for that
+        self._acceptor.later(seconds, lambda: server._expire() if (server := seen()) is not None else None)
 
     def _expire(self) -> None:
         """What is kept for callers who do not come back is let go of, also when nobody calls any more."""
