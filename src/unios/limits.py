@@ -55,6 +55,8 @@ CLIENTS_PER_USER_MAX = 512
 """Of one user who is not privileged: nobody locks others out with connections that do nothing."""
 CLIENTS_KEPT = 128
 """Of CLIENTS_MAX, places that only the privileged get."""
+CLIENT_FRAMES_BYTES_MAX = 64 * 1024 * 1024
+"""Of messages of one user who is not privileged that have begun and are not whole, over all his connections to a kernel."""
 CLIENTS_REFUSED_MAX = 256
 """Over the bounds so many at a time are told why; more are just closed."""
 STRANGERS_MAX = 128
@@ -182,6 +184,9 @@ USER_CONNECTIONS_MAX = 2_048
 """To all ports of a node together, made by one user who is not privileged; each takes four descriptors of the kernel."""
 USER_RELAYS_MAX = 256
 """Connections to ports of other nodes that a node relays for one user who is not privileged; a link carries REQUESTS_PER_PEER_MAX requests."""
+LINK_REQUESTS_KEPT = 128
+"""Of the requests that a link carries, those that connections to ports leave: kernels ask each other over it too, and a link whose pings are refused ends.
+Those of ordinary users leave as many again, for the privileged."""
 PORT_CHANNEL_WINDOW_BYTES = 1024 * 1024
 
 # clients
@@ -399,6 +404,8 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024 * 1024
 """Of one message between processes of one user; it has to fit in memory on both sides."""
 MESSAGE_BYTES_STRANGER_MAX = 64 * 1024 * 1024
 """Of one message from another user's process."""
+STRANGER_BYTES_MAX = 256 * 1024 * 1024
+"""Of all that another user has sent to one port over all his connections, and that is not answered: the parts that have come, and what is under way."""
 PART_BYTES = 384 * 1024
 """Buffers that cannot be handed over as memory travel in such pieces, which fit in a buffer that is used again (wire/frames.py)."""
 SESSION_KEPT_S = 30

@@ -3,6 +3,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_where_only_another_user_may_list_the_nodes_the_sentence_says_to_name_on
 
     monkeypatch.delenv("UNIOS_NODE", raising=False)
     monkeypatch.setattr("unios.wire.home.os.listdir", refuse)
-    with pytest.raises(Denied, match="name one to talk to, as in `unios --node n1 ps`"):
+    with pytest.raises(Denied, match="name one to talk to, as in `unios --node n1 ps`; for a program, UNIOS_NODE=n1 in its environment does it"):
         nodes.list_nodes(Connection(tmp_path))
     with pytest.raises(Denied, match="another user's"):
         Home(tmp_path).nodes()
@@ -145,6 +146,41 @@ def test_a_hung_kernel_does_not_hide_one_that_answers(tmp_path: Path) -> None:
         stuck.set()
         server.close()
         second.close()
+
+
+@pytest.mark.parametrize("hung", ["n1", "n2", "both"])
+def test_kernels_that_are_hung_keep_nobody_longer_than_his_deadline(tmp_path: Path, hung: str) -> None:
+    stuck, tried = threading.Event(), list[str]()
+
+    def say_nothing(name: str) -> Callable[[socket.socket], None]:
+        def say(_sock: socket.socket) -> None:
+            tried.append(name)
+            stuck.wait(20)
+
+        return say
+
+    servers = [hostile(tmp_path, say_nothing(name), name) for name in ("n1", "n2") if hung in (name, "both")]
+    other = ScriptedKernel(tmp_path, {"n1": "n2", "n2": "n1"}[hung]) if hung != "both" else None
+    try:
+        if other is not None:
+            other.operations["node.list"] = one_node
+        for left_s in (0.2, -1):
+            tried.clear()
+            began = time.monotonic()
+            with Connection(tmp_path) as connection:
+                if other is None:
+                    with pytest.raises(Unavailable, match="the node n2 does not answer"):
+                        connection.begin("node.list", until=began + left_s)
+                else:
+                    assert connection.begin("node.list", until=began + left_s).finish(timeout_s=10)[0]
+            assert len(tried) <= len(servers)  # each once
+            assert time.monotonic() - began < max(0.0, left_s) + 0.5
+    finally:
+        stuck.set()
+        for server in servers:
+            server.close()
+        if other is not None:
+            other.close()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from unios.core.pacing import Pace
 from unios.limits import (
     CHUNK_BYTES,
+    FRAME_BYTES_MAX,
     PACE_BYTES,
     PACE_BYTES_S,
     PACE_RACING_BYTES_S,
@@ -39,7 +40,7 @@ def test_one_that_carries_much_gets_large_pieces_and_small_ones_again_when_it_is
 def test_one_that_has_carried_very_much_for_a_while_has_linux_hold_more_until_it_does_not() -> None:
     pace = Pace()
     round_ = PACE_BYTES // CHUNK_BYTES
-    now = send(pace, (PACE_ROUNDS - 1) * round_, CHUNK_BYTES, 2 * PACE_RACING_BYTES_S)
+    now = send(pace, (PACE_ROUNDS - 1) * round_ + 1, CHUNK_BYTES, 2 * PACE_RACING_BYTES_S)
     assert pace.ahead_bytes == SEND_AHEAD_SWIFT_BYTES
     now = send(pace, round_, CHUNK_BYTES, 2 * PACE_RACING_BYTES_S, now)
     assert pace.ahead_bytes == SEND_AHEAD_RACING_BYTES
@@ -72,8 +73,18 @@ def test_a_burst_that_a_buffer_takes_at_once_does_not_make_a_slow_link_swift() -
 
 def test_a_change_is_told_once() -> None:
     pace = Pace()
-    told = [pace.sent(PACE_BYTES // 2, 100.0 + n / 1e2) for n in range(8)]
-    assert told == [False, True, False, False, False, False, False, False]
+    told = [pace.sent(PACE_BYTES // 2, 100.0 + n / 2e2) for n in range(8)]
+    assert told == [False, False, True, False, False, False, False, False]
+
+
+@given(st.lists(st.integers(PACE_BYTES // 2, FRAME_BYTES_MAX), min_size=3, max_size=30), st.floats(1e6, PACE_BYTES_S / 2))
+def test_frames_larger_than_what_is_looked_at_do_not_make_a_slow_link_look_swift(sizes: list[int], bytes_s: float) -> None:
+    pace, now = Pace(), 100.0
+    for size in sizes:
+        pace.sent(16 * 1024, now)  # with what goes in front of it in the same moment
+        pace.sent(size, now)
+        assert not pace.swift and pace.ahead_bytes == SEND_AHEAD_BYTES
+        now += size / bytes_s
 
 
 @given(st.lists(st.tuples(st.integers(1, WIDE_CHUNK_BYTES), st.floats(0, 0.02)), min_size=50, max_size=120))
@@ -81,10 +92,10 @@ def test_it_is_swift_only_if_the_last_bytes_really_went_that_fast(sent: list[tup
     pace, now, total, since = Pace(), 100.0, 0, 100.0
     for size, pause in sent:
         now += pause
-        if not total:
-            since = now
-        total += size
         pace.sent(size, now)
         if total >= PACE_BYTES:
             assert pace.swift == (now - since <= PACE_BYTES / PACE_BYTES_S)
             total = 0
+        if not total:
+            since = now
+        total += size

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.wire.pairs import bounded, peers, settled, until
-from unios.errors import Unavailable
+from unios.errors import NotFound, Unavailable
 from unios.kernel import door, links, port_operations, ports
 from unios.kernel.callers import Caller
 from unios.kernel.door import Door
@@ -19,7 +19,7 @@ from unios.kernel.port_operations import PortOperations
 from unios.kernel.ports import Broker
 from unios.wire.doors import connect_unix
 from unios.wire.home import NodeFolder
-from unios.wire.operations import Connected, Empty
+from unios.wire.operations import Connect, Connected, Empty
 from unios.wire.peer import Call, Peer
 from unios.wire.transport import SocketTransport
 
@@ -91,6 +91,34 @@ def test_those_who_are_only_told_why_not_are_few(tmp_path: Path, monkeypatch: py
             refusals = await asyncio.gather(*(connect(ANN) for _ in range(6)), return_exceptions=True)
             assert sum("ann has 4" in str(refusal) for refusal in refusals) == 3
             assert await connect(BOB) == "yes"
+
+    bounded(work)
+
+
+def test_half_messages_of_one_user_take_so_much_memory_and_no_more_over_all_his_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "CLIENT_FRAMES_BYTES_MAX", 2_500_000)
+    half = (1_000_000).to_bytes(4, "big") + bytes(500_000)
+
+    async def work() -> None:
+        async with small_door(tmp_path, monkeypatch) as (connect, peers):
+
+            async def say_half(caller: Caller) -> Peer:
+                await connect(caller)
+                peers[-1].transport.write(half)
+                return peers[-1]
+
+            for caller in (ANN, ANN, BOB, ROOT):
+                peer = await say_half(caller)
+            third = await say_half(ANN)
+            await until(lambda: third.is_closed)
+            assert [peer.is_closed for peer in peers] == [False] * 4 + [True]
+            peers[0].close()
+            await until(lambda: not peers[0].transport.queued)
+            await settled()
+            peer = await say_half(ANN)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert not peer.is_closed
 
     bounded(work)
 
@@ -228,7 +256,7 @@ def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.
         far, here = FarNode(asker), Broker("n1", lambda _name: None)
         operations = PortOperations(here, far, lambda _name: ["n2"], None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
         kept = [(await operations._connect("p", ANN))[1] for _ in range(2)]
-        with pytest.raises(Unavailable, match="ann has 2"):
+        with pytest.raises(Unavailable, match=r"ann has 2 connections to ports of other nodes.*a program of that user here has to close some"):
             await operations._connect("p", ANN)
         kept += [(await operations._connect("p", caller))[1] for caller in (BOB, ROOT, ROOT, ROOT)]
         ended.set()
@@ -240,5 +268,87 @@ def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.
         here.close()
         for sock in kept:
             sock.close()
+
+    bounded(work)
+
+
+def far_operations(here: Broker, far: FarNode, *nodes: str) -> PortOperations:
+    return PortOperations(here, far, lambda _name: nodes, None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
+
+
+def test_connections_to_ports_leave_room_on_a_link_for_what_kernels_ask_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of ordinary users leave some for the privileged."""
+    monkeypatch.setattr(port_operations, "REQUESTS_PER_PEER_MAX", 5)
+    monkeypatch.setattr(port_operations, "LINK_REQUESTS_KEPT", 1)
+    ended = asyncio.Event()
+
+    async def relay(call: Call) -> object:
+        await call.send(Connected(0))
+        await ended.wait()
+        return Empty()
+
+    async def work() -> None:
+        async with peers(relay) as (asker, _):
+            here = Broker("n1", lambda _name: None)
+            operations = far_operations(here, FarNode(asker), "n2")
+            kept = [(await operations._connect("p", caller))[1] for caller in (ANN, BOB, CAROL)]
+            with pytest.raises(
+                Unavailable, match="the link to n2 carries 3 connections to ports, which is the limit for an ordinary user: programs here"
+            ):
+                await operations._connect("p", BOB)
+            kept.append((await operations._connect("p", ROOT))[1])
+            with pytest.raises(
+                Unavailable, match="the link to n2 carries 4 connections to ports, which is the limit: programs here have to close some"
+            ):
+                await operations._connect("p", ROOT)
+            ended.set()
+            await until(lambda: not operations._relayed and not operations._to)
+            operations.close()
+            await settled()
+            here.close()
+            for sock in kept:
+                sock.close()
+
+    bounded(work)
+
+
+@pytest.mark.parametrize("waits_ms", [0, 50])
+def test_a_limit_that_another_node_has_reached_is_told_as_that_and_not_as_nobody_who_listens(waits_ms: int) -> None:
+    """Once the time to wait is over: until then it may pass."""
+
+    tried = 0
+
+    async def relay(call: Call) -> object:
+        nonlocal tried
+        tried += 1
+        if call.decode(Connect).name == "nobody":
+            raise NotFound("nobody listens on port nobody of this node")
+        raise Unavailable("port p has 1024 connections, its limit: some of its callers have to close theirs")
+
+    async def asked(asker: Peer, name: str) -> object:
+        return await asker.call("ports.connect", Connect(name, waits_ms), Connected)
+
+    async def changed(_name: str) -> None:
+        await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        async with peers(relay) as (asker, _):
+            here = Broker("n1", lambda _name: None)
+            ways = (lambda _name: ("n2", "n3"), changed, None, None, None, lambda _node, _user: True)
+            operations = PortOperations(here, FarNode(asker), *ways)  # type: ignore[arg-type]
+
+            async def connect(call: Call) -> object:
+                return await operations.connect(ANN, call)
+
+            async with peers(connect) as (client, _):
+                with pytest.raises(
+                    Unavailable, match=r"port p is open on node n2, and no connection to it can be made: .*has 1024 connections, its limit"
+                ):
+                    await asked(client, "p")
+                assert (tried > 2) == (waits_ms > 0)  # both nodes, once or again and again
+                with pytest.raises(NotFound, match="nobody listens on port nobody"):
+                    await asked(client, "nobody")
+            assert not operations._relayed and not operations._to
+            here.close()
 
     bounded(work)

@@ -19,7 +19,7 @@ class Way:
     sequence = sequences.PORT
 
     def __init__(self) -> None:
-        self.is_open, self.has_ended, self.is_bytes = True, False, True
+        self.is_open, self.has_ended, self.is_bytes, self.is_all_taken = True, False, True, True
         self.sent, self.waiting = b"", b""
         self.asked = self.turns = self.dropped = self.closed = self.looked = 0
         self._room = memoryview(bytearray(WIDE_CHUNK_BYTES))
@@ -178,6 +178,24 @@ def test_a_program_that_has_gone_is_sent_nothing_more_and_what_comes_is_dropped(
             one.way.wake()
             await rounds()
             assert one.way.sent == b"last words" and one.ends == 1 and one.relay.over.done()
+
+    run(work)
+
+
+def test_what_a_program_that_has_gone_has_said_is_waited_for_and_not_longer_than_the_relay_lasts() -> None:
+    async def work() -> None:
+        with steps() as one:
+            one.way.is_all_taken = False
+            one.program.send(b"last words")
+            await rounds()
+            one.program.close()
+            await rounds()
+            one.way.arrive(b"lost")
+            await rounds()
+            late = one.relay._late
+            assert late is not None and not late.cancelled() and not one.relay.over.done()
+            one.relay.close()
+            assert late.cancelled() and one.relay.over.done()
 
     run(work)
 

@@ -8,6 +8,8 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import pytest
+
 from tests.wire.pairs import bounded, descriptors, peers, raw_and_peer, settled, until
 from unios.kernel import relaying
 from unios.limits import SEND_AHEAD_BYTES, STREAM_WINDOW_BYTES, WIDE_CHUNK_BYTES
@@ -249,6 +251,36 @@ def test_what_a_program_said_before_it_died_is_heard_and_then_the_end() -> None:
 
 def test_a_program_that_dies_while_it_is_sent_to_ends_the_relay() -> None:
     async def work(relay: Relayed) -> None:
+        await fill(relay.server, 4 * BOUND)
+        relay.program.close()
+        await relay.asked
+        await until(lambda: not relay.answerer._calls)
+
+    relaying_test(work)
+
+
+def test_what_a_program_said_before_it_left_is_heard_though_an_answer_to_it_found_nobody() -> None:
+    async def work(relay: Relayed) -> None:
+        data = os.urandom(1_000_000)
+        await relay.send(data)
+        relay.program.close()
+        await settled()
+        relay.server.send(b"too late")
+        for _ in range(100):  # it has come back to where nobody is any more
+            await asyncio.sleep(0.001)
+        assert await relay.receive(relay.server, len(data) + 1) == data
+        relay.server.close()
+        await relay.asked
+
+    relaying_test(work)
+
+
+def test_a_program_that_has_gone_is_not_sent_to_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying, "SESSION_KEPT_S", 0.05)
+
+    async def work(relay: Relayed) -> None:
+        await relay.send(b"send me all")
+        await relay.receive(relay.server, 11)
         await fill(relay.server, 4 * BOUND)
         relay.program.close()
         await relay.asked

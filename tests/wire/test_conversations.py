@@ -480,3 +480,15 @@ def test_whatever_an_asker_says_the_answerer_keeps_its_books(said: list[tuple[An
 def test_messages_of_kernels_are_none_of_programs() -> None:
     with pytest.raises(ProtocolError):
         decode(encode(Item(1)))
+
+
+@pytest.mark.parametrize(
+    ("incarnation", "why"), [("i", "has forgotten what was asked, as the right to it was taken back"), ("j", "has been replaced")]
+)
+def test_who_is_not_known_any_more_is_told_whether_that_is_another_or_the_same_who_has_forgotten(incarnation: str, why: str) -> None:
+    asking = Asking("s")
+    asking.greeted(Hello(1, 1, "program", {"incarnation": "i", "session": "new"}))
+    asked = asking.ask("pay{}", value(1))
+    asked.sent = True
+    again, failed = asking.greeted(Hello(1, 1, "program", {"incarnation": incarnation, "session": "new"}))
+    assert not again and failed == [asked] and why in str(asked.failure) and "pay{}" in str(asked.failure)

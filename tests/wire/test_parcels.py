@@ -61,3 +61,9 @@ def test_what_is_announced_over_the_bounds_is_refused_before_it_comes() -> None:
         ParcelReader().feed(b"\xff\xff\xff\xff")
     with pytest.raises(ProtocolError):
         ParcelReader().feed(b"\0\0\0\1" + msgspec.msgpack.encode(7))
+
+
+def test_what_is_over_the_bounds_is_not_announced_either() -> None:
+    assert sizes_of([b"a", b"bc"]) == (1, 2)
+    with pytest.raises(ProtocolError, match="are too much for one message"):
+        sizes_of([b""] * (TASK_PARTS_MAX + 1))

@@ -1,6 +1,9 @@
 """Parts of large buffers on their way: read where they are put together, or copied there, the same comes out."""
 
+import mmap
 import os
+import weakref
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from tests.wire.test_large_frames import fed
 from unios.client.messages.intake import Intake
 from unios.errors import ProtocolError
-from unios.wire.conversations import decode
+from unios.wire.conversations import Gathering, decode
 from unios.wire.frames import FrameReader, frame
 from unios.wire.messages import Ack, Part, Request, encode
 
@@ -94,3 +97,62 @@ def test_a_part_over_what_was_announced_is_refused_before_it_is_read() -> None:
     assert fed(reader, frame(encode(Part(1, 150_000, memoryview(BIG[:100_000])))), [(True, 50_000)]) == []
     with pytest.raises(ProtocolError, match="more than it had announced"):
         reader.feed(frame(encode(Part(1, 150_000, memoryview(BIG[:100_000]))))[:200])
+
+
+@given(st.integers(0, 400_000), st.booleans())
+def test_what_was_begun_when_a_connection_ends_is_let_go_of_wherever_it_was_cut(cut: int, placed: bool) -> None:
+    rooms: list[weakref.ref[Any]] = []
+
+    def allocate(size: int) -> memoryview:
+        room = mmap.mmap(-1, size)
+        rooms.append(weakref.ref(room))
+        return memoryview(room)
+
+    intake = Intake(trusted=True)
+    intake._gathering = Gathering(1 << 20, allocate)
+    reader = FrameReader(intake.place if placed else None)
+    data = request(1, [250_000, 250_000])[:cut]
+    for whole in map(decode, reader.feed(data)):
+        assert isinstance(whole, Part)
+        intake.add(whole)
+    reader.clear()
+    intake.release()
+    assert all(room() is None for room in rooms)
+    assert reader.pending == 0 and reader.room() is None
+    assert [bytes(one) for one in reader.feed(frame(b"whole"))] == [b"whole"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(-5, 70_000), st.integers(0, 70_000), st.sampled_from("ptd")), max_size=60),
+    st.integers(0, 100_000),
+)
+def test_whatever_a_peer_announces_no_more_is_held_than_the_bound_and_no_two_messages_share_memory(
+    steps: list[tuple[int, int, int, str]], bytes_max: int
+) -> None:
+    held: dict[int, int] = {}
+    rooms: list[memoryview] = []
+
+    def allocate(size: int) -> memoryview:
+        rooms.append(memoryview(bytearray(size)))
+        return rooms[-1]
+
+    gathering = Gathering(bytes_max, allocate)
+    taken: list[memoryview] = []
+    for id_, total, size, what in steps:
+        try:
+            if what == "p":
+                place = gathering.place(Part(id_, total, memoryview(b"")), size)
+                assert len(place) == size
+                held[id_] = total
+            elif what == "t":
+                room = gathering.take(id_, total)
+                assert len(room) == total and all(room.obj is not other.obj for other in taken if total)
+                taken.append(room)
+                held.pop(id_, None)
+            else:
+                gathering.drop(id_)
+                held.pop(id_, None)
+        except ProtocolError:
+            return  # the connection ends
+        assert sum(held.values()) == gathering._announced <= bytes_max
+        assert len(held) <= 16

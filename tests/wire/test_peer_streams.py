@@ -18,7 +18,7 @@ from unios.errors import (
 from unios.limits import SEND_QUEUE_BYTES_MAX, STREAM_WINDOW_BYTES
 from unios.wire import flow
 from unios.wire.frames import frame
-from unios.wire.messages import Cancel, Credit, Item, Reply, Request, encode, pack
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Cancel, Credit, Hello, Item, Reply, Request, encode, pack
 from unios.wire.peer import Answer, Call, Stream
 
 # streams
@@ -359,5 +359,17 @@ def test_a_peer_that_was_closed_before_it_started_says_so() -> None:
             peer.close()
             with pytest.raises(Unavailable, match="closed"):
                 await peer.start()
+
+    bounded(work)
+
+
+def test_who_greets_twice_is_let_go() -> None:
+    async def work() -> None:
+        async with raw_and_peer() as (raw, peer):
+            starting = asyncio.create_task(peer.start())
+            await raw.send(Hello(PROTOCOL_MIN, PROTOCOL_MAX), greet=True)
+            await starting
+            await until(lambda: peer.is_closed)
+            assert peer.why_closed == "the peer greeted twice"
 
     bounded(work)

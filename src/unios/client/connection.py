@@ -7,7 +7,7 @@ which relays. Nothing is asked twice unless the caller says that it is idempoten
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from unios.client.channel import Asked, Channel
 from unios.errors import DiskFull, NoRoom, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
@@ -25,6 +25,8 @@ FULL = (DiskFull, NoRoom)
 """What only a person can end, by making room: it is told while it is waited for."""
 _IMPATIENT_S = 0.7
 """The first round over the doors gives each this long to greet, so that one hung kernel does not hold up the others."""
+_GLANCE_S: Final = 0.05
+"""So long each door gets at the least, however little time is left."""
 
 
 class Connection:
@@ -81,15 +83,15 @@ class Connection:
         """Return another connection to the same system and node."""
         return Connection(self._home, self.node, role=self.role)
 
-    def channel(self) -> Channel:
-        """Return an open channel to a kernel; Unavailable if none answers."""
+    def channel(self, until: float | None = None) -> Channel:
+        """Return an open channel to a kernel; Unavailable if none answers, by `until` (time.monotonic) if that is given."""
         if self._channel is None or self._channel.is_closed:
-            self._channel = self._open()
+            self._channel = self._open(until)
         return self._channel
 
-    def begin(self, op: str, body: object = None, *, node: str | None = None) -> Asked:
-        """Ask without waiting for the answer: for streams, and for asking several at once. `node` overrides the connection's."""
-        channel = self.channel()
+    def begin(self, op: str, body: object = None, *, node: str | None = None, until: float | None = None) -> Asked:
+        """Ask without waiting for the answer: for streams, and for asking several at once. `node` overrides the connection's; `until` as in `channel`."""
+        channel = self.channel(until)
         return channel.begin(op, body, node=self._relayed if node is None else node)
 
     def call(
@@ -135,14 +137,16 @@ class Connection:
                 return [first]
             raise closed(self._home) from error
 
-    def _open(self) -> Channel:
+    def _open(self, until: float | None = None) -> Channel:
+        """Try all doors, impatiently and then patiently. When `until` has passed each still gets _GLANCE_S once: a kernel that is well answers within that."""
         doors = self._doors()
         failure: Exception | None = None
         for patience_s in (_IMPATIENT_S, HELLO_TIMEOUT_MS / 1000):
             for name in doors:
                 door = door_of(self._home, name)
+                left_s = patience_s if until is None else max(_GLANCE_S, min(patience_s, until - time.monotonic()))
                 try:
-                    channel = Channel(connect_unix(door, timeout_s=patience_s), role=self.role, timeout_s=patience_s)
+                    channel = Channel(connect_unix(door, timeout_s=left_s), role=self.role, timeout_s=left_s)
                 except (FileNotFoundError, ConnectionRefusedError):
                     continue
                 except PermissionError as error:
@@ -154,7 +158,7 @@ class Connection:
                 else:
                     self._relayed = "" if name == self.node else self.node
                     return channel
-            if failure is None:
+            if failure is None or (until is not None and time.monotonic() >= until):
                 break
         raise failure or Unavailable(f"no unios node runs here (UNIOS_HOME={self._home}): start one with `unios up`")
 

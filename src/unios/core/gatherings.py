@@ -75,10 +75,12 @@ class Barrier:
         self.actor: Waiter | None = None
         self.behind: dict[int, Waiter] = {}
         """Of the next round: they have come while the actor was at work."""
+        self._deposed: set[tuple[str, str]] = set()
+        """Actors at work for a round that has been broken meanwhile; they are told when they are done."""
 
     @property
     def is_idle(self) -> bool:
-        return not (self.broken or self.waiting or self.actor or self.behind)
+        return not (self.broken or self.waiting or self.actor or self.behind or self._deposed)
 
     def waiters(self) -> Iterable[Waiter]:
         yield from self.waiting.values()
@@ -97,6 +99,7 @@ class Barrier:
             return []
         if waiter.ask.flags & ACTS:
             self.actor = waiter
+            self._deposed.discard(waiter.actor)
             del self.waiting[waiter.number]
             out.append((waiter.session, Answer(waiter.ask.id, YES, value=self.parties - 1, text="act")))
             return [waiter]
@@ -108,10 +111,12 @@ class Barrier:
         out.extend((waiter.session, Answer(waiter.ask.id, YES, value=index)) for index, waiter in enumerate(served))
         return served
 
-    def acted(self, session: str, out: Out) -> list[Waiter]:
-        """The actor is done: let all go, and those in that have come meanwhile."""
-        if self.actor is None or self.actor.session != session:
-            return []
+    def acted(self, by: tuple[str, str], out: Out) -> list[Waiter] | None:
+        """The actor is done: let all go, and those in that have come meanwhile. None: his round was broken."""
+        if self.actor is None or self.actor.actor != by:
+            deposed = by in self._deposed
+            self._deposed.discard(by)
+            return None if deposed else []
         self.actor = None
         served = self._release(out)
         behind, self.behind = list(self.behind.values()), {}
@@ -121,10 +126,13 @@ class Barrier:
 
     def break_(self, out: Out) -> list[Waiter]:
         """Break it: all who wait are told. Returns them."""
-        self.broken, self.actor = True, None
+        self.broken = True
         return self._all_broken(out)
 
     def _all_broken(self, out: Out) -> list[Waiter]:
+        if self.actor is not None:
+            self._deposed.add(self.actor.actor)
+            self.actor = None
         served = list(self.waiters())
         self.waiting.clear()
         self.behind.clear()
@@ -133,15 +141,16 @@ class Barrier:
 
     def reset(self, out: Out) -> list[Waiter]:
         """Make it whole and empty again: who waits hears that it broke."""
-        self.broken, self.actor = False, None
+        self.broken = False
         return self._all_broken(out)
 
     def leave(self, session: str, out: Out) -> list[Waiter]:
         """A session is gone: if it was in here the barrier breaks, for all who wait."""
         mine = [waiter for waiter in self.waiters() if waiter.session == session]
-        if not mine and (self.actor is None or self.actor.session != session):
-            return []
-        return self.break_(out)
+        was_here = bool(mine) or (self.actor is not None and self.actor.session == session)
+        served = self.break_(out) if was_here else []
+        self._deposed = {actor for actor in self._deposed if actor[0] != session}
+        return served
 
     def check(self, ask: Ask) -> Answer | None:
         """Return the error if the asker thinks of another number of parties."""

@@ -461,13 +461,17 @@ class Locks:
                 waiter = Waiter(session.id, ask, self._number())
                 if again:  # of those who came with it some may have been let go: what is left of that round is broken
                     self._over(barrier.break_(out))
-                served = barrier.wait(waiter, out)
+                over = barrier.wait(waiter, out)
                 if waiter.number in {one.number for one in barrier.waiters()}:
                     session.waiting[waiter.ask.id] = key, waiter
-                self._over(served)
+                self._over(over)
                 return
             case "acted":
-                self._over(barrier.acted(session.id, out))
+                served = barrier.acted((session.id, ask.actor), out)
+                if served is None:
+                    out.append((session.id, Answer(ask.id, NO)))
+                    return
+                self._over(served)
             case "abort":
                 self._over(barrier.break_(out))
             case "reset":

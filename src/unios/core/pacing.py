@@ -37,16 +37,19 @@ class Pace:
         self._began = 0.0
 
     def sent(self, size: int, now: float) -> bool:
-        """Note that so many bytes go out at `now` (seconds, monotonic); return whether `ahead_bytes` has changed by it."""
+        """Note that so many bytes go out at `now` (seconds, monotonic); return whether `ahead_bytes` has changed by it.
+
+        A frame says nothing of itself, for it goes out in one moment however large it is, but of those before it: they have made room for it.
+        """
+        before = self.ahead_bytes
+        if self._bytes >= PACE_BYTES:
+            took = now - self._began
+            self.swift = took <= _SWIFT_S
+            self._rounds = min(self._rounds + 1, PACE_ROUNDS) if took <= _RACING_S else 0
+            self._bytes = 0
         if not self._bytes:
             self._began = now
         self._bytes += size
-        if self._bytes < PACE_BYTES:
-            return False
-        before, took = self.ahead_bytes, now - self._began
-        self.swift = took <= _SWIFT_S
-        self._rounds = min(self._rounds + 1, PACE_ROUNDS) if took <= _RACING_S else 0
-        self._bytes = 0
         return self.ahead_bytes != before
 
     @property

@@ -13,8 +13,9 @@ from typing import Final
 
 from unios.errors import Unavailable, UniosError
 from unios.kernel.callers import Caller, identify
-from unios.limits import CLIENTS_KEPT, CLIENTS_MAX, CLIENTS_PER_USER_MAX, CLIENTS_REFUSED_MAX
+from unios.limits import CLIENT_FRAMES_BYTES_MAX, CLIENTS_KEPT, CLIENTS_MAX, CLIENTS_PER_USER_MAX, CLIENTS_REFUSED_MAX
 from unios.wire.acceptor import Acceptor
+from unios.wire.allowances import Allowance
 from unios.wire.doors import listen_unix
 from unios.wire.home import NodeFolder
 from unios.wire.peer import Call, Peer
@@ -38,6 +39,8 @@ class Door:
         """How many connections are served, by uid."""
         self._ordinary = 0
         """How many of those are not privileged."""
+        self._allowances: dict[int, Allowance] = {}
+        """For what is half there, by uid; of those who are served and not privileged."""
         self._refused = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._acceptor = Acceptor(listen_unix(folder.door, mode=0o666 if os.geteuid() == 0 else 0o600), self._take)
@@ -62,8 +65,9 @@ class Door:
             await self._refuse(sock, why)
             return
         self._count(caller, 1)
+        allowance = None if caller.privileged else self._allowances.setdefault(caller.uid, Allowance(CLIENT_FRAMES_BYTES_MAX))
         try:
-            await self._keep(Peer(SocketTransport(sock), lambda call: self._handler(caller, call), role="kernel"))
+            await self._keep(Peer(SocketTransport(sock), lambda call: self._handler(caller, call), role="kernel", allowance=allowance))
         finally:
             self._count(caller, -1)
 
@@ -80,6 +84,7 @@ class Door:
         self._ordinary += 0 if caller.privileged else by
         if not self._of_user[caller.uid]:
             del self._of_user[caller.uid]
+            self._allowances.pop(caller.uid, None)
 
     async def _keep(self, peer: Peer, seconds: float | None = None) -> None:
         self._clients.add(peer)

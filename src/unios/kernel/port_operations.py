@@ -14,14 +14,14 @@ from typing import Final
 
 from unios.core import sequences
 from unios.core.gate import is_trusted
-from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable
+from unios.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel import relaying
 from unios.kernel.callers import Caller, user_of
 from unios.kernel.links import Links
 from unios.kernel.parts import ON_DEMAND
 from unios.kernel.ports import Broker
 from unios.kernel.store_gate import StoreGate
-from unios.limits import USER_RELAYS_MAX
+from unios.limits import LINK_REQUESTS_KEPT, REQUESTS_PER_PEER_MAX, USER_RELAYS_MAX
 from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
@@ -38,6 +38,10 @@ WANT_AGAIN_S: Final = 0.5
 """So often it is said again that a service is wanted which nobody has, while somebody waits for it."""
 
 OpenStore = Callable[[], Awaitable[socket.socket]]
+
+
+class _Refused(Unavailable):
+    """Somebody listens on another node, and no connection to it can be made: that may pass."""
 
 
 class PortOperations:
@@ -69,6 +73,8 @@ class PortOperations:
         self._pumps: set[asyncio.Task[None]] = set()
         self._relayed: Counter[str] = Counter()
         """How many connections to ports of other nodes there are, by user."""
+        self._to: Counter[str] = Counter()
+        """The same, by node."""
 
     async def listen(self, caller: Caller, call: Call) -> object:
         """Open a port and publish its name; the answer carries the listener's descriptor."""
@@ -97,7 +103,7 @@ class PortOperations:
             try:
                 id_, near, owner = await self._connect(body.name, caller)
                 return Answer(Connected(id_, owner, owner == caller.user), [near.detach()])
-            except NotFound:
+            except (NotFound, _Refused):
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
                     raise
@@ -112,39 +118,54 @@ class PortOperations:
         if self._broker.has(name):
             return *self._broker.connect(name, caller), self._broker.owner(name)
         if not caller.privileged and self._relayed[caller.user] >= USER_RELAYS_MAX:
-            raise Unavailable(f"{caller.user} has {USER_RELAYS_MAX} connections to ports of other nodes, which is the limit")
+            raise Unavailable(
+                f"{caller.user} has {USER_RELAYS_MAX} connections to ports of other nodes, which is the limit on one node: "
+                "a program of that user here has to close some"
+            )
+        refused: UniosError | None = None
         for node in self._places(name):
-            with contextlib.suppress(NotFound, Unavailable, OutcomeUnknown):
+            try:
                 near, owner = await self._connect_far(name, node, caller)
-                return 0, near, owner if self._speaks_for(node, owner) else ""
-        raise NotFound(f"nobody listens on port {name}")
+            except NotFound:
+                continue
+            except (Unavailable, OutcomeUnknown) as error:  # nothing was asked yet, so it is known that nothing was done
+                refused = refused or _Refused(f"port {name} is open on node {node}, and no connection to it can be made: {error}")
+                continue
+            return 0, near, owner if self._speaks_for(node, owner) else ""
+        raise refused or NotFound(f"nobody listens on port {name}")
 
     async def _connect_far(self, name: str, node: str, caller: Caller) -> tuple[socket.socket, str]:
+        most = REQUESTS_PER_PEER_MAX - LINK_REQUESTS_KEPT * (1 if caller.privileged else 2)
+        if self._to[node] >= most:
+            whose = "" if caller.privileged else " for an ordinary user"
+            raise Unavailable(f"the link to {node} carries {most} connections to ports, which is the limit{whose}: programs here have to close some")
         self._relayed[caller.user] += 1
+        self._to[node] += 1
         stream: Stream | None = None
         try:
             stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
             connected = await stream.next(Connected)
-            near, far = socket.socketpair()
+            try:
+                near, far = socket.socketpair()
+            except OSError as error:
+                raise Unavailable(f"no more connections can be made on this node: {error.strerror}") from error
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
         except BaseException:
             if stream is not None:
                 stream.close()
-            self._relay_ended(caller.user)
+            self._relay_ended(caller, node)
             raise
-        self._start(_relay_out(far, stream), caller.user)
-        return near, connected.owner if connected is not None else ""
-
-    def _relay_ended(self, user: str) -> None:
-        self._relayed[user] -= 1
-        if not self._relayed[user]:
-            del self._relayed[user]
-
-    def _start(self, pump: Awaitable[None], user: str) -> None:
-        task = asyncio.ensure_future(pump)
+        task = asyncio.ensure_future(_relay_out(far, stream))
         self._pumps.add(task)
         task.add_done_callback(self._pumps.discard)
-        task.add_done_callback(lambda _task: self._relay_ended(user))
+        task.add_done_callback(lambda _task: self._relay_ended(caller, node))
+        return near, connected.owner if connected is not None else ""
+
+    def _relay_ended(self, caller: Caller, node: str) -> None:
+        for counter, key in ((self._relayed, caller.user), (self._to, node)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
 
     async def relay(self, caller: Caller, call: Call) -> object:
         """For another kernel: connect to a port of this node and pass the bytes; the first item says that it is connected."""

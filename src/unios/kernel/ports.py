@@ -107,9 +107,11 @@ class Broker:
         if held is not None and not (owner.privileged or held.owner.user == owner.user):
             raise Denied(f"port {name} belongs to {held.owner.user}")
         if held is None and len(self._ports) >= PORTS_MAX:
-            raise Unavailable(f"this node has {PORTS_MAX} ports, which is its limit")
+            raise Unavailable(f"this node has {PORTS_MAX} ports, which is its limit: programs that listen here have to close some")
         if held is None and not owner.privileged and self._ports_of(owner.user) >= PORTS_PER_USER_MAX:
-            raise Unavailable(f"{owner.user} has {PORTS_PER_USER_MAX} ports on this node, which is the limit")
+            raise Unavailable(
+                f"{owner.user} has {PORTS_PER_USER_MAX} ports on this node, which is the limit: a program of that user has to close some"
+            )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         if held is not None:
@@ -199,15 +201,21 @@ class Broker:
         """Raise Unavailable over a bound; there is one for each user, so that nobody's connections keep others out."""
         here = [connection.caller for connection in self._connections.values() if connection.port == name]
         if len(here) >= PORT_CONNECTIONS_MAX:
-            raise Unavailable(f"port {name} has {PORT_CONNECTIONS_MAX} connections, its limit")
+            raise Unavailable(f"port {name} has {PORT_CONNECTIONS_MAX} connections, its limit: some of its callers have to close theirs")
         if caller.privileged:
             return
         if sum(not one.privileged for one in here) >= PORT_CONNECTIONS_MAX - PORT_CONNECTIONS_KEPT:
-            raise Unavailable(f"port {name} has as many connections as it takes of ordinary users")
+            most = PORT_CONNECTIONS_MAX - PORT_CONNECTIONS_KEPT
+            raise Unavailable(f"port {name} has {most} connections of ordinary users, which is the limit: some of its callers have to close theirs")
         if sum(one.user == caller.user for one in here) >= PORT_CONNECTIONS_PER_USER_MAX:
-            raise Unavailable(f"{caller.user} has {PORT_CONNECTIONS_PER_USER_MAX} connections to port {name}, which is the limit")
+            raise Unavailable(
+                f"{caller.user} has {PORT_CONNECTIONS_PER_USER_MAX} connections to port {name}, which is the limit: a program of that user has to close some"
+            )
         if sum(connection.caller.user == caller.user for connection in self._connections.values()) >= USER_CONNECTIONS_MAX:
-            raise Unavailable(f"{caller.user} has {USER_CONNECTIONS_MAX} connections to ports of this node, which is the limit")
+            raise Unavailable(
+                f"{caller.user} has {USER_CONNECTIONS_MAX} connections to ports of this node, which is the limit: "
+                "a program of that user has to close some"
+            )
 
     def _holders(self, caller: Caller, owner: Caller, undo: contextlib.ExitStack) -> tuple[int, ...]:
         """Return pidfds of the processes whose death ends the connection; none for a kernel that relays. OSError; ProcessLookupError if the owner is gone."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from unios.errors import ProtocolError
-from unios.limits import WIDE_CHUNK_BYTES
+from unios.limits import SESSION_KEPT_S, WIDE_CHUNK_BYTES
 from unios.wire.byte_way import ByteWay
 from unios.wire.peer import Call, Stream
 from unios.wire.running import context_of
@@ -24,7 +24,8 @@ AT_ONCE_BYTES: Final = 16 * 1024
 
 class Relay:
     """One of them. Takes the socket over. `end_way`: this side asked for the request, and says by that that the socket has no more to say; the relay is
-    over when the request is. Without, it is over when the socket has no more to say.
+    over when the request is, for what was said is still to be taken at the other end: SESSION_KEPT_S after the program has gone at the latest, once
+    that is noticed. Without, it is over when the socket has no more to say.
 
     `over` is done when nothing more is to be passed; `close` is to be called then, or before to break it off.
     """
@@ -36,6 +37,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self._context = context_of(way.sequence)
         self._reads = self._writes = self._is_due = self._is_deaf = self._is_shut = self._has_said_all = False
+        self._late: asyncio.TimerHandle | None = None
         self.over: asyncio.Future[None] = self._loop.create_future()
         way.on_arrival(self._arrived)
         self._read_on()
@@ -84,10 +86,19 @@ class Relay:
     def _socket_ended(self) -> None:
         self._rest()
         self._has_said_all = True
-        if self._end_way is not None:
-            self._end_way()
-        if self._end_way is None or self._is_deaf:
+        if self._end_way is None:
             self._finish()
+            return
+        self._end_way()
+        if self._is_deaf:
+            self._has_gone()
+
+    def _has_gone(self) -> None:
+        """Nobody is at the socket any more. If what he said is still on its way the request goes on: its end would take that back."""
+        if self._way.is_all_taken:
+            self._finish()
+        elif self._late is None:
+            self._late = self._loop.call_later(SESSION_KEPT_S, self._finish)
 
     # to the socket
 
@@ -142,7 +153,7 @@ class Relay:
             self._is_deaf = True
             self._way.drop()
             if self._has_said_all:
-                self._finish()
+                self._has_gone()
             return False
         self._way.passed(sent, pieces)
         return sent < sum(map(len, pieces))
@@ -174,6 +185,8 @@ class Relay:
     def close(self) -> None:
         """Let go of the socket, and of what it has not taken. Idempotent."""
         self._finish()
+        if self._late is not None:
+            self._late.cancel()
         if self._sock.fileno() < 0:
             return
         self._way.close()

@@ -29,6 +29,7 @@ TAKEN_AT_A_TIME: Final = 64
 ALTERED_AT_A_TIME: Final = 64
 CANCELLED: Final = 143
 """Exit code of what was cancelled: as if SIGTERM had ended it."""
+_CANCELLED_BY: Final = "cancelled by "
 BLOCKS_MAX: Final = 2 * (PID_MAX - PID_MIN) // SUBMIT_BATCH_MAX
 """So many blocks of numbers are looked at before a submission of many gives up."""
 
@@ -157,12 +158,14 @@ class Batches:
             if record.user != stamp.user and not stamp.privileged:
                 raise Denied(f"process {record.pid} belongs to {record.user}")
         if not waits(wanted[0]):
-            is_ = "has ended" if wanted[0].state in ENDED else f"is {wanted[0].state}"
-            kill = f"; `unios kill {pid}` ends it" if how == "cancel" and wanted[0].state not in ENDED else ""
-            raise CallerError(f"process {pid} does not wait: it {is_}{f' on {wanted[0].node}' if wanted[0].node else ''}{kill}")
+            return _too_late(wanted[0], how)
+        missed: list[ProcessRecord] = []
         for start in range(0, len(wanted), ALTERED_AT_A_TIME):
             chunk = wanted[start : start + ALTERED_AT_A_TIME]
-            await asyncio.gather(*(self._alter(record.pid, lambda seen: _altered(seen, how, stamp.user)) for record in chunk))
+            found = await asyncio.gather(*(self._alter(record.pid, lambda seen: _altered(seen, how, stamp.user)) for record in chunk))
+            missed += [record for record in found if record is not None]
+        if len(missed) == len(wanted):  # none waited any more when it was to be written
+            return _too_late(missed[0], how)
         return Empty()
 
     async def _stored(self, pid: int) -> ProcessRecord | None:
@@ -189,24 +192,36 @@ class Batches:
                     found.append(record)
         return found
 
-    async def _alter(self, pid: int, change: Callable[[ProcessRecord], ProcessRecord]) -> None:
+    async def _alter(self, pid: int, change: Callable[[ProcessRecord], ProcessRecord]) -> ProcessRecord | None:
+        """Change the record of one that waits; return it if it does not any more."""
         for _attempt in range(10):
             result, _revision = await self._view.store.range(process_key(pid))
             if not result.records:
-                return
+                return None
             record = msgspec.msgpack.decode(result.records[0].value, type=ProcessRecord)
             altered = change(record)
-            if not waits(record) or altered == record:
-                return
+            if not waits(record):
+                return record
+            if altered == record:
+                return None
             put = Put(process_key(pid), msgspec.msgpack.encode(altered))
             if (await self._view.store.transact(Transaction((Compare(put.key, "modified", "==", result.records[0].modified),), (put,)))).succeeded:
-                return
+                return None
         raise OutcomeUnknown(f"the record of process {pid} keeps changing: try again")
+
+
+def _too_late(record: ProcessRecord, how: str) -> Empty:
+    """Say why one that does not wait cannot be altered; nothing if it has been cancelled, as was asked: the answer to that may have been lost."""
+    if how == "cancel" and record.state == "exited" and record.reason.startswith(_CANCELLED_BY):
+        return Empty()
+    is_ = "has ended" if record.state in ENDED else f"is {record.state}"
+    kill = f"; `unios kill {record.pid}` ends it" if how == "cancel" and record.state not in ENDED else ""
+    raise CallerError(f"process {record.pid} does not wait: it {is_}{f' on {record.node}' if record.node else ''}{kill}")
 
 
 def _altered(record: ProcessRecord, how: str, by: str) -> ProcessRecord:
     if how == "cancel":
-        return claims.ended(claims.stopped(record), CANCELLED, None, f"cancelled by {by} while it waited", wall_ms()) if waits(record) else record
+        return claims.ended(claims.stopped(record), CANCELLED, None, f"{_CANCELLED_BY}{by} while it waited", wall_ms()) if waits(record) else record
     held = how == "hold"
     if record.queueing.held == held:
         return record

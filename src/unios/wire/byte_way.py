@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from unios.errors import ProtocolError
-from unios.limits import SEND_AHEAD_BYTES, WIDE_CHUNK_BYTES
+from unios.limits import SEND_AHEAD_BYTES, STREAM_WINDOW_BYTES, WIDE_CHUNK_BYTES
 from unios.wire.chunks import bin_head
 from unios.wire.flow import Inbox, Window
 from unios.wire.messages import ITEM_COST, Item, Reply, around
@@ -47,6 +47,11 @@ class ByteWay:
         """Whether a piece would go out at once: there is credit, and nothing is to be sent before it."""
         outbox = self._peer.outbox
         return self._window.room > 0 and (outbox.closed or outbox.queued(self.sequence) <= SEND_AHEAD_BYTES)
+
+    @property
+    def is_all_taken(self) -> bool:
+        """Whether all that was sent is known to have been taken at the other end; that is told by and by, so False may be late."""
+        return self._window.room >= STREAM_WINDOW_BYTES
 
     def when_open(self, wake: Callable[[], None]) -> None:
         """Call `wake` once when that may have changed; whoever was called says `pass_turn` then, whether he sends or not."""

@@ -20,6 +20,7 @@ import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_MAX, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.allowances import Allowance
 from unios.wire.frames import Payload
 from unios.wire.messages import ITEM_COST, Ack, Cancel, Credit, Fault, Hello, Part, Reply, Request
 from unios.wire.values import Value
@@ -31,6 +32,8 @@ ACK_BYTES: Final = 64 * 1024
 ACK_COUNT: Final = 256
 """The same after so many answers that overtook an older one: a request acknowledges only those before the oldest that is open."""
 ID_MAX: Final = 1 << 62
+_REPLACED: Final = "whoever answered {op} has been replaced"
+_FORGOTTEN: Final = "whoever answers {op} has forgotten what was asked, as the right to it was taken back or the connection was away for too long"
 _GATHERED_MAX: Final = 16
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 
@@ -147,13 +150,14 @@ class Asking:
         """Take the greeting of a new connection in; return what is to be sent again, and what has failed by it. Say `waiting` before the former."""
         incarnation, known = theirs.facts.get("incarnation", ""), theirs.facts.get("session", "") == "known"
         went_on = known and incarnation == self._incarnation
+        why = _REPLACED if incarnation != self._incarnation else _FORGOTTEN
         self._incarnation = incarnation
         again, failed = [], []
         for asked in list(self.open.values()):
             if not asked.sent or went_on or (asked.again and not asked.have):
                 again.append(asked)
             else:
-                failed.append(self.fail(asked, OutcomeUnknown(f"whoever answered {asked.op} has been replaced: whether it was done is not known")))
+                failed.append(self.fail(asked, OutcomeUnknown(f"{why.format(op=asked.op)}: whether it was done is not known")))
         return again, failed
 
     def waiting(self) -> Ack:
@@ -209,16 +213,23 @@ class Asking:
 class Begun:
     """A request that is under way on the answering side."""
 
-    __slots__ = ("cancelled", "first", "held", "id", "items", "oneway")
+    __slots__ = ("_allowance", "_size", "cancelled", "first", "held", "id", "items", "oneway")
 
-    def __init__(self, id_: int, *, oneway: bool = False) -> None:
+    def __init__(self, id_: int, *, oneway: bool = False, allowance: Allowance | None = None, size: int = 0) -> None:
         self.id, self.oneway = id_, oneway
+        self._allowance, self._size = allowance, size
         self.cancelled = False
         self.first = 0
         """The number of the first of `items`."""
         self.items: deque[tuple[int, Value | None]] = deque()
         """Of a stream, those that nobody has taken: (cost, value or None if it cannot be sent again)."""
         self.held = 0
+
+    def release(self) -> None:
+        """What was sent with it is held no more: its handler has ended, whatever came of it. Idempotent."""
+        if self._allowance is not None:
+            self._allowance.give(self._size)
+            self._allowance = None
 
     @property
     def room(self) -> int:
@@ -264,15 +275,21 @@ class _Kept(NamedTuple):
     size: int
 
 
+def _no_allowance(id_: int) -> Fault:
+    why = "this port holds as much of what you have sent as it takes of another user: it was not begun. Wait for what is under way, or send less at a time"
+    return Fault(id_, Unavailable.code, why)
+
+
 def _lost(id_: int) -> Fault:
     return Fault(id_, OutcomeUnknown.code, "it was done, and its answer is not kept any more: the connection broke, and it was large, or one of many")
 
 
 class Answering:
-    """The answering side of one session of one user. `kept_max`: bytes of answers that are kept."""
+    """The answering side of one session of one user. `kept_max`: bytes of answers that are kept. `allowance`: of what is under way, for a stranger."""
 
-    def __init__(self, user: str, *, kept_max: int = KEPT_REPLIES_BYTES) -> None:
+    def __init__(self, user: str, *, kept_max: int = KEPT_REPLIES_BYTES, allowance: Allowance | None = None) -> None:
         self.user = user
+        self._allowance = allowance
         self._kept_max = kept_max
         self._open: dict[int, Begun] = {}
         self._kept: dict[int, _Kept] = {}
@@ -282,9 +299,10 @@ class Answering:
         self.kept_bytes = 0
         self._acked = 0
 
-    def begin(self, request: Request) -> Begun | Again | None:
+    def begin(self, request: Request, value: Value | None = None) -> Begun | Again | None:
         """Take a request in. Return what has begun; or what to send again if it was asked before; or None: there is nothing to be said now.
 
+        `value`: what was sent with it. A stranger's request for which there is no allowance is not begun: what to send says so.
         ProtocolError if too many are under way, or too many answers were never acknowledged.
         """
         if request.id > ID_MAX or request.id <= 0:
@@ -301,7 +319,10 @@ class Answering:
             raise ProtocolError("the peer asks for more at a time than is allowed")
         if len(self._kept) >= KEPT_REPLIES_MAX:
             raise ProtocolError("the peer acknowledges nothing")
-        begun = Begun(request.id, oneway=request.oneway)
+        size = 0
+        if self._allowance is not None and not self._allowance.take(size := cost_of(value)):
+            return None if request.oneway else Again([], _no_allowance(request.id))
+        begun = Begun(request.id, oneway=request.oneway, allowance=self._allowance, size=size)
         self._open[request.id] = begun
         return begun
 
@@ -342,6 +363,7 @@ class Answering:
 
     def end(self, begun: Begun, message: Reply | Fault, value: Value | None, *, keep: bool = True) -> None:
         """It has been answered so; kept until it is acknowledged, or KEPT_REPLIES_BYTES of later ones are."""
+        begun.release()
         if self._open.pop(begun.id, None) is None or begun.id <= self._acked:
             return
         size = cost_of(value) + begun.held + (len(message.text) + len(memoryview(message.body)) if isinstance(message, Fault) else 0)
@@ -414,10 +436,11 @@ class Answering:
 
 
 class Gathering:
-    """Puts the parts of large buffers together, for one connection. `bytes_max`: of all that is announced and not taken; `allocate`: makes their room."""
+    """Puts the parts of large buffers together, for one connection. `bytes_max`: of all that is announced and not taken; `allocate`: makes their room;
+    `allowance`: of a stranger over all his connections."""
 
-    def __init__(self, bytes_max: int, allocate: Callable[[int], memoryview] | None = None) -> None:
-        self._max, self._allocate = bytes_max, allocate or _room
+    def __init__(self, bytes_max: int, allocate: Callable[[int], memoryview] | None = None, allowance: Allowance | None = None) -> None:
+        self._max, self._allocate, self._allowance = bytes_max, allocate or _room, allowance
         self._begun: dict[int, tuple[memoryview, int]] = {}
         self._announced = 0
 
@@ -431,11 +454,13 @@ class Gathering:
         if room is None:
             if not 0 < part.total <= self._max - self._announced or len(self._begun) >= _GATHERED_MAX:
                 raise ProtocolError(f"the peer announced {part.total} bytes; the limit is {self._max}")
+            if self._allowance is not None and not self._allowance.take(part.total):
+                raise ProtocolError("the peer's user has as much under way on other connections as he may")
+            self._announced += part.total
             try:
                 room = self._allocate(part.total)
             except (MemoryError, OSError):
                 raise ProtocolError(f"there is no memory for {part.total} bytes that the peer announced") from None
-            self._announced += part.total
         if part.total != len(room) or filled + size > part.total:
             raise ProtocolError("the peer sent more than it had announced")
         self._begun[part.id] = (room, filled + size)
@@ -444,15 +469,25 @@ class Gathering:
     def take(self, id_: int, total: int) -> memoryview:
         """Return what has come for a message; ProtocolError if that is not `total` bytes."""
         room, filled = self._begun.pop(id_, (memoryview(b""), 0))
-        self._announced -= len(room)
+        self._forget(len(room))
         if filled != total or len(room) != total:
             raise ProtocolError(f"the peer sent {filled} bytes of {total}")
         return room
 
+    def clear(self) -> None:
+        """Nothing more will come: let go of all that was begun."""
+        self._begun.clear()
+        self._forget(self._announced)
+
     def drop(self, id_: int) -> None:
         """What was begun for a message is not wanted: another kind of answer came instead."""
         room, _filled = self._begun.pop(id_, (memoryview(b""), 0))
-        self._announced -= len(room)
+        self._forget(len(room))
+
+    def _forget(self, size: int) -> None:
+        self._announced -= size
+        if self._allowance is not None:
+            self._allowance.give(size)
 
 
 def _room(size: int) -> memoryview:

@@ -11,6 +11,7 @@ from typing import Final
 
 from unios.errors import ProtocolError
 from unios.limits import FRAME_BYTES_MAX
+from unios.wire.allowances import Allowance
 
 _LENGTH = struct.Struct(">I")
 _ROOM_BYTES = 512 * 1024
@@ -45,10 +46,12 @@ def length_of(*pieces: bytes | memoryview) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames; holds at most one unfinished frame."""
 
-    __slots__ = ("_begun", "_filled", "_head", "_hold", "_place", "_placed")
+    __slots__ = ("_allowance", "_begun", "_filled", "_head", "_hold", "_place", "_placed", "_taken")
 
-    def __init__(self, place: Place | None = None) -> None:
-        """`place`: asked where the data of a large frame belongs, if nothing has come with its beginning that has not been returned yet."""
+    def __init__(self, place: Place | None = None, allowance: Allowance | None = None) -> None:
+        """`place`: asked where the data of a large frame belongs, if nothing has come with its beginning that has not been returned yet. `allowance`: of a
+        stranger, for large frames that are begun and not placed; a frame for which there is none is a ProtocolError."""
+        self._allowance, self._taken = allowance, 0
         self._head = b""
         self._place = place
         self._placed: memoryview | None = None
@@ -109,6 +112,10 @@ class FrameReader:
             before, self._placed = found
             self._filled = 0
             return self._pour(view, at + before)
+        if self._allowance is not None and length >= _USED_AGAIN_MIN:
+            if not self._allowance.take(length):
+                raise ProtocolError("the peer's user has as much under way on other connections as he may")
+            self._taken = length
         self._begun = _free_buffer() if _USED_AGAIN_MIN <= length <= _USED_AGAIN_BYTES else None
         if self._begun is not None:
             self._hold = memoryview(self._begun)
@@ -150,6 +157,17 @@ class FrameReader:
             assert self._begun is not None
             frames.append(memoryview(self._begun)[: self._filled])
             self._head, self._begun, self._hold = b"", None, None
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._allowance is not None:
+            self._allowance.give(self._taken)
+            self._taken = 0
+
+    def clear(self) -> None:
+        """Nothing more will come: let go of the frame that is begun, and of its place."""
+        self._head, self._begun, self._hold, self._placed, self._filled = b"", None, None, None, 0
+        self._give_back()
 
     def _length(self) -> int:
         return int(_LENGTH.unpack(self._head)[0])

@@ -31,7 +31,10 @@ def closed(home: str) -> "Denied":
     """Return what to raise where `node_names` was refused."""
     from unios.errors import Denied
 
-    return Denied(f"the nodes in {home} are another user's, who alone can list them: name one to talk to, as in `unios --node n1 ps`")
+    return Denied(
+        f"the nodes in {home} are another user's, who alone can list them: name one to talk to, as in `unios --node n1 ps`; "
+        "for a program, UNIOS_NODE=n1 in its environment does it"
+    )
 
 
 def door_of(home: str, name: str) -> str:

@@ -20,6 +20,7 @@ import msgspec
 from unios.core.sequences import ARRIVAL, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.wire.allowances import Allowance
 from unios.wire.byte_way import ByteWay
 from unios.wire.call import Call as Call
 from unios.wire.call import preemption_point
@@ -142,6 +143,7 @@ class Peer:
         role: str = "",
         facts: dict[str, str] | None = None,
         at_once: AtOnce | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self.transport = transport
         self.outbox = Outbox(transport)
@@ -151,7 +153,7 @@ class Peer:
         self.theirs: Hello | None = None
         self.protocol = 0
         self.why_closed = ""
-        self._reader = FrameReader()
+        self._reader = FrameReader(allowance=allowance)
         self._descriptors: deque[int] = deque()
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[tuple[msgspec.Raw, list[int]]]] = {}
@@ -474,6 +476,7 @@ class Peer:
     def _on_close(self, why: str) -> None:
         self.why_closed = why
         self._deadlines.close()
+        self._reader.clear()
         self.outbox.close()
         if not self._greeted.done():
             self._greeted.set_exception(Unavailable(why))

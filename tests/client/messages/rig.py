@@ -27,6 +27,8 @@ class Rig:
         """Duplicates of both ends, as the broker keeps them."""
         self.connected = 0
         self.granted: list[tuple[str, str]] = []
+        self.due: list[tuple[float, Callable[[], None]]] = []
+        """What is to be done in how many seconds; a test does it."""
         self.revoked: Callable[[], object] = lambda: None
         """What the kernel does when a user loses a right."""
         monkeypatch.setattr(servers.Acceptor, "of", lambda _home, _node: self)
@@ -40,6 +42,9 @@ class Rig:
     def close(self, name: str, _accepted: object = None) -> None:
         self.listening.pop(name, None)
 
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        self.due.append((seconds, work))
+
     def grant(self, name: str, user: str) -> None:
         self.granted.append((name, user))
 
@@ -49,7 +54,7 @@ class Rig:
 
     # as the kernel
 
-    def connect(self, _connection: object, name: str, deadline: float | None, *, keeps: bool = False) -> Line:
+    def connect(self, _connection: object, name: str, deadline: float | None, *, until: float | None, keeps: bool = False) -> Line:
         while name not in self.listening:
             if deadline is not None and time.monotonic() >= deadline:
                 raise NotFound(f"nobody listens on port {name}")

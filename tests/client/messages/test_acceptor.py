@@ -4,6 +4,7 @@ import itertools
 import os
 import socket
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -167,3 +168,16 @@ def test_a_port_that_another_process_of_the_user_has_opened_is_lost_and_not_open
     until(lambda: port.lost, "it is told")
     assert kernel.asked == ["p"]
     other.close()
+
+
+def test_what_is_to_be_done_later_is_done_in_its_order_without_anything_else_happening(acceptor: Acceptor) -> None:
+    done: list[int] = []
+    began = time.monotonic()
+    acceptor.later(0.15, lambda: done.append(2))
+    acceptor.later(0.05, lambda: done.append(1))
+    acceptor.later(100, lambda: done.append(3))
+    until(lambda: done == [1, 2], "both are done")
+    assert time.monotonic() - began >= 0.15
+    before = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - before < 0.05  # it waits, and does not look again and again

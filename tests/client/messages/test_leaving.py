@@ -1,11 +1,13 @@
 """Leaving: what was sent before a port was closed is done, and an owner that ends each connection is not run against without a pause. Both twins."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.client.messages.rig import Rig, until
@@ -15,7 +17,7 @@ from unios.client.messages import aio, aio_line
 from unios.errors import OutcomeUnknown
 from unios.limits import CLIENT_RETRY_MS
 from unios.wire.frames import length_of
-from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, encode
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Request, encode
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
@@ -45,17 +47,67 @@ def test_what_was_sent_before_a_port_was_closed_is_done(rig: Rig, size: int, how
         until(lambda: not server._lines, "the connection has ended")
 
 
-def test_a_peer_that_takes_nothing_does_not_keep_a_port_that_was_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["with", "raised within", "close"])
+def test_a_peer_that_takes_nothing_does_not_keep_a_port_that_was_closed_and_what_is_lost_is_said(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     monkeypatch.setattr(aio_line, "FINISH_S", 0.2)
     may_go_on = threading.Event()
+    said: list[str] = []
+
+    async def fill(port: Any) -> None:
+        for _ in range(100):
+            await port.send("wait", bytes(10_000))
+
+    async def raise_within(port: Any) -> None:
+        async with port:
+            await fill(port)
+            raise ZeroDivisionError
 
     async def work() -> None:
-        async with await aio.connect("p", timeout=10) as port:
-            for _ in range(100):
-                await port.send("wait", bytes(10_000))
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context["message"]))
+        port: Any = await aio.connect("p", timeout=10)
+        if how == "with":
+            with pytest.raises(OutcomeUnknown, match=r"port p was closed here.*not taken within 0.2 s: the rest is lost"):
+                async with port:
+                    await fill(port)
+        elif how == "raised within":
+            with pytest.raises(ZeroDivisionError):
+                await raise_within(port)
+        else:
+            await fill(port)
+            port.close()
+            await until_later(lambda: said, "it is said")
         assert len(asyncio.all_tasks()) == 1
+        assert len(said) == (how != "with")
 
     with rig.server({"wait": lambda _data: may_go_on.wait(20)}):
+        run(work)
+        may_go_on.set()
+
+
+def test_where_only_calls_are_lost_that_have_said_so_leaving_says_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_line, "FINISH_S", 0.2)
+    may_go_on, begun = threading.Event(), threading.Event()
+    done: list[object] = []
+
+    def wait(_data: bytes) -> None:
+        begun.set()
+        may_go_on.wait(20)
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: done.append(context))
+        async with await aio.connect("p", timeout=10) as port:
+            await port.send("wait", b"")
+            await until_later(begun.is_set, "that one is taken")
+            calls = [asyncio.ensure_future(port.call("wait", bytes(10_000))) for _ in range(100)]
+            await until_later(lambda: port._ends.line.queued > 0, "the peer takes no more")
+        for call in calls:
+            with pytest.raises(OutcomeUnknown):
+                await call
+        assert not done
+
+    with rig.server({"wait": wait}):
         run(work)
         may_go_on.set()
 
@@ -178,3 +230,32 @@ def test_an_owner_that_ends_each_connection_is_not_run_against_without_a_pause(r
         with rig.port() as port, pytest.raises(OutcomeUnknown):
             port.options(timeout=0.5, idempotent=True).one(1)
     assert 2 <= ends.greeted <= (time.monotonic() - begun) / (CLIENT_RETRY_MS / 1000) + 2
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_what_was_taken_is_not_said_to_be_lost_whatever_is_not_taken_after_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_line, "FINISH_S", 0.05)
+    lost: list[float] = []
+
+    async def work() -> None:
+        left, right = socket.socketpair()
+        right.setblocking(False)
+        line = aio_line.AioLine(left, lambda _message, _value: None, lambda _why: None, local=False, trusted=True)
+        line.send(Request(1, "first"))
+        line.send(Request(2, "later in the same turn", msgspec.Raw(msgspec.msgpack.encode(bytes(size)))))
+        line.owe()
+        got = 0
+        while got < size or line.queued:
+            with contextlib.suppress(BlockingIOError):
+                got += len(right.recv(1 << 20))
+            await asyncio.sleep(0)
+        with contextlib.suppress(BlockingIOError):
+            while left.send(bytes(1_000)):
+                pass
+        line.send(Request(3, "nobody takes that"))
+        line.finish(lost.append)
+        await line.finished()
+        right.close()
+
+    asyncio.run(work())
+    assert not lost

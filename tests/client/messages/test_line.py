@@ -1,5 +1,6 @@
 """Lines under garbage: whatever bytes come, each end ends the connection or goes on, keeps nothing, and the port answers the next one."""
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -7,11 +8,13 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.client.messages.rig import Rig, descriptors, until
+from unios.client.messages import aio, sessions
 from unios.client.messages.line import Closed, Line
 from unios.errors import OutcomeUnknown, ProtocolError, UniosError
 from unios.wire.frames import frame
@@ -86,6 +89,97 @@ def test_a_server_outlives_whatever_its_callers_say_and_forgets_them(rig: Rig, l
     gc.collect()
     assert descriptors() == before
     server.close()
+
+
+@pytest.mark.parametrize("twin", ["blocking", "asyncio"])
+@pytest.mark.parametrize("how", ["half a frame", "parts", "a whole message"])
+def test_a_stranger_takes_no_more_memory_over_many_connections_than_he_may_and_others_get_theirs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str, twin: str
+) -> None:
+    """His connections that want more end; once those that have it have gone he is answered again."""
+    monkeypatch.setattr(sessions, "STRANGER_BYTES_MAX", 250_000)
+    rig.user = rig.owner = "mallory"
+    may_go_on = threading.Event()
+    body = value_of(((b"x" * 60_000,), {}), trusted=False).body
+    said = {
+        "half a frame": frame(encode(Request(1, "wait", body)))[:50_000],
+        "parts": packed(Part(1, 60_000, memoryview(bytes(50_000)))),
+        "a whole message": packed(Request(1, "wait", body)),
+    }[how]
+
+    def attack(allowance: Callable[[], Any]) -> None:
+        socks = []
+        for number in range(6):
+            sock, _nothing = rig.pair("p")
+            socks.append(sock)
+            sock.settimeout(20)
+            sock.sendall(packed(Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"session": str(number)})) + said)
+            heard = sock.recv(1_000)
+            if number < 4:
+                until(lambda number=number: allowance().taken >= (number + 1) * 60_000, "it is held")  # type: ignore[misc]
+            elif how == "a whole message":
+                while b"it was not begun" not in heard:
+                    more = sock.recv(1_000)
+                    assert more
+                    heard += more
+            else:
+                while sock.recv(1_000):
+                    pass
+        assert allowance().taken <= 250_000
+        rig.user = "eve"
+        with rig.port() as port:
+            assert port.options(timeout=20).f(7) == 7
+        rig.user = "mallory"
+        may_go_on.set()
+        for sock in socks:
+            sock.close()
+        rig.cut()
+        until(lambda: allowance().taken == 0, "all is given back")
+        with rig.port() as port:
+            assert port.options(timeout=20).f(b"x" * 60_000) == b"x" * 60_000
+
+    if twin == "blocking":
+        with rig.server({"f": lambda x: x, "wait": lambda _x: may_go_on.wait(20)}) as server:
+            attack(lambda: server._sessions._allowances.of("mallory"))
+        return
+
+    async def wait(_x: bytes) -> None:
+        await asyncio.to_thread(may_go_on.wait, 20)
+
+    async def work() -> None:
+        async with await aio.listen("p", {"f": lambda x: x, "wait": wait}) as server:
+            await asyncio.to_thread(attack, lambda: server._allowances.of("mallory"))
+
+    asyncio.run(work())
+
+
+def test_what_a_stranger_withdraws_is_held_no_more_when_its_handler_has_ended(rig: Rig) -> None:
+    rig.user = rig.owner = "mallory"
+
+    async def work() -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait(_x: bytes) -> None:
+            began.set()
+            try:
+                await asyncio.sleep(20)
+            finally:
+                ended.set()
+
+        async with await aio.listen("p", {"wait": wait}) as server:
+            sock, _nothing = rig.pair("p")
+            body = value_of(((b"x" * 10_000,), {}), trusted=False).body
+            sock.sendall(packed(HELLO, Request(1, "wait", body)))
+            async with asyncio.timeout(20):
+                await began.wait()
+                assert server._allowances.of("mallory").taken > 10_000
+                sock.sendall(packed(Cancel(1)))
+                await ended.wait()
+                while server._allowances.of("mallory").taken:
+                    await asyncio.sleep(0)
+            sock.close()
+
+    asyncio.run(work())
 
 
 def test_a_caller_outlives_whatever_a_server_says(rig: Rig) -> None:
@@ -166,3 +260,20 @@ def test_a_greeting_of_no_common_version_is_said(rig: Rig) -> None:
         rig.port()
     for sock in ends:
         sock.close()
+
+
+def test_descriptors_that_no_message_claims_end_the_connection_and_are_closed() -> None:
+    before = descriptors()
+    left, right = socket.socketpair()
+    line = Line(left, local=True, trusted=True)
+
+    def read() -> None:
+        for number in range(100):
+            socket.send_fds(right, [frame(bytes(1_000))[number : number + 1]], [right.fileno()] * 16)
+            line.read(time.monotonic() + 20)
+
+    with pytest.raises(ProtocolError, match="descriptors that no message claims"):
+        read()
+    line.release()
+    right.close()
+    assert descriptors() == before

@@ -14,7 +14,7 @@ from unios.wire.values import encode as value_of
 
 def test_a_one_way_message_is_done_although_an_acknowledgement_came_right_behind_it() -> None:
     near, far = socket.socketpair()
-    line, session = Line(far, local=False, trusted=True), Session("u", trusted=True)
+    line, session = Line(far, local=False, trusted=True), Session("u")
     session.line = line
     done: list[int] = []
     body = value_of(((7,), {}), trusted=True).body

@@ -12,8 +12,9 @@ import pytest
 
 from tests.client.messages.rig import Rig, until
 from tests.client.messages.target import Target
+from unios.client.messages import sessions
 from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.limits import STREAMS_PER_SESSION_MAX
+from unios.limits import SESSION_KEPT_S, STREAMS_PER_SESSION_MAX
 
 
 def test_connections_that_are_lost_all_the_time_change_no_answer_and_nothing_is_done_twice(rig: Rig) -> None:
@@ -298,3 +299,19 @@ def test_one_caller_has_so_many_streams_at_a_time_and_no_more(rig: Rig) -> None:
         for one in streams:
             one.close()
         assert port.one(1) == 1
+
+
+def test_what_is_kept_for_a_caller_who_does_not_come_back_is_let_go_of_though_nobody_else_calls(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rig.server(Target()) as server:
+        port = rig.port()
+        assert len(port.one(b"x" * 30_000)) == 30_000  # an answer that is not acknowledged
+        port.close()
+        until(lambda: rig.due, "that is noted")
+        assert [seconds for seconds, _work in rig.due] == [SESSION_KEPT_S]
+        session = next(iter(server._sessions._found.values()))
+        assert session.answering.kept_bytes >= 30_000
+        rig.due.pop()[1]()
+        assert len(rig.due) == 1 and 0 < rig.due[0][0] <= SESSION_KEPT_S  # too early
+        monkeypatch.setattr(sessions, "SESSION_KEPT_S", 0)
+        rig.due.pop()[1]()
+        assert not server._sessions._found and session.answering.kept_bytes == 0 and not rig.due

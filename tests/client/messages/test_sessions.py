@@ -105,3 +105,27 @@ def test_who_is_away_for_too_long_is_forgotten_and_nobody_drives_out_others(line
     monkeypatch.setattr(sessions, "SESSION_KEPT_S", -SESSION_KEPT_S)
     found.find("t", "bob", trusted=False)
     assert begun.cancelled
+
+
+def test_those_who_do_not_come_back_are_forgotten_though_nobody_else_calls(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Sessions()
+    begun = []
+    for number, line in enumerate(lines):
+        session, _known = found.find(str(number), "ann", trusted=True)
+        found.attach(str(number), session, line)
+        begun.append(under_way(session))
+    assert found.detach("0", session_of(found, "0"), lines[0]) is True
+    assert found.detach("1", session_of(found, "1"), lines[1]) is False  # that is watched already
+    assert found.detach("1", session_of(found, "1"), lines[1]) is False
+    left_s = found.expired()
+    assert left_s is not None and SESSION_KEPT_S - 5 < left_s <= SESSION_KEPT_S and not begun[0].cancelled
+    monkeypatch.setattr(sessions, "SESSION_KEPT_S", 0)
+    assert found.expired() is None
+    assert [one.cancelled for one in begun] == [True, True] and not found._found
+    session, _known = found.find("2", "ann", trusted=True)
+    found.attach("2", session, lines[0])
+    assert found.detach("2", session, lines[0]) is True
+
+
+def session_of(found: Sessions, id_: str) -> Session:
+    return found._found["ann", id_]

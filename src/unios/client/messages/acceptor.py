@@ -1,12 +1,14 @@
 """Acceptor: takes the connections of all ports of a process in, in one thread, and opens the ports again after the kernel was restarted."""
 
 import contextlib
+import heapq
 import os
 import pwd
 import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -77,6 +79,9 @@ class Acceptor:
         """Ports that the kernel has forgotten, to be opened again."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
+        self._told: deque[tuple[float, Callable[[], None]]] = deque()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        """What is to be done when, the next first. That of this thread; others tell it by `_told`."""
         threading.Thread(target=self._run, name="unios-acceptor", daemon=True).start()
 
     def listen(self, name: str, mode: int, accepted: OnAccepted, lost: Callable[[], None]) -> None:
@@ -156,13 +161,33 @@ class Acceptor:
                     self._connection.call("ports.close", Revoke(name), Any)
             self._forget(port)
 
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Have something short done in so many seconds, by the thread that takes connections in. Takes no lock."""
+        self._told.append((time.monotonic() + seconds, work))
+        os.eventfd_write(self._wake, 1)
+
+    def _patience_s(self) -> float | None:
+        if self._down:
+            return CLIENT_RETRY_MS / 1000
+        return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
+
+    def _do_what_is_due(self) -> None:
+        while self._told:
+            due_s, work = self._told.popleft()
+            heapq.heappush(self._due, (due_s, id(work), work))
+        while self._due and self._due[0][0] <= time.monotonic():
+            heapq.heappop(self._due)[2]()
+
     def _run(self) -> None:
         while True:
-            for descriptor, _mask in self._poll.poll(CLIENT_RETRY_MS / 1000 if self._down else None):
+            for descriptor, _mask in self._poll.poll(self._patience_s()):
+                if descriptor == self._wake:
+                    os.eventfd_read(self._wake)
                 port = self._by_descriptor.get(descriptor)
                 if port is not None:
                     with contextlib.suppress(OSError, RuntimeError):  # no descriptors or threads for one more at the moment: this thread goes on
                         self._take(port)
+            self._do_what_is_due()
             if self._down:
                 self._open_again()
 

@@ -16,6 +16,7 @@ from unios.client.messages import memory
 from unios.client.messages.intake import Intake
 from unios.errors import CallerError, ProtocolError
 from unios.limits import PART_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
 from unios.wire.frames import FrameReader, Payload, length_of
 from unios.wire.messages import Fault, Part, Reply, Request, encode
@@ -31,9 +32,17 @@ class AioLine:
     """Takes a connected stream socket over. `heard` gets each message, `closed` is called once. Belongs to one loop."""
 
     def __init__(
-        self, sock: socket.socket, heard: OnHeard, closed: Callable[[str], None], *, local: bool, trusted: bool, pauses: bool = False
+        self,
+        sock: socket.socket,
+        heard: OnHeard,
+        closed: Callable[[str], None],
+        *,
+        local: bool,
+        trusted: bool,
+        pauses: bool = False,
+        allowance: Allowance | None = None,
     ) -> None:
-        """`pauses`: take nothing in while the peer does not read either."""
+        """`pauses`: take nothing in while the peer does not read either. `allowance`: of a stranger who calls."""
         sock.setblocking(False)
         self.sock = sock
         self.local, self.trusted = local, trusted
@@ -42,10 +51,12 @@ class AioLine:
         """What the peer said that ended the connection, if that did."""
         self._pid = os.getpid()
         self.queued = 0
+        self._gone = self._owed = 0
+        """How many bytes have been taken from here, and how many have to be until the last one-way message has."""
         self._heard, self._closed = heard, closed
         self._loop = asyncio.get_running_loop()
-        self._intake = Intake(trusted=trusted)
-        self._reader = FrameReader(self._intake.place)
+        self._intake = Intake(trusted=trusted, allowance=allowance)
+        self._reader = FrameReader(self._intake.place, allowance)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._small: list[bytes] = []
         """Said in this turn after the first, or while what came is taken in, to go out together."""
@@ -90,6 +101,10 @@ class AioLine:
         finally:
             carried.freeze()
 
+    def owe(self) -> None:
+        """What was said last is a one-way message: nobody else would say that it was lost."""
+        self._owed = self._gone + self.queued
+
     def _say(self, data: bytes) -> None:
         if not (self._said or self._taking):  # a question or an answer by itself costs the loop no turn
             self._said = True
@@ -125,8 +140,10 @@ class AioLine:
         if not self._queue:
             sent = self._send(data, descriptors)
             if sent < 0 or sent == len(data):
+                self._gone += max(0, sent)
                 _close(descriptors)
                 return
+            self._gone += sent
             if sent:
                 _close(descriptors)
                 data, descriptors, handed_over = data[sent:], (), 0
@@ -156,6 +173,7 @@ class AioLine:
                 break
             _close(descriptors)
             self.queued -= sent + handed_over
+            self._gone += sent + handed_over
             if sent == len(data):
                 self._queue.popleft()
             else:
@@ -261,15 +279,22 @@ class AioLine:
         else:
             self._heard(message, None)
 
-    def finish(self) -> None:
-        """As `close`, once the peer has taken what was said, at most FINISH_S later. Nobody is told, neither of that nor of what comes meanwhile."""
+    def finish(self, lost: Callable[[float], object]) -> None:
+        """As `close`, once the peer has taken what was said, at most FINISH_S later. Nobody is told, neither of that nor of what comes meanwhile, but for
+        `lost`: how many seconds it had, if one-way messages are among what the peer has not taken by then."""
         self._heard = self._closed = _nobody
         self._flush_small()
         if self.is_closed or not self._queue or self._pid != os.getpid():
             self.close()
         elif not self._finishing:
             self._finishing = True
-            self._loop.call_later(FINISH_S, self.close)
+            self._loop.call_later(FINISH_S, self._give_up, lost)
+
+    def _give_up(self, lost: Callable[[float], object]) -> None:
+        if not self.is_closed:
+            if self._gone < self._owed:
+                lost(FINISH_S)
+            self.close()
 
     async def finished(self) -> None:
         """Wait until the connection has ended."""
@@ -300,6 +325,7 @@ class AioLine:
         self._small.clear()
         self._held.clear()
         self._intake.release()
+        self._reader.clear()
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
         except OSError:

@@ -114,16 +114,20 @@ class AsyncPort:
         await self._ends.ready()
         return self
 
-    async def __aexit__(self, *_exc: object) -> None:
-        if (line := self._ends.close()) is not None:
+    async def __aexit__(self, kind: object, *_exc: object) -> None:
+        lost: list[str] = []
+        if (line := self._ends.close(self._ends.say if kind else lost.append)) is not None:
             await line.finished()
+        if lost:
+            raise OutcomeUnknown(lost[0])
 
     def close(self) -> None:
         """End the connection; calls that wait end with OutcomeUnknown. Idempotent; a later call connects again.
 
-        What was sent before still goes out while the loop runs, if it is taken within FINISH_S; leaving `async with` waits for that.
+        What was sent before still goes out while the loop runs, if it is taken within FINISH_S; leaving `async with` waits for that. If a one-way message is
+        not, leaving raises OutcomeUnknown; after `close` the loop's exception handler is told.
         """
-        self._ends.close()
+        self._ends.close(self._ends.say)
 
 
 def travelled(name: str, timeout: float | None, again: bool) -> Any:
@@ -151,7 +155,7 @@ class _Held:
 
     def __del__(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._ends.loop.call_soon_threadsafe(self._ends.close)
+            self._ends.loop.call_soon_threadsafe(self._ends.close, self._ends.say)
 
 
 class _Ends:
@@ -253,8 +257,9 @@ class _Ends:
         await asyncio.sleep(self._opened_s + CLIENT_RETRY_MS / 1000 - self.loop.time())
         while self._is_wanted:
             deadlines = [deadline for deadline in self._waiting.values() if deadline is not None]
-            until = min([time.monotonic() + _ROUND_S, *deadlines])
-            found = await _in_thread(lambda until=until: _find(self._home, self._node, self.name, until))  # type: ignore[misc]
+            soon = min([time.monotonic() + _ROUND_S, *deadlines])
+            until = max(deadlines) if len(deadlines) == len(self._waiting) and not self._asking.open else None
+            found = await _in_thread(lambda soon=soon, until=until: _find(self._home, self._node, self.name, soon, until))  # type: ignore[misc]
             error = await self._greet(found) if isinstance(found, Line) else found
             if error is None:
                 return
@@ -312,6 +317,7 @@ class _Ends:
             self._transmit(line, asked)
             if oneway:
                 self._asking.left(asked)
+                line.owe()
         except BaseException:
             self._asking.open.pop(asked.id, None)
             raise
@@ -385,8 +391,12 @@ class _Ends:
             if self.line is not None:
                 self.line.send(Cancel(asked.id))
 
-    def close(self) -> AioLine | None:
-        """End the connection; return it, if there is one: what was said may not have been taken yet."""
+    def say(self, text: str) -> None:
+        """Tell whoever watches the loop: nobody waits for this any more."""
+        self.loop.call_exception_handler({"message": text})
+
+    def close(self, lost: Callable[[str], object]) -> AioLine | None:
+        """End the connection; return it, if there is one: what was said may not have been taken yet. `lost`: told if one-way messages will not be."""
         if self._pid != os.getpid():
             return None
         for asked in list(self._asking.open.values()):
@@ -399,7 +409,7 @@ class _Ends:
         line, self.line = self.line, None
         if line is not None:
             self._newest = None
-            line.finish()
+            line.finish(lambda s: lost(f"port {self.name} was closed here, and what was sent one way was not taken within {s:g} s: the rest is lost"))
         return line
 
 
@@ -413,11 +423,11 @@ def _fail(waiting: "asyncio.Future[None]", error: BaseException) -> None:
         waiting.set_exception(error)
 
 
-def _find(home: "Path | str | None", node: str, name: str, until: float) -> Line | UniosError:
-    """Return a line to whoever listens; or what to say by then, if it is worth trying again. Raises what is not."""
+def _find(home: "Path | str | None", node: str, name: str, deadline: float, until: float | None) -> Line | UniosError:
+    """Return a line to whoever listens; or what to say by then, if it is worth trying again. Raises what is not. Times as places.connect has them."""
     with Connection(home, node, role="program") as connection:
         try:
-            return places.connect(connection, name, until)
+            return places.connect(connection, name, deadline, until=until)
         except NotFound as error:
             return error
         except (Unavailable, OutcomeUnknown, PeerRestarted) as error:

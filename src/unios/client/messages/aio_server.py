@@ -17,9 +17,11 @@ from typing import Any
 from unios.client.messages.acceptor import Acceptor, me
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.server import Handlers, current_caller, fault_of, function_of, said_of
+from unios.client.messages.sessions import Allowances, answering
 from unios.errors import CallerError, ProtocolError, Unavailable
-from unios.limits import HELLO_TIMEOUT_MS, KEPT_REPLIES_BYTES, KEPT_REPLIES_STRANGER_BYTES, PORT_SESSIONS_MAX, SESSION_KEPT_S, SESSIONS_PER_USER_MAX
-from unios.wire.conversations import Again, Answering, Begun, Said
+from unios.limits import HELLO_TIMEOUT_MS, PORT_SESSIONS_MAX, SESSION_KEPT_S, SESSIONS_PER_USER_MAX
+from unios.wire.allowances import Allowance
+from unios.wire.conversations import Again, Begun, Said
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
 from unios.wire.values import Value, decode, encode
@@ -28,8 +30,8 @@ from unios.wire.values import Value, decode, encode
 class _Session:
     """What one caller has asked, through whatever connection he has now."""
 
-    def __init__(self, user: str, *, trusted: bool) -> None:
-        self.answering = Answering(user, kept_max=KEPT_REPLIES_BYTES if trusted else KEPT_REPLIES_STRANGER_BYTES)
+    def __init__(self, user: str, allowance: Allowance | None) -> None:
+        self.answering = answering(user, allowance)
         self.now: _Answers | None = None
         self.left_s = 0.0
         self.changed = asyncio.Event()
@@ -62,6 +64,7 @@ class AsyncServer:
         self._target = target
         self._incarnation = uuid.uuid4().hex
         self._sessions: dict[tuple[str, str], _Session] = {}
+        self._allowances = Allowances()
         self._lines: set[_Answers] = set()
         self._loop = asyncio.get_running_loop()
         self._acceptor: Acceptor | None = None
@@ -119,6 +122,10 @@ class AsyncServer:
             line.close()
         return len(lines)
 
+    def allowance(self, user: str, *, trusted: bool) -> Allowance | None:
+        """Return that of all connections of a stranger, None for the user who listens."""
+        return None if trusted else self._allowances.of(user)
+
     def session(self, id_: str, user: str, *, trusted: bool) -> tuple[_Session, bool]:
         """Return the session, and whether it was known. One of another user is not found. Bounded as in `sessions`: the longest away goes."""
         now = time.monotonic()
@@ -130,7 +137,7 @@ class AsyncServer:
                 self._sessions.pop(key).leave()
                 of_user -= key[0] == user
         known = self._sessions.get((user, id_)) if id_ else None
-        session = known or _Session(user, trusted=trusted)
+        session = known or _Session(user, self.allowance(user, trusted=trusted))
         if id_:
             self._sessions[user, id_] = session
         return session, known is not None
@@ -173,7 +180,8 @@ class _Answers:
     def __init__(self, server: AsyncServer, stamp: Accepted, sock: socket.socket, *, local: bool, trusted: bool) -> None:
         self._server, self.stamp = server, stamp
         self._session: _Session | None = None
-        self._line = AioLine(sock, self._heard, self._closed, local=local, trusted=trusted, pauses=True)
+        allowance = server.allowance(stamp.user, trusted=trusted)
+        self._line = AioLine(sock, self._heard, self._closed, local=local, trusted=trusted, pauses=True, allowance=allowance)
         self._late = server._loop.call_later(HELLO_TIMEOUT_MS / 1000, self.close)
 
     def close(self) -> None:
@@ -235,7 +243,7 @@ class _Answers:
             before.close()
 
     def _asked(self, session: _Session, request: Request, value: Value) -> None:
-        begun = session.answering.begin(request)
+        begun = session.answering.begin(request, value)
         if isinstance(begun, Begun):
             self._answer(session, request, value, begun)
         elif isinstance(begun, Again):
@@ -260,7 +268,7 @@ class _Answers:
             if inspect.isawaitable(found) or request.stream:
                 task = self._server._loop.create_task(self._later(session, request, begun, found))
                 session.tasks[request.id] = task
-                task.add_done_callback(lambda _task: self._over(session, request.id, found))
+                task.add_done_callback(lambda _task: self._over(session, begun, found))
                 return
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its caller's
             self._finish(session, begun, self._fault(begun, error), None)
@@ -270,8 +278,9 @@ class _Answers:
             current_caller.reset(token)
         self._end(session, begun, found)
 
-    def _over(self, session: _Session, id_: int, found: Any) -> None:
-        session.tasks.pop(id_, None)
+    def _over(self, session: _Session, begun: Begun, found: Any) -> None:
+        begun.release()
+        session.tasks.pop(begun.id, None)
         if inspect.iscoroutine(found):
             found.close()  # withdrawn before it had begun
 

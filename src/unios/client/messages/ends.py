@@ -92,6 +92,7 @@ class Ends:
             self._line = None
         for asked in list(self._asking.open.values()):
             asked.failure, asked.ended = _of_the_parent(asked.op), True
+            asked.items.clear()
         self._begin()
 
     # the connection
@@ -130,7 +131,7 @@ class Ends:
             time.sleep(early_s if deadline is None else max(0.0, min(early_s, deadline - time.monotonic())))
         with Connection(self._home, self._node, role="program") as connection:
             while True:
-                line = places.connect(connection, self.name, deadline, keeps=self._keeps)
+                line = places.connect(connection, self.name, deadline, until=deadline, keeps=self._keeps)
                 try:
                     self._resume(line, deadline)
                 except (Closed, Late):

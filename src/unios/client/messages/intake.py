@@ -11,6 +11,7 @@ from typing import Final
 from unios.client.messages import memory
 from unios.errors import ProtocolError
 from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
+from unios.wire.allowances import Allowance
 from unios.wire.conversations import Gathering
 from unios.wire.messages import Part, Reply, Request
 from unios.wire.values import Value
@@ -23,10 +24,10 @@ class Intake:
 
     __slots__ = ("_descriptors", "_gathering", "_keeps", "_trusted")
 
-    def __init__(self, *, trusted: bool, keeps: bool = False) -> None:
-        """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
+    def __init__(self, *, trusted: bool, keeps: bool = False, allowance: Allowance | None = None) -> None:
+        """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied. `allowance`: of a stranger who calls."""
         self._trusted, self._keeps = trusted, keeps
-        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else None)
+        self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else None, allowance)
         self._descriptors: list[int] = []
 
     def receive(self, sock: socket.socket, buffer: memoryview) -> memoryview:
@@ -77,6 +78,7 @@ class Intake:
                 os.close(descriptor)
 
     def release(self) -> None:
-        """Close what nobody has claimed. Idempotent."""
+        """Nothing more will come: close what nobody has claimed, and let go of the memory of what was not whole. Idempotent."""
+        self._gathering.clear()
         while self._descriptors:
             os.close(self._descriptors.pop())

@@ -18,6 +18,7 @@ from unios.client.messages import memory
 from unios.client.messages.intake import Intake
 from unios.errors import ProtocolError
 from unios.limits import PART_BYTES
+from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
 from unios.wire.frames import FrameReader, length_of
 from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, encode
@@ -46,16 +47,16 @@ class Late(TimeoutError):
 class Line:
     """Takes a connected stream socket over. `local`: descriptors can be sent along; `trusted`: the other side is of the same user."""
 
-    def __init__(self, sock: socket.socket, *, local: bool, trusted: bool, keeps: bool = False) -> None:
-        """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied."""
+    def __init__(self, sock: socket.socket, *, local: bool, trusted: bool, keeps: bool = False, allowance: Allowance | None = None) -> None:
+        """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied. `allowance`: of a stranger who calls."""
         self.is_closed = False
         self.is_cut = False
         """Whether the other side has lost the right to it."""
         self.sock = sock
         self.local, self.trusted = local, trusted
         self._pid = os.getpid()
-        self._intake = Intake(trusted=trusted, keeps=keeps)
-        self._reader = FrameReader(self._intake.place)
+        self._intake = Intake(trusted=trusted, keeps=keeps, allowance=allowance)
+        self._reader = FrameReader(self._intake.place, allowance)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._early: list[Heard] = []
         self._sending = threading.RLock()
@@ -297,7 +298,8 @@ class Line:
         """Close, and give the descriptors back: nobody reads any more."""
         self.close()
         self.sock.close()
-        self._intake.release()
+        self._intake.release()  # for whoever goes on knowing this connection, as a request that was made over it does
+        self._reader.clear()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, TypeError, OSError):  # begun halfway, or the interpreter ends

@@ -17,16 +17,16 @@ GRACE_S = 0.5
 """A kernel that has been asked to wait until the deadline may answer so much later: then it says why."""
 
 
-def connect(connection: Connection, name: str, deadline: float | None, *, keeps: bool = False) -> Line:
+def connect(connection: Connection, name: str, deadline: float | None, *, until: float | None, keeps: bool = False) -> Line:
     """Return a line to whoever listens under a name; waits for him, and for a kernel, until the deadline (time.monotonic; None: for ever).
 
+    `until`: by when whoever asks has to be told; a kernel that is hung is waited for no longer, and GRACE_S, even if the deadline is a nearer one.
     NotFound if nobody listens by then, Unavailable if no kernel answers by then, or at once if no node runs here at all; Denied.
     """
     while True:
         left = WAIT_MS if deadline is None else max(0, min(WAIT_MS, int((deadline - time.monotonic()) * 1000)))
-        patience_s = (left + CALL_TIMEOUT_MS) / 1000 if deadline is None else max(CLIENT_RETRY_MS / 1000, deadline - time.monotonic() + GRACE_S)
         try:
-            return _connect(connection, name, left, min(patience_s, (left + CALL_TIMEOUT_MS) / 1000), keeps)
+            return _connect(connection, name, left, deadline, None if until is None else until + GRACE_S, keeps)
         except NotFound:
             if deadline is not None and time.monotonic() >= deadline:
                 raise NotFound(f"nobody listens on port {name}") from None
@@ -37,8 +37,12 @@ def connect(connection: Connection, name: str, deadline: float | None, *, keeps:
             time.sleep(CLIENT_RETRY_MS / 1000)
 
 
-def _connect(connection: Connection, name: str, wait_ms: int, patience_s: float, keeps: bool) -> Line:
-    raw, descriptors = connection.begin("ports.connect", Connect(name, wait_ms), node="").finish(timeout_s=patience_s)
+def _connect(connection: Connection, name: str, wait_ms: int, deadline: float | None, until: float | None, keeps: bool) -> Line:
+    asked = connection.begin("ports.connect", Connect(name, wait_ms), node="", until=until)
+    patience_s = (wait_ms + CALL_TIMEOUT_MS) / 1000
+    if deadline is not None:
+        patience_s = min(patience_s, max(CLIENT_RETRY_MS / 1000, deadline + GRACE_S - time.monotonic()))
+    raw, descriptors = asked.finish(timeout_s=patience_s)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
         connected = msgspec.msgpack.decode(raw, type=Connected)

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from unios.client.messages.line import Closed, Line
 from unios.client.messages.sessions import Session, Sessions
 from unios.client.messages.streaming import Streaming, fixed, tell
 from unios.errors import CallerError, NotFound, ProtocolError, Unavailable, UniosError, to_wire
-from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAMS_PER_SESSION_MAX
+from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, SESSION_KEPT_S, STREAMS_PER_SESSION_MAX
 from unios.wire.conversations import Again, Begun
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
@@ -142,7 +143,9 @@ class Server:
         self._closed.set()
 
     def _accepted(self, stamp: Accepted, sock: Any, node: str) -> None:
-        line = Line(sock, local=stamp.node == node, trusted=stamp.user == me(), keeps=self._keeps)
+        trusted = stamp.user == me()
+        allowance = self._sessions.allowance(stamp.user, trusted=trusted)
+        line = Line(sock, local=stamp.node == node, trusted=trusted, keeps=self._keeps, allowance=allowance)
         with self._lock:
             self._lines[line] = stamp
         try:
@@ -182,7 +185,18 @@ class Server:
         try:
             Answers(self._target, session, line).run()
         finally:
-            self._sessions.detach(id_, session, line)
+            if self._sessions.detach(id_, session, line):
+                self._expire_in(SESSION_KEPT_S)
+
+    def _expire_in(self, seconds: float) -> None:
+        seen = weakref.ref(self)  # nobody keeps a server that was closed, and what it serves, for that
+        self._acceptor.later(seconds, lambda: server._expire() if (server := seen()) is not None else None)
+
+    def _expire(self) -> None:
+        """What is kept for callers who do not come back is let go of, also when nobody calls any more."""
+        again_s = self._sessions.expired()
+        if again_s is not None:
+            self._expire_in(again_s)
 
 
 class Answers:
@@ -245,7 +259,7 @@ class Answers:
             with session.lock:
                 if self._line.is_cut or (session.line is not self._line and not request.oneway):
                     return  # he has lost the right; or it was asked again over another connection
-                begun = session.answering.begin(request)
+                begun = session.answering.begin(request, value)
                 if isinstance(begun, Begun) and request.stream:
                     self._register(begun)
                 if begun is not None and not isinstance(begun, Begun):
