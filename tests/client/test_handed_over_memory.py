@@ -55,7 +55,7 @@ def test_what_a_forked_child_has_as_well_is_copied_when_it_is_handed_over() -> N
     os.close(writer)
     os.waitpid(pid, 0)
     assert buffer[0] == ord("b"), "it is shared, as memory of before a fork is"
-    assert carried.born == () and os.pread(*carried.own, 1, 0) == b"a"
+    assert carried.born == () and os.pread(carried.own.descriptor, 1, 0) == b"a"
     carried.freeze()
     assert len(memory.carry([memory.allocate(SIZES[1])], local=True, trusted=True).born) == 1, "what is born later is the parent's alone"
 

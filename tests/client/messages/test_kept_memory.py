@@ -95,3 +95,17 @@ def test_what_is_kept_is_not_copied_to_be_sent_again() -> None:
     kept, ordinary = memory.settle(memory.allocate(SIZE)), memoryview(bytearray(SIZE))
     value = Value(msgspec.Raw(b"\xc0"), [kept, ordinary]).fixed(memory.is_fixed)
     assert value.buffers[0] is kept and value.buffers[1].readonly and value.buffers[1] == ordinary
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_message_that_is_broken_off_leaves_no_memory_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(_descriptor: int, _buffers: object) -> list[int]:
+        raise Interrupted
+
+    memory.carry([memoryview(bytearray(SIZE))], local=True, trusted=True)  # and never sent
+    monkeypatch.setattr(memory, "fill", fill)
+    with pytest.raises(Interrupted):
+        memory.carry([memoryview(bytearray(SIZE))], local=True, trusted=True)

@@ -282,21 +282,38 @@ def _address(buffer: memoryview) -> int:
     return address
 
 
+class _Own:
+    """A memory file that was made for one message; closed with it, however its sending ends: a signal's handler may raise anywhere."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self) -> None:
+        self.descriptor = -1
+
+    def close(self) -> None:
+        """Idempotent."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
+
+
 class Carried(NamedTuple):
     """What carries the buffers of one message: descriptors, and where in them each buffer is; those at -1 travel as parts. `freeze` once it is sent."""
 
     places: tuple[Place, ...]
     descriptors: tuple[int, ...]
-    own: tuple[int, ...]
-    """Of the descriptors, those to be closed when it is sent."""
+    own: _Own | None
+    """Of the descriptors, the one to be closed when it is sent."""
     born: tuple[_Born, ...]
 
     def freeze(self) -> None:
         """It is sent: make private here what was handed over uncopied, and close what was made for it."""
         for born in self.born:
             born.freeze()
-        for descriptor in self.own:
-            os.close(descriptor)
+        if self.own is not None:
+            self.own.close()
 
 
 INLINE: Final = -1
@@ -305,7 +322,7 @@ INLINE: Final = -1
 def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carried:
     """Return how these buffers go to the other side; with `local` as descriptors if that is worth it. CallerError if there is no memory for it."""
     if not local or sum(buffer.nbytes for buffer in buffers) < HAND_OVER_BYTES:
-        return Carried(tuple((INLINE, 0, buffer.nbytes) for buffer in buffers), (), (), ())
+        return Carried(tuple((INLINE, 0, buffer.nbytes) for buffer in buffers), (), None, ())
     places: list[Place | None] = []
     born: list[_Born] = []
     copied = 0
@@ -319,10 +336,10 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
                 born.append(found[0])
             places.append((born.index(found[0]), found[1], buffer.nbytes))
     descriptors = [one.descriptor for one in born]
-    own: tuple[int, ...] = ()
+    own = None
     if copied:
-        own = (_copy([buffer for buffer, place in zip(buffers, places, strict=True) if place is None], copied),)
-        descriptors.append(own[0])
+        own = _copy([buffer for buffer, place in zip(buffers, places, strict=True) if place is None], copied)
+        descriptors.append(own.descriptor)
     at = 0
     for number, place in enumerate(places):
         if place is None:
@@ -331,19 +348,19 @@ def carry(buffers: Sequence[memoryview], *, local: bool, trusted: bool) -> Carri
     return Carried(tuple(place for place in places if place is not None), tuple(descriptors), own, tuple(born))
 
 
-def _copy(buffers: Iterable[memoryview], size: int) -> int:
+def _copy(buffers: Iterable[memoryview], size: int) -> _Own:
     """Return a sealed memory file with these, each at the beginning of a page."""
-    descriptor = -1
+    own = _Own()
     try:
-        descriptor = os.memfd_create("unios-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size)
-        fill(descriptor, buffers)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SHRINK_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+        own.descriptor = os.memfd_create("unios-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(own.descriptor, size)
+        fill(own.descriptor, buffers)
+        fcntl.fcntl(own.descriptor, fcntl.F_ADD_SEALS, _SHRINK_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
     except OSError as error:
-        if descriptor >= 0:
-            os.close(descriptor)
+        if error.errno is None:  # not Linux's: of a signal's handler
+            raise
         raise CallerError(f"no memory for {size} bytes of a message: {error.strerror}") from error
-    return descriptor
+    return own
 
 
 def fill(descriptor: int, buffers: Iterable[memoryview]) -> list[int]:
