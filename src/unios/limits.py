@@ -416,32 +416,6 @@ SESSIONS_PER_USER_MAX = 1_024
 """The same, of one user, so that nobody drives out others' sessions."""
 KEPT_REPLIES_BYTES = 256 * 1024 * 1024
 """Answers that a session keeps until they are acknowledged; over it the oldest go, and whoever asks again for one is told so."""
-# synchronisation
-SYNC_TTL_MS = 5_000
-"""A session that has not renewed for so long has ended: what it held goes to the next. A new manager grants nothing before that time is over."""
-SYNC_HOLD_MS = 4_000
-"""A session trusts its lease so long after it *sent* the last renewal that was acknowledged; must stay below the TTL."""
-SYNC_RENEW_MS = 800
-SYNC_LOOK_MS = 200
-"""How often the manager looks which sessions have ended."""
-SYNC_IDLE_S = 60
-"""A manager whom nobody has used for so long ends; the next use starts another."""
-SYNC_SESSIONS_MAX = 4_096
-SYNC_THINGS_MAX = 100_000
-"""Locks, events, queues and so on that are in use at a time; over it a new one is refused."""
-SYNC_WAITING_MAX = 4_096
-"""Of one session at a time; its further questions are refused."""
-SYNC_ANSWERS_KEPT = 4_096
-"""Of one session, in case its connection breaks before it has heard them; the oldest go."""
-SYNC_GONE_MAX = 1_024
-"""Sessions whose lease has ended that the manager remembers, with up to SYNC_GONE_BYTES_MAX of answers; whoever comes back later hears OutcomeUnknown."""
-SYNC_GONE_BYTES_MAX = 16 * 1024 * 1024
-SYNC_NAME_BYTES_MAX = 200
-SYNC_QUEUE_ITEMS_MAX = 100_000
-SYNC_QUEUE_BYTES_MAX = 16 * 1024 * 1024
-"""In one queue at a time; who puts more waits. A single item may have a quarter of it."""
-SYNC_BYTES_MAX = 128 * 1024 * 1024
-"""In all queues together: over it what is put is refused as Unavailable."""
 # tasks
 TASK_BYTES_MAX = 4 * 1024**3
 """Of one call's pickled arguments, or of its result; more is refused and said."""

@@ -3,7 +3,8 @@
 from collections import Counter
 
 from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Retire, Waits
-from unios.core.tasks import AHEAD, RETURNED_MAX, Tasks
+from unios.core.task_states import AHEAD, RETURNED_MAX
+from unios.core.tasks import Tasks
 
 DIED = Loss("died", "died")
 HOSTAGE_MS = 20

@@ -27,7 +27,7 @@ from unios.core.grants import (
     Withdraw,
 )
 from unios.core.locks import Locks
-from unios.limits import SYNC_TTL_MS
+from unios.synchronisation_limits import SYNC_TTL_MS
 
 BEGIN_MS = 1_000
 

@@ -8,7 +8,7 @@ import pytest
 from tests.core.test_locks import World
 from unios.core.grants import FAULT, NO, NOWAIT, YES, Answer, Ask, Held, Notice, Open, Over, Renew, Token, Waiting, Withdraw
 from unios.core.locks import Locks
-from unios.limits import SYNC_ANSWERS_KEPT, SYNC_GONE_BYTES_MAX, SYNC_GONE_MAX, SYNC_QUEUE_BYTES_MAX, SYNC_TTL_MS
+from unios.synchronisation_limits import SYNC_ANSWERS_KEPT, SYNC_GONE_BYTES_MAX, SYNC_GONE_MAX, SYNC_QUEUE_BYTES_MAX, SYNC_TTL_MS
 
 
 def again(id_: int, op: str, kind: str, **more: object) -> tuple[Waiting, ...]:

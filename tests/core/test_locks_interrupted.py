@@ -2,7 +2,7 @@
 
 from tests.core.test_locks import World
 from unios.core.grants import BROKEN, FAULT, NO, NOWAIT, YES, Answer, Ask, Waiting, Withdraw
-from unios.limits import SYNC_BYTES_MAX, SYNC_QUEUE_BYTES_MAX
+from unios.synchronisation_limits import SYNC_BYTES_MAX, SYNC_QUEUE_BYTES_MAX
 
 
 def waiting(world: World, id_: int, op: str, kind: str, **more: object) -> tuple[Waiting, ...]:

@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.core.task_world import DIED, HOSTAGE_MS, World
 from unios.core.crews import Crew, plan_crews, smaller
-from unios.core.tasks import AHEAD, FRUITLESS_MAX, OVERTAKEN_MAX, UNBEGUN_MAX
+from unios.core.task_states import AHEAD
+from unios.core.tasks import FRUITLESS_MAX, OVERTAKEN_MAX, UNBEGUN_MAX
 
 
 class Machine(RuleBasedStateMachine):
@@ -184,6 +185,18 @@ def test_several_that_are_cancelled_one_after_the_other_behind_a_long_task_never
             one.bar()
     one.drain()
     assert all(one.outcome[task] == "dropped" and not one.runs[task] for task in others)
+
+
+def test_a_worker_that_has_much_to_read_that_was_taken_back_is_given_the_next_and_nothing_ahead_of_it() -> None:
+    one = world(1)
+    tasks = [one.submit() for _ in range(AHEAD + 5)]
+    (hand,) = one.hands.values()
+    assert len(hand.lying) == AHEAD + 1
+    one.cancelled.add(tasks[1])
+    one.do(one.tasks.cancelled(tasks[1]))
+    one.bar()  # before it has begun any
+    assert len(hand.lying) == AHEAD + 2
+    one.drain()
 
 
 def test_a_bar_that_came_too_late_changes_nothing() -> None:

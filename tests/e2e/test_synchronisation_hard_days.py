@@ -18,7 +18,7 @@ from unios.client.synchronisation.line import Broken, Line
 from unios.client.synchronisation.lock import Lock, RLock
 from unios.client.synchronisation.token_guard import TokenGuard
 from unios.errors import DataLost, LeaseLost
-from unios.limits import SYNC_TTL_MS
+from unios.synchronisation_limits import SYNC_TTL_MS
 from unios.wire.synchronising import PORT, YES, Answer, Ask, Bye, Open, Opened
 
 

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from unios.core.grants import NO, NOWAIT, YES, Answer, Ask, Out, Waiter, fault
-from unios.limits import SYNC_QUEUE_BYTES_MAX, SYNC_QUEUE_ITEMS_MAX
+from unios.synchronisation_limits import SYNC_QUEUE_BYTES_MAX, SYNC_QUEUE_ITEMS_MAX
 
 
 class Exchange:

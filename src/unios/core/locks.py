@@ -40,7 +40,7 @@ from unios.core.grants import (
     fault,
 )
 from unios.core.roster import Gone, Session
-from unios.limits import (
+from unios.synchronisation_limits import (
     SYNC_BYTES_MAX,
     SYNC_LOOK_MS,
     SYNC_NAME_BYTES_MAX,

@@ -9,7 +9,7 @@ from collections.abc import Set
 from typing import Final
 
 from unios.core.grants import Answer, Ask, Key, Open, Waiter, fault
-from unios.limits import SYNC_ANSWERS_KEPT, SYNC_GONE_BYTES_MAX, SYNC_GONE_MAX
+from unios.synchronisation_limits import SYNC_ANSWERS_KEPT, SYNC_GONE_BYTES_MAX, SYNC_GONE_MAX
 
 ONCE: Final = frozenset({"put", "get", "back", "done", "release"})
 """What may not be done a second time."""

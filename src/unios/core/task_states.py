@@ -1,9 +1,15 @@
 """What `core.tasks` knows of a task, a worker and a crew. Data only."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from unios.core.nearness import plan_node
 from unios.core.task_orders import Loss
+
+AHEAD: Final = 3
+"""Tasks given to a worker beyond the one that it runs: what a round trip, or a thread that gets no processor for a moment, would cost."""
+RETURNED_MAX: Final = 3
+"""When so many have been taken back from behind one task, nothing lies ahead of it any more."""
 
 
 class TaskState:
@@ -39,6 +45,12 @@ class WorkerState:
         self.begun_ms = self.returned = 0
         """When it began what it runs; how many lay ahead of that and were taken back, which it has to read all the same."""
         self.done = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it runs something and may be given more ahead of that."""
+        slots = self.slots
+        return 1 <= len(slots) <= AHEAD and not slots[0].children and not self.barring and self.returned < RETURNED_MAX
 
     def has_all(self, each_max: int | None) -> bool:
         """Say whether it is given no more, since it may have no more than so many."""

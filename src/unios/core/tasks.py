@@ -16,10 +16,6 @@ from typing import Final
 from unios.core.task_orders import Bar, Begun, Break, Drop, Fail, Fork, Give, Hire, Loss, Order, Retire, Waits
 from unios.core.task_states import CrewState, TaskState, WorkerState
 
-AHEAD: Final = 3
-"""Tasks given to a worker beyond the one that it runs: what a round trip, or a thread that gets no processor for a moment, would cost."""
-RETURNED_MAX: Final = 3
-"""When so many have been taken back from behind one task, nothing lies ahead of it any more."""
 FRUITLESS_MAX: Final = 5
 """So many workers, or crews, in a row that ended before they were ready: then it is no accident. A crew is ready when one of its workers has been."""
 LOOK_MAX: Final = 16
@@ -372,7 +368,7 @@ class Tasks:
             return
         if not worker.slots and not worker.barring:
             self._idle[worker.id] = worker
-        elif 1 <= len(worker.slots) <= AHEAD and not worker.slots[0].children and not worker.barring and worker.returned < RETURNED_MAX:
+        elif worker.has_room:
             self._roomy[worker.id] = worker
 
     def _back(self, task: TaskState, orders: list[Order]) -> None:
@@ -449,7 +445,7 @@ class Tasks:
             self._turn += 1
             task.worker, task.turn, task.begun = worker.id, self._turn, begun
             worker.slots.append(task)
-            if len(worker.slots) <= AHEAD and not worker.has_all(self.each_max):
+            if worker.has_room and not worker.has_all(self.each_max):
                 self._roomy[worker.id] = worker
             orders.append(Give(worker.id, task.id, self._turn, begun))
         if self._queue and self._blocked >= self._workers_bound:

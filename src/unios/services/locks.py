@@ -21,11 +21,12 @@ from unios.core.grants import Ask, Bye, Open, Out, Renew, Told, Withdraw
 from unios.core.locks import Locks
 from unios.core.nodes import Alive, alive_key
 from unios.errors import CallerError, Denied, UniosError
-from unios.limits import BEAT_MS, SEND_QUEUE_BYTES_MAX, SYNC_IDLE_S, SYNC_LOOK_MS, SYNC_TTL_MS
+from unios.limits import BEAT_MS, SEND_QUEUE_BYTES_MAX
 from unios.services.lease_seen import LeaseSeen
 from unios.services.process_gone import is_gone
 from unios.store.client import StoreClient
 from unios.store.model import Compare, Delete, Put, Range, RangeResult, Record, Transaction
+from unios.synchronisation_limits import SYNC_IDLE_S, SYNC_LOOK_MS, SYNC_TTL_MS
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted
 from unios.wire.peer import Call

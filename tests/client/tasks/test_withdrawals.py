@@ -12,7 +12,7 @@ from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import ExecutorBroken
 from unios.client.tasks.talk import Talk
 from unios.client.tasks.values import unpack
-from unios.core.tasks import AHEAD
+from unios.core.task_states import AHEAD
 from unios.wire.parcels import Answer, Bar, Barred, Give, Unwanted, Withdraw, Withdrawn
 
 pytestmark = pytest.mark.timeout(30)

@@ -7,7 +7,7 @@ manager, who counts from the arrival, gives anything to others.
 import time
 from typing import Final
 
-from unios.limits import SYNC_HOLD_MS, SYNC_RENEW_MS
+from unios.synchronisation_limits import SYNC_HOLD_MS, SYNC_RENEW_MS
 
 HUNG_S: Final = 2.0
 """A renewal that is not acknowledged by then: the connection is made again."""
