@@ -6,7 +6,7 @@ from tests.core.test_locks import World
 from unios.core import locks as module
 from unios.core.grants import BOUNDED, FAULT, NO, NOWAIT, YES, Held, Known, Notice, Open, Over, Renew, Token, Waiting, Withdraw
 from unios.core.grants import Ask as Asked
-from unios.limits import SYNC_NAME_BYTES_MAX, SYNC_TTL_MS
+from unios.synchronisation_limits import SYNC_NAME_BYTES_MAX, SYNC_TTL_MS
 
 
 def refusal(world: World, session: str, id_: int) -> str:
