@@ -57,6 +57,7 @@ class Line:
         self._pid = os.getpid()
         self._intake = Intake(trusted=trusted, keeps=keeps, allowance=allowance)
         self._reader = FrameReader(self._intake.place, allowance)
+        self._is_allowed = allowance is not None
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._early: list[Heard] = []
         self._sending = threading.RLock()
@@ -207,7 +208,18 @@ class Line:
             raise
 
     def _read(self) -> list[Heard]:
-        room = self._reader.room()
+        reader = self._reader
+        if self.is_closed:  # perhaps in the midst of a frame, of which nobody knows any more how much has come
+            raise Closed("it was closed here")
+        try:
+            return self._read_into(reader)
+        except ProtocolError:
+            if self.is_closed:  # by another thread, meanwhile: what it let go of is missing
+                raise Closed("it was closed here") from None
+            raise
+
+    def _read_into(self, reader: FrameReader) -> list[Heard]:
+        room = reader.room()
         try:
             data = self._receive(self._buffer if room is None else room)
         except OSError as error:
@@ -216,7 +228,7 @@ class Line:
             raise Closed(str(error)) from error
         if not data:
             raise Closed("the other side has ended")
-        frames = self._reader.feed(data)
+        frames = reader.feed(data)
         if len(frames) == 1:
             message = decode(frames[0])
             if isinstance(message, _CARRYING) and not message.buffers and not message.descriptors:
@@ -298,8 +310,10 @@ class Line:
         """Close, and give the descriptors back: nobody reads any more."""
         self.close()
         self.sock.close()
-        self._intake.release()  # for whoever goes on knowing this connection, as a request that was made over it does
-        self._reader.clear()
+        reader, self._reader = self._reader, FrameReader()  # for whoever goes on knowing this connection, as a request that was made over it does
+        self._intake.release()
+        if self._is_allowed:  # it is read by the thread that does this; any other may still be in the midst of a frame
+            reader.clear()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, TypeError, OSError):  # begun halfway, or the interpreter ends
