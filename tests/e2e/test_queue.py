@@ -102,7 +102,7 @@ def test_an_array_that_waits_is_cancelled_as_one(two_each: System) -> None:
     ran = two_each.json("run", "-d", "--", "true")
     two_each.unios("wait", str(ran), check=False)
     refused = two_each.unios("cancel", str(ran), check=False)
-    assert refused.returncode == 1 and "has ended" in refused.stderr
+    assert refused.returncode == 1 and b"has ended" in refused.stderr
 
 
 def test_a_time_limit_ends_the_process_and_is_not_forgotten_by_a_restarted_kernel(two_each: System) -> None:
