@@ -157,7 +157,7 @@ def _worker(system: System, node: str, name: str, index: int, go: Barrier, share
 def _messages(system: System, waiters: int) -> Row:
     """Count what is said and told, for each handover, while so many threads of one process queue for one lock."""
     counted = [0]
-    say, on = Line.say, Session._on
+    say, on = Line.say, Session.on
 
     def counting_say(line: Line, message: object) -> None:
         counted[0] += isinstance(message, Ask)
@@ -174,7 +174,7 @@ def _messages(system: System, waiters: int) -> Row:
             with lock:
                 pass
 
-    Line.say, Session._on = counting_say, counting_on  # type: ignore[method-assign,assignment]
+    Line.say, Session.on = counting_say, counting_on  # type: ignore[method-assign,assignment]
     try:
         threads = [threading.Thread(target=take, args=(lock,)) for lock in lock_of]
         for thread in threads:
@@ -182,6 +182,6 @@ def _messages(system: System, waiters: int) -> Row:
         for thread in threads:
             thread.join()
     finally:
-        Line.say, Session._on = say, on  # type: ignore[method-assign]
+        Line.say, Session.on = say, on  # type: ignore[method-assign]
     made = HANDOVERS // waiters * waiters
     return Row(f"messages for each handover, {waiters} waiters", counted[0] / made, "", made)

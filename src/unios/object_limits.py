@@ -1,4 +1,4 @@
-"""Every bound and every period of objects of programs; all others are in limits.py. Units last in the name."""
+"""Every bound and every period of objects of programs. Units last in the name."""
 
 OBJECTS_MAX = 200_000
 """Kept by one holder; over it nothing more is taken."""

@@ -1,4 +1,4 @@
-"""Every bound and every period of the manager of locks and its sessions; all others are in limits.py. Units last in the name."""
+"""Every bound and every period of the manager of locks and its sessions. Units last in the name."""
 
 SYNC_TTL_MS = 5_000
 """A session that has not renewed for so long has ended: what it held goes to the next. A new manager grants nothing before that time is over."""
