@@ -62,6 +62,11 @@ class _Tls:
         if not count:
             return False
         self._in.write(self._cipher[:count])
+        self.rest(take)
+        return True
+
+    def rest(self, take: Callable[[memoryview], object]) -> None:
+        """Hand on what has been read and not yet been handed on: some may have come with the end of the handshake."""
         plain, got = self._plain, 0
         with contextlib.suppress(ssl.SSLWantReadError):
             while read := self._ssl.read(16 * 1024, plain[got:]):  # type: ignore[arg-type]
@@ -71,7 +76,6 @@ class _Tls:
                     got = 0
         if got:
             take(plain[:got])
-        return True
 
 
 def _contexts(home: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -240,6 +244,7 @@ def _relay(tls: _Tls, near: int) -> None:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         poll.register(tls.sock, select.POLLIN)
+        tls.rest(sock.sendall)
         while True:
             for descriptor, _mask in poll.poll():
                 if descriptor == near:
