@@ -6,6 +6,7 @@ survives a process, no answer done once. Every process is forked, and ends with 
 
 import contextlib
 import fcntl
+import mmap
 import os
 import select
 import socket
@@ -19,6 +20,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Final
 
+from benchmarks import call_limits
 from benchmarks.call_limits import WORD, echo, other, ping, swallow, transfer
 from unios.wire.tls import client_context, server_context
 
@@ -268,6 +270,47 @@ def far_bulk(home: Path) -> Iterator[Callable[[], object]]:
     """Yield a transfer of BULK_BYTES by way of two relays, until the other side says that it has all."""
     with _relayed(home, swallow) as stream:
         yield lambda: transfer(stream, PIECE)
+
+
+@contextlib.contextmanager
+def far_object(home: Path) -> Iterator[Callable[[], object]]:
+    """Yield a transfer of BULK_BYTES out of shared memory, by way of two relays, into shared memory that is new each time, as an object's is."""
+    with _relayed(home, _take_in) as stream, _shared(call_limits.BULK_BYTES) as filled:
+        filled[:] = b"\x01" * len(filled)
+        yield lambda: _give(stream, filled)
+
+
+@contextlib.contextmanager
+def _shared(size: int) -> Iterator[mmap.mmap]:
+    descriptor = os.memfd_create("chain")
+    try:
+        os.truncate(descriptor, size)
+        with mmap.mmap(descriptor, size) as memory:
+            yield memory
+    finally:
+        os.close(descriptor)
+
+
+def _give(stream: socket.socket, filled: mmap.mmap) -> None:
+    with memoryview(filled) as whole:
+        for at in range(0, len(whole), PIECE):
+            stream.sendall(whole[at : at + PIECE])
+    if stream.recv(1) != b"!":
+        raise RuntimeError("the other side did not get all")
+
+
+def _take_in(stream: socket.socket) -> None:
+    """Read BULK_BYTES into new shared memory and say so, again and again."""
+    with contextlib.suppress(OSError):
+        while True:
+            with _shared(call_limits.BULK_BYTES) as memory, memoryview(memory) as whole:
+                got = 0
+                while got < len(whole):
+                    count = stream.recv_into(whole[got : got + PIECE])
+                    if not count:
+                        return
+                    got += count
+                stream.sendall(b"!")
 
 
 # a call on one node

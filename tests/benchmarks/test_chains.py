@@ -36,6 +36,9 @@ def test_calls_and_bulk_come_through_two_relays(home: Path, monkeypatch: pytest.
     with chains.far_bulk(home) as transfer:
         transfer()
         transfer()
+    with chains.far_object(home) as transfer:
+        transfer()
+        transfer()
     assert children() == before
 
 
