@@ -77,7 +77,7 @@ def test_where_page_tables_cannot_be_set_aside_the_hand_over_is_only_slower(monk
     monkeypatch.setattr(memory, "_MOVED_MIN", 1 << 60)
     test_what_is_written_after_the_hand_over_is_seen_here_only(SIZES[1])
     with contextlib.ExitStack() as stack:
-        for _ in range(4):
+        for _ in range(memory._SET_ASIDE_MAX):
             memory._setting_aside.acquire()
             stack.callback(memory._setting_aside.release)
         monkeypatch.undo()
