@@ -38,7 +38,7 @@ _DONT_FORK: Final = 10
 _HUGE: Final = 2 * 1024 * 1024
 """Page tables move as they are where both places are equal modulo this."""
 _MOVED_MIN: Final = 4 * 1024 * 1024
-_TAKEN_DOWN_AFTER_S: Final = 0.03
+_TAKEN_DOWN_AFTER_S: Final = 0.005
 """Not at once: whoever reads what was handed over, and answers, wants the processors now."""
 _SET_ASIDE_MAX: Final = 8
 """So many at a time; others are taken down where they are, so that what is not taken down yet is bounded. (The thread that does it needs Python's lock between
