@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import socket
 import ssl
 import struct
@@ -68,17 +69,33 @@ def other(work: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unix_echo() -> Iterator[Callable[[], object]]:
-    """Yield a call of 64 bytes over a Unix socket."""
+def unix_echo(*, values: bool = False) -> Iterator[Callable[[], object]]:
+    """Yield a call of 64 bytes over a Unix socket; with `values` both ways are pickled, as ours are, and name what is called."""
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
         ours.close()
-        echo(theirs)
+        (echo_values if values else echo)(theirs)
 
     with other(serve), ours:
         theirs.close()
-        yield lambda: ping(ours)
+        yield lambda: (ping_values if values else ping)(ours)
+
+
+def echo_values(stream: socket.socket) -> None:
+    """Call what is named with what comes, and answer."""
+    operations = {"echo": lambda word: word}
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            number, operation, args = pickle.loads(unframed(stream))
+            stream.sendall(frame_of(pickle.dumps((number, True, operations[operation](*args)), 5)))
+
+
+def ping_values(stream: socket.socket) -> None:
+    """Call once by name. RuntimeError if something else comes back."""
+    stream.sendall(frame_of(pickle.dumps((1, "echo", (WORD,)), 5)))
+    if pickle.loads(unframed(stream)) != (1, True, WORD):
+        raise RuntimeError("another answer came than was sent")
 
 
 def ping(stream: socket.socket) -> None:

@@ -1,7 +1,8 @@
 """Processes of the benchmark of calls: who answers, and who calls under an event loop and is told when, so that he can be measured in turns with others.
 
-`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE` answer; `... uvloop PROCESSOR`, `... asyncio PROCESSOR` (of who answers),
-`... twin NODE` read a number of calls a line and print a line of seconds for each call.
+`python -m benchmarks.call_parts serve NODE`, `... serve-twin NODE PORT` answer; `... uvloop PROCESSOR`, `... uvloop-values PROCESSOR`, `... asyncio PROCESSOR`
+(of who answers),
+`... twin NODE PORT` read a number of calls a line and print a line of seconds for each call.
 Standard library only where another Python may run it (`uvloop`).
 """
 
@@ -17,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 NAME = "benchmark/calls"
-TWIN = "benchmark/twin"
 LENGTH = struct.Struct(">I")
 WORD = bytes(64)
 
@@ -40,24 +40,24 @@ def loop_runner() -> Callable[[Any], Any]:
     return uvloop.run  # type: ignore[no-any-return]
 
 
-async def serve_twin(node: str) -> None:
+async def serve_twin(node: str, name: str) -> None:
     """Answer with the asyncio twin until the input ends."""
     from unios.client.messages import aio
 
     async def echo(word: object) -> object:
         return word
 
-    server = await aio.listen(TWIN, {"echo": echo}, node=node)
+    server = await aio.listen(name, {"echo": echo}, node=node)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.close()
 
 
-async def twin(node: str) -> None:
+async def twin(node: str, name: str) -> None:
     """Call with the asyncio twin when told."""
     from unios.client.messages import aio
 
-    port = await aio.connect(TWIN, node=node)
+    port = await aio.connect(name, node=node)
     await _told(lambda: port.call("echo", WORD))
     port.close()
 
@@ -151,12 +151,14 @@ def main() -> None:
     match sys.argv[1:]:
         case ["serve", node]:
             serve(node)
-        case ["serve-twin", node]:
-            loop_runner()(serve_twin(node))
-        case ["twin", node]:
-            loop_runner()(twin(node))
+        case ["serve-twin", node, name]:
+            loop_runner()(serve_twin(node, name))
+        case ["twin", node, name]:
+            loop_runner()(twin(node, name))
         case ["uvloop", processor]:
             loop_echo(loop_runner(), int(processor), values=False)
+        case ["uvloop-values", processor]:
+            loop_echo(loop_runner(), int(processor), values=True)
         case ["asyncio", processor]:
             loop_echo(asyncio.run, int(processor), values=True)
 

@@ -212,12 +212,10 @@ def _pass_on(tls: _Tls, out: int) -> None:
 
 
 def _copy(source: int, into: int) -> None:
-    buffer = memoryview(bytearray(PIECE))
-    with socket.socket(fileno=source) as sock:
-        while count := sock.recv_into(buffer):
-            rest = buffer[:count]
-            while rest:
-                rest = rest[os.write(into, rest) :]
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(into, _SET_PIPE_SIZE, _PIPE_BYTES)
+    while os.splice(source, into, PIECE):
+        pass
 
 
 # a call and its answer between two nodes

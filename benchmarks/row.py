@@ -19,6 +19,8 @@ class Row:
     reference: float | None = None
     at_most: float | None = None
     rate: bool = False
+    own: bool = False
+    """Whether the limit is one that we set ourselves (docs/decisions/0036), beside the issue's."""
 
     @property
     def ratio(self) -> float | None:
@@ -45,6 +47,7 @@ class Row:
             "reference": self.reference,
             "ratio": self.ratio,
             "at_most": self.at_most,
+            "own": self.own,
             "verdict": self.verdict,
         }
 
@@ -54,7 +57,7 @@ class Row:
         if self.reference is not None:
             against += f" {figure(self.reference, self.unit)}"
         if self.at_most not in (None, 1.0):
-            against = f"limit {self.at_most:g} x {against}"
+            against = f"{'own ' * self.own}limit {self.at_most:g} x {against}"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         return f"{self.what} (n={self.n})", figure(self.value, self.unit), against, ratio, self.verdict
 
