@@ -37,7 +37,8 @@ def loop_runner() -> Callable[[Any], Any]:
         import uvloop
     except ImportError:
         return asyncio.run
-    return uvloop.run  # type: ignore[no-any-return]
+    run: Callable[[Any], Any] = uvloop.run
+    return run
 
 
 async def serve_twin(node: str, name: str) -> None:

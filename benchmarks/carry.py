@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.peers import Peers
@@ -76,16 +76,20 @@ def run(_peers: Peers) -> Report:
             (source / "d7" / "f7").write_text("changed")
 
         with contextlib.ExitStack() as stack:
-            theirs = None
+            theirs: Callable[[], None] | None = None
             if all(map(shutil.which, ("rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd"))):
                 command = [*stack.enter_context(_rsync(system.folder)), f"{source}/", f"{getpass.getuser()}@127.0.0.1:{system.folder}/copy/"]
 
-                def theirs() -> None:
+                def copy() -> None:
                     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
-            for what, before in (("first time", lambda: None), ("nothing changed", lambda: None), ("one file changed", change)):
+                theirs = copy
+
+            stages: dict[str, Callable[[], None] | None] = {"first time": None, "nothing changed": None, "one file changed": change}
+            for what, before in stages.items():
                 print(what, file=sys.stderr)
-                before()
+                if before is not None:
+                    before()
                 mine = once(ours)
                 peer = once(theirs) if theirs is not None else None
                 against = "rsync -a over ssh, same run:" if peer is not None else ""

@@ -71,8 +71,8 @@ class _Tls:
         """Hand on what has been read and not yet been handed on: some may have come with the end of the handshake."""
         plain, got = self._plain, 0
         with contextlib.suppress(ssl.SSLWantReadError):
-            while read := self._ssl.read(16 * 1024, plain[got:]):  # type: ignore[arg-type]
-                got += int(read)  # type: ignore[call-overload]
+            while read := self._ssl.read(16 * 1024, plain[got:]):
+                got += int(read)
                 if got > PIECE:
                     take(plain[:got])
                     got = 0
@@ -328,7 +328,7 @@ def connection_echo() -> Iterator[Callable[[], object]]:
         yield lambda: _call_values(ours)
 
 
-def _echo_values(connection: Connection) -> None:  # type: ignore[type-arg]
+def _echo_values(connection: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             operation, args, kwargs = connection.recv()
@@ -338,7 +338,7 @@ def _echo_values(connection: Connection) -> None:  # type: ignore[type-arg]
 _OPERATIONS: Final = {"echo": lambda word: word}
 
 
-def _call_values(connection: Connection) -> None:  # type: ignore[type-arg]
+def _call_values(connection: Connection) -> None:
     connection.send(("echo", (WORD,), {}))
     if len(connection.recv()) != len(WORD):
         raise RuntimeError("another answer came than was sent")

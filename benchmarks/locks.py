@@ -37,7 +37,7 @@ class Contended(NamedTuple):
     p50_ms: float
     least: int
     most: int
-    count: int
+    taken: int
 
 
 def run(peers: Peers) -> Report:
@@ -98,15 +98,15 @@ def _contended(system: System, report: Report, nodes: tuple[str, ...]) -> Row:
     for contenders in CONTENDERS:
         print(f"{contenders} contenders {where}", file=sys.stderr)
         found = contend(system, nodes, contenders)
-        row = Row(f"handovers, {contenders} contenders {where}", found.handovers, "/s", found.count, rate=True)
+        row = Row(f"handovers, {contenders} contenders {where}", found.handovers, "/s", found.taken, rate=True)
         report.rows += [
-            Row(f"acquire and release, {contenders} contenders {where}", found.per_second, "/s", found.count, rate=True),
-            Row(f"acquire and release, {contenders} contenders {where}, p50", found.p50_ms, "ms", found.count),
+            Row(f"acquire and release, {contenders} contenders {where}", found.per_second, "/s", found.taken, rate=True),
+            Row(f"acquire and release, {contenders} contenders {where}, p50", found.p50_ms, "ms", found.taken),
         ]
         if contenders > 1:
             report.rows += [
                 row,
-                Row(f"most often over least often, {contenders} contenders {where}", found.most / max(found.least, 1), "", found.count),
+                Row(f"most often over least often, {contenders} contenders {where}", found.most / max(found.least, 1), "", found.taken),
             ]
     return row
 
@@ -115,7 +115,7 @@ def contend(system: System, nodes: tuple[str, ...], contenders: int) -> Contende
     """Let that many processes, on these nodes in turn, take one lock again and again."""
     context = multiprocessing.get_context("fork")
     go = context.Barrier(contenders)
-    results: multiprocessing.Queue[list[float]] = context.Queue()  # type: ignore[assignment]
+    results: multiprocessing.Queue[list[float]] = context.Queue()
     last, handovers, inside = (context.Value("i", start, lock=False) for start in (-1, 0, 0))
     name = f"contended-{len(nodes)}-{contenders}"
     workers = [

@@ -85,7 +85,8 @@ def ms(taken: Sequence[Phases], phase: str, percent: float) -> float:
 def _near(report: Report, giver: "Popen[bytes]") -> tuple[Row, Row]:
     """Add the rows on one node; return those of what was born in shared memory and of what was not, which the peers are held against."""
     print(f"100 MB on one node, {TURNS} turns", file=sys.stderr)
-    born, copied = [], []
+    born: list[Phases] = []
+    copied: list[Phases] = []
     for turn in range(-2, TURNS):
         for taken, is_born in ((born, True), (copied, False)):
             phases = _give(giver, NEAR, BULK_BYTES, born=is_born)

@@ -110,7 +110,7 @@ def _throughput(system: System, report: Report) -> None:
 
 def _stream(system: System, script: str, size: int) -> float:
     """Run a script on n2 and read its output through n1; return the seconds from the first byte to the last. RuntimeError if bytes are missing."""
-    command = [COMMAND, "--node", "n1", "run", "--on", "n2", "--cpus", "0", "-n", "--", "sh", "-c", script]
+    command: list[str | Path] = [COMMAND, "--node", "n1", "run", "--on", "n2", "--cpus", "0", "-n", "--", "sh", "-c", script]
     with subprocess.Popen(command, env=system.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         got, began, buffer = 0, 0.0, bytearray(256 * 1024)
@@ -220,7 +220,7 @@ def _info(connection: Connection) -> NodeInfo:
 
 @contextlib.contextmanager
 def _floods(system: System) -> Iterator[None]:
-    command = [COMMAND, "--node", "n1", "run", "--on", "n2", "--cpus", "0", "-n", "--", "yes"]
+    command: list[str | Path] = [COMMAND, "--node", "n1", "run", "--on", "n2", "--cpus", "0", "-n", "--", "yes"]
     readers = [
         subprocess.Popen(command, env=system.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(FLOODS)

@@ -16,12 +16,11 @@ def ray() -> None:
     system, _began = launch.ray_up(lab.room())
     import numpy
 
-    @system.remote  # type: ignore[misc]
     class Reader:
         def look(self, values: "numpy.ndarray") -> float:
             return float(values[0] + values[-1])
 
-    reader = Reader.remote()
+    reader = system.remote(Reader).remote()
 
     def hand_over(values: "numpy.ndarray") -> None:
         if system.get(reader.look.remote(system.put(values))) != 3.0:

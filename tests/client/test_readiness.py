@@ -6,15 +6,23 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.services.bad_policies import install
 from unios.client import boot, readiness
 from unios.client.conversation import converse
 from unios.client.forwarding import _Relay
+from unios.core.placement import Candidate
+from unios.services.foreign import Foreign
+from unios.shell.fullscreen import FullScreen
+from unios.shell.session import write
 
 
 @pytest.fixture
@@ -126,3 +134,53 @@ def test_a_forwarded_connection_is_listened_to(many: None) -> None:
         relay.run(types.SimpleNamespace(channel=lambda: channel))  # type: ignore[arg-type]
         assert far.recv(100) == b"from there"
         assert asked.sent == [b"from here", None]
+
+
+def test_a_slow_reader_of_a_command_is_waited_for(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    assert writing > 1_023
+    data, stuck, put = os.urandom(1 << 20), threading.Event(), os.write
+
+    def noticed(descriptor: int, part: bytes) -> int:
+        try:
+            return put(descriptor, part)
+        except BlockingIOError:
+            stuck.set()
+            raise
+
+    def send() -> None:
+        with open(writing, "wb", buffering=0):
+            write(writing, data)
+
+    monkeypatch.setattr(os, "write", noticed)
+    with open(reading, "rb") as reader:
+        writer = threading.Thread(target=send)
+        writer.start()
+        assert stuck.wait(20)
+        assert reader.read(len(data)) == data
+        writer.join()
+
+
+def test_keys_of_a_full_screen_are_heard(many: None) -> None:
+    keyboard, terminal = os.openpty()
+    with open(keyboard, "wb", buffering=0) as typed, open(terminal, "rb", buffering=0), FullScreen(terminal, terminal) as screen:
+        assert terminal > 1_023
+        typed.write(b"k")
+        assert screen.wait(20) == ["k"]
+
+
+def test_a_foreign_policy_is_asked(many: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
+    failures: list[str] = []
+    policy = Foreign("last", failures.append)
+    try:
+        assert policy._process.stdout is not None and policy._process.stdout.fileno() > 1_023
+        deadline = time.monotonic() + 20
+        while not policy.is_ready():
+            assert not failures and time.monotonic() < deadline, failures
+            readiness.wait([policy._process.stdout.fileno()], timeout_s=1)
+        assert policy.ask([Candidate(name, 0, 1, ("*",)) for name in ("n1", "n2")]) == ["n2", "n1"]
+    finally:
+        policy.close()

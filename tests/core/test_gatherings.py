@@ -19,6 +19,14 @@ def say(world: World, session: str, op: str, actor: str = "main") -> int | None:
     return outcome(world, session, world.ask(session, op, "barrier", spec=2, actor=actor))
 
 
+def reset_while_s1_acts() -> World:
+    world = World()
+    wait(world, "s0")
+    wait(world, "s1")
+    say(world, "s2", "reset")
+    return world
+
+
 @pytest.mark.parametrize("how", ["reset", "abort"])
 def test_whoever_acts_for_a_round_that_was_broken_meanwhile_hears_that_and_lets_nobody_of_the_next_one_go(how: str) -> None:
     world = World()
@@ -40,10 +48,7 @@ def test_whoever_acts_for_a_round_that_was_broken_meanwhile_hears_that_and_lets_
 
 
 def test_whoever_acts_again_after_a_round_of_his_was_broken_is_believed() -> None:
-    world = World()
-    wait(world, "s0")
-    wait(world, "s1")
-    say(world, "s2", "reset")
+    world = reset_while_s1_acts()
     waits = wait(world, "s0")  # s1 has not said that he is done: what he did raised, and that was told by an abort of which nothing is left
     wait(world, "s1")
     assert say(world, "s1", "acted") == YES and outcome(world, "s0", waits) == YES
@@ -51,10 +56,7 @@ def test_whoever_acts_again_after_a_round_of_his_was_broken_is_believed() -> Non
 
 
 def test_nothing_is_left_of_an_actor_who_has_died() -> None:
-    world = World()
-    wait(world, "s0")
-    wait(world, "s1")
-    say(world, "s2", "reset")
+    world = reset_while_s1_acts()
     assert world.locks._things
     world.hear(world.locks.ended("s1"))
     assert not world.locks._things

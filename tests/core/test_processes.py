@@ -67,6 +67,13 @@ def test_restart_policies_and_their_bound() -> None:
     assert not claims.wants_restart(msgspec.structs.replace(ended, restart="always", wanted="stopped"))
 
 
+def test_what_is_killed_before_it_is_started_again_keeps_how_it_ended() -> None:
+    ended = record(state="exited", exit_code=137, restart="always", reason="its bound of memory")
+    forgone = claims.forgone(ended, "ada ended it")
+    assert not claims.wants_restart(forgone)
+    assert (forgone.state, forgone.exit_code, forgone.reason) == ("exited", 137, "its bound of memory; ada ended it")
+
+
 @pytest.mark.parametrize(("now", "then"), [("exited", "running"), ("lost", "exited"), ("failed", "running")])
 def test_what_has_ended_does_not_come_to_life(now: State, then: State) -> None:
     with pytest.raises(AssertionError):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests import leash
+
 T = TypeVar("T")
 UNIOS = str(Path(sys.executable).parent / "unios")
 
@@ -20,7 +22,7 @@ class System:
     """One UNIOS_HOME of its own; `close` takes everything away and tells what was left behind."""
 
     def __init__(self, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="unios-e2e-"))
+        self.home = leash.hold(Path(tempfile.mkdtemp(prefix="unios-e2e-")))
         self.prefix = prefix
         self.env = {**os.environ, "UNIOS_HOME": str(self.home / "home"), **(env or {})}
         if prefix:
@@ -71,16 +73,7 @@ class System:
 
     def leftovers(self) -> list[str]:
         """Return what still runs with this home in its environment or arguments, and what is still mounted below it."""
-        needle = str(self.home).encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    text = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
-                except OSError:
-                    continue
-                if needle in text:
-                    found.append(f"{entry.name} {text[:200]!r}")
+        found = [f"{pid} {text[:200]!r}" for pid, text in leash.naming(self.home).items()]
         return found + [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.home) in line]
 
     def __enter__(self) -> "System":
@@ -93,6 +86,8 @@ class System:
         self.unios("down", "--all", check=False)
         left = wait_for(self.leftovers, lambda left: not left, "nothing is left behind", 10)
         shutil.rmtree(self.home, ignore_errors=True)
+        if not left:
+            leash.let_go(self.home)
         assert not left
 
 

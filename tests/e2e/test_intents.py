@@ -38,6 +38,19 @@ def test_a_term_that_is_ignored_still_means_that_it_shall_end(whole: System) -> 
     assert whole.process(pid)["incarnation"] == 1
 
 
+def test_what_is_killed_while_it_waits_to_be_started_again_stays_ended(whole: System) -> None:
+    pid = whole.run_detached("sh", "-c", "exit 3", options=("--restart", "always", "--restarts-max", "20"))
+    whole.wait_process(pid, lambda p: p["state"] == "exited" and p["restarts"] == 5, "has ended, with 3.2 s until it is started again")
+    other = whole.unios("kill", "-s", "USR1", str(pid), check=False)
+    assert other.returncode != 0 and b"about to be started again" in other.stderr, other.stderr
+    whole.unios("kill", str(pid))
+    assert whole.unios("wait", str(pid), check=False, timeout=3).returncode == 3
+    record = whole.process(pid)
+    assert (record["state"], record["incarnation"]) == ("exited", 6) and "ended it before it was started again" in record["reason"]
+    again = whole.unios("kill", str(pid), check=False)
+    assert again.returncode != 0 and b"has ended" in again.stderr and b"again" not in again.stderr, again.stderr
+
+
 def test_a_freeze_right_after_the_start_holds(whole: System) -> None:
     with contextlib.closing(connect(whole)) as connection:
         for _time in range(5):

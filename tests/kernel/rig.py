@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from tests import leash
 from unios.kernel import freezer
 from unios.kernel.clocks import boot_ns
 from unios.kernel.trees import TreeInfo, Trees
@@ -27,7 +28,7 @@ class Rig:
     """`options` are the guard's: --no-namespaces, --freezer KIND. `user`: run it as that uid (needs root)."""
 
     def __init__(self, *options: str, user: int | None = None) -> None:
-        self.top = Path(tempfile.mkdtemp(prefix="unios-guard-"))
+        self.top = leash.hold(Path(tempfile.mkdtemp(prefix="unios-guard-")))
         self.top.chmod(0o755)
         self.folder = self.top / "n1"
         (self.folder / "run").mkdir(parents=True)
@@ -109,6 +110,7 @@ class Rig:
             freezer.sweep(self.folder)
             time.sleep(0.02)
         shutil.rmtree(self.top, ignore_errors=True)
+        leash.let_go(self.top)
         return left
 
     def alive(self) -> list[int]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -239,22 +239,31 @@ class FarNode:
         return self._peer.stream(op, body)
 
 
+def connected_until(ended: asyncio.Event) -> Callable[[Call], Awaitable[object]]:
+    """Return what a node answers that lets every connection stand until then."""
+
+    async def relay(call: Call) -> object:
+        await call.send(Connected(0))
+        await ended.wait()
+        return Empty()
+
+    return relay
+
+
+def far_operations(here: Broker, far: FarNode, *nodes: str) -> PortOperations:
+    return PortOperations(here, far, lambda _name: nodes, None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
+
+
 def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         monkeypatch.setattr(port_operations, "USER_RELAYS_MAX", 2)
         ended = asyncio.Event()
-
-        async def relay(call: Call) -> object:
-            await call.send(Connected(0))
-            await ended.wait()
-            return Empty()
-
-        async with peers(relay) as (asker, _):
+        async with peers(connected_until(ended)) as (asker, _):
             await one_user(asker, ended)
 
     async def one_user(asker: Peer, ended: asyncio.Event) -> None:
         far, here = FarNode(asker), Broker("n1", lambda _name: None)
-        operations = PortOperations(here, far, lambda _name: ["n2"], None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
+        operations = far_operations(here, far, "n2")
         kept = [(await operations._connect("p", ANN))[1] for _ in range(2)]
         with pytest.raises(Unavailable, match=r"ann has 2 connections to ports of other nodes.*a program of that user here has to close some"):
             await operations._connect("p", ANN)
@@ -272,23 +281,14 @@ def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.
     bounded(work)
 
 
-def far_operations(here: Broker, far: FarNode, *nodes: str) -> PortOperations:
-    return PortOperations(here, far, lambda _name: nodes, None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
-
-
 def test_connections_to_ports_leave_room_on_a_link_for_what_kernels_ask_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """And those of ordinary users leave some for the privileged."""
     monkeypatch.setattr(port_operations, "REQUESTS_PER_PEER_MAX", 5)
     monkeypatch.setattr(port_operations, "LINK_REQUESTS_KEPT", 1)
     ended = asyncio.Event()
 
-    async def relay(call: Call) -> object:
-        await call.send(Connected(0))
-        await ended.wait()
-        return Empty()
-
     async def work() -> None:
-        async with peers(relay) as (asker, _):
+        async with peers(connected_until(ended)) as (asker, _):
             here = Broker("n1", lambda _name: None)
             operations = far_operations(here, FarNode(asker), "n2")
             kept = [(await operations._connect("p", caller))[1] for caller in (ANN, BOB, CAROL)]

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import leash
 from tests.e2e.system import UNIOS, wait_for
 from tests.paths import found
 from unios.kernel import cgroups, linux_pids
@@ -238,8 +239,13 @@ class Lab:
     def __init__(self, count: int) -> None:
         self.machines: list[Machine] = []
         self._groups = _groups()
-        self.folder = Path(tempfile.mkdtemp(prefix="unios-lab-"))
-        self._switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL, start_new_session=True)
+        self.folder = leash.hold(Path(tempfile.mkdtemp(prefix="unios-lab-")))
+        self._switch = subprocess.Popen(
+            ["unshare", "--net", "sleep", "infinity"],
+            env={**os.environ, "LAB": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             self._build(count)
         except BaseException:
@@ -280,6 +286,7 @@ class Lab:
         self._switch.wait(timeout=10)
         _remove_groups(_groups() - self._groups)
         shutil.rmtree(self.folder, ignore_errors=True)
+        leash.let_go(self.folder)
 
 
 def _groups(inside: str = "") -> set[Path]:

@@ -1,5 +1,6 @@
 """Machines that move, sleep, or go for good: nobody has to do anything but say so when one will not come back."""
 
+import json
 import os
 import signal
 import sys
@@ -104,6 +105,8 @@ def test_a_node_that_flaps_every_second_causes_no_storm(three: Lab, witness: Wit
         time.sleep(1.0)
         assert second.unios("run", "--", "true").returncode == 0
     wait_for(lambda: nodes(first)["n3"]["state"], lambda state: state == "ready", "n3 is back")
+    problems = [problem["what"] for problem in json.loads(first.unios("status", "--json", check=False).stdout)["problems"]]
+    assert any(what.startswith("n3 comes and goes") for what in problems), problems
     told = [event for event in first.json("events")[before:] if event["node"] == "n3" or "n3" in event["text"]]
     assert len([event for event in told if event["kind"] in ("loss", "node") and not event.get("pid")]) <= 2 * FLAP_LOSSES + 2, told
     records = [wait_process(first, pid, "runs", state="running") for pid in pids]

@@ -1,6 +1,8 @@
 """Batches: what is told of a process that is altered while others alter it too. On a real store; what happens between its steps a test says."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +15,8 @@ from unios.core import claims
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key
 from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown
 from unios.services.batches import Batches, Pids
-from unios.store.model import Put, Store, Transaction
+from unios.store.mirror import Mirror
+from unios.store.model import Batch, Put, Store, Transaction
 from unios.wire.operations import Accepted
 
 ANN = Accepted(1, "placement", "ann", False, "n1")
@@ -22,15 +25,23 @@ ROOT = Accepted(3, "placement", "root", True, "n1")
 
 
 class Between:
-    """A store in which `happens` is done once, before the n-th transaction."""
+    """A store in which `happens` is done once, before the n-th transaction. Counts the records that it reads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.happens: dict[int, Callable[[], Awaitable[object]]] = {}
         self._count = 0
+        self.records = 0
 
     async def range(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._store.range(*args, **kwargs)
+        result, revision = await self._store.range(*args, **kwargs)
+        self.records += len(result.records)
+        return result, revision
+
+    async def watch(self, *args: Any, **kwargs: Any) -> AsyncIterator[Batch]:
+        async for batch in self._store.watch(*args, **kwargs):
+            self.records += len(batch.events)
+            yield batch
 
     async def transact(self, transaction: Transaction) -> Any:
         self._count += 1
@@ -42,8 +53,17 @@ class Between:
 class Desk:
     def __init__(self, store: Store) -> None:
         self.store, self.between = store, Between(store)
-        view = cast(Any, SimpleNamespace(store=self.between))
+        self.mirror = Mirror(cast(Store, self.between), "/processes/", ProcessRecord)
+        self.following = asyncio.create_task(self.mirror.run())
+        view = cast(Any, SimpleNamespace(store=self.between, processes=self.mirror))
         self.batches = Batches(view, cast(Any, None), Pids(view))
+
+    async def stop_following(self) -> None:
+        """Let the mirror stay as it is."""
+        await self.mirror.wait_complete()
+        self.following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.following
 
     async def put(self, record: ProcessRecord) -> None:
         await self.store.transact(Transaction((), (Put(process_key(record.pid), msgspec.msgpack.encode(record)),)))
@@ -63,7 +83,14 @@ class Desk:
 
 
 def at_the_desk(folder: Path, work: Callable[[Desk], Awaitable[None]]) -> None:
-    on_sqlite(folder, lambda store: work(Desk(store)))
+    async def served(store: Store) -> None:
+        desk = Desk(store)
+        try:
+            await work(desk)
+        finally:
+            await desk.stop_following()
+
+    on_sqlite(folder, served)
 
 
 @pytest.mark.parametrize("how", ["cancel", "hold", "release"])
@@ -91,6 +118,21 @@ def test_of_an_array_those_that_have_begun_meanwhile_are_left_out(tmp_path: Path
     at_the_desk(tmp_path, work)
 
 
+def test_of_an_array_no_other_records_are_asked_for_and_what_came_last_is_among_them(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        await desk.wait_in_line(*range(300, 400))
+        await desk.wait_in_line(400, 401, array=400)
+        await desk.stop_following()
+        await desk.wait_in_line(402, array=400)
+        assert process_key(402) not in desk.mirror.values
+        before = desk.between.records
+        await desk.batches.alter(ANN, 400, "cancel")
+        assert [(await desk.get(pid)).state for pid in (300, 400, 401, 402)] == ["pending", "exited", "exited", "exited"]
+        assert desk.between.records - before < 20
+
+    at_the_desk(tmp_path, work)
+
+
 def test_one_that_is_cancelled_already_is_cancelled_and_one_that_has_ended_otherwise_is_not(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         await desk.wait_in_line(400, 401)
@@ -113,6 +155,7 @@ def test_two_who_cancel_at_a_time_are_told_the_same(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         await desk.wait_in_line(400)
         other = Desk(desk.store)
+        await other.stop_following()
         desk.between.happens[1] = lambda: other.batches.alter(ROOT, 400, "cancel")
         await desk.batches.alter(ANN, 400, "cancel")
         assert "cancelled by root" in (await desk.get(400)).reason

@@ -71,6 +71,11 @@ def test_when_all_is_well_the_first_line_says_so_and_nothing_is_to_be_typed() ->
     [
         ({"nodes": (node("n1"), node("n2", "lost", "its lease has ended"))}, "n2 is lost", "unios leave --dead n2"),
         ({"nodes": (node("n1"), node("n2", "suspect", "no ping"))}, "n2 is suspect", "unios doctor --node n2"),
+        (
+            {"nodes": (node("n1"), msgspec.structs.replace(node("n2"), flaps=True))},
+            "n2 comes and goes: it was lost 3 times within 60 s",
+            "unios events --node-of n2",
+        ),
         ({"infos": {"n1": info("n1"), "n2": None}}, "n2 does not answer", "unios doctor --node n2"),
         ({"infos": {"n1": info("n1", lease_ms=-5)}}, "n1 is cut off from the store", "network"),
         ({"processes": None}, "the store does not answer; it lives on machine m1 (n1, n2)", "unios up"),

@@ -111,6 +111,11 @@ def stopped(record: ProcessRecord) -> ProcessRecord:
     return msgspec.structs.replace(record, wanted="stopped")
 
 
+def forgone(record: ProcessRecord, why: str) -> ProcessRecord:
+    """It has ended and its policy would start it again: its user wants that it does not. How it ended stays."""
+    return msgspec.structs.replace(record, wanted="stopped", reason=f"{record.reason}; {why}" if record.reason else why)
+
+
 def reniced(record: ProcessRecord, nice: int) -> ProcessRecord:
     """Its user gave it a nice value."""
     return msgspec.structs.replace(record, nice=nice)

@@ -2,11 +2,29 @@
 
 A node that was lost FLAP_LOSSES times within FLAP_WINDOW_MS is unsteady until it has not been lost for FLAP_CALM_MS. Nothing about safety is decided here:
 each loss is a loss, and claims are made as ever; but what was moved away is not put there again at once, only to be moved once more.
+
+Who has seen nothing of it, as a kernel that has just begun, goes by the record of the node, in which each registration after a loss leaves its time.
 """
 
 from collections import deque
 
-from unios.limits import FLAP_CALM_MS, FLAP_LOSSES, FLAP_WINDOW_MS
+from unios.core.nodes import NodeRecord
+from unios.limits import CLOCK_OFFSET_MS_MAX, FLAP_CALM_MS, FLAP_LOSSES, FLAP_WINDOW_MS
+
+
+def returns(known: NodeRecord | None, now_ms: int) -> tuple[int, ...]:
+    """Return the returns of a node that registers anew, this one included unless it is its first time or it was stopped in order."""
+    if known is None:
+        return ()
+    return known.returns_ms if known.stopped else (*known.returns_ms, now_ms)[-FLAP_LOSSES:]
+
+
+def comes_and_goes(record: NodeRecord, now_ms: int) -> bool:
+    """Return whether the record of a node says that it flaps. `now_ms`: any wall clock; one that is far from the node's sees nothing."""
+    times = record.returns_ms
+    if len(times) < FLAP_LOSSES or not 0 <= times[-1] - times[0] <= FLAP_WINDOW_MS:
+        return False
+    return -CLOCK_OFFSET_MS_MAX <= now_ms - times[-1] <= FLAP_CALM_MS
 
 
 class Flapping:

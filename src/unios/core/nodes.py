@@ -35,6 +35,8 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[Device, ...] = ()
     certificate: str = ""
     """SHA-256 of the node's certificate, hex: under its name no other is taken. Empty: of an older version, any is."""
+    returns_ms: tuple[int, ...] = ()
+    """When it came back after a loss, the last FLAP_LOSSES times, by its own wall clock (core/flapping.py)."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):

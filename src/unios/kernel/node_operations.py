@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from unios import __version__
+from unios.core.flapping import comes_and_goes
 from unios.core.nodes import NodeRecord
 from unios.core.processes import LIVE
 from unios.errors import Denied
@@ -110,6 +111,7 @@ class NodeOperations:
             state, reason = "left", "it left"  # one that has never registered is in no membership
         if record.stopped and state == "lost":
             reason = "it was stopped; `unios up` on its machine brings it back"
+        flaps = record.state == "joined" and not record.stopped and comes_and_goes(record, node.wall_ms())
         return NodeView(
             record.name,
             state,
@@ -121,11 +123,12 @@ class NodeOperations:
             record.cores,
             record.users,
             running,
-            reason,
+            reason or ("it comes and goes" if flaps else ""),
             record.memory_bytes,
             record.devices,
             record.addresses,
             node.membership.is_settling(record.name, boot_ms()),
+            flaps,
         )
 
     async def links(self, caller: Caller, call: Call) -> object:

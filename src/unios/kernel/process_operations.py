@@ -158,14 +158,16 @@ class ProcessOperations:
         body = call.decode(Signal)
         if not 0 <= body.number <= 64:
             raise CallerError(f"there is no signal {body.number}")
-        return await self._kill_homeless(caller, body) or await self._at_home(caller, call, body.pid, lambda record: self._signal(record, body))
+        return await self._kill_homeless(caller, body) or await self._at_home(
+            caller, call, body.pid, lambda record: self._signal(caller, record, body)
+        )
 
     async def _kill_homeless(self, caller: Caller, body: Signal) -> object:
-        """End a process that runs nowhere that can be asked: pending without a node, or kept on a node that is lost."""
+        """End a process that runs nowhere that can be asked: about to be started again, pending without a node, or kept on a node that is lost."""
         record, _modified = await self._node.records.read(body.pid)
         self._check(caller, record)
         if record.state in ENDED:
-            raise NotFound(f"process {body.pid} has ended")
+            return await self._end_for_good(caller, record, body) or await self._kill_homeless(caller, body)
         lost = bool(record.node) and self._node.membership.view(record.node)[0] in ("lost", "left")
         if (record.node and not (lost and record.on_partition == "keep")) or body.number not in (1, 2, 3, 9, 15):
             return None
@@ -178,23 +180,46 @@ class ProcessOperations:
 
         return Empty() if await self._node.records.change(body.pid, end, refused=unless_full) else None
 
-    async def _signal(self, record: ProcessRecord, body: Signal) -> object:
+    async def _end_for_good(self, caller: Caller, record: ProcessRecord, body: Signal) -> object:
+        """See to it that what has ended is not started again; None: it has been, or somebody else has seen to it."""
+        if body.number not in ENDING:
+            _check_lives(record)
+        if not claims.wants_restart(record):
+            raise NotFound(f"process {record.pid} has ended")
+
+        def forgo(seen: ProcessRecord) -> ProcessRecord | None:
+            return claims.forgone(seen, f"{caller.user} ended it before it was started again") if claims.wants_restart(seen) else None
+
+        return Empty() if await self._node.records.change(record.pid, forgo, refused=unless_full) else None
+
+    async def _signal(self, caller: Caller, record: ProcessRecord, body: Signal) -> object:
+        if body.number in ENDING and record.state not in ENDED:
+            record = await self._want_ended(record, body)  # first: what is acknowledged as ended must not be started again, whatever happens now
         if record.state in ENDED:
-            raise NotFound(f"process {body.pid} has ended")
-        if body.number in ENDING:  # first: what is acknowledged as ended must not be started again, whatever happens now
-            try:
-                await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped, refused=unless_full)
-            except DiskFull as error:
-                if body.number == signal.SIGKILL:  # it may be what fills the disk; to be killed twice is to be killed
-                    with contextlib.suppress(NotFound, Unavailable):  # it has been killed before
-                        await (await self._init(record)).ask("signal", number=body.number, all=body.tree)
-                    raise DiskFull(f"{record.pid} was killed, but that it shall stay ended cannot be recorded: {error}") from error
-                raise DiskFull(
-                    f"{record.pid} was not signalled, as that it shall stay ended cannot be recorded: {error}; "
-                    f"`unios kill -s KILL {record.pid}` does not wait for that"
-                ) from error
+            if not await self._end_for_good(caller, record, body):
+                raise Unavailable(f"process {record.pid} is being started again at this moment; try again")
+            return Empty()
         await (await self._init(record)).ask("signal", number=body.number, all=body.tree)
         return Empty()
+
+    async def _want_ended(self, record: ProcessRecord, body: Signal) -> ProcessRecord:
+        """Record that it shall not be started again; return it as it was then, or as it is if it has ended by itself just now."""
+        try:
+            if await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.stopped, refused=unless_full):
+                return record
+        except DiskFull as error:
+            if body.number == signal.SIGKILL:  # it may be what fills the disk; to be killed twice is to be killed
+                with contextlib.suppress(NotFound, Unavailable):  # it has been killed before
+                    await (await self._init(record)).ask("signal", number=body.number, all=body.tree)
+                raise DiskFull(f"{record.pid} was killed, but that it shall stay ended cannot be recorded: {error}") from error
+            raise DiskFull(
+                f"{record.pid} was not signalled, as that it shall stay ended cannot be recorded: {error}; "
+                f"`unios kill -s KILL {record.pid}` does not wait for that"
+            ) from error
+        record, _modified = await self._node.records.read(record.pid)
+        if record.state not in ENDED:
+            raise Unavailable(f"process {record.pid} is being moved; try again")
+        return record
 
     async def _init(self, record: ProcessRecord) -> TreePeer:
         """Return the connection to the tree's init, waiting for a start that is under way."""
@@ -206,8 +231,7 @@ class ProcessOperations:
         return await self._at_home(caller, call, call.decode(OfProcess).pid, self._freeze)
 
     async def _freeze(self, record: ProcessRecord) -> object:
-        if record.state in ENDED:
-            raise NotFound(f"process {record.pid} has ended")
+        _check_lives(record)
         init = await self._init(record)
         await init.ask("freeze")
         try:
@@ -223,8 +247,7 @@ class ProcessOperations:
         return await self._at_home(caller, call, call.decode(OfProcess).pid, self._thaw)
 
     async def _thaw(self, record: ProcessRecord) -> object:
-        if record.state in ENDED:
-            raise NotFound(f"process {record.pid} has ended")
+        _check_lives(record)
         init = await self._init(record)
         await self._node.records.change_own(self._node.name, record.pid, record.incarnation, claims.thawed, refused=unless_full)
         await init.ask("thaw")
@@ -238,8 +261,7 @@ class ProcessOperations:
         return await self._at_home(caller, call, body.pid, lambda record: self._renice(record, body.nice, favour=caller.privileged))
 
     async def _renice(self, record: ProcessRecord, nice: int, *, favour: bool) -> object:
-        if record.state in ENDED:
-            raise NotFound(f"process {record.pid} has ended")
+        _check_lives(record)
         await (await self._init(record)).ask("renice", nice=nice, favour=favour)
         await self._node.records.change_own(
             self._node.name, record.pid, record.incarnation, lambda seen: claims.reniced(seen, nice), refused=unless_full
@@ -295,6 +317,17 @@ class ProcessOperations:
             raise
         stdin.close()
         return Empty()
+
+
+def _check_lives(record: ProcessRecord) -> None:
+    """Raise NotFound if the process has ended, Unavailable if it has and its policy starts it again."""
+    if claims.wants_restart(record):
+        raise Unavailable(
+            f"process {record.pid} has ended with {record.exit_code} and is about to be started again, as its policy is {record.restart}; "
+            f"`unios kill {record.pid}` ends it for good"
+        )
+    if record.state in ENDED:
+        raise NotFound(f"process {record.pid} has ended")
 
 
 def _is_over(record: ProcessRecord) -> bool:

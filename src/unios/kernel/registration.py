@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from unios import __version__
-from unios.core.flapping import Flapping
+from unios.core.flapping import Flapping, returns
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
@@ -100,6 +100,7 @@ class Registration:
                 devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),
                 certificate=node.certificate,
+                returns_ms=returns(known, node.wall_ms()),
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
             news = self._flapping.news(node.name, boot_ms(), again) == again

@@ -16,13 +16,11 @@ from unios.limits import PID_MAX, PID_MIN, SUBMIT_BATCH_MAX, WAITING_MAX
 from unios.services.queueing import Queueing, wall_ms
 from unios.services.specifications import check_kinds, check_policy, spec_of, user_of
 from unios.services.view import View
-from unios.store.model import UNDECODABLE, Compare, Put, Range, RangeResult, Transaction
-from unios.store.pages import every
+from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.operations import Accepted, Empty
 from unios.wire.queueing import SubmitMany, SubmittedMany
 
 NEXT: Final = "/next/pid"
-PROCESSES: Final = "/processes/"
 KNOWN_S: Final = 1.0
 """So long a submission waits until what it depends on has come into the queue, which gathers news for a tenth of that at most."""
 TAKEN_AT_A_TIME: Final = 64
@@ -184,13 +182,8 @@ class Batches:
 
     async def _waiting_of(self, array: int) -> list[ProcessRecord]:
         """Return the elements of an array that wait, as the store has them: its last batch may have been acknowledged a moment ago."""
-        found = []
-        for each in (await every(self._view.store, PROCESSES))[0]:
-            with contextlib.suppress(*UNDECODABLE):
-                record = msgspec.msgpack.decode(each.value, type=ProcessRecord)
-                if record.queueing.array == array and waits(record):
-                    found.append(record)
-        return found
+        records = await self._view.processes.latest()
+        return [record for record in records.values() if record.queueing.array == array and waits(record)]
 
     async def _alter(self, pid: int, change: Callable[[ProcessRecord], ProcessRecord]) -> ProcessRecord | None:
         """Change the record of one that waits; return it if it does not any more."""

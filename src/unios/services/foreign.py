@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Final
 
+from unios.client import readiness
 from unios.core.placement import Candidate, PolicyFailed
 from unios.limits import POLICY_DEADLINE_MS, POLICY_START_MS
 
@@ -77,7 +77,7 @@ class Foreign:
         data = json.dumps([candidate._asdict() for candidate in candidates]).encode() + b"\n"
         deadline = time.monotonic() + POLICY_DEADLINE_MS / 1_000
         while data:
-            _r, writable, _x = select.select([], [self._process.stdin], [], max(0.0, deadline - time.monotonic()))
+            _readable, writable = readiness.wait([], [self._process.stdin.fileno()], timeout_s=deadline - time.monotonic())
             if not writable:
                 raise PolicyFailed(f"it takes nothing in within {POLICY_DEADLINE_MS} ms")
             data = data[os.write(self._process.stdin.fileno(), data) :]
@@ -95,7 +95,7 @@ class Foreign:
         assert self._process.stdout is not None
         deadline = time.monotonic() + wait_s
         while b"\n" not in self._buffer:
-            readable, _w, _x = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            readable, _writable = readiness.wait([self._process.stdout.fileno()], timeout_s=deadline - time.monotonic())
             if not readable:
                 return None
             data = os.read(self._process.stdout.fileno(), 65_536)

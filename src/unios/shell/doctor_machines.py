@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unios import __version__
-from unios.client import nodes
-from unios.client.connection import Connection
 from unios.client.firewall import opening
-from unios.errors import UniosError
 from unios.limits import CLOCK_OFFSET_MS_MAX
+from unios.shell.doctor_nodes import Asked, local
 from unios.shell.enable import installed
 from unios.shell.finding import Finding
 from unios.shell.session import Session
@@ -18,14 +16,12 @@ _LOOPBACKS = ("127.", "[::1]", "localhost:")
 _NTP = "timedatectl set-ntp true"
 
 
-def of_machines(session: Session) -> Iterator[Finding]:
+def of_machines(session: Session, answers: dict[str, Asked]) -> Iterator[Finding]:
     """Yield findings about the nodes of this machine that other machines reach; nothing for those that are for this machine alone."""
     outer = False
-    for folder in session.home.nodes():
-        try:
-            with Connection(session.home.path, folder.name) as connection:
-                view, links = nodes.info(connection), nodes.links(connection)
-        except UniosError:
+    for name in local(session):
+        view, links, _failure = answers[name]
+        if view is None:
             continue  # the check of the node has said so
         if not view.addresses or view.addresses[0].startswith(_LOOPBACKS):
             continue

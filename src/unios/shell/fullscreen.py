@@ -7,12 +7,12 @@ Ctrl-Z. Only SIGKILL cannot be helped: then `reset` does.
 
 import contextlib
 import os
-import select
 import signal
 import termios
 from types import FrameType
 from typing import Any, Final
 
+from unios.client import readiness
 from unios.errors import CallerError
 from unios.shell.session import write
 from unios.shell.top_screen import Line
@@ -202,7 +202,7 @@ class FullScreen:
 
     def wait(self, timeout_s: float) -> list[str]:
         """Return keys as soon as there are some; none when woken, resized, or at the timeout. Raises Ended when the terminal is gone."""
-        ready, _, _ = select.select([self._in, self._wake_read], [], [], _ESCAPE_S if self._rest else timeout_s)
+        ready, _writable = readiness.wait([self._in, self._wake_read], timeout_s=_ESCAPE_S if self._rest else timeout_s)
         if self._wake_read in ready:
             with contextlib.suppress(OSError):
                 os.read(self._wake_read, 4096)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from unios.limits import FLAP_CALM_MS, FLAP_LOSSES, FLAP_WINDOW_MS
 from unios.wire.operations import EventView, NodeInfo, NodeView, ProcessView, SystemView
 
 DISK_FREE_MIN: Final = 1 << 30
@@ -88,6 +89,13 @@ def _nodes(facts: Facts) -> Iterator[Problem]:
                 _costs_of(node, facts),
                 f"look after its machine and type `unios up` there; if it never comes back: `unios leave --dead {node.name}`",
                 since,
+            )
+        elif node.flaps and node.state in ("ready", "suspect"):
+            yield Problem(
+                f"{node.name} comes and goes: it was lost {FLAP_LOSSES} times within {FLAP_WINDOW_MS // 1000} s",
+                f"what ran there runs again elsewhere, as its policies say; nothing new is placed on it until it has stayed for {FLAP_CALM_MS // 1000} s",
+                f"`unios events --node-of {node.name}` tells when; on its machine see its network, its load and the end of nodes/{node.name}/log/kernel.log",
+                _first_of_series(facts, f"{node.name} is lost"),
             )
         elif node.state == "suspect" and not node.settling:
             yield Problem(

@@ -64,9 +64,9 @@ def write(descriptor: int, data: bytes | memoryview) -> None:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            import select
+            from unios.client import readiness
 
-            select.select([], [descriptor], [])
+            readiness.wait([], [descriptor])
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -2,7 +2,7 @@
 
 Decoded once per change. `run` is one task: it ranges, then watches from that revision; on Compacted (fell behind, or a
 new generation) it ranges again and reports the difference as if it had been events, so that a user of it never sees a
-gap. Reads of the copy are stale by the length of the watch; whoever needs the latest asks the store.
+gap. Reads of the copy are stale by the length of the watch; whoever needs the latest asks the store, or for `latest`.
 
 A copy may be kept in calm: then the store gathers what happens and tells it a few times a second. One that `hurries` is told at once while anybody waits
 for a key of it, and HURRY_S after the last one did: what nobody waits for is worth no wake-up.
@@ -10,19 +10,22 @@ for a key of it, and HURRY_S after the last one did: what nobody waits for is wo
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 
 from unios.errors import Compacted, OutcomeUnknown, Unavailable
-from unios.store.model import UNDECODABLE, Record, Revision, Store
+from unios.store.model import UNDECODABLE, Batch, Record, Revision, Store
+from unios.store.pages import every
 
 V = TypeVar("V")
 OnChange = Callable[[str, V | None, V | None], None]
 """key, the value before (None: it was not there), the value now (None: deleted)."""
 HURRY_S: Final = 1.0
 """After the last wait: the next of the same caller is told at once too."""
+LATEST_S: Final = 5.0
+"""So long at most what has happened since is waited for."""
 
 
 class _Wait(Generic[V]):
@@ -87,6 +90,41 @@ class Mirror(Generic[V]):
             if not self._waits[key]:
                 del self._waits[key]
             self._calm_down()
+
+    async def latest(self) -> dict[str, V]:
+        """Return what is under the prefix by now: the copy, and on top of it what has happened since, which alone is asked for. Raises Unavailable,
+        OutcomeUnknown."""
+        try:
+            async with asyncio.timeout(LATEST_S):
+                await self.wait_complete()
+                try:
+                    return await self._with_news()
+                except Compacted:
+                    records, _revision = await every(self._store, self.prefix)
+        except TimeoutError:
+            raise Unavailable(f"the store does not say what has happened under {self.prefix}") from None
+        values: dict[str, V] = {}
+        for record in records:
+            self._lay(values, True, record)
+        return values
+
+    async def _with_news(self) -> dict[str, V]:
+        values, after = dict(self.values), self.revision
+        _found, now = await self._store.range(self.prefix, prefix=True, limit=1)
+        batches = cast("AsyncGenerator[Batch, None]", self._store.watch(self.prefix, after=after))
+        async with contextlib.aclosing(batches):
+            async for batch in batches:  # the first goes up to where the store is then; it may come in several parts
+                for event in batch.events:
+                    self._lay(values, event.kind == "put", event.record)
+                if batch.revision.number >= now.number:
+                    break
+        return values
+
+    def _lay(self, values: dict[str, V], put: bool, record: Record) -> None:
+        values.pop(record.key, None)
+        if put:
+            with contextlib.suppress(*UNDECODABLE):
+                values[record.key] = self._decoder.decode(record.value)
 
     def set_calm(self, calm_ms: int) -> None:
         """From now on what happens may be gathered for so long."""

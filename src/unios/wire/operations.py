@@ -334,6 +334,8 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where it takes links, the best first."""
     settling: bool = False
     """Whether it, or the asked kernel's link to it, came or went a moment ago: if it is suspect, that passes."""
+    flaps: bool = False
+    """Whether it is lost and comes back again and again: nothing new is placed on it until it has stayed for a while."""
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
