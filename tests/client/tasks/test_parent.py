@@ -16,6 +16,7 @@ from unios.client.tasks import worker
 from unios.client.tasks.line import Line
 from unios.client.tasks.parent import Parent
 from unios.client.tasks.talk import Talk
+from unios.limits import WORKERS_MAX
 from unios.wire.parcels import Fork, Gone, Kill, Stop
 
 pytestmark = pytest.mark.timeout(30)
@@ -109,6 +110,7 @@ def test_a_worker_for_whom_there_is_no_room_waits_and_costs_no_other_its_task(al
         alone.engine.say(Fork((), 3))
         wait_for(lambda: sorted(alone.parent._children), lambda found: found == [1, 2, 3], "they are forked when there is room")
         assert len({child.place for child in alone.parent._children.values()}) == 3 and left == [-2]
+        assert len(alone.parent._page._free) == WORKERS_MAX - 3
         os.kill(alone.parent._children[1].pid, signal.SIGKILL)
         assert alone.gone().worker == 1
     finally:
@@ -138,6 +140,5 @@ def test_a_parent_that_can_have_no_worker_at_all_says_so_in_the_end(alone: Alone
         with contextlib.suppress(BlockingIOError):
             alone.parent._fork_wanted()
             raise AssertionError("it goes on without any worker")
-        places = len(alone.parent._page._free)
     alone.parent._fork_wanted()
-    assert list(alone.parent._children) == [2] and len(alone.parent._page._free) == places - 1
+    assert list(alone.parent._children) == [2] and len(alone.parent._page._free) == WORKERS_MAX - 1
