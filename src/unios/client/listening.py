@@ -9,6 +9,7 @@ import msgspec
 from unios.client.connection import Connection
 from unios.errors import ProtocolError
 from unios.limits import CALL_TIMEOUT_MS
+from unios.wire.doors import receive_descriptors
 from unios.wire.operations import Accepted, Listen
 
 _PACKET_BYTES = 4096
@@ -35,7 +36,7 @@ class Listener:
         """Return the next connection with its stamp, the caller's to close. BlockingIOError if there is none now, None when the port is gone."""
         while True:
             try:
-                packet, descriptors, _flags, _address = socket.recv_fds(self._sock, _PACKET_BYTES, 1)
+                packet, descriptors = receive_descriptors(self._sock, _PACKET_BYTES, 1)
             except BlockingIOError:
                 raise
             except OSError:

@@ -1,5 +1,6 @@
-"""Unix sockets in the file system: connect and listen where the path may be longer than the 107 bytes that Linux allows."""
+"""Unix sockets: connect and listen where the path may be longer than the 107 bytes that Linux allows; descriptors that come over one."""
 
+import array
 import contextlib
 import os
 import socket
@@ -49,3 +50,16 @@ def listen_unix(path: "Path", *, mode: int, backlog: int = 128) -> socket.socket
         sock.close()
         raise
     return sock
+
+
+def receive_descriptors(sock: socket.socket, size: int, count: int) -> tuple[bytes, list[int]]:
+    """Return what was sent, with up to `count` descriptors, which programs that are started from here do not get. OSError.
+
+    Not by socket.recv_fds, which ignores its flags (CPython 3.11): what a program starts, and leaves behind, would hold the connections that it had.
+    """
+    data, ancillary, _flags, _address = sock.recvmsg(size, socket.CMSG_LEN(4 * count), socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    return data, list(descriptors)

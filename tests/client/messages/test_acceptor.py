@@ -104,6 +104,7 @@ class Opened:
         self.lost = 0
 
     def accepted(self, _stamp: Accepted, sock: socket.socket, _node: str) -> None:
+        assert not os.get_inheritable(sock.fileno()), "a program that is started from here would hold the connection"
         self.taken += 1
         sock.close()
 

@@ -207,6 +207,32 @@ def test_a_broken_executor_fails_everything_and_lets_its_processes_go(rig: Rig) 
     assert isinstance(late.exception(10), ExecutorBroken) and not rig.hired
 
 
+def test_each_call_of_a_broken_executor_has_an_exception_of_its_own(rig: Rig) -> None:
+    """One that all shared would have the traceback of each who catches it."""
+    futures = [rig.submit() for _ in range(3)]
+    rig.engine.post(rig.engine.fail, "no more", KeyError("why"))
+    errors = [future.exception(10) for future in (*futures, rig.submit())]
+    assert len(set(map(id, errors))) == 4
+    assert all(isinstance(error, ExecutorBroken) and str(error) == "no more" and isinstance(error.__cause__, KeyError) for error in errors)
+
+
+class Nothing(Exception):
+    """Counts as false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_an_exception_that_counts_as_false_is_raised_all_the_same(rig: Rig) -> None:
+    _id, worker = rig.worker(rig.parent(1, 1), 1)
+    future = rig.submit()
+    failure = pack_failure(Nothing("is wrong"))
+    worker.say(Answer(sizes_of(failure), given(worker).turn, True), failure)
+    with pytest.raises(Nothing, match="is wrong"):
+        future.result(10)
+    assert isinstance(future.exception(0), Nothing)
+
+
 class Leaves:
     """Ends whoever makes it again."""
 

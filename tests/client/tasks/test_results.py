@@ -70,6 +70,21 @@ def test_what_is_not_taken_any_more_ends_the_results_after_those_that_came(threa
         results.next(20)
 
 
+@both
+def test_an_input_that_ends_its_thread_is_told_and_nobody_waits_for_more(threads: ThreadPoolExecutor, ordered: bool) -> None:
+    def items() -> Iterator[int]:
+        yield 3
+        raise SystemExit("enough")
+
+    results = squares(threads, items(), ordered=ordered)
+    assert results.next(20) == 9
+    with pytest.raises(SystemExit, match="enough"):
+        results.next(20)
+    with pytest.raises(StopIteration):
+        results.next(20)
+    results.take_all()
+
+
 def test_who_leaves_reads_what_came_and_the_end(threads: ThreadPoolExecutor) -> None:
     results = squares(threads, itertools.count())
     assert results.next(20) == 0

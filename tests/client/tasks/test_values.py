@@ -20,6 +20,14 @@ def test_large_buffers_lie_beside_the_pickle_and_are_nobody_elses() -> None:
     assert len(pack([pickle.PickleBuffer(data)], "it", whole=True)) == 1
 
 
+def test_a_buffer_that_is_only_read_here_but_changed_elsewhere_is_copied_and_bytes_are_not() -> None:
+    data, fixed = bytearray(b"a" * TASK_BUFFER_BYTES_MIN), b"b" * TASK_BUFFER_BYTES_MIN
+    parts = pack([pickle.PickleBuffer(memoryview(data).toreadonly()), pickle.PickleBuffer(fixed)], "it", copy=True)
+    data[:] = bytes(len(data))
+    assert bytes(unpack(parts)[0]) == b"a" * TASK_BUFFER_BYTES_MIN
+    assert isinstance(parts[2], memoryview) and parts[2].obj is fixed
+
+
 def test_what_cannot_be_pickled_of_a_closure_is_named_beside_a_variable_that_is_not_bound_yet() -> None:
     lock = threading.Lock()
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from unios.client.connection import Connection
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
+from unios.wire.doors import receive_descriptors
 from unios.wire.operations import Accepted, Grant, Listen, NodeInfo, Revoke
 
 OnAccepted = Callable[[Accepted, socket.socket, str], None]
@@ -196,7 +197,7 @@ class Acceptor:
         if sock is None:
             return
         try:
-            packet, descriptors, _flags, _address = socket.recv_fds(sock, _STAMP_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            packet, descriptors = receive_descriptors(sock, _STAMP_BYTES, 1)
         except BlockingIOError:
             return
         except OSError:

@@ -18,7 +18,7 @@ from unios.client.tasks.calls import Call
 from unios.client.tasks.cargo import PARTING_S, bytes_at
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.line import Line
-from unios.client.tasks.losses import ExecutorBroken, loss_of
+from unios.client.tasks.losses import ExecutorBroken, loss_of, why
 from unios.client.tasks.members import Forker, Member
 from unios.client.tasks.switchboard import Switchboard
 from unios.client.tasks.values import unpack_failure
@@ -332,7 +332,7 @@ class Engine:
 
     def _submitted(self, id_: int, call: Call) -> None:
         if self.broken is not None:
-            call.failed(self.broken)
+            call.failed(why(self.broken))
             return
         self._calls[id_] = call
         self.held_bytes += call.size
@@ -416,7 +416,7 @@ class Engine:
                 self._drop(order.task)
             elif isinstance(order, task_orders.Fail):
                 call = self._end(order.task)
-                call.failed(self.broken if self.broken is not None else call.lost(order.loss))
+                call.failed(why(self.broken) if self.broken is not None else call.lost(order.loss))
             elif isinstance(order, task_orders.Hire):
                 if plan is not None and not self.stopping:
                     self.hire(plan)
@@ -470,7 +470,7 @@ class Engine:
                 self.told.add(crew)
         for call in self._calls.values():
             with contextlib.suppress(RuntimeError):  # it was cancelled
-                call.failed(self.broken or ExecutorBroken("the executor ended"))
+                call.failed(why(self.broken))
         self._calls.clear()
         self._withdrawals.end()
         self._parting.clear()
@@ -487,7 +487,7 @@ class Engine:
             while self.inbox:
                 what, about = self.inbox.popleft()
                 if what == self._submitted:
-                    about[1].failed(self.broken or ExecutorBroken("the executor ended"))
+                    about[1].failed(why(self.broken))
 
     def release(self, *, end: bool = True) -> None:
         """Close every descriptor; with `end` the connections end for the others too (not in a fork of the process, which holds copies)."""

@@ -43,7 +43,10 @@ class TaskFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """As the standard library's. RuntimeError in a fork of the program for what had not ended before: it ends in the program."""
         self._check()
-        return super().result(timeout)
+        value = super().result(timeout)
+        if self._exception is not None:  # one that counts as false, which the standard library (CPython before 3.14) takes for none
+            raise self._exception
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As `result`, but for what is returned."""

@@ -14,15 +14,22 @@ _over = False
 
 
 def begin(engine: Engine, steward: Steward, workers: int | None, reference: "weakref.ref[Any]") -> None:
-    """Start its threads. `reference`: is kept, so that it tells when the executor is forgotten."""
+    """Start its threads. `reference`: is kept, so that it tells when the executor is forgotten. RuntimeError if Linux has no more threads: nothing is left."""
     threads = (
         threading.Thread(target=engine.run, name="unios tasks"),
         threading.Thread(target=_processes, args=(engine, steward, workers), name="unios tasks: processes"),
     )
     engine.thread = threads[0]
     _engines[engine] = (steward, *threads, reference)
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        if threads[0].ident is not None:
+            engine.post(engine.stop)
+            threads[0].join()
+        _release(engine)
+        raise
 
 
 def kill_at_end(engine: Engine) -> None:

@@ -5,7 +5,7 @@ import signal
 from concurrent.futures import BrokenExecutor
 
 from unios.core.task_orders import Loss, Why
-from unios.errors import OutcomeUnknown, Unavailable
+from unios.errors import OutcomeUnknown, Unavailable, UniosError, fresh
 from unios.wire.parcels import Gone
 
 
@@ -25,6 +25,11 @@ class WorkerLost(OutcomeUnknown, BrokenExecutor):
 
     def __reduce__(self) -> tuple[type["WorkerLost"], tuple[str, Why]]:
         return type(self), (str(self), self.why)
+
+
+def why(broken: ExecutorBroken | None) -> UniosError:
+    """Return what a call fails with when nothing goes on, anew for each: else all who catch it would have one traceback, which grows."""
+    return fresh(broken or ExecutorBroken("the executor ended"))
 
 
 def loss_of(gone: Gone, node: str) -> Loss:

@@ -1,6 +1,7 @@
 """Maps: a function over iterables, with results in order. So many tasks are ahead of the reader; the input is taken as results are read."""
 
 import itertools
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -31,7 +32,7 @@ def results(
     """
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
-    if buffersize is not None and buffersize < 1:
+    if buffersize is not None and operator.index(buffersize) < 1:
         raise ValueError("buffersize must be None or > 0")
     deadline = None if timeout is None else time.monotonic() + timeout
     total = min((len(one) for one in iterables if isinstance(one, Sized)), default=None) if shows is not False else None

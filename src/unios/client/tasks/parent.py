@@ -1,7 +1,7 @@
 """Parent: the process of the system from which an executor's workers on one node are forked, after it has imported what they will need.
 
 It forks, reaps, says how a worker has ended, and takes back what a worker has not begun. It runs no task. It has one thread, so that a fork is safe. It
-ends, with all its workers, when the executor says so or when the connection to it ends.
+ends, with all its workers, when the executor says so or when the connection to it ends. A worker that Linux has no room for waits, and costs no other its task.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import time
+from collections import deque
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,10 @@ from unios.errors import UniosError
 from unios.wire.parcels import Bar, Barred, Fork, Gone, Head, Kill, Ready, Stop, Unwanted
 
 _FAREWELL_S = 1.0
+_AGAIN_S = 0.1
+"""So often it is tried to fork those for whom Linux had no process, or no memory, left."""
+_SHORT_S = 10.0
+"""And so long while there is no worker at all: then there are none to be had here."""
 
 
 class _Child:
@@ -31,7 +36,12 @@ class _Child:
 
     def __init__(self, id_: int, pid: int, place: int) -> None:
         self.id, self.pid, self.place = id_, pid, place
-        self.descriptor = os.pidfd_open(pid)
+        try:
+            self.descriptor = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
 
 
 class Parent:
@@ -40,20 +50,25 @@ class Parent:
     def __init__(self, line: Line, secret: bytes, port: str, crew: int, node: str) -> None:
         self._line, self._secret, self._port, self._crew, self._node = line, secret, port, crew, node
         self._page = Page()
+        self._wanted: deque[int] = deque()
+        """Workers that are to be forked."""
+        self._short_since = 0.0
+        """Since when none could be forked; 0: the last could."""
         self._children: dict[int, _Child] = {}
         self._by_descriptor: dict[int, _Child] = {}
         self._poll = select.epoll()
         self._poll.register(line.fileno(), select.EPOLLIN)
-        self._memory_kills = memory_kills()
+        self._told_kills = memory_kills()
+        """So many that Linux has killed for want of memory are told of."""
 
     def run(self) -> None:
-        """Serve until the end, then take the workers along."""
+        """Serve until the end, then take the workers along. OSError if none can be forked."""
         self._line.say(Ready())
         try:
             while not self._line.over:
                 pending = not self._line.flush()
                 self._poll.modify(self._line.fileno(), select.EPOLLIN | (select.EPOLLOUT if pending else 0))
-                for descriptor, _mask in self._poll.poll():
+                for descriptor, _mask in self._poll.poll(_AGAIN_S if self._wanted else None):
                     child = self._by_descriptor.get(descriptor)
                     if child is not None:
                         self._reap(child)
@@ -63,6 +78,7 @@ class Parent:
                                 self._see_off()
                                 return
                             self._on(head)
+                self._fork_wanted()
         finally:
             for child in self._children.values():
                 os.kill(child.pid, signal.SIGKILL)
@@ -79,7 +95,7 @@ class Parent:
 
     def _on(self, head: Head) -> None:
         if isinstance(head, Fork):
-            self._fork(head.worker)
+            self._wanted.append(head.worker)
         elif isinstance(head, Bar):
             child = self._children.get(head.worker)
             if child is not None:
@@ -92,20 +108,43 @@ class Parent:
             child = self._children.get(head.worker)
             if child is not None:
                 os.kill(child.pid, signal.SIGKILL)
+            elif head.worker in self._wanted:
+                self._wanted.remove(head.worker)
+
+    def _fork_wanted(self) -> None:
+        while self._wanted:
+            try:
+                self._fork(self._wanted[0])
+            except OSError:
+                now = time.monotonic()
+                self._short_since = self._short_since or now
+                if not self._children and now - self._short_since >= _SHORT_S:
+                    raise
+                return
+            self._wanted.popleft()
+            self._short_since = 0.0
 
     def _fork(self, id_: int) -> None:
         place = self._page.take()
         me = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            self._page.give_back(place)
+            raise
         if not pid:
             self._poll.close()
             self._line.sock.close()
             for child in self._children.values():
                 os.close(child.descriptor)
             worker.start(self._secret, self._port, self._crew, id_, self._node, self._page, place, me)
-        child = self._children[id_] = _Child(id_, pid, place)
+        try:
+            child = self._children[id_] = _Child(id_, pid, place)
+        except OSError:
+            self._page.give_back(place)
+            raise
         self._by_descriptor[child.descriptor] = child
         self._poll.register(child.descriptor, select.EPOLLIN)
 
@@ -115,10 +154,16 @@ class Parent:
         os.close(child.descriptor)
         del self._by_descriptor[child.descriptor]
         del self._children[child.id]
-        before, self._memory_kills = self._memory_kills, memory_kills()
-        memory = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._memory_kills > before
-        self._line.say(Gone((), child.id, status, self._page.begun(child.place), memory))
+        self._line.say(Gone((), child.id, status, self._page.begun(child.place), self._is_of_memory(status)))
         self._page.give_back(child.place)
+
+    def _is_of_memory(self, status: int) -> bool:
+        """Return whether Linux has killed a worker for want of memory. Several may be killed before the first is reaped, so each kill tells of one; of kills
+        that are left over, which were of processes of tasks, no more are kept than there are workers."""
+        kills = memory_kills()
+        found = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and kills > self._told_kills
+        self._told_kills = max(self._told_kills + found, kills - len(self._children))
+        return found
 
 
 def memory_kills() -> int:
@@ -165,7 +210,11 @@ def main() -> int:
     prepare(unpack(parts))
     gc.collect()
     gc.freeze()
-    Parent(Line(talk.sock), bytes.fromhex(secret), port, int(crew), node).run()
+    try:
+        Parent(Line(talk.sock), bytes.fromhex(secret), port, int(crew), node).run()
+    except OSError as error:
+        print(f"no worker can be forked: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -83,7 +83,7 @@ class Results(Iterator[Any]):
             self.is_taken = True
             self._changed.notify_all()
 
-    def _came(self, chunk: list[Any] | None, error: Exception | None) -> bool:
+    def _came(self, chunk: list[Any] | None, error: BaseException | None) -> bool:
         """The next of the input, or None at its end; False if no more shall come."""
         future: Future[Any] | None = None
         if error is None and chunk is not None:
@@ -158,10 +158,10 @@ def _feed(reference: "weakref.ref[Results]", credit: _Credit, chunks: Iterator[l
     """Be the thread that takes the input."""
     while credit.take():
         chunk: list[Any] | None = None
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             chunk = next(chunks, None)
-        except Exception as failure:  # noqa: BLE001  of the input
+        except BaseException as failure:  # noqa: BLE001  of the input: a SystemExit in it, too, is told to who waits for the next result
             error = failure
         results = reference()
         if results is None or not results._came(chunk, error):

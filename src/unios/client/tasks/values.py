@@ -49,7 +49,7 @@ def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -
     parts: list[Part] = [body]
     for buffer in buffers:
         raw = buffer.raw()
-        parts.append(bytes(raw) if copy and not raw.readonly else raw)
+        parts.append(bytes(raw) if copy and not isinstance(raw.obj, bytes) else raw)  # what is only read here may be changed by who lent it
     total = sum(map(len, parts))
     if total > TASK_BYTES_MAX:
         raise pickle.PicklingError(f"{what} has {total} bytes when it is pickled; {TASK_BYTES_MAX} is the limit")

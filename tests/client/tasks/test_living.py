@@ -1,0 +1,26 @@
+"""The threads of executors: begun, or not to be had."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+import unios
+from unios.client.tasks import living
+
+
+@pytest.mark.parametrize("lacks", ["unios tasks", "unios tasks: processes"])
+def test_an_executor_for_whose_threads_there_is_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    start = threading.Thread.start
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == lacks:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before, running = len(os.listdir("/proc/self/fd")), threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        unios.Executor(1, home=tmp_path)
+    assert not living._engines and threading.active_count() == running and len(os.listdir("/proc/self/fd")) == before
