@@ -57,6 +57,10 @@ CLIENTS_KEPT = 128
 """Of CLIENTS_MAX, places that only the privileged get."""
 CLIENT_FRAMES_BYTES_MAX = 64 * 1024 * 1024
 """Of messages of one user who is not privileged that have begun and are not whole, over all his connections to a kernel."""
+HELD_USER_BYTES_MAX = 640 * 1024 * 1024
+"""Of what one user who is not privileged has sent through a kernel and nobody has taken: USER_RELAYS_MAX relays with all that their windows allow."""
+HELD_BYTES_MAX = 2 * 1024**3
+"""The same of all such users together. Over either a request is refused, and one that more is sent to ends: Unavailable."""
 CLIENTS_REFUSED_MAX = 256
 """Over the bounds so many at a time are told why; more are just closed."""
 STRANGERS_MAX = 128
@@ -406,6 +410,10 @@ MESSAGE_BYTES_STRANGER_MAX = 64 * 1024 * 1024
 """Of one message from another user's process."""
 STRANGER_BYTES_MAX = 256 * 1024 * 1024
 """Of all that another user has sent to one port over all his connections, and that is not answered: the parts that have come, and what is under way."""
+STRANGER_FRAME_BYTES_MAX = 512 * 1024
+"""Of one frame from another user's process: what is larger travels in parts."""
+STRANGER_AHEAD_BYTES = 64 * 1024
+"""So much of one stranger's connection is read ahead of the request that is being answered; what is begun is counted, what waits is not."""
 PART_BYTES = 384 * 1024
 """Buffers that cannot be handed over as memory travel in such pieces, which fit in a buffer that is used again (wire/frames.py)."""
 SESSION_KEPT_S = 30

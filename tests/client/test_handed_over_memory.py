@@ -8,7 +8,7 @@ import pytest
 
 from tests.client.messages.rig import until
 from unios.client.messages import memory
-from unios.wire.conversations import Gathering
+from unios.wire.gathering import Gathering
 from unios.wire.messages import Part
 
 SIZES = [64 * 1024, 8 * 1024 * 1024]

@@ -18,6 +18,7 @@ from unios.kernel.links import Links
 from unios.kernel.port_operations import PortOperations
 from unios.kernel.ports import Broker
 from unios.wire.doors import connect_unix
+from unios.wire.holding import Holding
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Connect, Connected, Empty
 from unios.wire.peer import Call, Peer
@@ -44,7 +45,7 @@ async def small_door(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     whose: list[Caller] = []
     monkeypatch.setattr(door, "identify", lambda *_args: whose[-1])
     node = NodeFolder(folder)
-    opened = Door(node, "n1", answer, lambda *_args: (0, 0))
+    opened = Door(node, "n1", answer, lambda *_args: (0, 0), Holding("owner"))
     peers: list[Peer] = []
 
     async def connect(caller: Caller) -> str:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from unios.errors import ProtocolError
 from unios.limits import FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
-from unios.wire.conversations import Again, Answering, Begun, Gathering, cost_of
+from unios.wire.conversations import Again, Answering, Begun, cost_of
 from unios.wire.frames import FrameReader, frame
+from unios.wire.gathering import Gathering
 from unios.wire.messages import Fault, Part, Reply, Request
 from unios.wire.values import encode
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable
 from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_MAX, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
-from unios.wire.conversations import ACK_BYTES, ACK_COUNT, Again, Answering, Asked, Asking, Begun, Gathering, cost_of, decode
+from unios.wire.conversations import ACK_BYTES, ACK_COUNT, Again, Answering, Asked, Asking, Begun, cost_of, decode
+from unios.wire.gathering import Gathering
 from unios.wire.messages import Ack, Cancel, Credit, Fault, Hello, Item, Part, Reply, Request, encode
 from unios.wire.values import Value
 

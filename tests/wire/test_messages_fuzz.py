@@ -241,7 +241,7 @@ def test_a_connection_fed_with_messages_out_of_order_ends_in_good_order(found: l
 
 
 def test_the_check_for_good_order_notices_an_exception_that_nobody_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Peer, "_on_message", lambda _self, _message: 1 / 0)
+    monkeypatch.setattr(Peer, "_on_message", lambda _self, _message, _size: 1 / 0)
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         bounded(_greet_one)
 

@@ -1,5 +1,7 @@
 """Parcels, cut anywhere, mangled, or too large."""
 
+import mmap
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -61,6 +63,21 @@ def test_what_is_announced_over_the_bounds_is_refused_before_it_comes() -> None:
         ParcelReader().feed(b"\xff\xff\xff\xff")
     with pytest.raises(ProtocolError):
         ParcelReader().feed(b"\0\0\0\1" + msgspec.msgpack.encode(7))
+
+
+def test_what_is_announced_takes_memory_as_it_comes_and_not_before() -> None:
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+
+    before = resident()
+    reader = ParcelReader()
+    reader.feed(head_of(Give((256 * 1024 * 1024,), 1)))
+    room = reader.room()
+    assert room is not None and len(room) == 256 * 1024 * 1024
+    room[:5] = b"first"
+    assert reader.filled(5) is None
+    assert resident() - before < 64 * 1024 * 1024
 
 
 def test_what_is_over_the_bounds_is_not_announced_either() -> None:

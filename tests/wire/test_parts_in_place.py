@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.wire.test_large_frames import fed
 from unios.client.messages.intake import Intake
 from unios.errors import ProtocolError
-from unios.wire.conversations import Gathering, decode
+from unios.wire.conversations import decode
 from unios.wire.frames import FrameReader, frame
+from unios.wire.gathering import Gathering
 from unios.wire.messages import Ack, Part, Request, encode
 
 BIG = os.urandom(1024 * 1024)

@@ -267,8 +267,8 @@ def test_descriptors_for_an_asker_that_was_cancelled_as_they_came_are_closed(mon
             asked = asyncio.create_task(asker.call_with_descriptors("give"))
             on_reply = asker._on_reply
 
-            def on_reply_and_cancel(reply: Reply) -> None:
-                on_reply(reply)  # the answer is there, the asker has not run yet
+            def on_reply_and_cancel(reply: Reply, size: int) -> None:
+                on_reply(reply, size)  # the answer is there, the asker has not run yet
                 asked.cancel()
 
             monkeypatch.setattr(asker, "_on_reply", on_reply_and_cancel)

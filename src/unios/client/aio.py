@@ -17,6 +17,7 @@ from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.wire import chained
 from unios.wire.beating import beat_while_turning
 from unios.wire.doors import connect_unix
+from unios.wire.holding import Holding
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Connect, Listen
 from unios.wire.peer import Call, Peer
@@ -36,6 +37,7 @@ class Kernel:
         self._up = asyncio.Event()
         self._ports: dict[str, tuple[int, PortHandler]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._holding = Holding()
 
     async def run(self) -> None:
         """Keep the connection; ends only by cancellation."""
@@ -116,7 +118,8 @@ class Kernel:
                         os.close(descriptor)
 
     async def _serve(self, stamp: Accepted, sock: socket.socket, handler: PortHandler) -> None:
-        peer = Peer(SocketTransport(sock), lambda call: handler(stamp, call), role=self.role)
+        held = None if stamp.privileged else self._holding.of(stamp.user)
+        peer = Peer(SocketTransport(sock), lambda call: handler(stamp, call), role=self.role, allowance=held, held=lambda _user: held)
         with contextlib.suppress(ProtocolError, Unavailable, OutcomeUnknown):
             await peer.start()
             await peer.closed()

@@ -17,6 +17,7 @@ from unios.limits import CLIENT_FRAMES_BYTES_MAX, CLIENTS_KEPT, CLIENTS_MAX, CLI
 from unios.wire.acceptor import Acceptor
 from unios.wire.allowances import Allowance
 from unios.wire.doors import listen_unix
+from unios.wire.holding import Holding
 from unios.wire.home import NodeFolder
 from unios.wire.peer import Call, Peer
 from unios.wire.transport import SocketTransport
@@ -30,8 +31,9 @@ REFUSAL_S: Final = 1.0
 class Door:
     """Open for everybody on a node that runs as root, else for its owner only."""
 
-    def __init__(self, folder: NodeFolder, node: str, handler: ClientHandler, tree_of: TreeOf) -> None:
-        self._node = node
+    def __init__(self, folder: NodeFolder, node: str, handler: ClientHandler, tree_of: TreeOf, holding: Holding) -> None:
+        """`holding`: what this kernel holds of what users have sent, over links too."""
+        self._node, self._holding = node, holding
         self._handler = handler
         self._tree_of = tree_of
         self._clients: set[Peer] = set()
@@ -66,8 +68,17 @@ class Door:
             return
         self._count(caller, 1)
         allowance = None if caller.privileged else self._allowances.setdefault(caller.uid, Allowance(CLIENT_FRAMES_BYTES_MAX))
+        held = None if caller.privileged else self._holding.of(caller.user)
         try:
-            await self._keep(Peer(SocketTransport(sock), lambda call: self._handler(caller, call), role="kernel", allowance=allowance))
+            await self._keep(
+                Peer(
+                    SocketTransport(sock),
+                    lambda call: self._handler(caller, call),
+                    role="kernel",
+                    allowance=allowance,
+                    held=lambda _user: held,  # who asks is who connected, whatever he says
+                )
+            )
         finally:
             self._count(caller, -1)
 

@@ -23,6 +23,7 @@ from unios.kernel.clocks import boot_ms, wall_ms
 from unios.kernel.link import Link, LinkStatistics, Refused
 from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS, RELAYS_MAX, STRANGERS_MAX
 from unios.wire.acceptor import Acceptor
+from unios.wire.holding import Holding
 from unios.wire.messages import VersionsApart
 from unios.wire.operations import Empty, Pong, RelayTo
 from unios.wire.peer import Call, Peer, Stream
@@ -78,6 +79,7 @@ class Links:
         self._strangers: dict[TlsTransport, None] = {}
         """Who came in and has shown no certificate so far, the oldest first."""
         self._relays = 0
+        self.holding = Holding(user_of(os.geteuid()))
         self.port = 0
 
     # the door
@@ -280,7 +282,7 @@ class Links:
         name = identity.node
         if (refused := self._refusal(tls, identity)) is not None:
             raise Denied(refused.why)
-        peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts, at_once=_answer_ping)
+        peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts, at_once=_answer_ping, held=self.holding.of)
         link = Link(peer, identity, via=via, dialled=dialled)
         why = ""
         try:

@@ -408,7 +408,7 @@ class Node:
             self.addresses.listen()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
-            door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of)
+            door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of, self.links.holding)
             work: dict[Any, int] = {
                 self.links: LINK,
                 self.trees: EXIT,

@@ -5,12 +5,13 @@ from _thread import allocate_lock  # threading's, which a short command does wit
 
 
 class Allowance:
-    """That of one user at one port. Several threads may use it."""
+    """That of one user at one port, or at one kernel. Several threads may use it."""
 
-    __slots__ = ("_lock", "_max", "taken")
+    __slots__ = ("__weakref__", "_lock", "_max", "_within", "taken")
 
-    def __init__(self, bytes_max: int) -> None:
-        self._max = bytes_max
+    def __init__(self, bytes_max: int, within: "Allowance | None" = None) -> None:
+        """`within`: what several have together; what is taken of this one is taken of that as well."""
+        self._max, self._within = bytes_max, within
         self._lock = allocate_lock()
         self.taken = 0
 
@@ -19,6 +20,8 @@ class Allowance:
         with self._lock:
             if self.taken + size > self._max:
                 return False
+            if self._within is not None and not self._within.take(size):
+                return False
             self.taken += size
             return True
 
@@ -26,3 +29,5 @@ class Allowance:
         """So many bytes that were taken are free again."""
         with self._lock:
             self.taken -= size
+        if self._within is not None:
+            self._within.give(size)

@@ -10,6 +10,7 @@ import msgspec
 from unios.core.sequences import ARRIVAL, BACKGROUND, sequence_of
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.limits import SEND_AHEAD_BYTES
+from unios.wire.allowances import Allowance
 from unios.wire.byte_way import ByteWay
 from unios.wire.flow import Inbox, Window
 from unios.wire.messages import ITEM_COST, Credit, Reply, Request, cost, pack
@@ -32,7 +33,8 @@ async def preemption_point(size: int) -> None:
 class Call:
     """A request as its handler sees it."""
 
-    def __init__(self, peer: "Peer", request: Request, descriptors: list[int]) -> None:
+    def __init__(self, peer: "Peer", request: Request, descriptors: list[int], allowance: Allowance | None = None, size: int = 0) -> None:
+        """`allowance`: of whoever asks, for what is held of his here; so many bytes of it are taken for the request."""
         self.peer = peer
         self.op = request.op
         self.node = request.node
@@ -42,14 +44,17 @@ class Call:
         self.descriptors = descriptors
         self.sequence = sequence_of(request.op)
         self._id = request.id
+        self._allowance, self._size = allowance, size
         self._flow: tuple[Window, Inbox] | None = None
         self._over = False
+        self.withdrawn: UniosError | None = None
+        """Why its task was cancelled."""
 
     def _flows(self) -> tuple[Window, Inbox]:
         """Return the windows of its items, made when they are needed: most requests have none."""
         if self._flow is None:
             peer, id_ = self.peer, self._id
-            self._flow = (Window(), Inbox(lambda size: peer.send(Credit(id_, size, to_asker=True), sequence=ARRIVAL)))
+            self._flow = (Window(), Inbox(lambda size: peer.send(Credit(id_, size, to_asker=True), sequence=ARRIVAL), self._allowance))
             if self._over:
                 self._flow[1].end(Unavailable(f"{self.op} has ended"))
         return self._flow
@@ -65,6 +70,9 @@ class Call:
     def end(self) -> None:
         """It is over: let go of what came with it, and of whoever still reads its items."""
         self._over = True
+        if self._allowance is not None:
+            self._allowance.give(self._size)
+            self._size = 0
         if self._flow is not None:
             self._inbox.discard()
             self._inbox.end(Unavailable(f"{self.op} has ended"))

@@ -10,10 +10,7 @@ and whoever answers does nothing twice: a request that is under way goes on, one
   no more ends the request, if it is asked again, with OutcomeUnknown: it was done.
 """
 
-import contextlib
-import mmap
 from collections import deque
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,16 +31,33 @@ ACK_COUNT: Final = 256
 ID_MAX: Final = 1 << 62
 _REPLACED: Final = "whoever answered {op} has been replaced"
 _FORGOTTEN: Final = "whoever answers {op} has forgotten what was asked, as the right to it was taken back or the connection was away for too long"
-_GATHERED_MAX: Final = 16
-_LARGE_BYTES: Final = 4 * 1024 * 1024
 
 
-def decode(payload: Payload) -> Said:
-    """Return the message in a frame; ProtocolError if it is none."""
+AROUND_BYTES_MAX: Final = 4 * 1024
+"""Of a stranger's message, what may be around its value: an operation's name, numbers, what a newer peer adds."""
+WORDS_BYTES_MAX: Final = 96 * 1024
+"""The same where there is no value, or a text beside it: of a greeting, an acknowledgement, a fault."""
+
+
+def decode(payload: Payload, trusted: bool = True) -> Said:
+    """Return the message in a frame; ProtocolError if it is none, or if a stranger's has more around its value than belongs there: it holds the whole
+    frame, and only the value is counted."""
     try:
-        return _decoder.decode(payload)
+        message = _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"the peer sent a message that is none: {error}") from error
+    if not trusted and _around(message, len(payload)):
+        raise ProtocolError("the peer sent a message with too much around its value")
+    return message
+
+
+def _around(message: Said, size: int) -> bool:
+    """Return whether there is more around the value of a message of so many bytes than belongs there."""
+    if isinstance(message, Request | Reply):
+        return size - len(memoryview(message.body)) > AROUND_BYTES_MAX
+    if isinstance(message, Part):
+        return size - len(message.data) > AROUND_BYTES_MAX
+    return size - (len(memoryview(message.body)) if isinstance(message, Fault) else 0) > WORDS_BYTES_MAX
 
 
 def cost_of(value: Value | None) -> int:
@@ -302,7 +316,7 @@ class Answering:
     def begin(self, request: Request, value: Value | None = None) -> Begun | Again | None:
         """Take a request in. Return what has begun; or what to send again if it was asked before; or None: there is nothing to be said now.
 
-        `value`: what was sent with it. A stranger's request for which there is no allowance is not begun: what to send says so.
+        `value`: what was sent with it. A stranger's request for which there is no allowance is not begun: what to send says so. A stream's window counts too.
         ProtocolError if too many are under way, or too many answers were never acknowledged.
         """
         if request.id > ID_MAX or request.id <= 0:
@@ -320,7 +334,7 @@ class Answering:
         if len(self._kept) >= KEPT_REPLIES_MAX:
             raise ProtocolError("the peer acknowledges nothing")
         size = 0
-        if self._allowance is not None and not self._allowance.take(size := cost_of(value)):
+        if self._allowance is not None and not self._allowance.take(size := cost_of(value) + (STREAM_WINDOW_BYTES if request.stream else 0)):
             return None if request.oneway else Again([], _no_allowance(request.id))
         begun = Begun(request.id, oneway=request.oneway, allowance=self._allowance, size=size)
         self._open[request.id] = begun
@@ -433,68 +447,3 @@ class Answering:
     def is_idle(self) -> bool:
         """Whether nothing would be lost if it were forgotten."""
         return not self._open and not self._kept
-
-
-class Gathering:
-    """Puts the parts of large buffers together, for one connection. `bytes_max`: of all that is announced and not taken; `allocate`: makes their room;
-    `allowance`: of a stranger over all his connections."""
-
-    def __init__(self, bytes_max: int, allocate: Callable[[int], memoryview] | None = None, allowance: Allowance | None = None) -> None:
-        self._max, self._allocate, self._allowance = bytes_max, allocate or _room, allowance
-        self._begun: dict[int, tuple[memoryview, int]] = {}
-        self._announced = 0
-
-    def add(self, part: Part) -> None:
-        """Take a piece in. ProtocolError if it does not fit what was announced, or that is over the bound."""
-        self.place(part, len(part.data))[:] = part.data
-
-    def place(self, part: Part, size: int) -> memoryview:
-        """Return where the next so many bytes, those of `part`, belong: they count as come. ProtocolError as `add`."""
-        room, filled = self._begun.get(part.id) or (None, 0)
-        if room is None:
-            if not 0 < part.total <= self._max - self._announced or len(self._begun) >= _GATHERED_MAX:
-                raise ProtocolError(f"the peer announced {part.total} bytes; the limit is {self._max}")
-            if self._allowance is not None and not self._allowance.take(part.total):
-                raise ProtocolError("the peer's user has as much under way on other connections as he may")
-            self._announced += part.total
-            try:
-                room = self._allocate(part.total)
-            except (MemoryError, OSError):
-                raise ProtocolError(f"there is no memory for {part.total} bytes that the peer announced") from None
-        if part.total != len(room) or filled + size > part.total:
-            raise ProtocolError("the peer sent more than it had announced")
-        self._begun[part.id] = (room, filled + size)
-        return room[filled : filled + size]
-
-    def take(self, id_: int, total: int) -> memoryview:
-        """Return what has come for a message; ProtocolError if that is not `total` bytes."""
-        room, filled = self._begun.pop(id_, (memoryview(b""), 0))
-        self._forget(len(room))
-        if filled != total or len(room) != total:
-            raise ProtocolError(f"the peer sent {filled} bytes of {total}")
-        return room
-
-    def clear(self) -> None:
-        """Nothing more will come: let go of all that was begun."""
-        self._begun.clear()
-        self._forget(self._announced)
-
-    def drop(self, id_: int) -> None:
-        """What was begun for a message is not wanted: another kind of answer came instead."""
-        room, _filled = self._begun.pop(id_, (memoryview(b""), 0))
-        self._forget(len(room))
-
-    def _forget(self, size: int) -> None:
-        self._announced -= size
-        if self._allowance is not None:
-            self._allowance.give(size)
-
-
-def _room(size: int) -> memoryview:
-    """Return memory that is taken when it is written to, in large pages where there are some: small ones cost more than what is read into them."""
-    if size < _LARGE_BYTES:
-        return memoryview(bytearray(size))
-    room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared is the default, for which Linux has no large pages by default
-    with contextlib.suppress(OSError):  # a Linux without
-        room.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(room)

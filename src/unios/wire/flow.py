@@ -5,12 +5,18 @@ import os
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Final
 
 import msgspec
 
-from unios.errors import ProtocolError, UniosError
+from unios.errors import OutcomeUnknown, ProtocolError, UniosError
 from unios.limits import FRAME_BYTES_MAX, STREAM_WINDOW_BYTES
+from unios.wire.allowances import Allowance
 from unios.wire.messages import cost
+
+OVERFLOW: Final = (
+    "this node holds as much of what this user has sent as it may, and nobody has read it: wait for what is under way, or send less at a time"
+)
 
 
 class Window:
@@ -45,9 +51,11 @@ class Window:
 class Inbox:
     """Items received and not yet read, bounded by the credit that was granted."""
 
-    __slots__ = ("_arrived", "_items", "_owed", "ended", "failure", "grant", "held", "on_arrival")
+    __slots__ = ("_allowance", "_arrived", "_items", "_owed", "ended", "failure", "grant", "held", "on_arrival")
 
-    def __init__(self, grant: Callable[[int], None]) -> None:
+    def __init__(self, grant: Callable[[int], None], allowance: Allowance | None = None) -> None:
+        """`allowance`: of whoever sends the items, for all that is held of his here."""
+        self._allowance = allowance
         self.grant = grant
         self._items: deque[tuple[msgspec.Raw, list[int]]] = deque()
         self._arrived = asyncio.Event()
@@ -59,12 +67,22 @@ class Inbox:
         self.on_arrival: Callable[[], None] | None = None
         """Called when an item has come, and at the end: for one who reads without a task."""
 
-    def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
+    def put(self, body: msgspec.Raw, descriptors: list[int]) -> bool:
+        """Take an item in; False, and it is not taken, if more is held of its sender's than may be."""
+        size = cost(body)
+        if self._allowance is not None and not self._allowance.take(size):
+            return False
         self._items.append((body, descriptors))
-        self.held += cost(body)
+        self.held += size
         if self.held > STREAM_WINDOW_BYTES + FRAME_BYTES_MAX:
             raise ProtocolError("the peer sent items without credit")
         self._tell()
+        return True
+
+    def overflow(self) -> None:
+        """End it since no more may be held: what has come is not whole, so none of it is given."""
+        self.discard()
+        self.end(OutcomeUnknown(OVERFLOW))
 
     def end(self, failure: UniosError | None = None) -> None:
         self.ended, self.failure = True, failure
@@ -97,7 +115,7 @@ class Inbox:
         item = self._items.popleft()
         size = cost(item[0])
         self._owed += size
-        self.held -= size
+        self._give_back(size)
         # Each grant costs both sides about what a chunk does: while there is more to read here, the sender is not kept waiting by a rarer one.
         if self._owed >= STREAM_WINDOW_BYTES // (2 if self._items else 4):
             self.grant(self._owed)
@@ -109,4 +127,9 @@ class Inbox:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._items.clear()
-        self.held = 0
+        self._give_back(self.held)
+
+    def _give_back(self, size: int) -> None:
+        self.held -= size
+        if self._allowance is not None:
+            self._allowance.give(size)

@@ -46,11 +46,12 @@ def length_of(*pieces: bytes | memoryview) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames; holds at most one unfinished frame."""
 
-    __slots__ = ("_allowance", "_begun", "_filled", "_head", "_hold", "_place", "_placed", "_taken")
+    __slots__ = ("_allowance", "_begun", "_filled", "_head", "_hold", "_max", "_place", "_placed", "_taken")
 
-    def __init__(self, place: Place | None = None, allowance: Allowance | None = None) -> None:
+    def __init__(self, place: Place | None = None, allowance: Allowance | None = None, bytes_max: int = FRAME_BYTES_MAX) -> None:
         """`place`: asked where the data of a large frame belongs, if nothing has come with its beginning that has not been returned yet. `allowance`: of a
-        stranger, for large frames that are begun and not placed; a frame for which there is none is a ProtocolError."""
+        stranger, for large frames that are begun and not placed; a frame for which there is none is a ProtocolError. `bytes_max`: of one frame."""
+        self._max = bytes_max
         self._allowance, self._taken = allowance, 0
         self._head = b""
         self._place = place
@@ -61,6 +62,11 @@ class FrameReader:
         self._hold: memoryview | None = None
         """What keeps `_begun` from being taken for another frame, if it is one of those that are used again."""
         self._filled = 0
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether what comes has an allowance."""
+        return self._allowance is not None
 
     def room(self) -> memoryview | None:
         """Return where the next bytes of a large frame belong, to be read there and fed in the order of the stream; None while there is none begun."""
@@ -96,8 +102,8 @@ class FrameReader:
             if len(self._head) < 4:
                 break
             length = self._length()
-            if length > FRAME_BYTES_MAX:
-                raise ProtocolError(f"the peer announced a message of {length} bytes; the limit is {FRAME_BYTES_MAX}")
+            if length > self._max:
+                raise ProtocolError(f"the peer announced a message of {length} bytes; the limit is {self._max}")
             if end - at >= length:
                 frames.append(bytes(view[at : at + length]))
                 at += length

@@ -12,6 +12,7 @@ import msgspec
 from unios.errors import ProtocolError
 from unios.limits import TASK_BYTES_MAX, TASK_PARTS_MAX
 from unios.wire.frames import length_of
+from unios.wire.gathering import room_for
 
 Part = bytes | bytearray | memoryview
 _HEAD_BYTES_MAX: Final = 1024 * 1024
@@ -165,13 +166,13 @@ class ParcelReader:
         self._buffer = b""
         self._head: Head | None = None
         self._parts: list[Part] = []
-        self._place: bytearray | None = None
+        self._place: memoryview | None = None
         """A large part that is being read."""
         self._filled = 0
 
     def room(self) -> memoryview | None:
         """Return where the next bytes belong, then to be told of by `filled`; None: anywhere, to be fed."""
-        return memoryview(self._place)[self._filled :] if self._place is not None else None
+        return self._place[self._filled :] if self._place is not None else None
 
     def filled(self, count: int) -> tuple[Head, list[Part]] | None:
         """So many bytes have come into `room`; return the parcel that they complete, if they do."""
@@ -232,7 +233,7 @@ class ParcelReader:
         """Make the place of the next part, if that is large."""
         head, at = self._head, len(self._parts)
         if head is not None and self._place is None and at < len(head.sizes) and head.sizes[at] >= _ROOM_MIN:
-            self._place, self._filled = bytearray(head.sizes[at]), 0
+            self._place, self._filled = room_for(head.sizes[at]), 0
 
     def _whole(self) -> tuple[Head, list[Part]] | None:
         head = self._head

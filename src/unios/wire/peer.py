@@ -12,8 +12,8 @@ Never retries, never interprets a body.
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -21,11 +21,9 @@ from unios.core.sequences import ARRIVAL, BEAT, sequence_of
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, from_wire, to_wire
 from unios.limits import FDS_MAX, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
 from unios.wire.allowances import Allowance
-from unios.wire.byte_way import ByteWay
 from unios.wire.call import Call as Call
-from unios.wire.call import preemption_point
 from unios.wire.deadlines import Deadlines
-from unios.wire.flow import Inbox, Window
+from unios.wire.flow import OVERFLOW
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
     PROTOCOL_MAX,
@@ -39,13 +37,14 @@ from unios.wire.messages import (
     Reply,
     Request,
     agree,
-    cost,
     decode,
     framed,
     pack,
 )
 from unios.wire.outbox import Outbox
 from unios.wire.running import context_of, in_sequence
+from unios.wire.stream import Stream as Stream
+from unios.wire.stream import answer_of
 from unios.wire.transport import Buffer, Transport
 
 T = TypeVar("T")
@@ -59,17 +58,17 @@ class Answer(msgspec.Struct):
     descriptors: list[int] = []
 
 
-def _answer(body: msgspec.Raw, type_: type[T] | Any) -> Any:
-    """Return what the other side sent; ProtocolError if it is not of that type."""
-    try:
-        return msgspec.msgpack.decode(body, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
-
-
 Handler = Callable[[Call], Awaitable[object]]
+HeldOf = Callable[[str], Allowance | None]
+"""What may be held of what a user has sent; None: as much as comes."""
+AROUND_BYTES_MAX: Final = 1024
+"""More than that around the body of a message is not kept as long as the body is: only that is counted."""
 AtOnce = Callable[[Call], bool]
 """Takes a request that needs no task, to `answer` it later; False leaves it to the handler. May raise UniosError."""
+
+
+def as_it_comes(_user: str) -> None:
+    """The HeldOf of one whose peer is trusted."""
 
 
 async def refuse(call: Call) -> object:
@@ -77,59 +76,9 @@ async def refuse(call: Call) -> object:
     raise CallerError(f"this side answers nothing, {call.op} neither")
 
 
-class Stream:
-    """The asking side of a request with many answers. Use `async with` or `close` it."""
-
-    def __init__(self, peer: "Peer", id_: int, sequence: int) -> None:
-        self._peer = peer
-        self._id = id_
-        self._sequence = sequence
-        self._window = Window()
-        self._inbox = Inbox(lambda size: peer.send(Credit(id_, size), sequence=ARRIVAL))
-        self.result: msgspec.Raw | None = None
-
-    async def __aenter__(self) -> "Stream":
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        self.close()
-
-    async def next(self, type_: type[T]) -> T | None:
-        """Return the next answer, None at the end."""
-        item = await self._inbox.get()
-        if item is None:
-            return None
-        for descriptor in item[1]:  # nothing that is asked for in this way hands any over
-            os.close(descriptor)
-        answer: T = _answer(item[0], type_)
-        return answer
-
-    async def items(self, type_: type[T]) -> AsyncIterator[T]:
-        while (item := await self.next(type_)) is not None:
-            yield item
-
-    async def send(self, item: object) -> None:
-        """Send one item to the answering side; waits for room."""
-        body = pack(item)
-        size = cost(body)
-        await self._window.take(size)
-        if self._inbox.ended:
-            raise self._inbox.failure or Unavailable("the request has been answered: it takes no more items")
-        self._peer.send(Item(self._id, body), sequence=self._sequence)
-        await self._peer.outbox.drain(self._sequence)
-        await preemption_point(size)
-
-    def way(self) -> ByteWay:
-        """Return the way of bytes that it is: for one who sends and reads them without a task, and nothing else."""
-        return ByteWay(self._peer, Item(self._id), self._sequence, self._window, self._inbox)
-
-    def end(self) -> None:
-        """Say that no more items will come."""
-        self._peer.send(Item(self._id, end=True), sequence=self._sequence)
-
-    def close(self) -> None:
-        """Withdraw the request if it is still under way; idempotent."""
-        self._peer.forget(self._id)
+def _apart(body: msgspec.Raw, size: int) -> msgspec.Raw:
+    """Return the body of a message of so many bytes so that it keeps no more than is counted for it."""
+    return body.copy() if size - len(memoryview(body)) > AROUND_BYTES_MAX else body
 
 
 class Peer:
@@ -144,11 +93,13 @@ class Peer:
         facts: dict[str, str] | None = None,
         at_once: AtOnce | None = None,
         allowance: Allowance | None = None,
+        held: HeldOf = as_it_comes,
     ) -> None:
+        """`allowance`: of a stranger, for messages that are begun. `held`: by user, for what has come whole and waits here."""
         self.transport = transport
         self.outbox = Outbox(transport)
         self.handler = handler
-        self._at_once = at_once
+        self._at_once, self._held = at_once, held
         self.hello = Hello(PROTOCOL_MIN, PROTOCOL_MAX, role, facts or {})
         self.theirs: Hello | None = None
         self.protocol = 0
@@ -209,7 +160,7 @@ class Peer:
         raw, received = await self._ask(op, body, node, user, descriptors, timeout_ms, hops)
         for descriptor in received:
             os.close(descriptor)
-        return _answer(raw, type_)
+        return answer_of(raw, type_)
 
     async def call_with_descriptors(
         self, op: str, body: object = None, *, node: str = "", user: str = "", timeout_ms: int | None = None
@@ -246,7 +197,7 @@ class Peer:
         def answered(raw: msgspec.Raw | UniosError) -> None:
             if not isinstance(raw, UniosError):
                 try:
-                    raw = _answer(raw, type_)
+                    raw = answer_of(raw, type_)
                 except ProtocolError as error:
                     raw = error
             told(raw)  # type: ignore[arg-type]
@@ -282,7 +233,7 @@ class Peer:
     def stream(self, op: str, body: object = None, *, node: str = "", user: str = "", hops: int = 0, sequence: int | None = None) -> Stream:
         """Ask for many answers; what is sent along goes out in `sequence`, by default the operation's."""
         id_ = self._begin()
-        stream = Stream(self, id_, sequence_of(op) if sequence is None else sequence)
+        stream = Stream(self, id_, sequence_of(op) if sequence is None else sequence, self._held(user))
         self.send(Request(id_, op, pack(body), node, user, 0, hops), sequence=stream._sequence)
         self._streams[id_] = stream
         return stream
@@ -326,29 +277,33 @@ class Peer:
             if len(self._descriptors) > 4 * FDS_MAX:
                 raise ProtocolError("the peer sent descriptors that no message claims")
             for payload in self._reader.feed(data):
-                self._on_message(decode(payload))
+                if self.is_closed:  # by what came before it: nobody would end what it begins
+                    return
+                self._on_message(decode(payload), len(payload))
         except ProtocolError as error:
             if not self._greeted.done():
                 self._greeted.set_exception(error)
             self.close(str(error))
 
-    def _on_cancel(self, id_: int) -> None:
-        """Withdraw a request. One without a task goes on to its end, which is told nobody; in its answer's place the asker hears what he may believe."""
+    def _on_cancel(self, id_: int, why: UniosError | None = None) -> None:
+        """Withdraw a request, by default since its asker has. One without a task goes on to its end, which is told nobody; in its answer's place the asker
+        hears what he may believe."""
         entry = self._calls.get(id_)
         if entry is None:
             return
         call, task = entry
+        call.withdrawn = why or OutcomeUnknown(f"{call.op} was cancelled")
         if task is not None:
             task.cancel()
         else:
-            call.answer(OutcomeUnknown(f"{call.op} was cancelled"))
+            call.answer(call.withdrawn)
 
     def _claim(self, count: int) -> list[int]:
         if not 0 <= count <= len(self._descriptors):
             raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
         return [self._descriptors.popleft() for _ in range(count)]
 
-    def _on_message(self, message: Message) -> None:
+    def _on_message(self, message: Message, size: int) -> None:
         if self.theirs is None:
             if not isinstance(message, Hello):
                 raise ProtocolError("the peer did not greet")
@@ -359,13 +314,13 @@ class Peer:
             return
         match message:
             case Request():
-                self._on_request(message)
+                self._on_request(message, size)
             case Reply():
-                self._on_reply(message)
+                self._on_reply(message, size)
             case Fault():
                 self._on_fault(message)
             case Item():
-                self._on_item(message)
+                self._on_item(message, size)
             case Cancel():
                 self._on_cancel(message.id)
             case Credit():
@@ -373,22 +328,34 @@ class Peer:
             case Hello():
                 raise ProtocolError("the peer greeted twice")
 
-    def _on_request(self, request: Request) -> None:
+    def _on_request(self, request: Request, size: int) -> None:
         descriptors = self._claim(request.descriptors)
         if request.id in self._calls:
             raise ProtocolError("the peer used a request id twice")
         if len(self._calls) >= REQUESTS_PER_PEER_MAX:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            why = f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection"
-            self.send(Fault(request.id, Unavailable.code, why), sequence=sequence_of(request.op))
+            self._turn_down(request, descriptors, f"more than {REQUESTS_PER_PEER_MAX} requests at a time on one connection")
             return
-        call = Call(self, request, descriptors)
+        allowance = self._held(request.user)
+        if allowance is not None and not allowance.take(size):
+            self._turn_down(request, descriptors, OVERFLOW)
+            return
+        call = Call(self, request, descriptors, allowance, size)
         if self._at_once is not None and not self.outbox.is_full(call.sequence) and self._serve_at_once(self._at_once, call, request.id):
             return
         task = asyncio.get_running_loop().create_task(self._serve(call, request.id), context=context_of(call.sequence))
         self._calls[request.id] = (call, task)
         task.add_done_callback(lambda task: self._served(call, request.id, task))
+
+    def _turn_down(self, request: Request, descriptors: list[int], why: str) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._say_fault(Fault(request.id, Unavailable.code, why), sequence_of(request.op))
+
+    def _say_fault(self, fault: Fault, sequence: int) -> None:
+        """Send it. A client that asks and asks, and does not read, would have this side keep faults without end."""
+        if self._reader.is_strangers and self.outbox.is_full(sequence):
+            self.close("the peer asks, and does not read what it is told")
+        self.send(fault, sequence=sequence)
 
     def _serve_at_once(self, at_once: AtOnce, call: Call, id_: int) -> bool:
         self._calls[id_] = (call, None)
@@ -410,8 +377,10 @@ class Peer:
                 await self.outbox.drain(call.sequence)
             self.send(Reply(id_, pack(answer.body), descriptors=len(answer.descriptors)), answer.descriptors, sequence=call.sequence)
         except asyncio.CancelledError:
-            self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
+            self._fault(call, call.withdrawn or OutcomeUnknown(f"{call.op} was cancelled"))
         except Exception as error:  # noqa: BLE001 the boundary: whatever a handler raises goes to the asker as a fault
+            if self.outbox.is_full(call.sequence):
+                await self.outbox.drain(call.sequence)
             self._fault(call, error)
         finally:
             for descriptor in answer.descriptors if answer else ():
@@ -422,22 +391,25 @@ class Peer:
         del self._calls[id_]
         call.end()
         if task.cancelled():
-            self._fault(call, OutcomeUnknown(f"{call.op} was cancelled"))
+            self._fault(call, call.withdrawn or OutcomeUnknown(f"{call.op} was cancelled"))
 
     def _fault(self, call: Call, error: BaseException) -> None:
         code, text = to_wire(error)
         # What is no text (a path, say) must not keep the asker from its answer, and neither must length.
-        self.send(Fault(call._id, code, text[:FAULT_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()), sequence=call.sequence)
+        self._say_fault(Fault(call._id, code, text[:FAULT_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()), call.sequence)
 
-    def _on_reply(self, reply: Reply) -> None:
+    def _on_reply(self, reply: Reply, size: int) -> None:
         descriptors = self._claim(reply.descriptors)
         if (stream := self._streams.get(reply.id)) is not None:
-            if reply.more:
-                stream._inbox.put(reply.body, descriptors)
+            if reply.more and stream._inbox.put(_apart(reply.body, size), descriptors):
                 return
-            self._streams.pop(reply.id)
-            stream.result = reply.body
-            stream._inbox.end()
+            del self._streams[reply.id]
+            if reply.more:
+                stream._inbox.overflow()
+                self.send(Cancel(reply.id), sequence=stream._sequence)
+            else:
+                stream.result = reply.body
+                stream._inbox.end()
             stream._window.grant(STREAM_WINDOW_BYTES)
         elif (future := self._waiting.get(reply.id)) is not None and not future.done() and not reply.more:
             future.set_result((reply.body, descriptors))
@@ -457,12 +429,15 @@ class Peer:
         else:
             self._tell(fault.id, error)
 
-    def _on_item(self, item: Item) -> None:
-        if (entry := self._calls.get(item.id)) is not None:
-            if item.end:
-                entry[0]._inbox.end()
-            else:
-                entry[0]._inbox.put(item.body, [])
+    def _on_item(self, item: Item, size: int) -> None:
+        entry = self._calls.get(item.id)
+        if entry is None or (inbox := entry[0]._inbox).failure is not None:
+            return
+        if item.end:
+            inbox.end()
+        elif not inbox.put(_apart(item.body, size), []):
+            inbox.overflow()
+            self._on_cancel(item.id, OutcomeUnknown(OVERFLOW))
 
     def _on_credit(self, credit: Credit) -> None:
         if not 0 < credit.bytes <= STREAM_WINDOW_BYTES * 16:

@@ -29,6 +29,7 @@ class Kernel:
         self.ports: dict[str, socket.socket] = {}
         self.refused: dict[str, Exception] = {}
         self.asked: list[str] = []
+        self.after_listen: Callable[[], None] | None = None
 
     def begin(self, _op: str, body: Any, *, node: str) -> Any:
         self.asked.append(body.name)
@@ -65,7 +66,11 @@ class Asked:
         self._kernel, self._name = kernel, name
 
     def finish(self, *, timeout_s: float) -> tuple[bytes, list[int]]:
-        return b"", [self._kernel.listen(self._name)]
+        descriptor = self._kernel.listen(self._name)
+        after, self._kernel.after_listen = self._kernel.after_listen, None
+        if after is not None:
+            after()
+        return b"", [descriptor]
 
 
 @pytest.fixture
@@ -182,3 +187,43 @@ def test_what_is_to_be_done_later_is_done_in_its_order_without_anything_else_hap
     before = time.process_time()
     time.sleep(0.1)
     assert time.process_time() - before < 0.05  # it waits, and does not look again and again
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_kernel_that_ends_just_after_it_has_opened_a_port_is_not_taken_for_another_listener(
+    kernel: Kernel, acceptor: Acceptor, again: bool
+) -> None:
+    """The one that answers next would be noted for the one that opened it, and the port be given up as somebody else's."""
+    if not again:
+        kernel.after_listen = kernel.restart
+    one = opened(acceptor, "one")
+    if again:
+        kernel.after_listen = kernel.restart
+        kernel.restart()
+    until(lambda: "one" in kernel.ports and not acceptor._down, "it is open again")
+    connect(kernel, "one")
+    until(lambda: one.taken == 1, "it takes a connection in")
+    assert one.lost == 0
+    acceptor.close("one")
+
+
+def test_a_port_of_a_parent_that_ends_is_closed_though_its_forked_child_lives_on(
+    kernel: Kernel, acceptor: Acceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Acceptor, "_all", {(os.getpid(), "home", ""): acceptor})
+    opened(acceptor, "one")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    try:
+        ours = kernel.ports["one"]
+        ours.settimeout(20)
+        acceptor._forget(acceptor._ports.pop("one"))  # as Linux does it when the parent ends
+        assert ours.recv(1) == b""
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)

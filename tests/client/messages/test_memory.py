@@ -1,11 +1,15 @@
 """Memory: buffers handed over as descriptors; whoever lies about them is refused, and nothing is left open."""
 
+import contextlib
 import fcntl
 import gc
 import mmap
 import os
 import pickle
 import socket
+import sys
+import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.client.messages.rig import Rig, descriptors, until
+from unios.client.messages import intake as intakes
 from unios.client.messages import memory
+from unios.client.messages.intake import Intake
 from unios.client.messages.line import Line
 from unios.client.messages.memory import HAND_OVER_BYTES, INLINE, allocate, carry, receive
 from unios.errors import CallerError, ProtocolError
@@ -253,3 +259,32 @@ def test_a_large_argument_goes_when_it_was_answered_and_not_when_the_next_messag
     with rig.server({"size": len}), rig.port() as port:
         assert port.size(bytearray(SIZE)) == SIZE
         until(lambda: not mappings(), "the memory is free")
+
+
+def test_no_descriptor_is_closed_twice_when_a_connection_is_let_go_of_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another file's by then."""
+    closed: list[int] = []
+    monkeypatch.setattr(intakes, "os", types.SimpleNamespace(close=closed.append))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(1_000):
+            intake = Intake(trusted=True)
+            intake._descriptors.extend(range(1_000_000, 1_000_000 + FDS_MAX))
+            gate = threading.Barrier(2)
+
+            def let_go(intake: Intake = intake, gate: threading.Barrier = gate) -> None:
+                gate.wait()
+                intake.release()
+
+            other = threading.Thread(target=let_go)
+            other.start()
+            gate.wait()
+            with contextlib.suppress(ProtocolError):
+                for id_ in range(FDS_MAX):
+                    intake.value(Request(id_, "op", descriptors=1))
+            other.join()
+            assert sorted(closed) == list(range(1_000_000, 1_000_000 + FDS_MAX))
+            closed.clear()
+    finally:
+        sys.setswitchinterval(before)

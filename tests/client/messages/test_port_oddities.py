@@ -1,12 +1,14 @@
 """Ports: exceptions whose classes raise, and calls that are withdrawn while another one runs."""
 
 import threading
+import time
 from typing import Any, NoReturn
 
 import pytest
 
 from tests.client.messages.rig import Rig, until
 from tests.client.messages.target import Target
+from unios.client.messages.server import LASTING_S
 from unios.errors import OutcomeUnknown, UniosError
 
 
@@ -54,7 +56,31 @@ def test_a_call_that_is_cancelled_before_it_begins_is_not_done_though_it_was_rea
         gate.set()
         until(lambda: target.calls, "the second one runs")
         third.cancel()
+        begun = time.monotonic()
+        until(lambda: time.monotonic() - begun > LASTING_S, "it has lasted for so long that it is looked whether others were withdrawn")
         target.may_go_on.set()
         assert before.result() is None and second.result() == 1
         assert port.one(2) == 2
         assert target.calls == [1, 2]
+
+
+def test_a_stream_whose_end_ends_programs_when_it_is_stopped_ends_nothing_but_itself(rig: Rig) -> None:
+    class Ends:
+        def items(self) -> Any:
+            try:
+                while True:
+                    yield bytes(3_000_000)
+            finally:
+                raise SystemExit
+
+        def one(self, value: int) -> int:
+            return value
+
+    with rig.server(Ends()) as server, rig.port() as port:
+        items = port.options(timeout=20).stream("items")
+        next(items)
+        session = next(iter(server._sessions._found.values()))
+        until(lambda: (streams := list(session.streams.values())) and streams[0]._begun.room <= 0, "it waits for room")
+        items.close()
+        assert port.options(timeout=20).one(1) == 1
+        assert rig.connected == 1

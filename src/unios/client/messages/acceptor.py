@@ -109,19 +109,35 @@ class Acceptor:
                 raise ProtocolError("the kernel answered ports.listen without a descriptor")
             return sockets[0]
 
-        port.sock = self._connection.persist(ask)  # to open it twice is to take it over from oneself
-        port.sock.setblocking(False)
+        info = self._info()
+        while True:
+            port.sock = self._connection.persist(ask)  # to open it twice is to take it over from oneself
+            port.sock.setblocking(False)
+            before, info = info, self._info_of(port)
+            if info.kernel_pid == before.kernel_pid:
+                break
+            port.sock.close()  # the kernel was restarted meanwhile: which of the two has opened it, nobody knows
         try:
-            info = self._info()
             port.kernel, port.node = int(info.kernel_pid), str(info.name)
             for user in port.grants:
                 self._connection.ask("ports.grant", Grant(port.name, user))
         except BaseException:
-            port.sock.close()
-            port.sock = None
+            self._give_up(port)
             raise
         self._by_descriptor[port.sock.fileno()] = port
         self._poll.register(port.sock, select.EPOLLIN)
+
+    def _info_of(self, port: _Listening) -> NodeInfo:
+        try:
+            return self._info()
+        except BaseException:
+            self._give_up(port)
+            raise
+
+    def _give_up(self, port: _Listening) -> None:
+        if port.sock is not None:
+            port.sock.close()
+            port.sock = None
 
     def _info(self) -> NodeInfo:
         found: NodeInfo = self._connection.ask("node.info", None, NodeInfo)

@@ -15,7 +15,7 @@ from typing import Final
 from unios.client.messages import memory
 from unios.client.messages.intake import Intake
 from unios.errors import CallerError, ProtocolError
-from unios.limits import PART_BYTES, SEND_QUEUE_BYTES_MAX
+from unios.limits import FRAME_BYTES_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
 from unios.wire.frames import FrameReader, Payload, length_of
@@ -56,7 +56,7 @@ class AioLine:
         self._heard, self._closed = heard, closed
         self._loop = asyncio.get_running_loop()
         self._intake = Intake(trusted=trusted, allowance=allowance)
-        self._reader = FrameReader(self._intake.place, allowance)
+        self._reader = FrameReader(self._intake.place, allowance, FRAME_BYTES_MAX if trusted else STRANGER_FRAME_BYTES_MAX)
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._small: list[bytes] = []
         """Said in this turn after the first, or while what came is taken in, to go out together."""
@@ -244,7 +244,7 @@ class AioLine:
                     if not self._paused:
                         self._pause()
                     return
-                self._on_message(decode(frame))
+                self._on_message(decode(frame, self.trusted))
                 if self.is_closed:
                     return
         finally:

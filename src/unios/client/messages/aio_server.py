@@ -30,8 +30,10 @@ from unios.wire.values import Value, decode, encode
 class _Session:
     """What one caller has asked, through whatever connection he has now."""
 
-    def __init__(self, user: str, allowance: Allowance | None) -> None:
+    def __init__(self, user: str, allowance: Allowance | None, *, is_named: bool) -> None:
         self.answering = answering(user, allowance)
+        self.is_named = is_named
+        """Whether its caller has given it an id, to come back to it."""
         self.now: _Answers | None = None
         self.left_s = 0.0
         self.changed = asyncio.Event()
@@ -137,7 +139,7 @@ class AsyncServer:
                 self._sessions.pop(key).leave()
                 of_user -= key[0] == user
         known = self._sessions.get((user, id_)) if id_ else None
-        session = known or _Session(user, self.allowance(user, trusted=trusted))
+        session = known or _Session(user, self.allowance(user, trusted=trusted), is_named=bool(id_))
         if id_:
             self._sessions[user, id_] = session
         return session, known is not None
@@ -195,6 +197,9 @@ class _Answers:
         if session is not None and session.now is self:
             session.now, session.left_s = None, time.monotonic()
             session.pulse()
+            if not session.is_named:
+                session.leave()  # nobody can come back to it
+                return
             self._server._loop.call_later(SESSION_KEPT_S, self._forget, session, session.left_s)
 
     def _forget(self, session: _Session, left_s: float) -> None:

@@ -4,15 +4,18 @@ Invariants: every descriptor that came is closed once, whatever it came with; at
 """
 
 import array
+import contextlib
 import os
 import socket
+from collections import deque
+from itertools import islice
 from typing import Final
 
 from unios.client.messages import memory
 from unios.errors import ProtocolError
 from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
 from unios.wire.allowances import Allowance
-from unios.wire.conversations import Gathering
+from unios.wire.gathering import Gathering
 from unios.wire.messages import Part, Reply, Request
 from unios.wire.values import Value
 
@@ -28,7 +31,8 @@ class Intake:
         """`keeps`: large buffers that come are only kept here, not written to, and sent on uncopied. `allowance`: of a stranger who calls."""
         self._trusted, self._keeps = trusted, keeps
         self._gathering = Gathering(MESSAGE_BYTES_MAX if trusted else MESSAGE_BYTES_STRANGER_MAX, memory.gather if keeps else None, allowance)
-        self._descriptors: list[int] = []
+        self._descriptors: deque[int] = deque()
+        """Taken out one at a time: `release` may come from another thread, and none may be closed twice, when its number is another file's."""
 
     def receive(self, sock: socket.socket, buffer: memoryview) -> memoryview:
         """Read bytes and the descriptors that come with them; return the bytes, none at the end. OSError; ProtocolError if no message claims those."""
@@ -62,11 +66,17 @@ class Intake:
         """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces."""
         if not message.buffers and not message.descriptors:
             return Value(message.body, (), self._trusted)
+        if not self._trusted and len(message.buffers) > 1:
+            raise ProtocolError("the peer sent more buffers than a value between users has")
         count = message.descriptors
         if not 0 <= count <= len(self._descriptors):
             raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
-        descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        descriptors: list[int] = []
         try:
+            try:
+                descriptors.extend(islice(iter(self._descriptors.popleft, None), count))  # in one call: a signal's handler may raise after each
+            except IndexError:
+                raise ProtocolError("the connection was ended meanwhile") from None
             total = sum(size for number, _offset, size in message.buffers if number == memory.INLINE)
             inline = self._gathering.take(message.id, total) if total else memoryview(b"")
             if self._keeps:
@@ -80,5 +90,6 @@ class Intake:
     def release(self) -> None:
         """Nothing more will come: close what nobody has claimed, and let go of the memory of what was not whole. Idempotent."""
         self._gathering.clear()
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        with contextlib.suppress(IndexError):
+            while True:
+                os.close(self._descriptors.pop())

@@ -17,7 +17,7 @@ from typing import Final
 from unios.client.messages import memory
 from unios.client.messages.intake import Intake
 from unios.errors import ProtocolError
-from unios.limits import PART_BYTES
+from unios.limits import FRAME_BYTES_MAX, PART_BYTES, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
 from unios.wire.frames import FrameReader, length_of
@@ -56,7 +56,7 @@ class Line:
         self.local, self.trusted = local, trusted
         self._pid = os.getpid()
         self._intake = Intake(trusted=trusted, keeps=keeps, allowance=allowance)
-        self._reader = FrameReader(self._intake.place, allowance)
+        self._reader = FrameReader(self._intake.place, allowance, FRAME_BYTES_MAX if trusted else STRANGER_FRAME_BYTES_MAX)
         self._is_allowed = allowance is not None
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._early: list[Heard] = []
@@ -230,11 +230,11 @@ class Line:
             raise Closed("the other side has ended")
         frames = reader.feed(data)
         if len(frames) == 1:
-            message = decode(frames[0])
+            message = decode(frames[0], self.trusted)
             if isinstance(message, _CARRYING) and not message.buffers and not message.descriptors:
                 return [(message, Value(message.body, (), self.trusted))]  # most: small, and one at a time
             return self._heard(message)
-        return [heard for frame in frames for heard in self._heard(decode(frame))]
+        return [heard for frame in frames for heard in self._heard(decode(frame, self.trusted))]
 
     def _readable(self, deadline: float) -> None:
         poll = _poll(self.sock, select.POLLIN)

@@ -23,8 +23,8 @@ from unios.client.messages.line import Closed, Line
 from unios.client.messages.sessions import Session, Sessions
 from unios.client.messages.streaming import Streaming, fixed, tell
 from unios.errors import CallerError, NotFound, ProtocolError, Unavailable, UniosError, to_wire
-from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, SESSION_KEPT_S, STREAMS_PER_SESSION_MAX
-from unios.wire.conversations import Again, Begun
+from unios.limits import HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX, SESSION_KEPT_S, STRANGER_AHEAD_BYTES, STREAMS_PER_SESSION_MAX
+from unios.wire.conversations import Again, Begun, cost_of
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Cancel, Credit, Fault, Hello, Reply, Request, agree
 from unios.wire.operations import Accepted
 from unios.wire.values import Value, decode, encode
@@ -171,6 +171,7 @@ class Server:
                 deadline,
             )
             agree(theirs)
+            del theirs  # it may be large, and a connection long
             if not self._closed.is_set():
                 self._answer(id_, session, line)
         except (Closed, TimeoutError, ProtocolError):
@@ -205,7 +206,9 @@ class Answers:
     def __init__(self, target: Handlers, session: Session, line: Line) -> None:
         self._target, self._session, self._line = target, session, line
         self._waiting: deque[tuple[Request, Value]] = deque()
-        """Read and not begun: at most what one reading brings, or REQUESTS_PER_PEER_MAX and that."""
+        """Read and not begun: at most what one reading brings, or REQUESTS_PER_PEER_MAX and that; of a stranger, or STRANGER_AHEAD_BYTES and that."""
+        self._ahead = 0
+        """Bytes of those."""
 
     def run(self) -> None:
         """Until the connection ends: Closed. One-way messages that were read by then are done: nobody sends them again."""
@@ -214,13 +217,13 @@ class Answers:
                 self._read(None)
                 while self._waiting:
                     began = time.monotonic()
-                    self._answer(*self._waiting.popleft())
-                    if self._waiting and time.monotonic() - began > LASTING_S and len(self._waiting) < REQUESTS_PER_PEER_MAX:
+                    self._answer(*self._next())
+                    if self._waiting and time.monotonic() - began > LASTING_S and self._may_read_on():
                         with contextlib.suppress(TimeoutError):
                             self._read(began)  # what has come meanwhile: one of those that wait may be withdrawn
         except Closed:
             while self._waiting:
-                request, value = self._waiting.popleft()
+                request, value = self._next()
                 if request.oneway:
                     self._answer(request, value)
             raise
@@ -230,8 +233,17 @@ class Answers:
             if isinstance(message, Request):
                 assert value is not None
                 self._waiting.append((message, value))
+                self._ahead += cost_of(value)
             else:
                 self._take_in(message)
+
+    def _next(self) -> tuple[Request, Value]:
+        request, value = self._waiting.popleft()
+        self._ahead -= cost_of(value)
+        return request, value
+
+    def _may_read_on(self) -> bool:
+        return len(self._waiting) < REQUESTS_PER_PEER_MAX and (self._line.trusted or self._ahead < STRANGER_AHEAD_BYTES)
 
     def _take_in(self, message: Any) -> None:
         with self._session.changed:
@@ -240,6 +252,7 @@ class Answers:
                 answering.credited(message)
             elif isinstance(message, Cancel):
                 self._waiting = deque(entry for entry in self._waiting if entry[0].id != message.id)
+                self._ahead = sum(cost_of(value) for _request, value in self._waiting)
                 answering.cancel(message.id)
             elif isinstance(message, Ack):
                 upto = min((request.id - 1 for request, _value in self._waiting), default=message.id)  # what was read with it has not begun

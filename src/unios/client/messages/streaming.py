@@ -69,8 +69,10 @@ class Streaming:
         """Nobody reads any more: stop the handler, though this stream's thread may be held up by a caller who takes nothing."""
         if self._begun.cancelled and self._iterating.acquire(blocking=False):
             try:
-                with contextlib.suppress(Exception):  # what it raises nobody hears
-                    self._close()
+                self._close()
+            except BaseException:  # what it raises nobody hears, and whoever stops it goes on
+                if threading.current_thread() is threading.main_thread():  # but a signal's handler may have raised there
+                    raise
             finally:
                 self._iterating.release()
 
