@@ -268,3 +268,15 @@ def test_a_system_that_is_down_is_said_so_without_a_wait(fresh: System) -> None:
             nowhere.do("unios.put(1)")
         assert caught.value.name == "Unavailable"
         assert time.monotonic() - begun < 5
+
+
+def test_a_program_that_may_have_no_more_descriptors_is_told_so_and_nothing_is_lost(whole: System) -> None:
+    with Remote(whole, "n1") as program:
+        program.do("import resource, numpy; resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))")
+        program.do("refs = [unios.put(numpy.full(40_000, number)) for number in range(300)]; kept = []")
+        with pytest.raises(Raised, match=r"ulimit -n") as caught:
+            program.do("for ref in refs: kept.append(unios.get(ref))")
+        assert caught.value.name == "Unavailable"
+        assert program.ask("len(kept)") > 100
+        program.do("kept.clear()")
+        assert program.ask("sum(int(unios.get(ref)[7]) for ref in refs)") == sum(range(300))

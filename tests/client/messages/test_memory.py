@@ -6,9 +6,11 @@ import gc
 import mmap
 import os
 import pickle
+import resource
 import socket
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +27,7 @@ from unios.client.messages.line import Line
 from unios.client.messages.memory import HAND_OVER_BYTES, INLINE, allocate, carry, receive
 from unios.errors import CallerError, ProtocolError
 from unios.limits import FDS_MAX, MESSAGE_BYTES_STRANGER_MAX
-from unios.wire.messages import Request
+from unios.wire.messages import Fault, Reply, Request
 from unios.wire.values import decode, encode
 
 SIZE = 4 * 1024 * 1024
@@ -288,3 +290,40 @@ def test_no_descriptor_is_closed_twice_when_a_connection_is_let_go_of_by_another
             closed.clear()
     finally:
         sys.setswitchinterval(before)
+
+
+@contextlib.contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """This process may have so many more descriptors and no others."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0) for _ in range(64)]  # so that all below are in use
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+    for descriptor in taken[:count]:
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in taken[count:]:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_an_answer_that_finds_no_free_descriptor_is_told_as_such_and_the_connection_goes_on(free: int) -> None:
+    """`free` 1: the file is taken, and to map it takes another one."""
+    ours, theirs = socket.socketpair()
+    sends = Line(ours, trusted=True, local=True)
+    reads = Line(theirs, trusted=True, local=True)
+    large = encode(pickle.PickleBuffer(bytes(SIZE)), trusted=True)
+    for number in (1, 2):
+        sends.send_value(lambda places, count, number=number: Reply(number, large.body, descriptors=count, buffers=places), large.buffers)
+    before = descriptors()
+    with free_descriptors(free):
+        [(first, value)] = reads.read(time.monotonic() + 20)
+    assert isinstance(first, Fault) and first.id == 1 and first.code == "outcome-unknown" and "ulimit -n" in first.text and value is None
+    assert descriptors() == before
+    [(second, value)] = reads.read(time.monotonic() + 20)
+    assert isinstance(second, Reply) and second.id == 2 and value is not None and bytes(decode(value, trusted=True)) == bytes(SIZE)
+    del value
+    for line in (sends, reads):
+        line.release()

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.client.messages import memory
-from unios.client.messages.intake import Intake
-from unios.errors import CallerError, ProtocolError
+from unios.client.messages.intake import Intake, NoDescriptors
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError
 from unios.limits import FRAME_BYTES_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
@@ -270,7 +270,14 @@ class AioLine:
 
     def _on_message(self, message: Said) -> None:
         if isinstance(message, Reply | Request):
-            self._heard(message, self._intake.value(message))
+            try:
+                value = self._intake.value(message)
+            except NoDescriptors as error:
+                if isinstance(message, Request):
+                    raise
+                self._heard(Fault(message.id, OutcomeUnknown.code, str(error)), None)
+            else:
+                self._heard(message, value)
         elif isinstance(message, Part):
             self._intake.add(message)
         elif isinstance(message, Fault):

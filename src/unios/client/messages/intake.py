@@ -5,7 +5,9 @@ Invariants: every descriptor that came is closed once, whatever it came with; at
 
 import array
 import contextlib
+import errno
 import os
+import resource
 import socket
 from collections import deque
 from itertools import islice
@@ -20,6 +22,19 @@ from unios.wire.messages import Part, Reply, Request
 from unios.wire.values import Value
 
 _SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
+_LOST: Final = -1
+"""In the place of descriptors that Linux could not give to this process, as it may have no more."""
+
+
+class NoDescriptors(ProtocolError):
+    """This process may have no more descriptors, so what came with a message is gone: nothing is wrong with the peer."""
+
+    def __init__(self) -> None:
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        super().__init__(
+            f"what was sent came with descriptors, and this program may have no more than {soft} (ulimit -n): let go of some of the large values that it "
+            "holds, or raise that"
+        )
 
 
 class Intake:
@@ -36,7 +51,10 @@ class Intake:
 
     def receive(self, sock: socket.socket, buffer: memoryview) -> memoryview:
         """Read bytes and the descriptors that come with them; return the bytes, none at the end. OSError; ProtocolError if no message claims those."""
-        count, ancillary, _flags, _address = sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
+        count, ancillary, flags, _address = sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
+        if flags & socket.MSG_CTRUNC:
+            self._lose(ancillary)
+            return buffer[:count]
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
@@ -45,6 +63,16 @@ class Intake:
         if len(self._descriptors) > 4 * FDS_MAX:
             raise ProtocolError("the peer sent descriptors that no message claims")
         return buffer[:count]
+
+    def _lose(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        """Note that some of a message's descriptors did not come: they are of no use without the others."""
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % 4])
+                for number in numbers:
+                    os.close(number)
+        self._descriptors.append(_LOST)
 
     def add(self, part: Part) -> None:
         """Take a part of a message's buffers in. ProtocolError."""
@@ -63,12 +91,16 @@ class Intake:
         self._gathering.drop(id_)
 
     def value(self, message: Reply | Request) -> Value:
-        """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces."""
+        """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces; NoDescriptors."""
         if not message.buffers and not message.descriptors:
             return Value(message.body, (), self._trusted)
         if not self._trusted and len(message.buffers) > 1:
             raise ProtocolError("the peer sent more buffers than a value between users has")
         count = message.descriptors
+        if count and self._descriptors and self._descriptors[0] == _LOST:
+            self._descriptors.popleft()
+            self._gathering.drop(message.id)
+            raise NoDescriptors
         if not 0 <= count <= len(self._descriptors):
             raise ProtocolError(f"the peer announced {count} descriptors and sent {len(self._descriptors)}")
         descriptors: list[int] = []
@@ -83,6 +115,10 @@ class Intake:
                 memory.settle(inline)
             buffers = memory.receive(message.buffers, descriptors, inline, trusted=self._trusted, kept=self._keeps)
             return Value(message.body, buffers, self._trusted)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise NoDescriptors from error
+            raise
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -92,4 +128,5 @@ class Intake:
         self._gathering.clear()
         with contextlib.suppress(IndexError):
             while True:
-                os.close(self._descriptors.pop())
+                if (descriptor := self._descriptors.pop()) != _LOST:
+                    os.close(descriptor)

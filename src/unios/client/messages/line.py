@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.client.messages import memory
-from unios.client.messages.intake import Intake
-from unios.errors import ProtocolError
+from unios.client.messages.intake import Intake, NoDescriptors
+from unios.errors import OutcomeUnknown, ProtocolError
 from unios.limits import FRAME_BYTES_MAX, PART_BYTES, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
@@ -247,7 +247,12 @@ class Line:
 
     def _heard(self, message: Said) -> list[Heard]:
         if isinstance(message, _CARRYING):
-            return [(message, self._intake.value(message))]
+            try:
+                return [(message, self._intake.value(message))]
+            except NoDescriptors as error:
+                if isinstance(message, Request):
+                    raise
+                return [(Fault(message.id, OutcomeUnknown.code, str(error)), None)]
         if isinstance(message, Part):
             self._intake.add(message)
             return []

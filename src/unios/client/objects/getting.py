@@ -12,7 +12,7 @@ from unios.client.objects.putting import store
 from unios.client.objects.reading import watch
 from unios.client.objects.ref import Ref
 from unios.client.objects.tie import Gone, Tie
-from unios.errors import CallerError, DataLost
+from unios.errors import CallerError, DataLost, OutcomeUnknown, Unavailable
 from unios.wire.values import Value, decode
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ def _get(ref: Ref[Any], deadline: float | None) -> Any:
     except DataLost:
         if ref.recipe is None:
             raise
+    except OutcomeUnknown as error:  # it was only read
+        raise Unavailable(f"{describe(ref)} cannot be got now: {error}") from error
     function, *arguments = ref.recipe
     value = function(*arguments)
     store(ref.id, value)
