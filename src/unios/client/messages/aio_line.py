@@ -333,6 +333,7 @@ class AioLine:
         self._held.clear()
         self._intake.release()
         self._reader.clear()
+        self._buffer = memoryview(bytearray(1))  # 64 kB, and the collector may come late to this
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
         except OSError:
