@@ -185,7 +185,8 @@ def test_what_is_remembered_of_ended_sessions_has_its_bounds() -> None:
     for index in range(SYNC_GONE_MAX + 5):
         world.open(f"s{index}")
     world.pass_ms(SYNC_TTL_MS + 200)
-    assert len(world.locks._gone) == SYNC_GONE_MAX
+    assert len(world.locks._roster.gone) == SYNC_GONE_MAX
+    world.locks._privileged.add("ann")
     large = b"x" * (SYNC_QUEUE_BYTES_MAX // 4)
     count = SYNC_GONE_BYTES_MAX // len(large) + 1
     for index in range(count):
@@ -193,7 +194,7 @@ def test_what_is_remembered_of_ended_sessions_has_its_bounds() -> None:
         world.ask(f"large{index}", "put", "queue", f"q{index}", data=large)
         world.ask(f"large{index}", "get", "queue", f"q{index}")
     world.pass_ms(SYNC_TTL_MS + 200)
-    assert len(world.locks._gone) < count and not world.locks.sessions
+    assert len(world.locks._roster.gone) < count and not world.locks.sessions
 
 
 def test_who_holds_a_unit_that_another_gives_back_is_told_and_does_not_take_it_to_the_next_manager() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.core.test_locks import World
 from unios.core import locks as module
+from unios.core import roster, things
 from unios.core.grants import BOUNDED, FAULT, NO, NOWAIT, YES, Held, Known, Notice, Open, Over, Renew, Token, Waiting, Withdraw
 from unios.core.grants import Ask as Asked
 from unios.synchronisation_limits import SYNC_NAME_BYTES_MAX, SYNC_TTL_MS
@@ -16,7 +17,7 @@ def refusal(world: World, session: str, id_: int) -> str:
 
 
 def test_a_session_over_the_limit_is_told_and_those_that_live_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SYNC_SESSIONS_MAX", 3)
+    monkeypatch.setattr(roster, "SYNC_SESSIONS_MAX", 3)
     world = World(sessions=3)
     told = world.locks.open("ann", Open("one too many", "x"), world.now_ms)
     assert [type(message) for _session, message in told] == [Over] and "limit" in told[0][1].text  # type: ignore[union-attr]
@@ -35,7 +36,7 @@ def test_a_session_that_waits_for_too_much_hears_so(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_new_thing_over_the_limit_is_refused_and_those_in_use_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SYNC_THINGS_MAX", 2)
+    monkeypatch.setattr(things, "SYNC_THINGS_MAX", 2)
     world = World()
     token = world.token("s0", world.ask("s0", "take", name="a"))
     world.ask("s0", "take", name="b")
@@ -46,7 +47,7 @@ def test_a_new_thing_over_the_limit_is_refused_and_those_in_use_are_not(monkeypa
 
 
 def test_who_asks_while_nothing_is_granted_waits_up_to_a_bound_and_nobody_waits_who_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SYNC_THINGS_MAX", 2)
+    monkeypatch.setattr(things, "SYNC_PLACES_MAX", 2)
     world = World(epoch=2, grace_ms=SYNC_TTL_MS)
     kept = [world.ask("s0", "take", name=name) for name in "ab"]
     assert refusal(world, "s0", world.ask("s0", "take", name="c")).startswith("unavailable:")
@@ -101,7 +102,7 @@ def test_what_nobody_can_hold_is_held_by_nobody(held: Held) -> None:
 
 
 def test_more_things_than_there_is_room_for_are_not_held_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SYNC_THINGS_MAX", 1)
+    monkeypatch.setattr(things, "SYNC_THINGS_MAX", 1)
     world = World(epoch=2, grace_ms=SYNC_TTL_MS, sessions=0)
     world.open("a", held=tuple(Held("lock", name, Token(1, number), 1, 0, "x") for number, name in enumerate("ab")))
     assert not world.locks.sessions and isinstance(world.heard["a"][-1], Over)

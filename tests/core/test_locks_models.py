@@ -185,6 +185,6 @@ def test_whatever_sessions_say_the_manager_goes_on_and_keeps_nothing_of_those_th
     for _ in range(100):
         now_ms += 100
         locks.tick(now_ms)
-    assert not locks.sessions and not locks._ledger and not locks._blocked
+    assert not locks.sessions and not locks._things.ledger and not locks._blocked
     for thing in locks._things.values():
         assert not list(thing.waiters())

@@ -1,5 +1,6 @@
 """Deadlocks: cycles of those who wait for each other (Coffman, Elphick and Shoshani 1971). Decides only."""
 
+import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -32,7 +33,7 @@ class EndlessWaits:
         self._waits[waiter.actor] = gate, waiter
         if waiter.actor not in self._ledger:
             return None
-        found = cycle(waiter.actor, self._blockers)
+        found = cycle(waiter.actor, _Blockers(self._waits))
         may_fail = [actor for actor in found if self._waits[actor][1].ask.op == "take"]
         if not may_fail:
             return None
@@ -41,11 +42,34 @@ class EndlessWaits:
         links = [(f"{label(actor[0])} ({actor[1]})", f"{gate.kind} {gate.name}") for actor, gate in zip(found, gates, strict=True)]
         return at, victim, sentence(links)
 
-    def _blockers(self, actor: Actor) -> list[Actor]:
+
+class _Blockers:
+    """Whom each waits for, for one search: of each gate its holders and each place in its queue are looked at once, however many wait behind them."""
+
+    def __init__(self, waits: Mapping[Actor, tuple[Gate, Waiter]]) -> None:
+        self._waits = waits
+        self._with_holders: set[Gate] = set()
+        self._queues: dict[Gate, list[Waiter]] = {}
+        self._looked: dict[Gate, int] = {}
+        """How many of the queue have been named."""
+
+    def __call__(self, actor: Actor) -> list[Actor]:
+        """Return whom it waits for and nobody before it, in this search, did."""
         if actor not in self._waits:
             return []
         gate, waiter = self._waits[actor]
-        return gate.blockers(waiter)
+        if not gate.is_waited_for_by(waiter):
+            return []
+        found: list[Actor] = []
+        if gate not in self._with_holders and not gate.has_room(waiter):
+            self._with_holders.add(gate)
+            found = [(hold.session, hold.actor) for hold in gate.holds.values()]
+        if gate not in self._queues:
+            self._queues[gate] = list(gate.queue.values())
+        queue, looked = self._queues[gate], self._looked.get(gate, 0)
+        before = bisect.bisect_left(queue, waiter.number, key=lambda one: one.number)
+        self._looked[gate] = max(looked, before)
+        return found + [one.actor for one in queue[looked:before]]
 
 
 def cycle(start: A, blockers: Callable[[A], Iterable[A]]) -> list[A]:

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from unios.core.grants import NO, NOWAIT, YES, Answer, Ask, Out, Waiter, fault
-from unios.synchronisation_limits import SYNC_QUEUE_BYTES_MAX, SYNC_QUEUE_ITEMS_MAX
+from unios.synchronisation_limits import SYNC_ITEM_BYTES, SYNC_QUEUE_BYTES_MAX, SYNC_QUEUE_ITEMS_MAX
 
 
 class Exchange:
@@ -22,7 +22,8 @@ class Exchange:
         self.items: deque[tuple[int, bytes]] = deque()
         """(which it is in the order of putting, item)"""
         self._count = 0
-        self._bytes = 0
+        self._bytes = self._waiting_bytes = 0
+        """Of the items that are in, and of those that wait to be put."""
         self.putters: dict[int, Waiter] = {}
         self.getters: dict[int, Waiter] = {}
         self.joiners: dict[int, Waiter] = {}
@@ -33,7 +34,12 @@ class Exchange:
     @property
     def held_bytes(self) -> int:
         """Held here, also for those who wait to put."""
-        return self._bytes + sum(len(waiter.ask.data) for waiter in self.putters.values())
+        return self._bytes + self._waiting_bytes + SYNC_ITEM_BYTES * (len(self.items) + len(self.putters))
+
+    @property
+    def places(self) -> int:
+        """How many wait, or have something that they got."""
+        return len(self.putters) + len(self.getters) + len(self.joiners) + len(self._taken)
 
     @property
     def is_idle(self) -> bool:
@@ -49,7 +55,9 @@ class Exchange:
     def put(self, waiter: Waiter, out: Out) -> list[Waiter] | None:
         """Take an item in, or None: its putter waits. Returns whose wait is over."""
         if self.putters or not self._has_room(waiter.ask.data):
-            return self._later(waiter, self.putters, out)
+            served = self._later(waiter, self.putters, out)
+            self._waiting_bytes += len(waiter.ask.data) if served is None else 0
+            return served
         self._take_in(waiter, out)
         return self.pump(out)
 
@@ -94,6 +102,7 @@ class Exchange:
                 self._hand_out(waiter, out)
             elif self.putters and self._has_room(next(iter(self.putters.values())).ask.data):
                 waiter = self.putters.pop(next(iter(self.putters)))
+                self._waiting_bytes -= len(waiter.ask.data)
                 self._take_in(waiter, out)
             else:
                 return served
@@ -145,7 +154,9 @@ class Exchange:
         return None
 
     def withdraw(self, waiter: Waiter) -> Answer:
-        for waiting in (self.putters, self.getters, self.joiners):
+        if self.putters.pop(waiter.number, None) is not None:
+            self._waiting_bytes -= len(waiter.ask.data)
+        for waiting in (self.getters, self.joiners):
             waiting.pop(waiter.number, None)
         return Answer(waiter.ask.id, NO)
 

@@ -47,6 +47,11 @@ class Gate:
         """Whether it is as it was made, so that it can be forgotten."""
         return not (self.holds or self.queue or self.signals or any(self.conditions.values()))
 
+    @property
+    def places(self) -> int:
+        """How many hold it, wait for it, or wait for one of its conditions."""
+        return len(self.holds) + len(self.queue) + sum(map(len, self.conditions.values()))
+
     def waiters(self) -> Iterable[Waiter]:
         yield from self.queue.values()
         for waiting in self.conditions.values():
@@ -230,16 +235,13 @@ class Gate:
 
     # deadlocks
 
-    def blockers(self, waiter: Waiter) -> list[tuple[str, str]]:
-        """Return whom a waiter waits for: those that hold what it wants, and those before it in the queue."""
-        if self.kind == "semaphore" or waiter.number not in self.queue:
-            return []  # anybody may release a semaphore, and notify a condition
-        found = [(hold.session, hold.actor) for hold in self.holds.values() if self.free < waiter.ask.size]
-        for before in self.queue.values():
-            if before is waiter:
-                break
-            found.append(before.actor)
-        return found
+    def is_waited_for_by(self, waiter: Waiter) -> bool:
+        """Whether a waiter waits for those that hold what it wants, and those before it in the queue; anybody may release a semaphore, and notify a condition."""
+        return self.kind != "semaphore" and waiter.number in self.queue
+
+    def has_room(self, waiter: Waiter) -> bool:
+        """Whether no holder keeps a waiter from what it wants."""
+        return self.free >= waiter.ask.size
 
     def holder(self) -> Hold | None:
         return next(iter(self.holds.values()), None)

@@ -23,6 +23,11 @@ class Flag:
     def is_idle(self) -> bool:
         return not (self.is_set or self.waiting or self.users)
 
+    @property
+    def places(self) -> int:
+        """How many wait for it, or are told of its changes."""
+        return len(self.waiting) + len(self.users)
+
     def waiters(self) -> Iterable[Waiter]:
         return self.waiting.values()
 
@@ -81,6 +86,16 @@ class Barrier:
     @property
     def is_idle(self) -> bool:
         return not (self.broken or self.waiting or self.actor or self.behind or self._deposed)
+
+    @property
+    def places(self) -> int:
+        """How many are in here."""
+        return len(self.waiting) + len(self.behind) + len(self._deposed) + (self.actor is not None)
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether the next to come does not wait."""
+        return self.broken or (self.actor is None and len(self.waiting) + 1 >= self.parties)
 
     def waiters(self) -> Iterable[Waiter]:
         yield from self.waiting.values()

@@ -6,19 +6,18 @@
   has registered again, with what it holds and what it waits for, or its lease has ended.
 - An endless wait that closes a circle of endless waits is a deadlock: the youngest waiter in it is told, with all their names.
 
-Times are ms of one clock, given with each event. Users are apart: a name is one thing for each user.
+Times are ms of one clock, given with each event. Users are apart: a name is one thing for each user, and what one may take of all that is bounded is bounded too.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from unios.core.deadlocks import EndlessWaits
+from unios.core.deferred import Deferred, Late
 from unios.core.exchange import Exchange
 from unios.core.gates import Gate
 from unios.core.gatherings import Barrier, Flag
 from unios.core.grants import (
-    KINDS,
     NO,
     NOWAIT,
     YES,
@@ -39,23 +38,14 @@ from unios.core.grants import (
     Withdraw,
     fault,
 )
-from unios.core.roster import Gone, Session
-from unios.synchronisation_limits import (
-    SYNC_BYTES_MAX,
-    SYNC_LOOK_MS,
-    SYNC_NAME_BYTES_MAX,
-    SYNC_SESSIONS_MAX,
-    SYNC_THINGS_MAX,
-    SYNC_TTL_MS,
-    SYNC_WAITING_MAX,
-)
+from unios.core.refusals import BRINGS, malformed, may_be_held, may_be_known
+from unios.core.roster import ENDED, Roster, Session
+from unios.core.things import Thing, Things
+from unios.synchronisation_limits import SYNC_ITEM_BYTES, SYNC_LOOK_MS, SYNC_TTL_MS, SYNC_WAITING_MAX
 
-Thing = Gate | Flag | Barrier | Exchange
 PAUSE_MS: Final = 4 * SYNC_LOOK_MS
 THINGS_REMEMBERED: Final = 256
 """Of one session; over it those are forgotten that are not there any more."""
-ENDED: Final = "its lease has ended: what it held may be another's"
-GATES: Final = frozenset({"lock", "rwlock", "semaphore", "election"})
 
 
 class Locks:
@@ -68,14 +58,14 @@ class Locks:
         self.is_shut = grace_ms > 0
         self._looked_ms = now_ms
         self._numbers = 0
-        self.sessions: dict[str, Session] = {}
-        self._gone = Gone()
-        self._things: dict[Key, Thing] = {}
-        self._ledger: Counter[tuple[str, str]] = Counter()
-        self._blocked = EndlessWaits(self._ledger)
-        self._deferred: list[tuple[int, int, str, Ask, bool]] = []
-        """Asked while nothing is granted: (since when, order of coming, session, what, whether it was asked of an earlier manager)."""
-        self._bytes: Counter[Key] = Counter()
+        self._privileged: set[str] = set()
+        """Users who have been here and may do everything in the system."""
+        self._roster = Roster(epoch, self._privileged)
+        self.sessions = self._roster.sessions
+        self._things = Things(self._privileged)
+        self._blocked = EndlessWaits(self._things.ledger)
+        self._deferred = Deferred(self._things.places, self._things.bytes)
+        """Asked while nothing is granted."""
 
     @property
     def is_idle(self) -> bool:
@@ -96,9 +86,11 @@ class Locks:
         session = self.sessions.get(opened.session)
         return session is not None and session.user == user and session.is_later(opened)
 
-    def open(self, user: str, opened: Open, now_ms: int) -> Out:
+    def open(self, user: str, opened: Open, now_ms: int, *, is_privileged: bool = False) -> Out:
         """A session begins, or goes on over another connection, as its next incarnation or after another manager; over none that is_stale."""
         out: Out = []
+        if is_privileged:
+            self._privileged.add(user)
         session = self.sessions.get(opened.session)
         if session is not None and session.user != user:
             return [(opened.session, Over("the session is another user's"))]
@@ -106,10 +98,9 @@ class Locks:
             out += self._end(session, is_missed=True)
             session = None
         if is_new := session is None:
-            if (refused := self._no_session(user, opened)) is not None:
+            if (refused := self._roster.refusal(user, opened, is_shut=self.is_shut)) is not None:
                 return [*out, (opened.session, refused)]
-            session = self.sessions[opened.session] = Session(user, opened)
-            self._gone.follow(session, opened)
+            session = self._roster.begin(user, opened)
             if not all(self._register(session, held) for held in opened.held):
                 out += self._end(session, is_missed=True)
                 return [*out, (opened.session, Over("what it held is another's"))]
@@ -120,22 +111,15 @@ class Locks:
         session.turn = opened.turn
         for known in opened.known:
             self._remember(session, known, out)
-        pending = set(session.waiting) | {ask.id for _at, _n, id_, ask, _again in self._deferred if id_ == session.id}
         for waiting in opened.waiting:
-            if waiting.ask.id not in pending and not self._told_again(session, waiting.ask, out):
+            pending = waiting.ask.id in session.waiting or (session.id, waiting.ask.id) in self._deferred
+            if not pending and not self._told_again(session, waiting.ask, out):
                 if waiting.again and (doubt := session.doubt(waiting.ask)) is not None:
                     out.append((session.id, doubt))
                 else:
                     self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=waiting.again)
         session.is_known = True
         return out
-
-    def _no_session(self, user: str, opened: Open) -> Over | None:
-        """Return why one that does not live here does not begin either."""
-        if len(self.sessions) >= SYNC_SESSIONS_MAX:
-            return Over(f"there are {SYNC_SESSIONS_MAX} sessions, which is the limit")
-        was_here = opened.epoch == self.epoch or any(held.token.epoch >= self.epoch or not self.is_shut for held in opened.held)
-        return Over(ENDED) if was_here or self._gone.has_ended(user, opened) else None
 
     def _told_again(self, session: Session, ask: Ask, out: Out) -> bool:
         """Tell again what was answered to that question, if it was; and what that brought is there again."""
@@ -155,8 +139,8 @@ class Locks:
         """Let go of what the session does not know of: it was given back, or withdrawn, by a message that was lost."""
         wanted = {waiting.ask.id for waiting in opened.waiting}
         for id_ in [id_ for id_ in session.waiting if id_ not in wanted]:
-            self._withdraw(session, id_, out)
-        self._deferred = [one for one in self._deferred if one[2] != session.id or one[3].id in wanted]
+            self._withdraw(session, id_, out, for_nobody=True)
+        self._deferred.keep_only(session.id, wanted)
         held = {one.token for one in opened.held}
         for key in list(session.things):
             gate = self._things.get(key)
@@ -170,20 +154,25 @@ class Locks:
                 out.append((session.id, Notice(one.kind, one.name, one.token, units)))
 
     def _register(self, session: Session, held: Held) -> bool:
-        if held.kind not in GATES or held.size < 1 or held.spec < 0 or len(self._things) >= SYNC_THINGS_MAX:
+        key = (session.user, held.kind, held.name)
+        if not may_be_held(held) or self._no_room(key) or self._no_place(session):
             return False
         gate = self._thing(session, held.kind, held.name, held.spec)
-        return isinstance(gate, Gate) and gate.registered(session.id, held)
+        is_registered = isinstance(gate, Gate) and gate.registered(session.id, held)
+        self._things.settle(key)
+        return is_registered
 
     def _remember(self, session: Session, known: Known, out: Out) -> None:
-        if known.kind != "event" or len(self._things) >= SYNC_THINGS_MAX:
+        key = (session.user, known.kind, known.name)
+        if not may_be_known(known) or self._no_room(key):
             return
         flag = self._thing(session, known.kind, known.name, 0)
         if isinstance(flag, Flag):
-            flag.users[session.id] = None
+            self._use(session, flag)
             flag.known(known.token, bool(known.state))
             if flag.is_set:
                 self._over(flag.release(out))
+            self._things.settle(key)
 
     def renewed(self, id_: str, renew: Renew, now_ms: int) -> Out:
         """A session lives."""
@@ -213,18 +202,17 @@ class Locks:
             out.append((session.id, Over(ENDED)))
         if self.is_shut and now_ms >= self._shut_until_ms:
             self.is_shut = False
-            deferred, self._deferred = sorted(self._deferred, key=lambda one: one[:2]), []
-            for _since, _order, id_, ask, again in deferred:
-                if (waiting := self.sessions.get(id_)) is not None:
-                    self._ask(waiting, ask, now_ms, out, again=again)
+            for one in self._deferred.end():
+                if (waiting := self.sessions.get(one.session)) is not None:
+                    self._ask(waiting, one.ask, now_ms, out, again=one.again)
         return out
 
     def _end(self, session: Session, *, is_missed: bool = False) -> Out:
         """End a session. `is_missed`: its process may live, and come back as the next incarnation."""
         out: Out = []
         taken_back: set[int] = set()
-        del self.sessions[session.id]
-        self._deferred = [one for one in self._deferred if one[2] != session.id]
+        self._roster.end(session)
+        self._deferred.keep_only(session.id, ())
         for key in session.things:
             thing = self._things.get(key)
             match thing:
@@ -236,12 +224,12 @@ class Locks:
                 case Barrier() | Exchange():
                     before = len(out)
                     self._over(thing.leave(session.id, out))
-                    self._keep_answers(out[before:])
+                    self._roster.keep(out[before:])
             if isinstance(thing, Gate):
                 self._pump(key, thing, out)
-            self._tidy(key)
+            self._things.settle(key)
         if is_missed:
-            self._gone.add(session, taken_back)
+            self._roster.gone.add(session, taken_back)
         return [one for one in out if one[0] != session.id]
 
     # what is asked
@@ -267,17 +255,15 @@ class Locks:
         return out
 
     def _ask(self, session: Session, ask: Ask, since_ms: int, out: Out, *, again: bool = False) -> None:
-        if self.is_shut and ask.op not in ("give", "locked"):
-            if ask.flags & NOWAIT:
-                out.append((session.id, Answer(ask.id, NO)))
-            elif len(self._deferred) < SYNC_THINGS_MAX:
-                self._deferred.append((since_ms, self._number(), session.id, ask, again))
-            else:
-                out.append((session.id, fault(ask.id, "unavailable", "too many wait for the locks to be back")))
-            return
+        key = (session.user, ask.kind, ask.name)
         answer = self._refusal(session, ask)
+        if answer is None and self.is_shut and ask.op not in ("give", "locked"):
+            if ask.flags & NOWAIT:
+                answer = Answer(ask.id, NO)
+            elif (answer := self._no_place(session, ask.id)) is None:
+                self._deferred.add(Late(since_ms, self._number(), session.id, session.user, ask, again))
+                return
         if answer is None:
-            key = (session.user, ask.kind, ask.name)
             thing = self._thing(session, ask.kind, ask.name, ask.spec)
             before = len(out)
             match thing:
@@ -290,55 +276,41 @@ class Locks:
                 case Exchange():
                     self._at_exchange(session, key, thing, ask, out)
             if not isinstance(thing, Gate) or thing.kind == "semaphore" or ask.op == "notify":
-                self._keep_answers(out[before:])
-            self._tidy(key)
-        elif ask.id:
+                self._roster.keep(out[before:])
+            self._things.settle(key)
+            return
+        if ask.id:
             out.append((session.id, answer))
+        gate = self._things.get(key)
+        if ask.op == "wait" and isinstance(gate, Gate) and gate.give(session.id, Token(ask.spec, ask.number)):
+            self._pump(key, gate, out)  # who waits for a condition has given its lock back, whatever comes of the wait
 
     def _refusal(self, session: Session, ask: Ask) -> Answer | None:
-        if ask.kind not in KINDS or not ask.name or len(ask.name.encode(errors="replace")) > SYNC_NAME_BYTES_MAX:
-            return fault(ask.id, "usage", f"{ask.kind[:40]} {ask.name[:80]!r} is no name: use up to {SYNC_NAME_BYTES_MAX} bytes")
-        if ask.size < 1 or ask.spec < 0 or (ask.kind == "barrier" and ask.spec < 1):
-            return fault(ask.id, "usage", f"{ask.size} of {ask.spec} is no number for {ask.kind} {ask.name[:80]}")
+        if (refused := malformed(ask)) is not None:
+            return refused
+        if ask.id in session.waiting:
+            return fault(ask.id, "usage", f"a question {ask.id} is waiting already")
         if len(session.waiting) >= SYNC_WAITING_MAX:
             return fault(ask.id, "unavailable", f"{SYNC_WAITING_MAX} of this process wait already, which is the limit")
-        if len(self._things) >= SYNC_THINGS_MAX and (session.user, ask.kind, ask.name) not in self._things:
-            return fault(ask.id, "unavailable", f"there are {SYNC_THINGS_MAX} locks and the like in use, which is the limit")
-        room = 2 * SYNC_BYTES_MAX if ask.op == "back" else SYNC_BYTES_MAX  # one that was handed out already is not lost for lack of room
-        if ask.data and self._bytes.total() + len(ask.data) > room:
-            return fault(ask.id, "unavailable", f"all queues together hold {SYNC_BYTES_MAX} bytes, which is the limit")
-        return None
+        text = self._no_room((session.user, ask.kind, ask.name))
+        if not text and (ask.kind, ask.op) in BRINGS:
+            times = 2 if ask.op == "back" else 1  # one that was handed out already is not lost for lack of room
+            text = self._things.bytes.refusal(session.user, len(ask.data) + SYNC_ITEM_BYTES, times=times)
+        return fault(ask.id, "unavailable", text) if text else None
+
+    def _no_room(self, key: Key) -> str:
+        """Say why a thing that is not there is not made."""
+        return "" if key in self._things else self._things.number.refusal(key[0])
+
+    def _no_place(self, session: Session, id_: int = 0) -> Answer | None:
+        """Return the answer to that question if nobody more may hold or wait."""
+        text = self._things.places.refusal(session.user)
+        return fault(id_, "unavailable", text) if text else None
 
     def _thing(self, session: Session, kind: str, name: str, spec: int) -> Thing:
         key = (session.user, kind, name)
-        thing = self._things.get(key)
-        if thing is None:
-            if kind in GATES:
-                thing = Gate(kind, name, spec if kind == "semaphore" else 0, self._ledger)
-            elif kind == "event":
-                thing = Flag(name)
-            elif kind == "barrier":
-                thing = Barrier(name, spec)
-            else:
-                thing = Exchange(name, spec)
-            self._things[key] = thing
         session.things[key] = None
-        return thing
-
-    def _tidy(self, key: Key) -> None:
-        """Forget a thing that is as it was made."""
-        thing = self._things.get(key)
-        if isinstance(thing, Exchange):
-            self._bytes[key] = thing.held_bytes
-        if thing is not None and thing.is_idle:
-            del self._things[key]
-            self._bytes.pop(key, None)
-
-    def _keep_answers(self, said: Out) -> None:
-        for id_, answer in said:
-            session = self.sessions.get(id_)
-            if session is not None and isinstance(answer, Answer) and answer.id:
-                session.keep(answer)
+        return self._things.make(key, spec)
 
     def _over(self, served: list[Waiter] | None) -> None:
         """These wait no more."""
@@ -348,22 +320,28 @@ class Locks:
             if session is not None:
                 session.waiting.pop(waiter.ask.id, None)
 
-    def _withdraw(self, session: Session, id_: int, out: Out) -> None:
-        deferred = next((one for one in self._deferred if one[2] == session.id and one[3].id == id_), None)
-        if deferred is not None:
-            self._deferred.remove(deferred)
+    def _withdraw(self, session: Session, id_: int, out: Out, *, for_nobody: bool = False) -> None:
+        """End a wait. `for_nobody`: also that for the lock of a condition, which else goes on until it has the lock."""
+        if self._deferred.drop(session.id, id_):
             out.append((session.id, Answer(id_, NO)))
         if id_ not in session.waiting:
             return  # it has been answered: the answer is on its way
         key, waiter = session.waiting[id_]
-        thing = self._things[key]
+        thing = self._things.get(key)
+        assert thing is not None
         if isinstance(thing, Barrier):
             before = len(out)
             self._over(thing.break_(out))
-            self._keep_answers(out[before:])
+            self._roster.keep(out[before:])
+            self._things.settle(key)
             return
         answer = thing.withdraw(waiter, self._number) if isinstance(thing, Gate) else thing.withdraw(waiter)
-        if answer is not None:
+        if answer is None and for_nobody and isinstance(thing, Gate):
+            thing.queue.pop(waiter.number)
+            self._over([waiter])
+        elif answer is None and isinstance(thing, Gate):
+            self._block(thing, waiter, out)
+        elif answer is not None:
             self._over([waiter])
             out.append((session.id, answer))
         if isinstance(thing, Gate):
@@ -371,8 +349,8 @@ class Locks:
         elif isinstance(thing, Exchange):
             before = len(out)
             self._over(thing.pump(out))  # the first who waits to put may have had too much for the room that there is
-            self._keep_answers(out[before:])
-        self._tidy(key)
+            self._roster.keep(out[before:])
+        self._things.settle(key)
 
     # gates
 
@@ -381,6 +359,8 @@ class Locks:
             out.append((session.id, fault(ask.id, "usage", f"semaphore {gate.name} begins with {gate.spec}, not with {ask.spec}")))
             return
         match ask.op:
+            case "take" if (refused := self._no_place(session, ask.id)) is not None:
+                out.append((session.id, refused))
             case "take":
                 waiter = Waiter(session.id, ask, self._number())
                 if gate.take(waiter, self.epoch, self._number, out):
@@ -389,7 +369,7 @@ class Locks:
             case "give":
                 gate.give(session.id, Token(ask.spec, ask.number))
                 self._pump(key, gate, out)
-            case "release":
+            case "release" if gate.kind == "semaphore":
                 out.append((session.id, gate.give_units(session.id, ask, out)))
                 self._pump(key, gate, out)
             case "back" if gate.kind == "semaphore":
@@ -426,9 +406,8 @@ class Locks:
         before = len(out)
         self._over(gate.pump(self.epoch, self._number, out))
         if gate.kind == "semaphore":
-            self._keep_answers(out[before:])
-        if gate.is_idle:
-            self._tidy(key)
+            self._roster.keep(out[before:])
+        self._things.settle(key)
 
     def _block(self, gate: Gate, waiter: Waiter, out: Out) -> None:
         """Note an endless wait; if it closes a circle, the youngest in that is told."""
@@ -438,11 +417,16 @@ class Locks:
             at.withdraw(victim, self._number)
             self._over([victim])
             out.append((victim.session, fault(victim.ask.id, "deadlock", text)))
+            if at is not gate:
+                self._pump((self.sessions[victim.session].user, at.kind, at.name), at, out)  # who came after it may have waited for it alone
 
     # the others
 
     def _at_flag(self, session: Session, key: Key, flag: Flag, ask: Ask, out: Out) -> None:
-        flag.users[session.id] = None
+        self._use(session, flag)
+        if ask.op == "wait" and not flag.is_set and (refused := self._no_place(session, ask.id)) is not None:
+            out.append((session.id, refused))
+            return
         if ask.op == "wait":
             waiter = Waiter(session.id, ask, self._number())
             if flag.wait(waiter, out):
@@ -452,8 +436,16 @@ class Locks:
             self._over(flag.change(ask.op == "set", Token(self.epoch, self._number()), out))
         out.append((session.id, Answer(ask.id, YES if flag.is_set else NO, flag.version.number, flag.version.epoch)))
 
+    def _use(self, session: Session, flag: Flag) -> None:
+        """Tell the session of changes from now on, if there is room for that; else it does not know of them when a manager is lost."""
+        if session.id not in flag.users and self._no_place(session) is None:
+            flag.users[session.id] = None
+
     def _at_barrier(self, session: Session, key: Key, barrier: Barrier, ask: Ask, out: Out, *, again: bool) -> None:
-        if (refused := barrier.check(ask)) is not None:
+        refused = barrier.check(ask)
+        if ask.op == "wait" and not barrier.lets_go:
+            refused = refused or self._no_place(session, ask.id)
+        if refused is not None:
             out.append((session.id, refused))
             return
         match ask.op:
@@ -486,7 +478,10 @@ class Locks:
         if ask.op in waits:
             waiter = Waiter(session.id, ask, self._number())
             served = waits[ask.op](waiter, out)
-            if served is None:
+            if served is None and (refused := self._no_place(session, ask.id)) is not None:
+                exchange.withdraw(waiter)
+                out.append((session.id, refused))
+            elif served is None:
                 session.waiting[waiter.ask.id] = key, waiter
             self._over(served)
         elif ask.op == "done":

@@ -260,9 +260,11 @@ class Manager:
                 self._tell(locks.withdrawn(session, message))
             case Bye():
                 self._tell(locks.ended(session))
+            case Open() if session not in ("", message.session):
+                raise CallerError("a connection is of one session")  # whose end is known by the end of the connection
             case Open():
                 session = message.session
-                opened = locks.open(stamp.user, message, now_ms())
+                opened = locks.open(stamp.user, message, now_ms(), is_privileged=stamp.privileged)
                 if session in locks.sessions and locks.sessions[session].user == stamp.user:
                     self._lines[session] = line
                     self._linux[session] = message.linux
