@@ -57,6 +57,18 @@ def test_ps_shows_a_table_and_json_has_every_field(kernel: ScriptedKernel) -> No
     assert shown[1]["exit_code"] == 127
 
 
+def test_ctrl_c_while_the_command_is_still_being_loaded_is_no_traceback() -> None:
+    code = """
+import unios.shell.main as main
+def interrupted():
+    raise KeyboardInterrupt
+main.import_msgspec = interrupted
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (main.INTERRUPTED, b"", b"")
+
+
 def test_a_terminal_obeys_nothing_that_another_user_or_node_wrote(kernel: ScriptedKernel) -> None:
     evil = "\x1b[2J\x9b0mgone\nunios: \u202enot true"
 

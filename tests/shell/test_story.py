@@ -40,6 +40,23 @@ def test_a_loss_and_what_became_of_its_processes_are_one_line() -> None:
     ]
 
 
+def test_what_runs_on_a_node_that_came_back_is_not_told_before_its_loss() -> None:
+    assert told(
+        event(0, "start", "process 301 runs on n1"),
+        event(5, "start", "process 302 runs on n2"),
+        event(10, "loss", "n1 is lost: x"),
+        event(20, "node", "n1 is back as incarnation 2"),
+        event(30, "start", "process 303 runs on n1"),
+        event(30, "start", "process 304 runs on n1"),
+        event(40, "start", "process 305 runs on n2"),
+    ) == ["301 runs on n1", "302, 305 run on n2", "n1 was lost: x", "n1 is back as incarnation 2", "303, 304 run on n1"]
+
+
+def test_a_node_that_is_lost_again_after_its_return_is_told_again() -> None:
+    lines = told(event(0, "loss", "n2 is lost: x"), event(5, "node", "n2 is back as incarnation 2"), event(9, "loss", "n2 is lost: x"))
+    assert lines == ["n2 was lost: x", "n2 is back as incarnation 2", "n2 was lost: x"]
+
+
 def test_who_still_waits_is_said() -> None:
     text = told(event(0, "loss", "n2 is lost: x"), event(10, "recovery", "process 302: n2 was lost: incarnation 2 waits for a node"))
     assert text == ["n2 was lost: x; 302 waits for a node"]

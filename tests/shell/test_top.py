@@ -44,6 +44,11 @@ def test_eighty_columns_hold_a_line_per_node_and_process(model: Model) -> None:
     assert len(text.splitlines()) == 24 and all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_before_the_first_answer_nothing_is_said_of_nodes_and_processes() -> None:
+    text = shown(Model())
+    assert "nobody has answered yet" in text and "0 of 0" not in text and "no process runs" not in text
+
+
 def test_the_selection_follows_its_process_and_passes_to_a_neighbour_when_it_is_gone(model: Model) -> None:
     typed(model, "down")
     assert model.selected == 301

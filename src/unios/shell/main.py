@@ -19,9 +19,9 @@ INTERNAL = 70
 def main() -> NoReturn:
     """Be the console command. Skips the interpreter's slow farewell: nothing here needs it."""
     gc.disable()
-    import_msgspec()
     code = INTERNAL
     try:
+        import_msgspec()
         code = execute(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()

@@ -18,6 +18,7 @@ _PROCESS: Final = re.compile(r"process (?P<pid>\d+)(?P<colon>:?) (?P<said>.*)", 
 _LOST: Final = re.compile(r"(\S+) is lost: (.*)")
 _AGAIN: Final = re.compile(r"(\S+) was lost: incarnation \d+ (runs again on (\S+)|waits for a node)")
 _GONE: Final = re.compile(r"(\S+) was lost and (.*)")
+_BACK: Final = re.compile(r"(\S+) is back as incarnation \d+")
 _RUNS: Final = re.compile(r"runs on (\S+) as incarnation \d+")
 _PLURALS: Final = {"runs": "run", "was": "were", "waits": "wait", "has": "have", "is": "are"}
 _NAMED_MAX: Final = 6
@@ -100,6 +101,10 @@ class Loss(Group):
         found = _AGAIN.fullmatch(match["said"]) or _GONE.fullmatch(match["said"])
         return found is not None and found[1] == self.name
 
+    def ends(self, event: EventView) -> bool:
+        """Whether it tells of what ran on the node since: no line from before the loss goes on with that."""
+        return bool(event.pid) and re.search(rf"\bon {re.escape(self.name)}(?![\w-])", event.text) is not None
+
     def add(self, event: EventView) -> None:
         super().add(event)
         match = _PROCESS.fullmatch(event.text)
@@ -157,11 +162,15 @@ class Story:
         """Return the latest group that takes it, None if it begins a line.
 
         Not one before the line in which its process came last, unless that one has told of this process: an end would be told before its start.
+        Not one before the loss of the node that it tells of, and no loss from before that node's return.
         """
         later = False
         for group in reversed(self._open):
             if group.takes(event, key) and (not later or event.pid in group.pids):
                 return group
+            back = _BACK.fullmatch(group.events[0].text)
+            if (isinstance(group, Loss) and group.ends(event)) or (back is not None and key == ("loss", back[1])):
+                return None
             later = later or event.pid in group.pids
         return None
 

@@ -75,6 +75,8 @@ def _list(model: Model, rows: int, columns: int, *, ascii_only: bool) -> list[Li
 
 def _summary(model: Model, *, ascii_only: bool) -> Line:
     nodes, processes = model.snapshot.nodes, model.snapshot.processes
+    if not nodes:
+        return Line("unios  nobody has answered yet", "bold")
     ready = sum(node.state == "ready" for node in nodes)
     states = {state: sum(row.state == state for row in processes) for state in ("running", "pending", "frozen")}
     counts = "  ".join(f"{count} {'waiting' if state == 'pending' else state}" for state, count in states.items() if count or state == "running")
@@ -155,7 +157,7 @@ def _processes(model: Model, room: int) -> list[Line]:
     for row in rows[first : first + max(0, room)]:
         style = "reverse" if chosen is not None and row.pid == chosen.pid else _STYLES.get(row.state, "")
         lines.append(Line(process_line(row, user, node), style))
-    if not rows:
+    if not rows and model.snapshot.nodes:
         lines.append(Line("no process" + (f" contains {model.filter!r}" if model.filter else " runs: try `unios run -d sleep 100`"), "dim"))
     return lines[: room + 1] + [Line("")] * (room + 1 - len(lines))
 
