@@ -208,7 +208,7 @@ class Answers:
         self._waiting: deque[tuple[Request, Value]] = deque()
         """Read and not begun: at most what one reading brings, or REQUESTS_PER_PEER_MAX and that; of a stranger, or STRANGER_AHEAD_BYTES and that."""
         self._ahead = 0
-        """Bytes of those."""
+        """Bytes of those, of a stranger."""
 
     def run(self) -> None:
         """Until the connection ends: Closed. One-way messages that were read by then are done: nobody sends them again."""
@@ -233,14 +233,16 @@ class Answers:
             if isinstance(message, Request):
                 assert value is not None
                 self._waiting.append((message, value))
-                self._ahead += cost_of(value)
+                if not self._line.trusted:
+                    self._ahead += cost_of(value)
             else:
                 self._take_in(message)
 
     def _next(self) -> tuple[Request, Value]:
-        request, value = self._waiting.popleft()
-        self._ahead -= cost_of(value)
-        return request, value
+        found = self._waiting.popleft()
+        if not self._line.trusted:
+            self._ahead -= cost_of(found[1])
+        return found
 
     def _may_read_on(self) -> bool:
         return len(self._waiting) < REQUESTS_PER_PEER_MAX and (self._line.trusted or self._ahead < STRANGER_AHEAD_BYTES)
@@ -252,7 +254,7 @@ class Answers:
                 answering.credited(message)
             elif isinstance(message, Cancel):
                 self._waiting = deque(entry for entry in self._waiting if entry[0].id != message.id)
-                self._ahead = sum(cost_of(value) for _request, value in self._waiting)
+                self._ahead = 0 if self._line.trusted else sum(cost_of(value) for _request, value in self._waiting)
                 answering.cancel(message.id)
             elif isinstance(message, Ack):
                 upto = min((request.id - 1 for request, _value in self._waiting), default=message.id)  # what was read with it has not begun
