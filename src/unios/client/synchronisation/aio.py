@@ -11,7 +11,7 @@ import queue
 from typing import Any
 
 from unios.client.connection import Connection
-from unios.client.synchronisation import exchange, semaphore
+from unios.client.synchronisation import exchange, memory, semaphore
 from unios.client.synchronisation import lock as blocking
 from unios.client.synchronisation.named import Named, is_yes, patience
 from unios.client.synchronisation.pending import OnToken, Pending, ignore
@@ -78,7 +78,7 @@ class _Async:
 
 def _actor() -> str:
     task = asyncio.current_task()
-    return f"{task.get_name()}, task {id(task):x}" if task is not None else "no task"
+    return f"{task.get_name()[: memory.NAME_MAX]}, task {id(task):x}" if task is not None else "no task"
 
 
 class AsyncLock(_Async):

@@ -26,11 +26,17 @@ class Lock(Named):
         self._token: Token | None = None
         self._taken_in = forks()
         """How often this process had been forked off when the token was granted."""
+        self._taken_by = 0
+        self._lost: dict[int, Token] = {}
+        """Tokens of those who have lost the lock with its lease, do not know it yet, and are not the one by whom this object has acquired it since."""
 
     @property
     def token(self) -> Token | None:
-        """The fencing token while this object holds the lock, else None: (epoch, number), greater than that of every holder before."""
-        return None if self._is_inherited else self._token
+        """The fencing token while this object holds the lock, else None: (epoch, number), greater than that of every holder before. Whoever lost it while he
+        thought that he held it, and another has acquired it over this object, sees his own still."""
+        if self._is_inherited:
+            return None
+        return self._lost.get(memory.who(), self._token) if self._lost else self._token
 
     @property
     def _is_inherited(self) -> bool:
@@ -45,14 +51,27 @@ class Lock(Named):
 
     def _taker(self) -> OnToken:
         """Return what notes that the lock was granted; by whichever thread hears it, so that an interrupted one loses no lock."""
+        me = memory.who()
+        return lambda token: self._take(token, me)
 
-        def take(token: Token | None) -> None:
-            self._token, self._taken_in = token, forks()
+    def _take(self, token: Token | None, me: int) -> None:
+        if self._is_inherited:
+            self._lost = {}
+        elif token is not None:
+            if me in self._lost:
+                del self._lost[me]
+            if self._token is not None and self._taken_by != me:
+                self._lost[self._taken_by] = self._token
+        self._token, self._taken_by, self._taken_in = token, me, forks()
 
-        return take
+    def _fail_if_lost(self) -> None:
+        """LeaseLost, once, for whom the lock was lost while another has acquired it over this object: what that one holds is not his."""
+        if self._lost and not self._is_inherited and self._lost.pop(memory.who(), None) is not None:
+            raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another thread of this process has acquired it since")
 
     def release(self) -> None:
         """Let the next have it, without waiting. RuntimeError if this object does not hold it, LeaseLost if its lease had ended meanwhile."""
+        self._fail_if_lost()
         session, token = self.session, self._token
         if token is None:
             raise RuntimeError(f"release of lock {self.name}, which is not acquired here")
@@ -71,7 +90,7 @@ class Lock(Named):
         """Return the token if the lock is held still as far as this process can know; else raise LeaseLost, or RuntimeError if it was not acquired."""
         if self._token is None:
             raise RuntimeError(f"lock {self.name} is not acquired here")
-        if not self.session.holds(self._token):
+        if (self._lost and self.token != self._token) or not self.session.holds(self._token):
             raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
         return self._token
 
@@ -119,16 +138,17 @@ class RLock(Lock):
         return super().acquire(blocking, timeout)
 
     def _taker(self) -> OnToken:
-        me = threading.get_ident()
+        me, who = threading.get_ident(), memory.who()
 
         def take(token: Token | None) -> None:
-            self._token, self._taken_in = token, forks()
+            self._take(token, who)
             self._owner, self._count = (me, 1) if token is not None else (0, 0)
 
         return take
 
     def release(self) -> None:
         """See Lock; RuntimeError if another thread holds it."""
+        self._fail_if_lost()
         session, me, token = self.session, threading.get_ident(), self._token
         if self._owner != me or token is None:
             raise RuntimeError(f"release of lock {self.name}, which is not acquired here")

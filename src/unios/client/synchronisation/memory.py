@@ -1,6 +1,7 @@
 """Memory: what a session says of itself and remembers of what it used, beside what it holds."""
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ QUEUE_LOST: Final = {
 }
 ACTORS_MAX: Final = 1_024
 """Threads and tasks that are told apart by the items that they have got; over it they count together."""
+NAME_MAX: Final = 80
+"""Characters of the name of a thread or task that messages say."""
 _local = threading.local()
 
 
@@ -95,8 +98,15 @@ def actor() -> str:
     """Return how this thread is called in messages."""
     found: str | None = getattr(_local, "actor", None)
     if found is None:
-        found = _local.actor = f"{threading.current_thread().name}, thread {threading.get_native_id()}"
+        found = _local.actor = f"{threading.current_thread().name[:NAME_MAX]}, thread {threading.get_native_id()}"
     return found
+
+
+def who() -> int:
+    """Return which task of a running loop, or else which thread this is; no two that live have the same."""
+    asyncio = sys.modules.get("asyncio")  # a program that has not loaded it has no tasks
+    task = asyncio.current_task() if asyncio is not None and asyncio._get_running_loop() is not None else None
+    return -id(task) if task is not None else threading.get_ident()
 
 
 def label() -> str:
@@ -127,6 +137,11 @@ class Volatile:
         """Items of queues that were got and not said to be done with, by kind, name and actor."""
         self._lapsed: Counter[tuple[str, str, str]] = Counter()
         """Of units and items, what went back when a lease ended and whose takers have still to give it back."""
+
+    @property
+    def has_items(self) -> bool:
+        """Whether items were got that are not said to be done with."""
+        return bool(self._got)
 
     def lapsed(self, held: dict[Token, Held]) -> None:
         """A lease has ended with this held: the manager has taken the units back, and takes the items for done."""

@@ -27,6 +27,8 @@ from unios.wire.synchronising import YES, Answer, Ask, Bye, Held, Known, Notice,
 
 IDLE_S: Final = 30.0
 """A session that holds nothing, waits for nothing and has used no event for so long ends; the next use begins another."""
+HEARD_BYTES: Final = 4 * 1024 * 1024
+"""The manager keeps an answer until it knows that it was heard, which renewals say; after so much of answers it is said at once."""
 WITHDRAWN_S: Final = 0.5
 """Who has waited as long as he wanted waits no longer for a service that does not answer; what it still grants goes back."""
 
@@ -51,6 +53,8 @@ class Session:
         self._volatile = memory.Volatile()
         self.lease = Lease()
         self._used_s = 0.0
+        self._unheard_bytes = 0
+        """Of answers that have come and are not said to have been heard."""
         self._ended: list[str] = []
         """What was said each time that it was not opened, since it was opened last."""
 
@@ -72,7 +76,12 @@ class Session:
     @property
     def is_idle(self) -> bool:
         """Whether it needs no connection."""
-        return not (self._pending or self._held or self._known) and (self._line is None or time.monotonic() - self._used_s > IDLE_S)
+        return not self._is_in_use and (self._line is None or time.monotonic() - self._used_s > IDLE_S)
+
+    @property
+    def _is_in_use(self) -> bool:
+        """Whether something would be lost with it: also what was got from a queue and is not done with counts as done when the session ends."""
+        return bool(self._pending or self._held or self._known or self._volatile.has_items)
 
     # what threads ask
 
@@ -129,6 +138,8 @@ class Session:
             line.wait_room()
         with self.mutex:
             self._check_lease()
+            if self._unheard_bytes >= HEARD_BYTES and self._line is not None:
+                self._say_renewed(self._line)
             self._volatile.check(self._held, ask)
             pending.asked_s = time.monotonic()
             self._volatile.used(ask)
@@ -356,7 +367,7 @@ class Session:
         """Say that it lives, or that it ends; False when the line is not wanted any more."""
         with self.mutex:
             now = time.monotonic()
-            if self._held or self._pending or self._known:
+            if self._is_in_use:
                 self._used_s = now
             self._check_lease()
             if self._line is not line or self.lease.is_hung:
@@ -364,8 +375,12 @@ class Session:
             if now - self._used_s > IDLE_S:
                 self._say_bye(line)
                 return False
-            line.say(Renew(self.lease.renew(), min(self._pending, default=self._next) - 1))
+            self._say_renewed(line)
         return True
+
+    def _say_renewed(self, line: Line) -> None:
+        self._unheard_bytes = 0
+        line.say(Renew(self.lease.renew(), min(self._pending, default=self._next) - 1))
 
     def _say_bye(self, line: Line) -> None:
         line.said_bye = True  # nothing more is said on it
@@ -418,6 +433,7 @@ class Session:
         if pending.abandoned:  # what goes back is held at no moment
             self._put_back(pending, answer)
             return
+        self._unheard_bytes += len(answer.data)
         held = self._held
         if pending.token is not None:
             pending.on_token(pending.token)
