@@ -227,23 +227,44 @@ def test_stdin_is_fed_whole_and_then_ended(kernel: ScriptedKernel, connection: C
     assert bytes(got) == data and feeder.failure is None
 
 
-def test_stdin_that_was_cut_off_is_kept_as_a_failure_and_not_sent_again(kernel: ScriptedKernel, connection: Connection) -> None:
-    Record(kernel, view())
+def cut_off(kernel: ScriptedKernel, connection: Connection, reading: int, *, after: bytes) -> tuple[Feeder, list[bytes]]:
+    """Feed from `reading` while the kernel breaks the connection when it has got `after`; return the feeder and what came later, b"" for the end."""
+    got: list[bytes] = []
 
     async def feed(call: Call) -> object:
-        await call.receive(bytes)
+        if [op for op, _node in kernel.asked].count("processes.feed") > 1:
+            while (item := await call.receive(bytes)) is not None:
+                got.append(item)
+            got.append(b"")
+            return None
+        if after:
+            assert await call.receive(bytes) == after
         call.peer.close()
         return None
 
     kernel.operations["processes.feed"] = feed
-    reading, writing = os.pipe()
     feeder = Feeder(connection.again(), 1001, reading)
+    feeder._thread.join(20)
+    return feeder, got
+
+
+def test_stdin_that_was_cut_off_is_kept_as_a_failure_and_ended_and_nothing_is_sent_again(kernel: ScriptedKernel, connection: Connection) -> None:
+    Record(kernel, view())
+    reading, writing = os.pipe()
     os.write(writing, b"one")
     os.close(writing)
-    feeder._thread.join(20)
+    feeder, later = cut_off(kernel, connection, reading, after=b"one")
     os.close(reading)
-    assert feeder.failure is not None
-    assert [op for op, _node in kernel.asked].count("processes.feed") == 1
+    assert feeder.failure is not None and later == [b""]
+
+
+def test_stdin_that_is_cut_off_while_nothing_comes_is_a_failure_at_once_and_ended(kernel: ScriptedKernel, connection: Connection) -> None:
+    Record(kernel, view())
+    reading, writing = os.pipe()  # nobody writes, and it does not end
+    feeder, later = cut_off(kernel, connection, reading, after=b"")
+    assert not feeder._thread.is_alive() and feeder.failure is not None and later == [b""]
+    os.close(writing)
+    os.close(reading)
 
 
 def test_events_go_on_after_a_break_without_repeating_any(kernel: ScriptedKernel, connection: Connection) -> None:

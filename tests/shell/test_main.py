@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.client.scripted import ScriptedKernel
 from unios.errors import NotFound, Unavailable
@@ -328,6 +329,22 @@ def test_an_errors_exit_code_is_its_own(kernel: ScriptedKernel) -> None:
     kernel.operations["processes.wait"] = missing
     done = unios("wait", "9")
     assert (done.returncode, done.stderr) == (1, b"unios: there is no process 9\n")
+
+
+def test_who_signals_what_is_frozen_is_told_that_the_signal_waits(kernel: ScriptedKernel) -> None:
+    async def sent(call: Call) -> object:
+        return Empty()
+
+    async def view(call: Call) -> object:
+        return structs.replace(LIST[0], state=state)
+
+    kernel.operations |= {"processes.signal": sent, "processes.wait": view}
+    state = "frozen"
+    done = unios("kill", "1001")
+    assert (done.returncode, done.stdout) == (0, b"") and b"1001 is frozen, so the signal waits until `unios thaw 1001`" in done.stderr
+    assert unios("kill", "-9", "1001").stderr == b""
+    state = "running"
+    assert unios("kill", "1001").stderr == b""
 
 
 def test_a_full_disk_under_stdout_is_a_sentence(kernel: ScriptedKernel) -> None:

@@ -1,5 +1,6 @@
 """`unios kill`, `wait`, `freeze`, `thaw`: what is said to processes by their pids. Each of several is tried, any failure shows."""
 
+import contextlib
 import signal
 from collections.abc import Callable
 
@@ -80,8 +81,17 @@ def kill(session: Session, given: Given) -> int:
                     raise
 
         connection.persist(attempt, after=(DiskFull,))  # after which nothing was done, or what may be done again
+        if number not in (0, signal.SIGKILL) and not session.json:
+            _tell_if_frozen(session, connection, pid)
 
     return each(session, given.arguments, send, "signalled")
+
+
+def _tell_if_frozen(session: Session, connection: Connection, pid: int) -> None:
+    """Say that the signal waits. Nothing if that cannot be found out: the signal was sent."""
+    with contextlib.suppress(UniosError):
+        if processes.view(connection, pid).state == "frozen":
+            session.note(f"{pid} is frozen, so the signal waits until `unios thaw {pid}`; `unios kill -9 {pid}` ends it as it stands")
 
 
 def freeze(session: Session, given: Given) -> int:
