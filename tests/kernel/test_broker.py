@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests import forks
 from tests.wire.pairs import bounded, descriptors, settled, until
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel import ports
@@ -230,20 +231,16 @@ def test_one_connection_is_cut_or_the_port_with_all_of_its_own() -> None:
 @pytest.mark.parametrize("who", ["caller", "owner"])
 def test_the_death_of_one_side_is_announced_to_the_other_though_duplicates_are_kept(who: str) -> None:
     async def work(broker: Broker, _told: Told) -> None:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(writing)
-            os.read(reading, 1)
-            os._exit(0)
-        os.close(reading)
-        dying = ANN._replace(linux_pid=child)
+        with forks.waiting() as child:
+            dying = ANN._replace(linux_pid=child.pid)
+            await dies(broker, dying, child)
+
+    async def dies(broker: Broker, dying: Caller, child: forks.Waiting) -> None:
         with broker.listen("p", 0o600, dying if who == "owner" else ANN) as listener:
             _id, near = broker.connect("p", dying if who == "caller" else ANN)
             _stamp, far = taken(listener)
-            os.close(writing)
+            child.end()
             await until(lambda: ended(near) and ended(far))
-            os.waitpid(child, 0)
             near.close()
             far.close()
             if who == "owner":

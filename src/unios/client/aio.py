@@ -16,7 +16,7 @@ from unios.client.listening import stamp_of
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.wire import chained
 from unios.wire.beating import beat_while_turning
-from unios.wire.doors import connect_unix
+from unios.wire.doors import connect_unix, receive_descriptors
 from unios.wire.holding import Holding
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Connect, Listen
@@ -103,7 +103,7 @@ class Kernel:
                 finally:
                     loop.remove_reader(listener.fileno())
                 try:
-                    packet, descriptors, _flags, _address = socket.recv_fds(listener, 4096, 1)
+                    packet, descriptors = receive_descriptors(listener, 4096, 1)
                 except BlockingIOError:
                     continue
                 except OSError:

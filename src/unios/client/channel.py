@@ -38,18 +38,13 @@ from unios.wire.messages import (
     framed,
     pack,
 )
+from unios.wire.messages import (
+    unpack as unpack,
+)
 
 T = TypeVar("T")
 _READ_BYTES = 32 * 1024
 """Of what may be many small frames or the beginning of a large one, whose rest is read where it is put together."""
-
-
-def unpack(raw: msgspec.Raw, type_: type[T] | Any) -> Any:
-    """Return a body as `type_`; ProtocolError if it is none."""
-    try:
-        return msgspec.msgpack.decode(raw, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 
 class Asked:

@@ -2,7 +2,7 @@
 
 - A *key* is a path-like string; its *value* is bytes.
 - Every successful transaction that writes makes one new *revision number*; a revision is (generation, number) and opaque to
-  callers except for equality and for handing it back to `watch`.
+  callers except for equality, for handing it back to `watch`, and for which of two of one generation is the later: its number is larger.
 - A *record* knows the number that created it, that last modified it, and its version (1 at creation).
 - A *transaction* compares, then does one of two lists of operations, atomically, and is durable when it is acknowledged.
 - A *watch* delivers every event of a prefix from a revision on, in order, without gap or duplicate, or raises `Compacted`.

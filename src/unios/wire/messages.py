@@ -8,7 +8,7 @@
 Bodies are msgpack of the operation's own type. Unknown fields are ignored by construction (msgspec): a newer peer may add some.
 """
 
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from unios import __version__
 from unios.errors import ProtocolError
 from unios.wire.frames import Payload, frame, length_of
 
+T = TypeVar("T")
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
 LARGE_BODY_BYTES: Final = 4 * 1024
@@ -182,6 +183,14 @@ def pack(body: object) -> msgspec.Raw:
     if isinstance(body, msgspec.Raw):
         return body
     return msgspec.Raw(_encoder.encode(body))
+
+
+def unpack(body: msgspec.Raw, type_: type[T] | Any) -> Any:
+    """Return what the other side sent; ProtocolError if it is not of that type."""
+    try:
+        return msgspec.msgpack.decode(body, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 
 class VersionsApart(ProtocolError):

@@ -40,11 +40,11 @@ from unios.wire.messages import (
     decode,
     framed,
     pack,
+    unpack,
 )
 from unios.wire.outbox import Outbox
 from unios.wire.running import context_of, in_sequence
 from unios.wire.stream import Stream as Stream
-from unios.wire.stream import answer_of
 from unios.wire.transport import Buffer, Transport
 
 T = TypeVar("T")
@@ -160,7 +160,7 @@ class Peer:
         raw, received = await self._ask(op, body, node, user, descriptors, timeout_ms, hops)
         for descriptor in received:
             os.close(descriptor)
-        return answer_of(raw, type_)
+        return unpack(raw, type_)
 
     async def call_with_descriptors(
         self, op: str, body: object = None, *, node: str = "", user: str = "", timeout_ms: int | None = None
@@ -197,7 +197,7 @@ class Peer:
         def answered(raw: msgspec.Raw | UniosError) -> None:
             if not isinstance(raw, UniosError):
                 try:
-                    raw = answer_of(raw, type_)
+                    raw = unpack(raw, type_)
                 except ProtocolError as error:
                     raw = error
             told(raw)  # type: ignore[arg-type]

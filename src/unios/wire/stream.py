@@ -2,30 +2,22 @@
 
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from unios.core.sequences import ARRIVAL
-from unios.errors import ProtocolError, Unavailable
+from unios.errors import Unavailable
 from unios.wire.allowances import Allowance
 from unios.wire.byte_way import ByteWay
 from unios.wire.call import preemption_point
 from unios.wire.flow import Inbox, Window
-from unios.wire.messages import Credit, Item, cost, pack
+from unios.wire.messages import Credit, Item, cost, pack, unpack
 
 if TYPE_CHECKING:
     from unios.wire.peer import Peer
 
 T = TypeVar("T")
-
-
-def answer_of(body: msgspec.Raw, type_: type[T] | Any) -> Any:
-    """Return what the other side sent; ProtocolError if it is not of that type."""
-    try:
-        return msgspec.msgpack.decode(body, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 
 class Stream:
@@ -53,7 +45,7 @@ class Stream:
             return None
         for descriptor in item[1]:  # nothing that is asked for in this way hands any over
             os.close(descriptor)
-        answer: T = answer_of(item[0], type_)
+        answer: T = unpack(item[0], type_)
         return answer
 
     async def items(self, type_: type[T]) -> AsyncIterator[T]:

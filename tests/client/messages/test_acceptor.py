@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
+from tests import forks
 from tests.client.messages.rig import until
 from unios.client.messages import acceptor as acceptors
 from unios.client.messages.acceptor import Acceptor
@@ -212,18 +213,8 @@ def test_a_port_of_a_parent_that_ends_is_closed_though_its_forked_child_lives_on
 ) -> None:
     monkeypatch.setattr(Acceptor, "_all", {(os.getpid(), "home", ""): acceptor})
     opened(acceptor, "one")
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    os.close(reading)
-    try:
+    with forks.waiting():
         ours = kernel.ports["one"]
         ours.settimeout(20)
         acceptor._forget(acceptor._ports.pop("one"))  # as Linux does it when the parent ends
         assert ours.recv(1) == b""
-    finally:
-        os.close(writing)
-        os.waitpid(child, 0)

@@ -23,7 +23,7 @@ from unios.wire.values import Value
 
 _SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
-"""A plain number: the enumeration's own operators take 5 us of each message."""
+"""A plain number: the enumeration's own operator, 0.5 us in a loop, made a call of 64 bytes 10 us slower (commits in turns, 2026-11-28)."""
 _LOST: Final = -1
 """In the place of descriptors that Linux could not give to this process, as it may have no more."""
 

@@ -110,7 +110,7 @@ class Room(NamedTuple):
 class _Down:
     """A thread, begun with the first of it, that takes down what was set aside.
 
-    Emptied first, and with one call, for which Linux since 6.17 locks that mapping alone: else whoever maps memory meanwhile waits (4 ms for 100 MB).
+    Emptied first, and with one call, for which Linux (6.18 does) may lock that mapping alone: else whoever maps memory meanwhile waits (4 ms for 100 MB).
     """
 
     def __init__(self) -> None:
