@@ -1,6 +1,7 @@
 """Ports for programs on a whole system of three nodes: the same on one node and between two."""
 
 import gc
+import importlib
 import os
 import pickle
 import threading
@@ -195,6 +196,7 @@ def test_a_result_of_two_gigabytes(whole: System, names: dict[str, str], way: st
 
 def as_nobody(system: System, work: Callable[[Callable[[str], Port]], object]) -> str:
     """Do something as another user, in a forked child: the interpreter may be out of his reach. Return what came of it, or which error."""
+    importlib.import_module("unios.client.messages.travelling")  # which is loaded when it is needed: by then nothing can be read
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -207,6 +209,8 @@ def as_nobody(system: System, work: Callable[[Callable[[str], Port]], object]) -
             except UniosError as error:
                 said = f"{type(error).__name__} {error}"
             os.write(writing, said.encode())
+        except BaseException:  # noqa: BLE001 - in a fork: its parent sees it
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(0)
     os.close(writing)
