@@ -1,6 +1,20 @@
 """Holding: the holder's side of a lease."""
 
-from unios.core.holding import CheckClaims, ClaimsChecked, Ended, Failed, Holder, MoveDeadline, Register, Registered, Renew, Renewed, Tick
+from unios.core.holding import (
+    CheckClaims,
+    ClaimsChecked,
+    Ended,
+    Failed,
+    GivenBack,
+    Holder,
+    MoveDeadline,
+    Register,
+    Registered,
+    Renew,
+    Renewed,
+    TakenUp,
+    Tick,
+)
 from unios.limits import LEASE_HOLD_MS, LEASE_RENEW_MS
 
 
@@ -58,6 +72,15 @@ def test_an_ended_lease_is_never_trusted_again() -> None:
     assert holder.on(Registered(8, 1_600)) == [CheckClaims(8)]
     assert holder.on(ClaimsChecked(7, 1_650)) == []
     assert holder.on(ClaimsChecked(8, 1_700))[0] == MoveDeadline(1_600 + LEASE_HOLD_MS, 8)
+
+
+def test_a_lease_that_was_given_back_is_neither_renewed_nor_replaced_unless_the_node_goes_on() -> None:
+    holder = held()
+    assert holder.on(GivenBack()) == []
+    assert holder.on(Tick(1_000 + 3 * LEASE_RENEW_MS)) == []
+    assert holder.on(Ended()) == []
+    assert holder.on(Tick(1_000 + 9 * LEASE_RENEW_MS)) == []
+    assert holder.on(TakenUp()) == [Register()]
 
 
 def test_another_lease_freezes_the_trees_even_before_the_deadline_so_they_are_compared_again() -> None:

@@ -4,14 +4,19 @@ import contextlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.system import System, wait_for
 from unios.client import processes
+from unios.client.channel import Channel
 from unios.client.connection import Connection
-from unios.wire.operations import Program
+from unios.limits import LEASE_RENEW_MS
+from unios.wire.doors import connect_unix
+from unios.wire.home import Home
+from unios.wire.operations import Leave, Program
 
 
 def connect(system: System) -> Connection:
@@ -97,6 +102,17 @@ def test_losses_and_replacements_are_told(fresh: System) -> None:
 
     wait_for(told, lambda text: "placement of" in text and "was replaced" in text, "the replacement is told")
     wait_for(told, lambda text: f"{victim} is lost" in text, "the loss of a node without processes is told")
+
+
+def test_a_node_that_was_stopped_and_lives_a_little_longer_is_stopped_and_not_lost(fresh: System) -> None:
+    """It ends once its asker has gone: until then it must not get a new lease, under which it would be taken for one that is there, and then for lost."""
+    fresh.unios("up", "--nodes", "3")
+    folder = Home(fresh.home / "home").node("n3")
+    with Channel(connect_unix(folder.door, timeout_s=5), timeout_s=5) as asker:
+        asker.begin("node.stop", Leave(False, ("n3",))).finish(timeout_s=20)
+        time.sleep(4 * LEASE_RENEW_MS / 1000)
+        seen = fresh.nodes()["n3"]
+    assert seen["incarnation"] == 1 and "was stopped" in seen["reason"], seen
 
 
 def test_a_node_that_has_left_leaves_no_control_group(fresh: System) -> None:

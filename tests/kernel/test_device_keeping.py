@@ -116,7 +116,7 @@ def test_a_folder_is_not_laid_out_for_a_process_that_gets_no_device(scene: Scene
     async def read_both(_pid: int) -> tuple[ProcessRecord, ProcessSpec]:
         return record, spec
 
-    scene.node.leasing = SimpleNamespace(incarnation=1, left_ms=lambda: 1)
+    scene.node.leasing, scene.node.starts = SimpleNamespace(incarnation=1, left_ms=lambda: 1), spawning.Starts()
     scene.node.records = SimpleNamespace(read_both=read_both)
     scene.node.admission = SimpleNamespace(admit=admit)
     scene.node.carrying = SimpleNamespace(lay_out=note)

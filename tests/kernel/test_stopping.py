@@ -57,6 +57,7 @@ def test_a_leave_that_fails_half_way_takes_up_again(tmp_path: Any) -> None:
         puts = [Put(node_key(node.name), msgspec.msgpack.encode(node)) for node in nodes]
         await store.transact(Transaction(then=(*puts, Put(process_key(300), msgspec.msgpack.encode(record)))))
         tasks: list[asyncio.Task[Any]] = []
+        said: list[str] = []
         node = SimpleNamespace(
             name="n1",
             store=store,
@@ -68,7 +69,7 @@ def test_a_leave_that_fails_half_way_takes_up_again(tmp_path: Any) -> None:
             trees=SimpleNamespace(trees={}, init=lambda *_key: Init()),
             recorder=SimpleNamespace(drain=lambda: asyncio.sleep(0)),
             events=SimpleNamespace(put=lambda kind, text, pid=0: Put(f"/events/{kind}", text.encode())),
-            leasing=SimpleNamespace(lease=0),
+            leasing=SimpleNamespace(lease=0, give_back=lambda: asyncio.sleep(0, said.append("given back")), take_up=lambda: said.append("taken up")),
             wall_ms=lambda: 1,
             start=lambda work: tasks.append(asyncio.get_running_loop().create_task(work)),
         )
@@ -76,7 +77,7 @@ def test_a_leave_that_fails_half_way_takes_up_again(tmp_path: Any) -> None:
         store.left = 3  # the processes are read, the node is marked as stopping: then the store goes away
         with pytest.raises(UniosError):
             await stopping.leave(Leave())
-        assert not stopping.under_way and len(tasks) == 1
+        assert not stopping.under_way and len(tasks) == 1 and said == ["given back", "taken up"]
         store.away, store.left = False, -1
         await tasks[0]
         found = (await store.range(node_key("n1")))[0].records[0]

@@ -4,6 +4,7 @@ Interface: `Holder().on(event)` -> orders. The loop that carries them out answer
 - the deadline is the time at which an acknowledged renewal was *sent*, plus LEASE_HOLD_MS; it never rests on an answer's arrival;
 - a lease that has ended is never trusted again: the node registers as its next incarnation, and the deadline moves only after all trees
   that run here have been compared with their records (`ClaimsChecked`);
+- a node that has given its lease back neither renews nor registers: what it wrote last is what the system knows of it;
 - after a deadline that had passed moves, or the first one under another lease (which freezes them too), the trees that froze are compared again.
 """
 
@@ -52,6 +53,14 @@ class ClaimsChecked(msgspec.Struct, frozen=True, tag="checked"):
     now_ms: int
 
 
+class GivenBack(msgspec.Struct, frozen=True, tag="given back"):
+    """The node stops in order: its lease is to end, and no other is got for it."""
+
+
+class TakenUp(msgspec.Struct, frozen=True, tag="taken up"):
+    """It does not stop after all."""
+
+
 class Register(msgspec.Struct, frozen=True, tag="register"):
     """Order: get a lease and register under it as the next incarnation."""
 
@@ -73,14 +82,14 @@ class CheckClaims(msgspec.Struct, frozen=True, tag="check"):
     incarnation: int
 
 
-Event = Tick | Registered | Renewed | Failed | Ended | ClaimsChecked
+Event = Tick | Registered | Renewed | Failed | Ended | ClaimsChecked | GivenBack | TakenUp
 Order = Register | Renew | MoveDeadline | CheckClaims
 
 
 class Holder:
     """The lease of one node."""
 
-    __slots__ = ("_asked", "_attempt_ms", "_checked", "_moved_for", "_now_ms", "_sent_ms", "deadline_ms", "incarnation", "registered")
+    __slots__ = ("_asked", "_attempt_ms", "_checked", "_given_back", "_moved_for", "_now_ms", "_sent_ms", "deadline_ms", "incarnation", "registered")
 
     def __init__(self) -> None:
         self.incarnation = 0
@@ -91,6 +100,7 @@ class Holder:
         self._attempt_ms = -LEASE_RENEW_MS
         self._sent_ms = 0
         self._checked = False
+        self._given_back = False
         self._moved_for = 0
         """The incarnation for which the deadline was moved last."""
 
@@ -122,9 +132,15 @@ class Holder:
                     return []
                 self._checked = True
                 return self._move()
+            case GivenBack():
+                self._given_back = True
+                return []
+            case TakenUp():
+                self._given_back = False
+                return self._look()
 
     def _look(self) -> list[Order]:
-        if self._asked or self._now_ms - self._attempt_ms < LEASE_RENEW_MS:
+        if self._given_back or self._asked or self._now_ms - self._attempt_ms < LEASE_RENEW_MS:
             return []
         self._asked, self._attempt_ms = True, self._now_ms
         return [Renew() if self.registered else Register()]

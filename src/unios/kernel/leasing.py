@@ -67,6 +67,7 @@ class Leasing:
         self._holder = holding.Holder()
         self._lease = LeaseId(0)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._getting: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
 
     @property
@@ -85,6 +86,16 @@ class Leasing:
     async def wait_held(self) -> None:
         """Wait until the node is registered and its deadline has been moved once."""
         await self._moved.wait()
+
+    async def give_back(self) -> None:
+        """Neither renew nor register any more, and wait for a registration that is under way: what is written after this is the last word on the node."""
+        self._tell(holding.GivenBack())
+        if self._getting is not None:
+            await asyncio.wait({self._getting})
+
+    def take_up(self) -> None:
+        """The node goes on after all."""
+        self._tell(holding.TakenUp())
 
     async def run(self) -> None:
         """Keep the lease; ends only by cancellation."""
@@ -106,17 +117,18 @@ class Leasing:
             case holding.Renew():
                 self._renew()
             case holding.Register():
-                self._start(self._get())
+                self._getting = self._start(self._get())
             case holding.MoveDeadline(until_ms, incarnation):
                 self._page.move(until_ms, incarnation)
                 self._moved.set()
             case holding.CheckClaims(incarnation):
                 self._start(self._check(incarnation))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, context=context_of(LEASE))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _renew(self) -> None:
         """Four times a second, whatever else happens: no task for it while the store is connected."""

@@ -199,8 +199,28 @@ class ProcessOperations:
             if not await self._end_for_good(caller, record, body):
                 raise Unavailable(f"process {record.pid} is being started again at this moment; try again")
             return Empty()
-        await (await self._init(record)).ask("signal", number=body.number, all=body.tree)
+        try:
+            init = await self._init(record)
+        except Unavailable:
+            begun = (record.pid, record.incarnation) in self._node.trees.trees
+            if begun or body.number not in ENDING or not await self._end_unbegun(caller, record, body):
+                raise
+            return Empty()
+        await init.ask("signal", number=body.number, all=body.tree)
         return Empty()
+
+    async def _end_unbegun(self, caller: Caller, record: ProcessRecord, body: Signal) -> bool:
+        """End what is assigned to this node and has never begun here: that it shall end is recorded, so no start of it can come about any more."""
+        why = f"{caller.user} ended it before it began"
+
+        def end(seen: ProcessRecord) -> ProcessRecord | None:
+            return claims.ended(seen, 128 + body.number, body.number, why, self._node.wall_ms()) if seen.state == "pending" else None
+
+        self._node.starts.forbid(record.pid, record.incarnation)
+        if await self._node.records.change_own(self._node.name, record.pid, record.incarnation, end, refused=unless_full):
+            return True
+        found, _modified = await self._node.records.read(record.pid)
+        return found.state in ENDED
 
     async def _want_ended(self, record: ProcessRecord, body: Signal) -> ProcessRecord:
         """Record that it shall not be started again; return it as it was then, or as it is if it has ended by itself just now."""

@@ -91,6 +91,7 @@ class Registration:
                 node.name,
                 node.system.machine,
                 incarnation,
+                stopped=node.stopping.under_way,
                 addresses=node.addresses.all,
                 users=node.identity.users,
                 cores=node.cores,

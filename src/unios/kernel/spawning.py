@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 RUNNING_S = 0.015
 """What ends so soon after its start needs no record that it ran: most short programs cost one write less. Less than a command takes to be started."""
+FORBIDDEN_MAX: Final = 4096
 FS: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 """What os.fsdecode uses."""
 PATH_DEFAULT = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,6 +53,16 @@ class Starts:
 
     def __init__(self) -> None:
         self.tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._forbidden: dict[tuple[int, int], None] = {}
+
+    def forbid(self, pid: int, incarnation: int) -> None:
+        """It was ended before it began: a start that comes yet, with a record from before, is refused. The newest FORBIDDEN_MAX are remembered."""
+        self._forbidden[pid, incarnation] = None
+        while len(self._forbidden) > FORBIDDEN_MAX:
+            del self._forbidden[next(iter(self._forbidden))]
+
+    def forbidden(self, pid: int, incarnation: int) -> bool:
+        return (pid, incarnation) in self._forbidden
 
 
 class Given(NamedTuple):
@@ -114,7 +125,7 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
         record, spec = await node.records.read_both(pid)
     if not claims.holds(record, node.name, incarnation):
         raise PeerRestarted(f"process {pid} is not assigned to {node.name} as incarnation {incarnation} any more")
-    if record.wanted == "stopped":
+    if record.wanted == "stopped" or node.starts.forbidden(pid, incarnation):
         raise Unavailable(f"process {pid} was ended before it began")
     if node.leasing.left_ms() <= 0:
         raise Unavailable(f"the lease of {node.name} has ended: it starts nothing until it is renewed")

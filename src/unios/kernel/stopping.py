@@ -57,6 +57,7 @@ class Stopping:
             yield
         except BaseException:
             if self.under_way:
+                self._node.leasing.take_up()
                 self._node.start(self._take_up_again())
             self.under_way = self._store_away = False
             raise
@@ -198,6 +199,7 @@ class Stopping:
     async def _sign_off(self, state: str) -> None:
         node = self._node
         word = "has left" if state == "left" else "has been stopped"
+        await node.leasing.give_back()  # a registration after this would say that the node is there, and soon that it is lost
         await change_node(
             node.store,
             node.name,
