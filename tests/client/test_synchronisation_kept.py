@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from unios.client.synchronisation import memory
 from unios.client.synchronisation.aio import AsyncLock, _actor
 from unios.client.synchronisation.attendant import Attendant
 from unios.client.synchronisation.exchange import Queue
+from unios.client.synchronisation.lease import HUNG_S, Lease, boot_s
 from unios.client.synchronisation.lock import Lock, RLock
 from unios.client.synchronisation.pending import Pending
 from unios.client.synchronisation.session import HEARD_BYTES, IDLE_S, Session
 from unios.errors import LeaseLost, ProtocolError, Unavailable
 from unios.limits import FRAME_BYTES_MAX
-from unios.synchronisation_limits import SYNC_ACTOR_BYTES_MAX
+from unios.synchronisation_limits import SYNC_ACTOR_BYTES_MAX, SYNC_HOLD_MS
 from unios.wire.synchronising import YES, Answer, Ask, Bye, More, Open, Over, Renew, Said, Token, Told, pack
 
 
@@ -222,3 +224,50 @@ def test_what_was_got_before_a_session_was_closed_counts_as_done(tmp_path: Path)
     session._line = line  # type: ignore[assignment]
     with pytest.raises(LeaseLost, match="counts as done"):
         work.task_done()
+
+
+def test_a_lease_is_trusted_in_from_when_it_was_renewed_and_not_from_when_that_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("unios.client.synchronisation.lease.boot_s", lambda: now_s)
+    lease = Lease()
+    lease.begin()
+    now_s += 1
+    number = lease.renew()
+    now_s += HUNG_S - 1
+    assert not lease.is_hung
+    lease.acknowledged(0)
+    assert lease.trusted_until_s == 100 + SYNC_HOLD_MS / 1000
+    lease.acknowledged(number)
+    assert lease.trusted_until_s == 101 + SYNC_HOLD_MS / 1000
+    now_s = lease.trusted_until_s + 0.001
+    assert lease.is_over and not lease.is_hung
+
+
+def test_a_service_that_does_not_acknowledge_is_left_for_another_connection(tmp_path: Path) -> None:
+    session, line = talking(tmp_path)
+    session._used_s = time.monotonic()
+    session.lease.begin()
+    assert session.renew(line)  # type: ignore[arg-type]
+    session.lease._sent = {1: boot_s() - HUNG_S - 0.1}
+    line.heard.clear()
+    assert not session.renew(line) and not line.heard  # type: ignore[arg-type]
+
+
+def test_what_an_earlier_connection_still_tells_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+    session, line = talking(tmp_path)
+    pending = Pending(Ask(0, "take", "lock", "a"))
+    session.begin(pending)
+    early, session._line = line, Silent()  # type: ignore[assignment]
+    session.on(early, Answer(pending.ask.id, YES, 7))  # type: ignore[arg-type]
+    assert pending.answer is None and not session._held
+    session.on(session._line, Answer(pending.ask.id, YES, 8))  # type: ignore[arg-type]
+    assert pending.token == Token(0, 8)
+
+
+def test_each_connection_of_a_session_has_a_later_turn(tmp_path: Path) -> None:
+    session, _line = talking(tmp_path)
+    lines = [Silent(), Silent()]
+    for line in lines:
+        session.open(line)  # type: ignore[arg-type]
+    first, second = (line.heard[0] for line in lines)
+    assert isinstance(first, Open) and isinstance(second, Open) and first.turn < second.turn and first.incarnation == second.incarnation
