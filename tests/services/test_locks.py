@@ -13,8 +13,8 @@ from unios.core.nodes import Alive, alive_key
 from unios.errors import CallerError, Denied, DiskFull, UniosError
 from unios.limits import SEND_QUEUE_BYTES_MAX
 from unios.services.lease_seen import LeaseSeen
-from unios.services.locks import EPOCH, EpochRecord, Line, Manager, now_ms
-from unios.store.model import Put, Record, Revision, Transaction, TransactionResult
+from unios.services.locks import EPOCH, MANAGER, EpochRecord, Line, Manager, now_ms
+from unios.store.model import Compare, Put, Record, Revision, Transaction, TransactionResult
 from unios.wire.operations import Accepted
 from unios.wire.peer import Call
 from unios.wire.synchronising import pack, told
@@ -236,3 +236,25 @@ def test_a_session_whose_process_is_known_to_have_ended_is_not_waited_for(monkey
         assert sorted(one._locks.sessions) == ["alive", "cut off"] and sorted(one._linux) == ["alive", "cut off"]
 
     asyncio.run(run())
+
+
+def test_an_epoch_is_taken_only_if_nobody_else_has_taken_one_and_the_nodes_lease_stands_and_it_is_not_clean_before_it_ends() -> None:
+    one = manager()
+    done: list[Transaction] = []
+
+    class Store:
+        async def transact(self, transaction: Transaction) -> TransactionResult:
+            done.append(transaction)
+            return TransactionResult(False, Revision("g", 1))
+
+    one._store = Store()  # type: ignore[assignment]
+    epoch = _record(EPOCH, msgspec.msgpack.encode(EpochRecord(4, True)))
+    assert asyncio.run(one._take(None, epoch, _record(alive_key("n1"), msgspec.msgpack.encode(Alive(3))))) is None
+    (transaction,) = done
+    assert set(transaction.compares) == {
+        Compare(MANAGER, "modified", "==", 0),
+        Compare(EPOCH, "modified", "==", epoch.modified),
+        Compare(alive_key("n1"), "modified", "==", 1),
+    }
+    (written,) = [each for each in transaction.then if isinstance(each, Put) and each.key == EPOCH]
+    assert not msgspec.msgpack.decode(written.value, type=EpochRecord).clean
