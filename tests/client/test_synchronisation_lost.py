@@ -33,6 +33,7 @@ class Silent:
     """A line whose other side answers what the test says, or nothing."""
 
     is_closed = said_bye = False
+    has_room = True
 
     def __init__(self) -> None:
         self.heard: list[Said] = []

@@ -1,5 +1,6 @@
 """The guard of tokens whose file is damaged, replaced, removed or cannot be written: it forgets nothing in silence."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -121,3 +122,20 @@ except OSError as error:
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "greatest")], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("refused") and os.listdir(tmp_path) == []
+
+
+def test_a_token_is_looked_at_and_written_under_one_lock_of_the_file_and_is_on_the_disk_before_it_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = TokenGuard(tmp_path / "greatest")
+    guard.admit((1, 1))
+    done: list[str] = []
+
+    def noting(module: object, name: str) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *words: (done.append(f"{name} {words[1]}" if name == "flock" else name), real(*words))[1])
+
+    for module, name in ((fcntl, "flock"), (os, "pread"), (os, "pwrite"), (os, "fdatasync"), (os, "close")):
+        noting(module, name)
+    guard.admit((1, 2))
+    assert done == [f"flock {fcntl.LOCK_EX}", "pread", "pwrite", "fdatasync", "close"]

@@ -21,11 +21,13 @@ def answers(world: World, session: str, id_: int) -> list[Answer]:
     return [message for message in world.heard[session] if isinstance(message, Answer) and message.id == id_]
 
 
-def queued(world: World) -> list[bytes]:
+def queued(world: World, name: str = "a", spec: int = 0) -> list[bytes]:
     """Take out what is in the queue, by a session of its own."""
     world.open("reader")
     out = []
-    while (answer := world.answer("reader", world.ask("reader", "get", "queue", flags=NOWAIT))) is not None and answer.outcome == YES:
+    while (
+        answer := world.answer("reader", world.ask("reader", "get", "queue", name, spec=spec, flags=NOWAIT))
+    ) is not None and answer.outcome == YES:
         out.append(answer.data)
     return out
 
@@ -268,3 +270,30 @@ def test_on_random_schedules_of_lost_answers_and_leases_each_item_is_put_and_got
     counts = Counter([*got, *left])
     assert max(counts.values(), default=1) == 1, "something came twice"
     assert set(put) <= set(counts) <= {*put, *maybe}
+
+
+def test_a_question_that_is_to_be_said_later_goes_on_waiting_and_is_done_once() -> None:
+    world = World()
+    for _ in range(2):
+        world.ask("s1", "put", "queue", spec=1, data=b"1")
+    waits, done = world.ask("s0", "put", "queue", spec=1, data=b"2"), world.ask("s0", "put", "queue", "other", data=b"3")
+    world.heard["s0"].clear()
+    world.open("s0", turn=1, epoch=1, later=(waits, done, 99))
+    assert waits in world.locks.sessions["s0"].waiting and not answers(world, "s0", waits)
+    for id_, name, data in ((waits, "a", b"2"), (done, "other", b"3"), (99, "other", b"4")):
+        ask = Ask(id_, "put", "queue", name, spec=1 if name == "a" else 0, data=data)
+        world.hear(world.locks.waits("s0", Waiting(ask, 1), world.now_ms))
+    assert [len(answers(world, "s0", id_)) for id_ in (waits, done, 99)] == [0, 1, 1]
+    assert [queued(world, "other"), queued(world, "a", spec=1)] == [[b"3", b"4"], [b"1", b"1", b"2"]]
+
+
+def test_of_a_question_that_is_said_later_nobody_knows_more_than_when_the_session_was_opened() -> None:
+    world = World(sessions=0)
+    world.open("s0", incarnation=1, later=(5, 6))
+    for id_, is_again in ((5, True), (6, False), (7, True)):
+        world.hear(world.locks.waits("s0", Waiting(Ask(id_, "put", "queue", "a", data=b"x"), 0, again=is_again), world.now_ms))
+    told = [answers(world, "s0", id_)[0] for id_ in (5, 6, 7)]
+    assert told[0].text.startswith("outcome-unknown:") and [one.outcome for one in told[1:]] == [YES, YES]
+    world.open("s0", turn=1, incarnation=1, epoch=1)
+    assert not world.locks.sessions["s0"].unknown
+    assert [type(one) for _session, one in world.locks.waits("nobody", Waiting(Ask(5, "put", "queue", "a"), 0), 0)] == [Over]

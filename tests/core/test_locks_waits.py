@@ -7,7 +7,8 @@ import pytest
 from tests.core.test_locks import World
 from unios.core import deadlocks
 from unios.core import locks as module
-from unios.core.grants import FAULT, YES, Withdraw
+from unios.core.grants import FAULT, TIMED, YES, Held, Known, Token, Withdraw
+from unios.synchronisation_limits import SYNC_TTL_MS
 
 ALL = 1 << 30
 
@@ -121,3 +122,30 @@ def test_a_circle_through_a_queue_that_was_looked_at_already_is_found() -> None:
     assert refusal(world, "s0", reads).startswith("deadlock:a deadlock of 1")
     assert refusal(world, "s0", world.ask("s0", "take", name="N", actor="h")).startswith("deadlock:a deadlock of 2")
     assert refusal(world, "s0", world.ask("s0", "take", name="M", actor="h")).startswith("deadlock:a deadlock of 2")
+
+
+def test_a_reader_behind_a_writer_that_gives_up_by_itself_waits_for_no_other_reader() -> None:
+    world = World()
+    world.ask("s0", "take", "rwlock", "R")
+    world.ask("s1", "take", "rwlock", "R", size=ALL, flags=TIMED)
+    world.ask("s2", "take", name="b")
+    reads = world.ask("s2", "take", "rwlock", "R")
+    asks = world.ask("s0", "take", name="b")
+    assert world.answer("s0", asks) is None and world.answer("s2", reads) is None
+
+
+def test_a_new_manager_grants_nothing_to_the_end_of_the_time_in_which_a_lease_may_still_stand() -> None:
+    world = World(epoch=2, grace_ms=SYNC_TTL_MS)
+    waits = world.ask("s0", "take")
+    world.pass_ms(SYNC_TTL_MS - 100, renewing=("s0", "s1", "s2"))
+    assert world.answer("s0", waits) is None
+    world.open("old", held=(Held("lock", "a", Token(1, 1), 1, 0, "main"),))
+    world.pass_ms(200, renewing=("s0", "s1", "s2", "old"))
+    assert world.answer("s0", waits) is None and "old" in world.locks.sessions
+
+
+def test_what_a_session_remembers_of_an_event_does_not_undo_what_came_after() -> None:
+    world = World(epoch=2, sessions=0)
+    world.open("late", known=(Known("event", "a", Token(1, 9), 1),))
+    world.open("early", known=(Known("event", "a", Token(1, 5), 0),))
+    assert world.answer("late", world.ask("late", "is_set", "event")).outcome == YES  # type: ignore[union-attr]

@@ -258,3 +258,18 @@ def test_what_a_session_has_said_on_an_earlier_connection_counts_no_more_however
 
 def manager_elsewhere(system: System, node: str) -> bool:
     return any((system.home / "home" / "nodes" / name / "run" / "locks.json").exists() for name in NODES if name != node)
+
+
+def test_several_who_wait_to_put_large_items_wait_on_over_another_connection(whole: System) -> None:
+    """What they wait for is more than a message may have."""
+    work = Queue("large", 1, via=via(whole))
+    work.put(b"first")
+    items = [bytes([number]) * (3 << 20) for number in range(3)]
+    waiting = [Beside(lambda item=item: work.put(item)) for item in items]
+    wait_for(lambda: [one.said for one in list(work.session._pending.values())], lambda said: said == [True] * 3, "all three wait")
+    line = work.session._line
+    assert line is not None
+    line.cut()
+    got = [work.get(timeout=20) for _ in range(4)]
+    assert got[0] == b"first" and sorted(got[1:]) == items
+    assert [one.result(20) for one in waiting] == [None] * 3

@@ -112,6 +112,14 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Counts how often its lease has ended. The numbers of its questions go on: what one incarnation has asked the next may ask again."""
     epoch: int = 0
     """Under which this incarnation was opened last; 0: not yet."""
+    later: tuple[int, ...] = ()
+    """Questions that wait as well; what they ask is said after this (More), since a message has a bound."""
+
+
+class More(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """One of those that were to be said later than what opened the session."""
+
+    waiting: Waiting
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -153,7 +161,7 @@ class Notice(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """Of an event: 1 if it is set; of a semaphore: how many units are left."""
 
 
-Said = Ask | Withdraw | Renew | Bye | Open
+Said = Ask | Withdraw | Renew | Bye | Open | More
 """By a session."""
 Told = Answer | Renewed | Opened | Over | Notice
 """To a session."""

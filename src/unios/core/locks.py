@@ -35,6 +35,7 @@ from unios.core.grants import (
     Renewed,
     Token,
     Waiter,
+    Waiting,
     Withdraw,
     fault,
 )
@@ -112,14 +113,28 @@ class Locks:
         for known in opened.known:
             self._remember(session, known, out)
         for waiting in opened.waiting:
-            pending = waiting.ask.id in session.waiting or (session.id, waiting.ask.id) in self._deferred
-            if not pending and not self._told_again(session, waiting.ask, out):
-                if waiting.again and (doubt := session.doubt(waiting.ask)) is not None:
-                    out.append((session.id, doubt))
-                else:
-                    self._ask(session, waiting.ask, now_ms - waiting.waited_ms, out, again=waiting.again)
+            self._wait_on(session, waiting, now_ms, out)
+        session.unknown = session.unknown | set(opened.later) if not session.is_known else session.unknown & set(opened.later)
         session.is_known = True
         return out
+
+    def waits(self, id_: str, waiting: Waiting, now_ms: int) -> Out:
+        """A session that has opened says one more of what it waits for."""
+        session = self.sessions.get(id_)
+        if session is None:
+            return [(id_, Over(ENDED))]
+        out: Out = []
+        self._wait_on(session, waiting, now_ms, out)
+        return out
+
+    def _wait_on(self, session: Session, waiting: Waiting, now_ms: int, out: Out) -> None:
+        ask = waiting.ask
+        if ask.id in session.waiting or (session.id, ask.id) in self._deferred or self._told_again(session, ask, out):
+            return
+        if waiting.again and (doubt := session.doubt(ask)) is not None:
+            out.append((session.id, doubt))
+        else:
+            self._ask(session, ask, now_ms - waiting.waited_ms, out, again=waiting.again)
 
     def _told_again(self, session: Session, ask: Ask, out: Out) -> bool:
         """Tell again what was answered to that question, if it was; and what that brought is there again."""
@@ -137,7 +152,7 @@ class Locks:
 
     def _reconcile(self, session: Session, opened: Open, out: Out) -> None:
         """Let go of what the session does not know of: it was given back, or withdrawn, by a message that was lost."""
-        wanted = {waiting.ask.id for waiting in opened.waiting}
+        wanted = {waiting.ask.id for waiting in opened.waiting} | set(opened.later)
         for id_ in [id_ for id_ in session.waiting if id_ not in wanted]:
             self._withdraw(session, id_, out, for_nobody=True)
         self._deferred.keep_only(session.id, wanted)
@@ -155,7 +170,7 @@ class Locks:
 
     def _register(self, session: Session, held: Held) -> bool:
         key = (session.user, held.kind, held.name)
-        if not may_be_held(held) or self._no_room(key) or self._no_place(session):
+        if not may_be_held(held) or self._things.no_room(key) or self._things.no_place(session.user):
             return False
         gate = self._thing(session, held.kind, held.name, held.spec)
         is_registered = isinstance(gate, Gate) and gate.registered(session.id, held)
@@ -164,7 +179,7 @@ class Locks:
 
     def _remember(self, session: Session, known: Known, out: Out) -> None:
         key = (session.user, known.kind, known.name)
-        if not may_be_known(known) or self._no_room(key):
+        if not may_be_known(known) or self._things.no_room(key):
             return
         flag = self._thing(session, known.kind, known.name, 0)
         if isinstance(flag, Flag):
@@ -260,7 +275,7 @@ class Locks:
         if answer is None and self.is_shut and ask.op not in ("give", "locked"):
             if ask.flags & NOWAIT:
                 answer = Answer(ask.id, NO)
-            elif (answer := self._no_place(session, ask.id)) is None:
+            elif (answer := self._things.no_place(session.user, ask.id)) is None:
                 self._deferred.add(Late(since_ms, self._number(), session.id, session.user, ask, again))
                 return
         if answer is None:
@@ -292,20 +307,11 @@ class Locks:
             return fault(ask.id, "usage", f"a question {ask.id} is waiting already")
         if len(session.waiting) >= SYNC_WAITING_MAX:
             return fault(ask.id, "unavailable", f"{SYNC_WAITING_MAX} of this process wait already, which is the limit")
-        text = self._no_room((session.user, ask.kind, ask.name))
+        text = self._things.no_room((session.user, ask.kind, ask.name))
         if not text and (ask.kind, ask.op) in BRINGS:
             times = 2 if ask.op == "back" else 1  # one that was handed out already is not lost for lack of room
             text = self._things.bytes.refusal(session.user, len(ask.data) + SYNC_ITEM_BYTES, times=times)
         return fault(ask.id, "unavailable", text) if text else None
-
-    def _no_room(self, key: Key) -> str:
-        """Say why a thing that is not there is not made."""
-        return "" if key in self._things else self._things.number.refusal(key[0])
-
-    def _no_place(self, session: Session, id_: int = 0) -> Answer | None:
-        """Return the answer to that question if nobody more may hold or wait."""
-        text = self._things.places.refusal(session.user)
-        return fault(id_, "unavailable", text) if text else None
 
     def _thing(self, session: Session, kind: str, name: str, spec: int) -> Thing:
         key = (session.user, kind, name)
@@ -359,7 +365,7 @@ class Locks:
             out.append((session.id, fault(ask.id, "usage", f"semaphore {gate.name} begins with {gate.spec}, not with {ask.spec}")))
             return
         match ask.op:
-            case "take" if (refused := self._no_place(session, ask.id)) is not None:
+            case "take" if (refused := self._things.no_place(session.user, ask.id)) is not None:
                 out.append((session.id, refused))
             case "take":
                 waiter = Waiter(session.id, ask, self._number())
@@ -424,7 +430,7 @@ class Locks:
 
     def _at_flag(self, session: Session, key: Key, flag: Flag, ask: Ask, out: Out) -> None:
         self._use(session, flag)
-        if ask.op == "wait" and not flag.is_set and (refused := self._no_place(session, ask.id)) is not None:
+        if ask.op == "wait" and not flag.is_set and (refused := self._things.no_place(session.user, ask.id)) is not None:
             out.append((session.id, refused))
             return
         if ask.op == "wait":
@@ -438,13 +444,13 @@ class Locks:
 
     def _use(self, session: Session, flag: Flag) -> None:
         """Tell the session of changes from now on, if there is room for that; else it does not know of them when a manager is lost."""
-        if session.id not in flag.users and self._no_place(session) is None:
+        if session.id not in flag.users and self._things.no_place(session.user) is None:
             flag.users[session.id] = None
 
     def _at_barrier(self, session: Session, key: Key, barrier: Barrier, ask: Ask, out: Out, *, again: bool) -> None:
         refused = barrier.check(ask)
         if ask.op == "wait" and not barrier.lets_go:
-            refused = refused or self._no_place(session, ask.id)
+            refused = refused or self._things.no_place(session.user, ask.id)
         if refused is not None:
             out.append((session.id, refused))
             return
@@ -478,7 +484,7 @@ class Locks:
         if ask.op in waits:
             waiter = Waiter(session.id, ask, self._number())
             served = waits[ask.op](waiter, out)
-            if served is None and (refused := self._no_place(session, ask.id)) is not None:
+            if served is None and (refused := self._things.no_place(session.user, ask.id)) is not None:
                 exchange.withdraw(waiter)
                 out.append((session.id, refused))
             elif served is None:

@@ -43,6 +43,7 @@ class Session:
         "label",
         "things",
         "turn",
+        "unknown",
         "until_ms",
         "user",
         "waiting",
@@ -62,6 +63,8 @@ class Session:
         """The greatest number of a question whose answer was kept and is not any more, though nobody has said that it was heard."""
         self.is_known = False
         """Whether what it has asked before came to this manager as far as it came to anybody."""
+        self.unknown: set[int] = set()
+        """Questions that are to be said later, of which the same could not be said when it was opened."""
         self.things: dict[Key, None] = {}
 
     def is_later(self, opened: Open) -> bool:
@@ -100,7 +103,7 @@ class Session:
 
     def doubt(self, ask: Ask) -> Answer | None:
         """Return what is answered to a question that may have been asked before, if it may have been done then and nobody knows; else None."""
-        if ask.op not in ONCE or (self.is_known and ask.id > self.forgotten):
+        if ask.op not in ONCE or (self.is_known and ask.id > self.forgotten and ask.id not in self.unknown):
             return None
         return fault(
             ask.id, "outcome-unknown", f"{ask.op} of {ask.kind} {ask.name}: the connection was lost for so long that nobody knows whether it was done"

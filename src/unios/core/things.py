@@ -9,7 +9,7 @@ from collections.abc import Container
 from unios.core.exchange import Exchange
 from unios.core.gates import Gate
 from unios.core.gatherings import Barrier, Flag
-from unios.core.grants import Key
+from unios.core.grants import Answer, Key, fault
 from unios.core.shares import Shares
 from unios.synchronisation_limits import (
     SYNC_BYTES_MAX,
@@ -57,6 +57,15 @@ class Things:
 
     def values(self) -> list[Thing]:
         return list(self._things.values())
+
+    def no_room(self, key: Key) -> str:
+        """Say why a thing that is not there is not made."""
+        return "" if key in self._things else self.number.refusal(key[0])
+
+    def no_place(self, user: str, id_: int = 0) -> Answer | None:
+        """Return the answer to that question if nobody more of that user may hold or wait."""
+        text = self.places.refusal(user)
+        return fault(id_, "unavailable", text) if text else None
 
     def make(self, key: Key, spec: int) -> Thing:
         """Return the thing of that name, made if there is none. Say `settle` when it has been used."""

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from unios.client.aio import Kernel, serve
-from unios.core.grants import Ask, Bye, Open, Out, Renew, Told, Withdraw
+from unios.core.grants import Ask, Bye, More, Open, Out, Renew, Told, Withdraw
 from unios.core.locks import Locks
 from unios.core.nodes import Alive, alive_key
 from unios.errors import CallerError, Denied, UniosError
@@ -256,6 +256,8 @@ class Manager:
                 self._tell(locks.asked(session, message, now_ms()))
             case Renew():
                 self._tell(locks.renewed(session, message, now_ms()))
+            case More(waiting):
+                self._tell(locks.waits(session, waiting, now_ms()))
             case Withdraw():
                 self._tell(locks.withdrawn(session, message))
             case Bye():

@@ -17,6 +17,7 @@ from unios.core.grants import Ask as Ask
 from unios.core.grants import Bye as Bye
 from unios.core.grants import Held as Held
 from unios.core.grants import Known as Known
+from unios.core.grants import More as More
 from unios.core.grants import Notice as Notice
 from unios.core.grants import Open as Open
 from unios.core.grants import Opened as Opened

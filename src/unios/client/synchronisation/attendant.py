@@ -83,29 +83,34 @@ class Attendant:
             except (UniosError, OSError) as error:
                 failure = error
             else:
-                self._attend(line)
+                refused = self._attend(line)
                 if (line.said_bye or self.closing) and self._ends():
                     return  # else others are told at once, by what is said to be held on the next connection, what has been given back
-                if not self._session.refused:
+                if not self._session.refused and refused is None:
                     lost_s, retry_s = time.monotonic(), RETRY_S
                     continue
-                failure = Unavailable(self._session.refused)
+                failure = refused or Unavailable(self._session.refused)
             self._session.not_connected(failure, time.monotonic() - lost_s, self._anybody())
             if self._ends():
                 return
             time.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_S_MAX)
 
-    def _attend(self, line: Line) -> None:
-        """Serve one connection until it ends."""
+    def _attend(self, line: Line) -> UniosError | None:
+        """Serve one connection until it ends; return why it could not begin, if so."""
         try:
             self._session.open(line)
+        except UniosError as error:
+            line.close()
+            return error
+        try:
             with contextlib.suppress(Broken, UniosError, OSError):
                 while not self.closing and self._serve(line):
                     pass
         finally:
             line.close()
             self._session.line_ended(line)
+        return None
 
     def _connect(self) -> Line:
         try:
@@ -151,5 +156,6 @@ class Attendant:
             for message in line.listen(session.lease.renew_at_s):
                 heard = True
                 session.on(line, message)
+            session.say_later(line)
             if (heard and not session.waits) or time.monotonic() >= session.lease.renew_at_s:
                 return

@@ -72,6 +72,10 @@ class Line:
             raise ProtocolError("the service of locks did not greet")
         agree(theirs)
 
+    @property
+    def has_room(self) -> bool:
+        return self._room > 0
+
     def wait_room(self) -> None:
         """Wait while the service is behind with what it was told."""
         if self._room <= 0:

@@ -18,6 +18,7 @@ from typing import Final
 from unios.client.connection import Connection
 from unios.client.synchronisation import asks, memory
 from unios.client.synchronisation.attendant import Attendant
+from unios.client.synchronisation.later import Later
 from unios.client.synchronisation.lease import Lease
 from unios.client.synchronisation.line import Broken, Line
 from unios.client.synchronisation.pending import OnToken, Pending, ignore
@@ -53,6 +54,7 @@ class Session:
         self._volatile = memory.Volatile()
         self.lease = Lease()
         self._used_s = 0.0
+        self._later = Later()
         self._unheard_bytes = 0
         """Of answers that have come and are not said to have been heard."""
         self._ended: list[str] = []
@@ -125,6 +127,8 @@ class Session:
             while pending.answer is None and time.monotonic() < until_s:
                 for message in line.listen(until_s):
                     self.on(line, message)
+                if self._later:
+                    self.say_later(line)
         except (Broken, UniosError, OSError):
             line.cut()
         except BaseException:
@@ -176,7 +180,7 @@ class Session:
                 return
             pending.withdrawn = True
             if self._line is not None:
-                self._line.say(asks.withdrawing(pending.ask, for_nobody=False))
+                self._later.say_withdrawn(self._line, pending, self._pending, for_nobody=False)
             elif not asks.must_tell(pending):
                 self._orphan(pending)
 
@@ -212,7 +216,7 @@ class Session:
                 self._volatile.returned(pending.ask, pending.answer)
                 self._put_back(pending, pending.answer)
             elif self._line is not None:
-                self._line.say(asks.withdrawing(ask, for_nobody=True))
+                self._later.say_withdrawn(self._line, pending, self._pending, for_nobody=True)
             elif not asks.brings(ask):
                 self._pending.pop(ask.id, None)
 
@@ -339,21 +343,29 @@ class Session:
         with self.mutex:
             self._check_lease()
             asked = [pending for pending in self._pending.values() if pending.answer is None]
-            waiting = tuple(asks.waiting(pending, now) for pending in asked)
+            waiting = tuple(asks.waiting(pending, now) for pending in self._later.begin(asked))
             held, known = tuple(self._held.values()), tuple(self._known.values())
             self._turn += 1
             self.lease.begin()
-            line.say(Open(self.id, memory.label(), memory.linux_process(), held, waiting, known, self._turn, self._incarnation, self._opened))
+            about = (self.id, memory.label(), memory.linux_process())
+            line.say(Open(*about, held, waiting, known, self._turn, self._incarnation, self._opened, self._later.ids))
             for pending in asked:
-                pending.said = True
+                pending.said = pending.said or pending.ask.id not in self._later
                 if pending.abandoned or pending.withdrawn:
-                    line.say(asks.withdrawing(pending.ask, for_nobody=pending.abandoned))
+                    self._later.say_withdrawn(line, pending, self._pending, for_nobody=pending.abandoned)
             self._line = line
+
+    def say_later(self, line: Line) -> None:
+        """Say what else waits, as far as the service takes it in."""
+        with self.mutex:
+            if self._line is line:
+                self._later.say(line, self._pending)
 
     def line_ended(self, line: Line) -> None:
         with self.mutex:
             if self._line is line:
                 self._line = None
+                self._later.end()
             for id_, pending in list(self._pending.items()):
                 if pending.answer is not None:
                     del self._pending[id_]
@@ -416,7 +428,7 @@ class Session:
                 if code:
                     del self._pending[id_]
                     if self._line is not None:
-                        self._line.say(asks.withdrawing(pending.ask, for_nobody=True))
+                        self._later.say_withdrawn(self._line, pending, self._pending, for_nobody=True)
                     pending.fail(code, f"what {pending.ask.kind} {pending.ask.name} held was lost with the service that kept it")
         self.epoch = message.epoch
 
@@ -459,6 +471,7 @@ class Session:
         with self.mutex:
             self._attendant.closing = True
             line, self._line = self._line, None
+            self._volatile.lapsed(self._held)
             self._held.clear()
             self._known.clear()
             if line is not None:
