@@ -28,7 +28,7 @@ def test_what_a_task_has_no_memory_for_costs_its_own_call_only(monkeypatch: pyte
         numbers.append(head.number)
     for number, size in zip(numbers, (100_000, 1), strict=True):
         answer(program, number, bytes(size))
-    with pytest.raises(MemoryError, match="for 1000.. bytes: what came of the call, which was carried out"):
+    with pytest.raises(MemoryError, match=r"for 1000\d\d bytes: what came of the call, which was carried out"):
         futures[0].result(10)
     assert futures[1].result(10) == bytes(1)
     program.end()
