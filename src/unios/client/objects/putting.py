@@ -3,6 +3,7 @@
 import pickle
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unios.client.messages import memory
@@ -48,7 +49,7 @@ def store(id_: str, value: object) -> int:
             watch(id_, born)
     except BaseException:
         if is_new:
-            tie.ids.pop(id_, None)
+            tie.post(partial(tie.drop, id_))  # the holder may keep it, or will: what is asked is done in its order
         raise
     finally:
         for one in data:

@@ -57,10 +57,19 @@ class Tie:
         self._posted: deque[Callable[[], object]] = deque()
         self._unsaid: dict[str, tuple[Known, str]] = {}
         """What is referred to and was not said yet, by id, each with its loan's token; popped by whoever says it."""
-        self._alarm = Alarm(_SOON_S)
+        try:
+            self._alarm = Alarm(_SOON_S)
+        except OSError as error:
+            raise Unavailable(
+                f"the holder of objects cannot be reached: this program may have no more descriptors ({error.strerror}, ulimit -n)"
+            ) from error
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="unios-objects", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._alarm.close()
+            raise Unavailable(f"the holder of objects cannot be reached: this program may have no more threads ({error})") from error
 
     def forked(self, token: str) -> None:
         """Go on in a forked child, with a connection of its own; `token`: of the loan that keeps the objects meanwhile."""
@@ -188,25 +197,25 @@ class Tie:
         return self._make(start=True, first=False, deadline=deadline)
 
     def _answer(self, pending: Pending, deadline: float | None) -> Any:
-        """Wait for an answer as long as the holder is there."""
+        """Wait for an answer as long as the holder is there. What ends this, a signal's handler too, withdraws what was asked."""
         seen = time.monotonic()
-        while True:
-            now = time.monotonic()
-            try:
-                return pending.result(_LOOK_S if deadline is None else max(0.0, min(_LOOK_S, deadline - now)))
-            except TimeoutError:
+        try:
+            while True:
                 now = time.monotonic()
-                if deadline is not None and now >= deadline:
-                    pending.cancel()
-                    raise
+                until = now + _LOOK_S if deadline is None else min(now + _LOOK_S, deadline)
+                try:
+                    return pending.result(max(0.0, until - now))
+                except TimeoutError:
+                    now = time.monotonic()
+                    if now < until or (deadline is not None and now >= deadline):
+                        raise  # it is a signal's handler's, or it is too late
                 if self._is_there():
                     seen = time.monotonic()
                 else:
-                    try:
-                        self._give_up(now - seen)
-                    except UniosError:
-                        pending.cancel()
-                        raise
+                    self._give_up(now - seen)
+        except BaseException:
+            pending.cancel()
+            raise
 
     # the connection
 
