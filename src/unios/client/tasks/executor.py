@@ -103,9 +103,12 @@ class Executor(Standard):
         initial, refs = load((initializer, initargs), "the initializer") if initializer is not None else ([], ())
         self._engine = Engine(workers=max_workers, user=user(), secret=secret, setup=pack(setup, "the setup"), initializer=initial, refs=refs)
         self._engine.tasks.each_max = max_tasks_per_child
-        steward = Steward(
-            Connection(system().home if home is None else os.fspath(home), role="executor"), self._engine, self._port, secret, wishes, modest=modest
-        )
+        try:
+            connection = Connection(system().home if home is None else os.fspath(home), role="executor")
+            steward = Steward(connection, self._engine, self._port, secret, wishes, modest=modest)
+        except BaseException:
+            self._engine.release()
+            raise
         nested.own[self._port] = self
         living.begin(self._engine, steward, max_workers, weakref.ref(self, partial(living.forgotten, self._engine)))
 
