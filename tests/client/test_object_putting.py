@@ -1,5 +1,6 @@
 """Putting and getting without a holder: what is said to it, also when that does not end well."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from unios.client.objects import putting
 from unios.client.objects.counts import COUNTS, Counts
 from unios.client.objects.getting import get
 from unios.client.objects.putting import put, store
+from unios.client.objects.reading import watch
 from unios.client.objects.ref import Ref, collecting
 from unios.client.objects.tie import Gone
 from unios.errors import CallerError, DataLost, OutcomeUnknown, Unavailable, UniosError
@@ -147,6 +149,69 @@ def test_what_is_not_here_is_brought_and_asked_for_again(tie: Scripted) -> None:
     tie.answers = lambda _op: next(found)
     assert get(ref) == "it"
     assert tie.ops == ["put", "get", "bring", "get"]
+
+
+def test_what_lies_in_shared_memory_is_read_until_its_last_view_is_gone(tie: Scripted) -> None:
+    buffer = memory.allocate(1_000_000)
+    tie.answers = lambda _op: True
+    ref = put(buffer)
+    assert tie.reading == {ref.id: 1}
+    body = encode(putting._View(buffer), trusted=True).body
+    data = [bytes(body), memory.allocate(1_000_000)]
+    tie.answers = lambda _op: (True, data)
+    found = get(ref)
+    assert found.nbytes == 1_000_000 and tie.reading == {ref.id: 2}
+    data = []
+    gc.collect()
+    assert tie.reading == {ref.id: 2}
+    del found
+    gc.collect()
+    assert tie.reading == {ref.id: 1} and tie.said[-1] == ("read", ref.id)
+    tie.said.clear()
+    del buffer
+    gc.collect()
+    assert not tie.reading and tie.said == [("read", ref.id)]
+    part = memory.allocate(200_000)
+    watch("none", [])
+    assert tie.said[-1] == ("read", "none"), "at once, if nothing of it is mapped here"
+    watch("two", [memory.mapping_of(part), memory.mapping_of(part)])  # type: ignore[list-item]
+    del part
+    gc.collect()
+    assert tie.said[-1] == ("read", "two") and not tie.reading
+
+
+def test_a_reference_that_comes_is_told_once_and_with_its_loan_each_time(tie: Scripted) -> None:
+    known = ("a" * 32, "n1", 5)
+    refs = [Ref(known)]
+    assert tie.said == [("hold", known, "")]
+    tie.ids[known[0]] = known
+    refs.append(Ref(known))
+    assert len(tie.said) == 1
+    refs.append(Ref(known, token="loan"))
+    assert tie.said[1:] == [("hold", known, "loan")]
+
+
+def test_before_a_fork_a_loan_keeps_what_the_child_refers_to(tie: Scripted) -> None:
+    COUNTS.before_fork()
+    COUNTS.after_fork()
+    assert not tie.said, "nothing is referred to"
+    ref = put("it")
+    COUNTS.before_fork()
+    COUNTS.after_fork()
+    assert tie.said[-1] == ("lend", [ref.id])
+    forked: list[str] = []
+    tie.forked = forked.append  # type: ignore[attr-defined]
+    COUNTS.before_fork()
+    COUNTS.forked()
+    assert forked == [COUNTS._token] != [""]
+    del ref
+    assert tie.ops[-1] == "drop", "the child can lock anew"
+
+
+def test_a_program_that_ends_says_so_if_anybody_hears_it(tie: Scripted) -> None:
+    for tie.is_connected in (False, True):  # type: ignore[attr-defined]
+        COUNTS.leave()
+    assert tie.ops == ["leave"]
 
 
 @pytest.mark.parametrize("remake", [5, (), ("no function", 1), (len, lambda: 1), (bytes, bytes(100_000))])

@@ -298,3 +298,45 @@ def test_a_forked_child_goes_on_over_a_connection_of_its_own(holder: Holder, tie
     wait_for(lambda: len(holder.ports), lambda found: found == 2, "it connects")
     assert holder.heard[-1] == ("tie", [known("a")], {}, "token")
     assert before.fileno() < 0
+
+
+def test_what_is_held_again_before_it_was_said_is_said_at_once_for_its_loan(holder: Holder, tie: Tie) -> None:
+    with tie._lock:  # its thread says nothing meanwhile
+        tie.hold(known("a"), "first")
+        tie.hold(known("a"), "second")
+        assert [args[1] for op, *args in holder.heard if op == "hold"] == ["first", "second"]
+
+
+def test_what_is_referred_to_is_said_without_being_asked_for(holder: Holder, tie: Tie) -> None:
+    tie.hold(known("a"), "loan")
+    wait_for(lambda: holder.heard.copy(), lambda heard: ("hold", known("a"), "loan") in heard, "it is said")
+
+
+def test_where_there_is_no_connection_nothing_is_begun_only_to_let_go(holder: Holder, tie: Tie) -> None:
+    tie.ids["a"] = known("a")
+    tie.drop("a")
+    assert not holder.ports and not holder.heard
+
+
+def test_what_follows_what_could_not_be_said_is_not_heard_without_it(holder: Holder, tie: Tie) -> None:
+    tie.call("statistics")
+    with tie._lock:
+        tie._unsaid["b"] = (known("b"), "")
+        holder.takes = False
+        assert not tie.tell("lend", ["b"], "token")
+        holder.takes = True
+        assert tie._port is not None and tie._port.fileno() < 0, "the connection is made again"
+    assert tie.tell("lend", ["b"], "token")
+    assert holder.heard[-1] == ("lend", ["b"], "token")
+
+
+def test_a_connection_that_another_thread_has_made_anew_is_asked_again(holder: Holder, tie: Tie) -> None:
+    def replaced(_op: str) -> object:
+        if len(holder.ports) > 1:
+            return "answered"
+        tie._port = None  # another thread has found it ended
+        return OutcomeUnknown("the connection broke")
+
+    holder.answers = replaced
+    assert tie.call("get", known("a")) == "answered"
+    assert holder.ports[0].fileno() < 0
