@@ -1,6 +1,7 @@
 """A tie to a holder without a kernel: the port is scripted, and its connection is a pair of sockets of which the test has the other end."""
 
 import errno
+import itertools
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.messages.interrupting import Interrupted, Interrupter
 from tests.e2e.system import wait_for
 from unios.client.objects import tie as module
 from unios.client.objects.tie import Gone, Tie
@@ -230,10 +232,27 @@ def test_threads_that_wait_for_a_connection_have_their_deadlines(holder: Holder,
         thread.start()
         thread.join(20)
     assert isinstance(found[0], TimeoutError)
-    for _ in range(module.OBJECTS_FETCHES_MAX):
-        tie._fetches.acquire()
-    with pytest.raises(TimeoutError):
-        tie.wait("bring", known("a"), deadline=time.monotonic() + 0.02)
+    found.clear()
+    for place in tie._places:
+        place.acquire()
+
+    def wait() -> None:
+        try:
+            tie.wait("bring", known("a"), deadline=time.monotonic() + 0.05)
+        except BaseException as error:  # noqa: BLE001
+            found.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(20)
+    assert isinstance(found[0], TimeoutError)
+    later: list[object] = []
+    thread = threading.Thread(target=lambda: later.append(tie.wait("bring", known("a"), deadline=None)))
+    thread.start()
+    for place in tie._places:
+        place.release()
+    thread.join(20)
+    assert later == ["bring done"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TimeoutError("the program's own alarm")])
@@ -340,3 +359,31 @@ def test_a_connection_that_another_thread_has_made_anew_is_asked_again(holder: H
     holder.answers = replaced
     assert tie.call("get", known("a")) == "answered"
     assert holder.ports[0].fileno() < 0
+
+
+@pytest.mark.parametrize("op", ["call", "wait", "tell", "hold", "post"])
+def test_wherever_a_signals_handler_raises_nobody_is_kept_waiting_for_ever(holder: Holder, tie: Tie, op: str) -> None:
+    work: dict[str, Callable[[], object]] = {
+        "call": lambda: tie.call("get", known("a")),
+        "wait": lambda: tie.wait("bring", known("a"), deadline=None),
+        "tell": lambda: tie.tell("lend", ["a"], "token"),
+        "hold": lambda: tie.hold(known("b"), "token"),
+        "post": lambda: tie.post(int),
+    }
+    for n in itertools.count():
+        interrupter = Interrupter(n, ("objects/tie.py", "objects/alarm.py"))
+        try:
+            interrupter.run(work[op])
+        except Interrupted:
+            pass
+        if not interrupter.where:
+            break
+        done = threading.Event()
+        tie.post(done.set)
+        assert done.wait(5), f"its thread does nothing more, interrupted in {interrupter.where}"
+        asked = threading.Thread(target=tie.call, args=("get", known("a")), kwargs={"deadline": time.monotonic() + 5})
+        asked.start()
+        asked.join(10)
+        assert not asked.is_alive(), interrupter.where
+        assert not any(place._is_owned() for place in tie._places), interrupter.where  # type: ignore[attr-defined]
+    assert n > 1

@@ -5,6 +5,7 @@ sign that the other side has to be told again. Never counts references: that is 
 """
 
 import contextlib
+import itertools
 import os
 import select
 import threading
@@ -29,6 +30,8 @@ _FIRST_S: Final = 0.1
 _PATIENCE_S: Final = 3.0
 _TRIES: Final = 5
 _AGAIN_MS: Final = 500
+_TURN_S: Final = 0.01
+"""So long one waits for each place in turn, when all are taken."""
 _SOON_S: Final = 0.002
 """So long what is posted may wait, so that whoever posts it in the midst of a call is not held up."""
 
@@ -52,7 +55,8 @@ class Tie:
     def _begin(self) -> None:
         self._port: Port | None = None
         self._idle: list[Port] = []
-        self._fetches = threading.BoundedSemaphore(OBJECTS_FETCHES_MAX)
+        self._places = [threading.RLock() for _ in range(OBJECTS_FETCHES_MAX)]
+        """Each held by one who waits for an object. No semaphore: if a signal's handler raises, a lock says whether it was had."""
         self._lock = threading.RLock()
         self._posted: deque[Callable[[], object]] = deque()
         self._unsaid: dict[str, tuple[Known, str]] = {}
@@ -148,13 +152,17 @@ class Tie:
     def call(self, op: str, *args: object, deadline: float | None = None) -> Any:
         """Ask what is answered soon, and may be asked again. TimeoutError at the deadline (time.monotonic), Gone, Unavailable, and what the holder raises."""
         for _ in range(_TRIES):
-            if not self._lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            lock = self._lock
             try:
+                if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
                 port = self._connected(start=True, deadline=deadline)
                 self._say_unsaid(port)  # if that fails, what follows finds it ended
             finally:
-                self._lock.release()
+                try:  # in one call: a signal's handler may raise after each
+                    lock.release()
+                except RuntimeError:  # it was not acquired
+                    pass
             longest = OBJECTS_CALL_S if deadline is None else max(0.0, min(OBJECTS_CALL_S, deadline - time.monotonic()))
             try:
                 return self._answer(port.options(timeout=longest, idempotent=True).begin(op, *args), deadline)
@@ -169,9 +177,14 @@ class Tie:
 
     def wait(self, op: str, *args: object, deadline: float | None) -> Any:
         """Ask what may last, over a connection of its own. TimeoutError at the deadline (time.monotonic), Gone, Unavailable."""
-        if not self._fetches.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
+        place = self._places[0]
         try:
+            for at, place in enumerate(itertools.cycle(self._places)):
+                left = _TURN_S if deadline is None else max(0.0, min(_TURN_S, deadline - time.monotonic()))
+                if place.acquire(timeout=left if at >= OBJECTS_FETCHES_MAX else 0.0):
+                    break
+                if not left:
+                    raise TimeoutError
             for _ in range(_TRIES):
                 port = self._spare(deadline)
                 try:
@@ -186,7 +199,10 @@ class Tie:
                     return found
             raise Gone(f"whoever listens on port {self.name} ends again and again")
         finally:
-            self._fetches.release()
+            try:  # as above
+                place.release()
+            except RuntimeError:
+                pass
 
     def _spare(self, deadline: float | None) -> Port:
         while self._idle:
