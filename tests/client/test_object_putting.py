@@ -1,12 +1,14 @@
 """Putting and getting without a holder: what is said to it, also when that does not end well."""
 
 import gc
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.client.messages.interrupting import Interrupted, Interrupter
 from unios.client.messages import memory
 from unios.client.objects import putting
 from unios.client.objects.counts import COUNTS, Counts
@@ -232,3 +234,20 @@ def test_a_small_part_of_a_large_buffer_is_copied_and_not_kept_with_all_of_it() 
 def test_what_is_no_reference_is_refused(refs: Any) -> None:
     with pytest.raises(CallerError, match="get takes a reference"):
         get(refs)
+
+
+def test_wherever_a_signals_handler_raises_in_a_put_nothing_stays_that_nobody_can_refer_to(tie: Scripted) -> None:
+    kept: list[object] = []
+    for n in itertools.count():
+        interrupter = Interrupter(n, ("objects/putting.py", "objects/ref.py", "objects/counts.py"))
+        try:
+            interrupter.run(lambda: kept.append(put("it")))
+        except Interrupted:
+            pass
+        if not interrupter.where:
+            break
+        kept.clear()
+        assert not tie.ids and tie.ops.count("put") <= tie.ops.count("drop"), interrupter.where
+        assert not COUNTS._counts, interrupter.where
+        tie.said.clear()
+    assert n > 20

@@ -29,8 +29,12 @@ def put(value: T, *, remake: Callable[[], T] | tuple[Any, ...] | None = None) ->
     """
     recipe = _recipe(remake)
     id_ = uuid.uuid4().hex
-    size = store(id_, value)
-    return Ref((id_, COUNTS.node, size), recipe, told=True)
+    try:
+        size = store(id_, value)
+        return Ref((id_, COUNTS.node, size), recipe, told=True)
+    except BaseException:  # a signal's handler may raise when it is kept already: nobody has the reference
+        COUNTS.gone(id_)
+        raise
 
 
 def store(id_: str, value: object) -> int:
