@@ -345,3 +345,14 @@ def test_a_holder_that_nobody_needs_ends(rig: Rig, monkeypatch: pytest.MonkeyPat
     rig(one, "leave")
     serving.join(20)
     assert not serving.is_alive() and not rig.holder._dropped
+
+
+def test_what_is_kept_already_needs_no_room_when_it_is_put_again(rig: Rig) -> None:
+    one = program()
+    rig.put(one, "a", 2_900_000)
+    with pytest.raises(Unavailable, match="is larger than the memory"):
+        rig.put(one, "b", 4 * MEGA)
+    rig.put(one, "a", 2_900_000)
+    assert rig.statistics()["disk_bytes"] == 0, "nothing went to the disk for it"
+    rig.put(one, "b", 100)
+    rig(one, "put", "a", [bytearray(4 * MEGA)], [], False)

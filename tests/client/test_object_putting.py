@@ -251,3 +251,8 @@ def test_wherever_a_signals_handler_raises_in_a_put_nothing_stays_that_nobody_ca
         assert not COUNTS._counts, interrupter.where
         tie.said.clear()
     assert n > 20
+
+
+def test_an_array_of_python_objects_is_refused() -> None:
+    with pytest.raises(CallerError, match="cannot lie in shared memory"):
+        putting.empty((2,), dtype=object)

@@ -387,3 +387,14 @@ def test_wherever_a_signals_handler_raises_nobody_is_kept_waiting_for_ever(holde
         assert not asked.is_alive(), interrupter.where
         assert not any(place._is_owned() for place in tie._places), interrupter.where  # type: ignore[attr-defined]
     assert n > 1
+
+
+def test_a_holder_that_is_not_there_is_started_and_one_connection_serves_all_calls(holder: Holder, tie: Tie) -> None:
+    def start() -> None:
+        holder.refuses = None
+
+    tie._start = start
+    holder.refuses = NotFound("nobody listens")
+    for _ in range(3):
+        assert tie.call("get", known("a")) == "get done"
+    assert len(holder.ports) == 1
