@@ -131,3 +131,23 @@ def test_an_executor_of_another_program_is_refused(inside: Inside, monkeypatch: 
     monkeypatch.setattr(nested, "_seat", inside.seat)
     with pytest.raises(Misused):
         Inner("executor/another", 0).submit(abs, 1)
+
+
+def test_who_cancels_what_has_ended_meanwhile_is_told_by_its_answer(inside: Inside) -> None:
+    number, future = inside.submit()
+
+    def end() -> None:
+        assert heard(inside.program)[0] == Withdraw((), number)
+        answer(inside.program, number, "it has ended")
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert not future.cancel()
+    thread.join(10)
+    assert future.result(10) == "it has ended" and not inside.seat._withdrawn
+
+
+def test_what_is_forgone_is_withdrawn_and_nobody_waits(inside: Inside) -> None:
+    number, future = inside.submit()
+    inside.seat.forgone(future)
+    assert heard(inside.program)[0] == Withdraw((), number)
