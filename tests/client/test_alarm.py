@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from unios.client.objects import alarm as module
 from unios.client.objects.alarm import Alarm
 
 SOON_S = 0.05
@@ -62,3 +63,43 @@ def test_one_that_is_closed_does_nothing_to_whatever_has_its_descriptor_now(alar
     assert not select.select([pipe[0]], [], [], 0.1)[0]
     for each in pipe:
         os.close(each)
+
+
+def test_who_is_interrupted_while_setting_it_costs_nobody_his_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarm = Alarm(0.001)
+    library = module._libc
+
+    class Interrupted:
+        """What a signal's handler raises comes out of the call, once."""
+
+        asked = 0
+
+        def timerfd_settime(self, *args: object) -> int:
+            self.asked += 1
+            if self.asked == 1:
+                raise KeyboardInterrupt
+            return int(library.timerfd_settime(*args))
+
+    monkeypatch.setattr(module, "_libc", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        alarm.soon()
+    assert select.select([alarm.descriptor], [], [], 20)[0], "what was asked for is done"
+    alarm.heard()
+    alarm.soon()
+    assert select.select([alarm.descriptor], [], [], 20)[0]
+    alarm.close()
+
+
+def test_it_is_not_set_twice_however_early_he_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def timerfd_settime(self, *_args: object) -> int:
+            raise KeyboardInterrupt
+
+    alarm = Alarm(0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_libc", Broken())
+        with pytest.raises(KeyboardInterrupt):
+            alarm.soon()
+    alarm.soon()
+    assert select.select([alarm.descriptor], [], [], 20)[0], "the next one sets it"
+    alarm.close()

@@ -187,3 +187,18 @@ def test_what_is_referred_to_again_while_it_waited_is_kept() -> None:
     until(lambda: rig.ties["n1"].dropped == ["gone"], "what is not wanted goes")
     until(lambda: not rig.releases._asked, "nobody is asked any more")
     assert rig.ties["n1"].dropped == ["gone"]
+
+
+def test_what_no_thread_could_ask_for_is_asked_for_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig = Rig(n1=Scripted(well), n2=Scripted(well))
+    rig("acquired", "n2")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        rig("released", "one", "n1")
+    assert not rig.ties["n1"].dropped
+    rig("released", "two", "n1")
+    until(lambda: sorted(rig.ties["n1"].dropped) == ["one", "two"], "both go")
+    until(lambda: not rig.releases._asked, "nobody is asked any more")

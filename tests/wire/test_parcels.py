@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from unios.errors import ProtocolError
 from unios.limits import TASK_BYTES_MAX, TASK_PARTS_MAX
-from unios.wire.parcels import Answer, Give, Head, ParcelReader, Part, Stop, head_of, sizes_of
+from unios.wire import parcels
+from unios.wire.gathering import room_for
+from unios.wire.parcels import Answer, Give, Head, ParcelReader, Part, Stop, head_of, is_short, sizes_of
 
 SIZES = st.lists(st.sampled_from([0, 1, 5, 100, 70_000, 200_000]), max_size=5)
 
@@ -45,6 +47,27 @@ def test_what_is_said_is_heard_however_it_is_cut(sizes: list[list[int]], pieces:
     said.append((Stop(), []))
     data = b"".join(head_of(head) + b"".join(parts) for head, parts in said)
     assert read(ParcelReader(), data, pieces) == said
+
+
+@given(
+    st.lists(SIZES, max_size=6), st.lists(st.sampled_from([1, 3, 50, 4_000, 70_001, 500_000]), min_size=1, max_size=4).filter(lambda p: max(p) > 40)
+)
+def test_what_there_is_no_memory_for_is_read_over_and_the_rest_is_heard(sizes: list[list[int]], pieces: list[int]) -> None:
+    def scarce(size: int) -> memoryview:
+        if size > 100_000:
+            raise MemoryError
+        return room_for(size)
+
+    said: list[tuple[Head, list[bytes]]] = []
+    for number, each in enumerate(sizes):
+        parts = [bytes([number + 65]) * size for size in each]
+        said.append((Answer(sizes_of(parts), number), parts))
+    data = b"".join(head_of(head) + b"".join(parts) for head, parts in said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parcels, "room_for", scarce)
+        found = read(ParcelReader(), data, pieces)
+    assert found == [(head, [] if 200_000 in head.sizes else parts) for head, parts in said]
+    assert [is_short(head, parts) for head, parts in found] == [200_000 in head.sizes for head, _parts in found]
 
 
 @given(st.binary(max_size=200))

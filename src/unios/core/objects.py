@@ -214,7 +214,7 @@ class Ledger:
     def reserve(self, size: int, *, files: int = 1) -> list[str]:
         """Set memory aside: return [] if that is done, else the objects that must be spilled before it is asked again. Unavailable if there is no room."""
         if len(self._objects) >= self._objects_max:
-            raise Unavailable(f"{len(self._objects)} objects are kept here, which is the limit: let go of some references")
+            raise Unavailable(self.full())
         if files and self._files + files > self._files_max:
             raise Unavailable(f"{self._files} large objects are kept here, as many as this process may have files open: let go of some references")
         if size > self.memory_bytes_max:
@@ -241,6 +241,10 @@ class Ledger:
                 f"and {self._disk} of {self.disk_bytes_max} bytes on disk (UNIOS_OBJECTS_DISK) are in use, and what is being read cannot be spilled"
             )
         return victims
+
+    def full(self) -> str:
+        """Return what is said where no object can be taken in because there are as many as may be."""
+        return f"{len(self._objects)} objects are kept here, which is the limit: let go of some references"
 
     def unreserve(self, size: int) -> None:
         """Give back what `reserve` has set aside."""

@@ -157,10 +157,18 @@ def head_of(head: Head) -> bytes:
     return length_of(encoded) + encoded
 
 
-class ParcelReader:
-    """Cuts a byte stream into parcels; holds at most one unfinished one. What the peer announces takes memory only as it comes, a part at a time."""
+def is_short(head: Head, parts: Sequence[Part]) -> bool:
+    """Return whether there was no memory for the parts of a parcel: it came without any."""
+    return len(parts) < len(head.sizes)
 
-    __slots__ = ("_buffer", "_filled", "_head", "_parts", "_place")
+
+class ParcelReader:
+    """Cuts a byte stream into parcels; holds at most one unfinished one. What the peer announces takes memory only as it comes, a part at a time.
+
+    A parcel for whose parts there is no memory is read over and comes without them (`is_short`): what follows it in the stream is as good as before.
+    """
+
+    __slots__ = ("_buffer", "_filled", "_head", "_left", "_parts", "_place", "_short")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -169,6 +177,10 @@ class ParcelReader:
         self._place: memoryview | None = None
         """A large part that is being read."""
         self._filled = 0
+        self._short = False
+        """Whether there was no memory for a part of this parcel."""
+        self._left = 0
+        """Of a part that is read over: so much of it is to come beside what `_place` takes."""
 
     def room(self) -> memoryview | None:
         """Return where the next bytes belong, then to be told of by `filled`; None: anywhere, to be fed."""
@@ -178,12 +190,10 @@ class ParcelReader:
         """So many bytes have come into `room`; return the parcel that they complete, if they do."""
         assert self._place is not None and self._head is not None
         self._filled += count
-        if self._filled < len(self._place):
+        if not self._is_filled():
             return None
-        self._parts.append(self._place)
-        self._place = None
         self._begin()
-        return self._whole()
+        return self._whole() or next(iter(self.feed(b"")), None)  # whose last parts may be empty: nothing more has to come for them
 
     def feed(self, data: bytes) -> list[tuple[Head, list[Part]]]:
         """Take in more bytes; return the parcels that they complete. ProtocolError if they are none; the stream is of no use then."""
@@ -224,22 +234,43 @@ class ParcelReader:
         count = min(len(self._place) - self._filled, len(data) - at)
         self._place[self._filled : self._filled + count] = data[at : at + count]
         self._filled += count
-        if self._filled == len(self._place):
-            self._parts.append(self._place)
-            self._place = None
+        self._is_filled()
         return at + count
+
+    def _is_filled(self) -> bool:
+        """Take in what has come, if that is all of its part."""
+        assert self._place is not None
+        if self._filled < len(self._place):
+            return False
+        if self._left:
+            self._place = self._place[: min(self._left, len(self._place))]
+            self._left -= len(self._place)
+            self._filled = 0
+            return False
+        self._parts.append(b"" if self._short else self._place)
+        self._place = None
+        return True
 
     def _begin(self) -> None:
         """Make the place of the next part, if that is large."""
         head, at = self._head, len(self._parts)
         if head is not None and self._place is None and at < len(head.sizes) and head.sizes[at] >= _ROOM_MIN:
-            self._place, self._filled = room_for(head.sizes[at]), 0
+            size, self._filled = head.sizes[at], 0
+            if not self._short:
+                try:
+                    self._place = room_for(size)
+                    return
+                except (MemoryError, OSError):
+                    self._short = True
+                    self._parts = [b""] * at
+            self._place, self._left = memoryview(bytearray(_ROOM_MIN)), size - _ROOM_MIN
 
     def _whole(self) -> tuple[Head, list[Part]] | None:
         head = self._head
         if head is None or len(self._parts) < len(head.sizes):
             return None
-        parts, self._head, self._parts = self._parts, None, []
+        parts, self._head, self._parts = [] if self._short else self._parts, None, []
+        self._short = False
         return head, parts
 
 

@@ -1,6 +1,7 @@
 """Memory: buffers handed over as descriptors; whoever lies about them is refused, and nothing is left open."""
 
 import contextlib
+import errno
 import fcntl
 import gc
 import mmap
@@ -325,5 +326,29 @@ def test_an_answer_that_finds_no_free_descriptor_is_told_as_such_and_the_connect
     [(second, value)] = reads.read(time.monotonic() + 20)
     assert isinstance(second, Reply) and second.id == 2 and value is not None and bytes(decode(value, trusted=True)) == bytes(SIZE)
     del value
+    for line in (sends, reads):
+        line.release()
+
+
+def test_an_answer_for_which_there_is_no_memory_is_told_as_such_and_the_connection_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_args: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    ours, theirs = socket.socketpair()
+    sends = Line(ours, trusted=True, local=True)
+    reads = Line(theirs, trusted=True, local=True)
+    large = encode(pickle.PickleBuffer(bytes(SIZE)), trusted=True)
+    for number in (1, 2):
+        sends.send_value(lambda places, count, number=number: Reply(number, large.body, descriptors=count, buffers=places), large.buffers)
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.mmap, "mmap", none)
+        [(first, value)] = reads.read(time.monotonic() + 20)
+    assert isinstance(first, Fault) and first.id == 1 and first.code == "outcome-unknown" and value is None
+    assert f"no memory in this program for the {SIZE} bytes" in first.text and "ulimit -v" in first.text
+    [(second, value)] = reads.read(time.monotonic() + 20)
+    assert isinstance(second, Reply) and second.id == 2 and value is not None
+    del value
+    assert descriptors() == before
     for line in (sends, reads):
         line.release()

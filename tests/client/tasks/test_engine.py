@@ -1,6 +1,7 @@
 """The engine of an executor without a kernel: what it makes of what parents and workers say."""
 
 import contextlib
+import errno
 import gc
 import os
 import pickle
@@ -9,7 +10,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -22,6 +23,8 @@ from unios.client.tasks.losses import ExecutorBroken, WorkerLost
 from unios.client.tasks.values import pack, pack_failure, unpack
 from unios.core.crews import Crew
 from unios.errors import Unavailable
+from unios.wire import parcels
+from unios.wire.gathering import room_for
 from unios.wire.parcels import (
     Answer,
     Bar,
@@ -31,6 +34,7 @@ from unios.wire.parcels import (
     Kill,
     Ready,
     Stop,
+    Submit,
     Unwanted,
     Welcome,
     head_of,
@@ -372,6 +376,47 @@ def test_a_task_that_submits_without_end_is_told_that_there_is_no_room(rig: Rig,
     assert isinstance(head, Answer) and head.failed and head.turn == 3
     error = unpack(parts)[0]
     assert isinstance(error, Unavailable) and "have not ended" in str(error)
+
+
+def test_what_the_program_has_no_memory_for_costs_its_own_call_only(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(size: int) -> memoryview:
+        if size > 100_000:
+            raise MemoryError
+        return room_for(size)
+
+    monkeypatch.setattr(parcels, "room_for", scarce)
+    parent = rig.parent(1, 1)
+    _id, worker = rig.worker(parent, 1)
+    large, small = rig.submit(), rig.submit()
+    answer(worker, given(worker).turn, bytes(200_000))
+    with pytest.raises(MemoryError, match=r"for 2000\d\d bytes: what came of the call, which was carried out"):
+        large.result(10)
+    turn = given(worker).turn
+    parts = [bytes(200_000), *pack(((1,), {}), "it")]
+    worker.say(Submit(sizes_of(parts), 5, b"g", False, 0), parts)
+    head, parts = heard(worker)
+    assert isinstance(head, Answer) and head.failed and head.turn == 5
+    error = unpack(parts)[0]
+    assert isinstance(error, MemoryError) and "the function and its arguments" in str(error)
+    answer(worker, turn, "small")
+    assert small.result(10) == "small"
+
+
+def test_an_initializer_failed_also_if_there_is_no_memory_for_how(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(_size: int) -> NoReturn:
+        raise OSError(errno.ENOMEM, "none")
+
+    monkeypatch.setattr(parcels, "room_for", scarce)
+    parent = rig.parent(1, 1)
+    future = rig.submit()
+    fork = heard(parent)[0]
+    assert isinstance(fork, Fork)
+    worker = rig.connect(1, fork.worker)
+    heard(worker)
+    parts = pack_failure(ValueError("x" * 100_000))
+    worker.say(Ready(sizes_of(parts)), parts)
+    with pytest.raises(ExecutorBroken, match="the initializer failed in a worker"):
+        future.result(10)
 
 
 @pytest.mark.parametrize("parting_s", [0.05, 1_000])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import unios
-from unios.client.tasks import living
+from unios.client.tasks import executor, living
+from unios.errors import Unavailable
 
 
 @pytest.mark.parametrize("lacks", ["unios tasks", "unios tasks: processes"])
@@ -24,3 +25,15 @@ def test_an_executor_for_whose_threads_there_is_no_room_leaves_nothing(tmp_path:
     with pytest.raises(RuntimeError, match="can't start new thread"):
         unios.Executor(1, home=tmp_path)
     assert not living._engines and threading.active_count() == running and len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("lacks", ["system", "Steward"])
+def test_an_executor_that_cannot_be_had_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    def none(*_args: object, **_options: object) -> None:
+        raise Unavailable("there is none")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(executor, lacks, none)
+    with pytest.raises(Unavailable, match="there is none"):
+        unios.Executor(1, home=None if lacks == "system" else tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before

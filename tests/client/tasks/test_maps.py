@@ -11,7 +11,9 @@ import pytest
 
 from unios.client import progress as shown
 from unios.client.tasks import maps
+from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.results import Results
+from unios.limits import TASK_CANCEL_MS
 
 
 @pytest.fixture
@@ -123,3 +125,40 @@ def test_the_timeout_counts_from_the_call_for_all_results_together(monkeypatch: 
     monkeypatch.setattr(maps, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
     results = maps.results(lambda _chunk: Asked(), [range(3)], timeout=5, chunksize=1, buffersize=None, shows=False, is_closed=lambda: False)
     assert list(results) == [1, 1, 1] and waited == [4, 1, -2]
+
+
+def test_what_lies_at_workers_when_a_map_is_left_is_asked_for_at_once_and_waited_for_as_long_as_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    now = [0.0]
+
+    class Keeper:
+        """An engine that decides nothing."""
+
+        forked = False
+
+        def forgone(self, future: TaskFuture) -> None:
+            asked.append(("forgone", future.id))
+
+        def take_back(self, future: TaskFuture) -> None:
+            asked.append(("waited for", future.id))
+            now[0] += TASK_CANCEL_MS / 1000
+
+        withdrawn = disowned = forgone
+
+    futures: list[Future[Any]] = []
+
+    def give(_chunk: object) -> "Future[Any]":
+        future = TaskFuture()
+        future.bind(len(futures), Keeper())
+        if futures:
+            future.lie_ahead()
+        futures.append(future)
+        return future
+
+    monkeypatch.setattr(maps.time, "monotonic", lambda: now[0])
+    results = maps.results(give, (range(4),), timeout=0.0, chunksize=1, buffersize=None, shows=False, is_closed=lambda: False)
+    with pytest.raises(TimeoutError):
+        next(results)
+    assert [word for word, id_ in asked if id_ > 0].count("forgone") == 3
+    assert [id_ for word, id_ in asked if word == "waited for"] == [1]
+    assert futures[0].cancelled()

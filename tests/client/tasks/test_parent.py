@@ -17,7 +17,7 @@ from unios.client.tasks.line import Line
 from unios.client.tasks.parent import Parent
 from unios.client.tasks.talk import Talk
 from unios.limits import WORKERS_MAX
-from unios.wire.parcels import Fork, Gone, Kill, Stop
+from unios.wire.parcels import Bar, Barred, Fork, Gone, Kill, Stop, Unwanted
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -142,3 +142,38 @@ def test_a_parent_that_can_have_no_worker_at_all_says_so_in_the_end(alone: Alone
             raise AssertionError("it goes on without any worker")
     alone.parent._fork_wanted()
     assert list(alone.parent._children) == [2] and len(alone.parent._page._free) == WORKERS_MAX - 1
+
+
+def test_what_is_said_of_a_worker_that_has_ended_is_passed_over_and_of_one_that_is_there_is_done(alone: Alone) -> None:
+    parent = alone.parent
+    for head in (Bar((), 5, 3), Unwanted((), 5, 3), Kill((), 5)):
+        parent._on(head)
+    parent._on(Fork((), 1))
+    parent._fork_wanted()
+    place = parent._children[1].place
+    assert parent._page.begin(place, 2)
+    parent._on(Unwanted((), 1, 2))
+    assert parent._page.is_disowned(place)
+    parent._on(Bar((), 1, 3))
+    alone.line.flush()
+    heard = alone.engine.hear()
+    assert heard is not None and heard[0] == Barred((), 1, 3, 2)
+    assert not parent._page.begin(place, 3)
+    parent._on(Kill((), 1))
+    os.waitid(os.P_PID, parent._children[1].pid, os.WEXITED | os.WNOWAIT)
+    parent._reap(parent._children[1])
+    alone.line.flush()
+    assert alone.gone().status == signal.SIGKILL
+    parent._on(Bar((), 1, 4))
+    assert not parent._line._small and not parent._line._out
+
+
+def test_a_parent_that_is_told_to_stop_lets_its_workers_end_and_then_ends_them(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FAREWELL_S", 0.05)
+    alone.parent._on(Fork((), 1))
+    alone.parent._fork_wanted()
+    pid = alone.parent._children[1].pid
+    alone.engine.say(Stop())
+    alone.parent.run()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -138,3 +138,23 @@ def test_results_that_nobody_has_any_more_leave_no_thread_and_end_their_input(th
     gc.collect()
     assert ended.wait(20)
     wait_for(threading.enumerate, lambda now: all(thread.name != "unios pool: input" for thread in now), "its thread has ended")
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_result_that_is_not_there_in_time_is_said_so_and_is_had_later(ordered: bool) -> None:
+    late: Future[Any] = Future()
+    results = Results(lambda _chunk: late, iter([[1]]), 1, ordered=ordered)
+    for _ in range(2):
+        with pytest.raises(multiprocessing.TimeoutError):
+            results.next(0.01)
+    late.set_result(["late"])
+    assert results.next(20) == "late"
+    with pytest.raises(StopIteration):
+        results.next(20)
+
+
+def test_a_fork_of_the_program_does_not_wait_for_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = Results(lambda _chunk: Future(), iter([[1]]), 1, ordered=True)
+    monkeypatch.setattr(results, "_pid", 1)
+    with pytest.raises(RuntimeError, match="belong to the program that this process was forked from"):
+        results.next(0.01)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from unios.client.tasks.functions import Functions
+from unios.client.tasks import functions as module
+from unios.client.tasks import values
+from unios.client.tasks.functions import Functions, Shipped
 from unios.client.tasks.values import pack, pack_failure, unpack, unpack_failure
 from unios.limits import TASK_BUFFER_BYTES_MIN
 
@@ -74,3 +76,34 @@ def test_a_function_is_pickled_once_if_it_is_found_by_its_name_and_each_time_if_
     assert functions.pickled(pickle.dumps) is functions.pickled(pickle.dumps) and functions.pickled(pickle.dumps).own_bytes == 0
     one, other = functions.pickled(lambda: number), functions.pickled(lambda: number)
     assert one is not other and one.own_bytes == len(one.body)
+
+
+def test_what_is_over_the_bound_is_refused_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "TASK_BYTES_MAX", 100_000)
+    assert len(pack(bytes(99_000), "it")[0]) > 99_000
+    with pytest.raises(pickle.PicklingError, match=r"the result of f, a bytes, has 1000\d\d bytes when it is pickled; 100000 is the limit"):
+        pack(bytes(100_000), "the result of f, a bytes,")
+    with pytest.raises(pickle.PicklingError, match="100000 is the limit"):
+        pack([pickle.PickleBuffer(bytes(60_000)), pickle.PickleBuffer(bytearray(60_000))], "it")
+
+
+def test_no_more_buffers_travel_beside_a_pickle_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "TASK_PARTS_MAX", 4)
+    many = [bytearray([number]) * 20_000 for number in range(5)]
+    parts = pack([pickle.PickleBuffer(one) for one in many], "it")
+    assert len(parts) == 3
+    assert [bytes(one) for one in unpack(parts)] == [bytes(one) for one in many]
+
+
+def test_functions_that_are_kept_are_bounded_on_both_sides_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FUNCTIONS_KEPT", 2)
+    functions, sent, kept = Functions(), Shipped(), Shipped()
+    for function in (pickle.dumps, pickle.loads, pickle.dump):
+        pickled = functions.pickled(function)
+        sent.put(pickled.digest, None)
+        kept.put(pickled.digest, pickled.body)
+    first, second = (functions.pickled(one).digest for one in (pickle.dumps, pickle.loads))
+    assert len(functions._named) == 2
+    for side in (sent, kept):
+        assert first not in side and second in side
+    assert kept.callable(second) is kept.callable(second) is pickle.loads

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.client.messages import memory
-from unios.client.messages.intake import Intake, NoDescriptors
+from unios.client.messages.intake import Intake, Lacking
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError
 from unios.limits import FRAME_BYTES_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
@@ -272,7 +272,7 @@ class AioLine:
         if isinstance(message, Reply | Request):
             try:
                 value = self._intake.value(message)
-            except NoDescriptors as error:
+            except Lacking as error:
                 if isinstance(message, Request):
                     raise
                 self._heard(Fault(message.id, OutcomeUnknown.code, str(error)), None)

@@ -28,8 +28,21 @@ _LOST: Final = -1
 """In the place of descriptors that Linux could not give to this process, as it may have no more."""
 
 
-class NoDescriptors(ProtocolError):
-    """This process may have no more descriptors, so what came with a message is gone: nothing is wrong with the peer."""
+class Lacking(ProtocolError):
+    """This process has no room for what came with a message, so that is gone: nothing is wrong with the peer."""
+
+
+class NoMemory(Lacking):
+    """For want of memory, or of addresses."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"there is no memory in this program for the {size} bytes that were sent, or it may have no more of it (ulimit -v, vm.max_map_count)"
+        )
+
+
+class NoDescriptors(Lacking):
+    """For want of descriptors."""
 
     def __init__(self) -> None:
         soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -93,7 +106,7 @@ class Intake:
         self._gathering.drop(id_)
 
     def value(self, message: Reply | Request) -> Value:
-        """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces; NoDescriptors."""
+        """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces; Lacking."""
         if not message.buffers and not message.descriptors:
             return Value(message.body, (), self._trusted)
         if not self._trusted and len(message.buffers) > 1:
@@ -120,6 +133,8 @@ class Intake:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise NoDescriptors from error
+            if error.errno == errno.ENOMEM:
+                raise NoMemory(sum(size for _number, _offset, size in message.buffers)) from error
             raise
         finally:
             for descriptor in descriptors:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from unios.client.messages import memory
-from unios.client.messages.intake import Intake, NoDescriptors
+from unios.client.messages.intake import Intake, Lacking
 from unios.errors import OutcomeUnknown, ProtocolError
 from unios.limits import FRAME_BYTES_MAX, PART_BYTES, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
@@ -249,7 +249,7 @@ class Line:
         if isinstance(message, _CARRYING):
             try:
                 return [(message, self._intake.value(message))]
-            except NoDescriptors as error:
+            except Lacking as error:
                 if isinstance(message, Request):
                     raise
                 return [(Fault(message.id, OutcomeUnknown.code, str(error)), None)]

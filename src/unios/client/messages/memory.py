@@ -399,7 +399,7 @@ def fill(descriptor: int, buffers: Iterable[memoryview]) -> list[int]:
 def receive(places: Sequence[Place], descriptors: Sequence[int], inline: memoryview, *, trusted: bool, kept: bool = False) -> list[memoryview]:
     """Return the buffers of a message. The descriptors stay the caller's to close. `kept`: they will not be written to here, and can be sent on uncopied.
 
-    ProtocolError if they do not hold what was announced, or are not sealed; OSError if this process may have no more descriptors."""
+    ProtocolError if they do not hold what was announced, or are not sealed; OSError if this process may have no more descriptors or memory."""
     maps: dict[int, memoryview] = {}
     found: list[memoryview] = []
     at = total = 0
@@ -433,7 +433,7 @@ def _map(descriptor: int, *, trusted: bool, kept: bool) -> memoryview:
             return keep(os.dup(descriptor))
         return memoryview(mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
     except (OSError, ValueError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
         raise ProtocolError(f"the peer handed over what is no memory: {error}") from error
 

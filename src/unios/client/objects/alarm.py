@@ -45,8 +45,14 @@ class Alarm:
 
     def _set(self, spec: _Spec) -> None:
         self._is_set = True
-        with contextlib.suppress(TypeError):  # the interpreter ends
+        try:
             _libc.timerfd_settime(self.descriptor, 0, ctypes.byref(spec), None)
+        except TypeError:  # the interpreter ends
+            pass
+        except BaseException:  # a signal's handler raises in the middle of it: whoever asks next shall not take it for set
+            self._is_set = False
+            _libc.timerfd_settime(self.descriptor, 0, ctypes.byref(spec), None)
+            raise
 
     def heard(self) -> None:
         """Whoever polls is awake: what is asked for from now on rings again."""

@@ -210,6 +210,8 @@ class Holder:
             party = self._party()
             self._hold(known, token, party)
             found = self._ledger.look(known[0])
+            if found is None and known[1] != self.node:
+                raise Unavailable(f"{describe(known)} cannot be fetched: {self._ledger.full()}")
             if found is None:
                 raise DataLost(f"{describe(known)} is lost: the holder of objects there is another one by now")
             if found[0] == "away":

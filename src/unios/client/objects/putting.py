@@ -3,6 +3,7 @@
 import pickle
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unios.client.messages import memory
@@ -28,8 +29,12 @@ def put(value: T, *, remake: Callable[[], T] | tuple[Any, ...] | None = None) ->
     """
     recipe = _recipe(remake)
     id_ = uuid.uuid4().hex
-    size = store(id_, value)
-    return Ref((id_, COUNTS.node, size), recipe, told=True)
+    try:
+        size = store(id_, value)
+        return Ref((id_, COUNTS.node, size), recipe, told=True)
+    except BaseException:  # a signal's handler may raise when it is kept already: nobody has the reference
+        COUNTS.gone(id_)
+        raise
 
 
 def store(id_: str, value: object) -> int:
@@ -48,7 +53,7 @@ def store(id_: str, value: object) -> int:
             watch(id_, born)
     except BaseException:
         if is_new:
-            tie.ids.pop(id_, None)
+            tie.post(partial(tie.drop, id_))  # the holder may keep it, or will: what is asked is done in its order
         raise
     finally:
         for one in data:

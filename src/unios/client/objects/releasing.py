@@ -6,6 +6,7 @@ each node is asked by a thread of its own. A node that does not answer for OBJEC
 what a holder had said whose link to it broke, too. What it keeps may be lost by that, and whoever reads it is told (DataLost).
 """
 
+import contextlib
 import sys
 import threading
 import time
@@ -89,8 +90,12 @@ class Releases:
         for object_ in self._waiting.released((id_, node)):
             self._drop(*object_)
         for one in self._waiting.asks().keys() - self._asked:
-            self._asked.add(one)
-            threading.Thread(target=self._ask, args=(one,), name=f"unios-releases-{one}", daemon=True).start()
+            thread = threading.Thread(target=self._ask, args=(one,), name=f"unios-releases-{one}", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no more threads: it is tried again with the next that waits
+                self._asked.add(one)
+                thread.start()
+                continue
+            self._asked.discard(one)
 
     def _drop(self, id_: str, node: str) -> None:
         tie = self._tie(node)

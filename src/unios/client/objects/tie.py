@@ -5,6 +5,7 @@ sign that the other side has to be told again. Never counts references: that is 
 """
 
 import contextlib
+import itertools
 import os
 import select
 import threading
@@ -29,6 +30,8 @@ _FIRST_S: Final = 0.1
 _PATIENCE_S: Final = 3.0
 _TRIES: Final = 5
 _AGAIN_MS: Final = 500
+_TURN_S: Final = 0.01
+"""So long one waits for each place in turn, when all are taken."""
 _SOON_S: Final = 0.002
 """So long what is posted may wait, so that whoever posts it in the midst of a call is not held up."""
 
@@ -52,15 +55,25 @@ class Tie:
     def _begin(self) -> None:
         self._port: Port | None = None
         self._idle: list[Port] = []
-        self._fetches = threading.BoundedSemaphore(OBJECTS_FETCHES_MAX)
+        self._places = [threading.RLock() for _ in range(OBJECTS_FETCHES_MAX)]
+        """Each held by one who waits for an object. No semaphore: if a signal's handler raises, a lock says whether it was had."""
         self._lock = threading.RLock()
         self._posted: deque[Callable[[], object]] = deque()
         self._unsaid: dict[str, tuple[Known, str]] = {}
         """What is referred to and was not said yet, by id, each with its loan's token; popped by whoever says it."""
-        self._alarm = Alarm(_SOON_S)
+        try:
+            self._alarm = Alarm(_SOON_S)
+        except OSError as error:
+            raise Unavailable(
+                f"the holder of objects cannot be reached: this program may have no more descriptors ({error.strerror}, ulimit -n)"
+            ) from error
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="unios-objects", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._alarm.close()
+            raise Unavailable(f"the holder of objects cannot be reached: this program may have no more threads ({error})") from error
 
     def forked(self, token: str) -> None:
         """Go on in a forked child, with a connection of its own; `token`: of the loan that keeps the objects meanwhile."""
@@ -139,13 +152,17 @@ class Tie:
     def call(self, op: str, *args: object, deadline: float | None = None) -> Any:
         """Ask what is answered soon, and may be asked again. TimeoutError at the deadline (time.monotonic), Gone, Unavailable, and what the holder raises."""
         for _ in range(_TRIES):
-            if not self._lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            lock = self._lock
             try:
+                if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
                 port = self._connected(start=True, deadline=deadline)
                 self._say_unsaid(port)  # if that fails, what follows finds it ended
             finally:
-                self._lock.release()
+                try:  # in one call: a signal's handler may raise after each
+                    lock.release()
+                except RuntimeError:  # it was not acquired
+                    pass
             longest = OBJECTS_CALL_S if deadline is None else max(0.0, min(OBJECTS_CALL_S, deadline - time.monotonic()))
             try:
                 return self._answer(port.options(timeout=longest, idempotent=True).begin(op, *args), deadline)
@@ -160,9 +177,14 @@ class Tie:
 
     def wait(self, op: str, *args: object, deadline: float | None) -> Any:
         """Ask what may last, over a connection of its own. TimeoutError at the deadline (time.monotonic), Gone, Unavailable."""
-        if not self._fetches.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
+        place = self._places[0]
         try:
+            for at, place in enumerate(itertools.cycle(self._places)):
+                left = _TURN_S if deadline is None else max(0.0, min(_TURN_S, deadline - time.monotonic()))
+                if place.acquire(timeout=left if at >= OBJECTS_FETCHES_MAX else 0.0):
+                    break
+                if not left:
+                    raise TimeoutError
             for _ in range(_TRIES):
                 port = self._spare(deadline)
                 try:
@@ -177,7 +199,10 @@ class Tie:
                     return found
             raise Gone(f"whoever listens on port {self.name} ends again and again")
         finally:
-            self._fetches.release()
+            try:  # as above
+                place.release()
+            except RuntimeError:
+                pass
 
     def _spare(self, deadline: float | None) -> Port:
         while self._idle:
@@ -188,25 +213,25 @@ class Tie:
         return self._make(start=True, first=False, deadline=deadline)
 
     def _answer(self, pending: Pending, deadline: float | None) -> Any:
-        """Wait for an answer as long as the holder is there."""
+        """Wait for an answer as long as the holder is there. What ends this, a signal's handler too, withdraws what was asked."""
         seen = time.monotonic()
-        while True:
-            now = time.monotonic()
-            try:
-                return pending.result(_LOOK_S if deadline is None else max(0.0, min(_LOOK_S, deadline - now)))
-            except TimeoutError:
+        try:
+            while True:
                 now = time.monotonic()
-                if deadline is not None and now >= deadline:
-                    pending.cancel()
-                    raise
+                until = now + _LOOK_S if deadline is None else min(now + _LOOK_S, deadline)
+                try:
+                    return pending.result(max(0.0, until - now))
+                except TimeoutError:
+                    now = time.monotonic()
+                    if now < until or (deadline is not None and now >= deadline):
+                        raise  # it is a signal's handler's, or it is too late
                 if self._is_there():
                     seen = time.monotonic()
                 else:
-                    try:
-                        self._give_up(now - seen)
-                    except UniosError:
-                        pending.cancel()
-                        raise
+                    self._give_up(now - seen)
+        except BaseException:
+            pending.cancel()
+            raise
 
     # the connection
 

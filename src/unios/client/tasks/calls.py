@@ -1,5 +1,6 @@
 """Calls: what is sent to a worker for a task, and who gets its outcome: the future of this process, or a task that submitted it."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.losses import WorkerLost
 from unios.client.tasks.values import pack_failure, unpack, unpack_failure
 from unios.core.task_orders import Loss
-from unios.wire.parcels import Answer, Head, Part, Withdrawn, sizes_of
+from unios.wire.parcels import Answer, Head, Part, Withdrawn, is_short, sizes_of
 
 Owner = tuple[Callable[[Head, list[Part]], None], int]
 """How the task that submitted it is told, and the number that it is called by there."""
@@ -86,6 +87,13 @@ class Call:
         elif self.owner is not None:
             self.owner[0](Withdrawn((), self.owner[1], True), [])
 
+    def heard(self, head: Answer, parts: list[Part]) -> None:
+        """Its worker has answered."""
+        if is_short(head, parts):
+            self.failed(no_room("what came of the call, which was carried out", head))
+        else:
+            self.answered(head.failed, parts)
+
     def answered(self, failed: bool, parts: list[Part]) -> None:
         """Hand the outcome to whom it belongs."""
         if self.future is None:
@@ -116,3 +124,8 @@ class Call:
         if loss.text.startswith("was never begun"):
             return WorkerLost(f"the call {loss.text}", loss.why)
         return WorkerLost(f"the worker that had the call {loss.text}; the call may have been carried out, in part or wholly", loss.why)
+
+
+def no_room(what: str, head: Head) -> MemoryError:
+    """Return what is raised where a parcel has come short."""
+    return MemoryError(f"there was no memory in process {os.getpid()} for {sum(head.sizes)} bytes: {what}")

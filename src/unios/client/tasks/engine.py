@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from unios.client.listening import Listener
 from unios.client.tasks import proofs
-from unios.client.tasks.calls import Call
+from unios.client.tasks.calls import Call, no_room
 from unios.client.tasks.cargo import PARTING_S, bytes_at
 from unios.client.tasks.future import TaskFuture
 from unios.client.tasks.line import Line
@@ -271,14 +271,16 @@ class Engine:
         if isinstance(head, parcels.Answer):
             task, orders = self.tasks.finished(member.id, head.turn, self._now_ms)
             if task:
-                self._end(task).answered(head.failed, parts)
+                self._end(task).heard(head, parts)
             self._carry_out(orders)
         elif isinstance(head, parcels.Submit):
             id_ = next(self._ids)
-            body, answer = bytes(parts[0]), lambda head, parts: self._board.say(member.line, head, parts)
+            body, answer = bytes(parts[0]) if parts else b"", lambda head, parts: self._board.say(member.line, head, parts)
             call = Call(None, head.function, body, parts[1:], head.many, head.retries, owner=(answer, head.number), own_bytes=len(body))
             call.parent, call.worker = self.tasks.running(member.id), member.id
-            if self._is_full():
+            if not parts:
+                call.failed(no_room("the function and its arguments", head))
+            elif self._is_full():
                 call.failed(Unavailable(f"{TASKS_UNFINISHED_MAX} tasks of this executor, or too many bytes of arguments, have not ended"))
             else:
                 self._inner[member.id, head.number] = id_
@@ -288,7 +290,7 @@ class Engine:
         elif isinstance(head, parcels.Refused):
             self._carry_out(self.tasks.refused(member.id, head.turn, self._now_ms))
         elif isinstance(head, parcels.Ready):
-            if parts:
+            if head.sizes:
                 failure = unpack_failure(parts)
                 self.fail(f"the initializer failed in a worker: {type(failure).__name__}: {failure}", failure)
             else:

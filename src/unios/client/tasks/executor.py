@@ -103,9 +103,7 @@ class Executor(Standard):
         initial, refs = load((initializer, initargs), "the initializer") if initializer is not None else ([], ())
         self._engine = Engine(workers=max_workers, user=user(), secret=secret, setup=pack(setup, "the setup"), initializer=initial, refs=refs)
         self._engine.tasks.each_max = max_tasks_per_child
-        steward = Steward(
-            Connection(system().home if home is None else os.fspath(home), role="executor"), self._engine, self._port, secret, wishes, modest=modest
-        )
+        steward = _steward(home, self._engine, self._port, secret, wishes, modest=modest)
         nested.own[self._port] = self
         living.begin(self._engine, steward, max_workers, weakref.ref(self, partial(living.forgotten, self._engine)))
 
@@ -203,6 +201,16 @@ class Executor(Standard):
         self.shutdown(wait=False, cancel_futures=True)
         if not self._engine.forked:
             self._engine.post(self._engine.kill)
+
+
+def _steward(home: "os.PathLike[str] | str | None", engine: Engine, port: str, secret: bytes, wishes: Wishes, *, modest: bool) -> Steward:
+    """Return the steward of an engine, whose descriptors are not left if there is none. Unavailable."""
+    try:
+        connection = Connection(system().home if home is None else os.fspath(home), role="executor")
+        return Steward(connection, engine, port, secret, wishes, modest=modest)
+    except BaseException:
+        engine.release()
+        raise
 
 
 def _failed(future: TaskFuture, error: Exception) -> TaskFuture:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from unios.client.tasks import maps
+from unios.client.tasks.calls import no_room
 from unios.client.tasks.cargo import load, part_with
 from unios.client.tasks.functions import Functions
 from unios.client.tasks.future import TaskFuture
@@ -22,7 +23,7 @@ from unios.client.tasks.losses import WorkerLost
 from unios.client.tasks.talk import Talk
 from unios.client.tasks.values import unpack, unpack_failure
 from unios.errors import Misused
-from unios.wire.parcels import Answer, Head, Part, Submit, Withdraw, Withdrawn, sizes_of
+from unios.wire.parcels import Answer, Head, Part, Submit, Withdraw, Withdrawn, is_short, sizes_of
 
 
 class Seat:
@@ -133,7 +134,9 @@ class Seat:
         part_with(refs)
         if future is not None:
             try:
-                if head.failed:
+                if is_short(head, parts):
+                    future.set_exception(no_room("what came of the call, which was carried out", head))
+                elif head.failed:
                     future.set_exception(unpack_failure(parts))
                 else:
                     future.set_result(unpack(parts))

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from unios.client.tasks import cancelling, nested
+from unios.client.tasks.calls import no_room
 from unios.client.tasks.functions import Shipped
 from unios.client.tasks.page import Page
 from unios.client.tasks.talk import Talk, reach
 from unios.client.tasks.values import pack, pack_failure, unpack
-from unios.errors import UniosError
-from unios.wire.parcels import Answer, Give, Part, Ready, Refused, Stop, sizes_of
+from unios.errors import Unavailable, UniosError
+from unios.wire.parcels import Answer, Give, Part, Ready, Refused, Stop, is_short, sizes_of
 
 PR_SET_PDEATHSIG: Final = 1
 
@@ -41,6 +42,8 @@ class Worker:
             if isinstance(head, Stop):
                 return
             if isinstance(head, Give):
+                if is_short(head, parts):
+                    raise Unavailable(str(no_room("a call that was given to it", head)))  # another worker may have it; the function may be among it
                 if head.fresh:
                     self._functions.put(head.function, parts.pop(0))
                 if self._page.begin(self._place, head.turn):
