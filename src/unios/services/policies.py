@@ -11,6 +11,7 @@ from unios.core.capacity import Books
 from unios.core.placement import Candidate
 from unios.core.processes import ProcessRecord
 from unios.core.rules import PolicyRule
+from unios.counted import counted
 from unios.limits import FAILED_MAX, FOREIGN_MAX
 from unios.services.foreign import Foreign
 
@@ -109,7 +110,7 @@ def _by(record: ProcessRecord, policy: str) -> str:
 
 
 def _stands(node: Candidate) -> str:
-    cores = f"{node.cpu_milli / 1_000:g} of {node.cores} cores were set aside on {node.name}"
+    cores = f"{node.cpu_milli / 1_000:g} of {counted(node.cores, 'core')} {'was' if node.cores == 1 else 'were'} set aside on {node.name}"
     near = f", {node.attracts} that attract it are there" if node.attracts else ""
     apart = f", {node.repels} that repel it are there" if node.repels else ""
     return f"{cores}, which ran {node.running}{near}{apart}"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from unios.client import processes
+from unios.counted import counted
 from unios.demands import CARRY, Carry
 from unios.errors import CallerError
 from unios.limits import CARRY_BYTES_DEFAULT, NAMED_PATHS_MAX
@@ -53,7 +54,7 @@ class Meter:
         if self._shows and now - self._begun > 1.0 and now - self._last > 0.2:
             self._last = now
             sent = f", {amount(self._sent)} over the wire" if self._sent else ""
-            write(2, f"\r\x1b[Kunios: {self._what}: {self._files} files, {amount(self._bytes)}{sent}".encode())
+            write(2, f"\r\x1b[Kunios: {self._what}: {counted(self._files, 'file')}, {amount(self._bytes)}{sent}".encode())
 
     def end(self) -> None:
         if self._last != self._begun:
@@ -62,9 +63,12 @@ class Meter:
 
 def amount(size: float) -> str:
     """Return a number of bytes for a person."""
-    for unit in ("bytes", "KiB", "MiB"):
+    if size < 1024:
+        return counted(round(size), "byte")
+    size /= 1024
+    for unit in ("KiB", "MiB"):
         if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+            return f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
 
