@@ -191,7 +191,7 @@ def test_what_has_nothing_to_say_in_json_says_that(home: Path, capfd: pytest.Cap
 
 def test_a_word_that_there_is_not_is_told_with_what_may_be_meant(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main.execute(["runn", "true"]) == 2
-    assert "did you mean run?" in capfd.readouterr().err
+    assert "did you mean `unios run`?" in capfd.readouterr().err
     assert main.execute(["-h"]) == main.execute(["run", "-h"]) == 0
 
 

@@ -41,7 +41,7 @@ def run(session: Session, given: Given) -> int:
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     if not given.arguments and not given.text("batch"):
-        raise Misused("no program was named")
+        raise Misused("no program was named: write `unios run PROGRAM [ARGUMENT]...`; see `unios run --help`")
     wanted = program(given, stdin=stdin, hold=not detached and not given.text("array") and not given.text("batch"))
     carry.check(given)
     try:
