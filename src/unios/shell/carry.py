@@ -219,7 +219,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     for path in brought.homeless[:SHOWN_MAX]:
         session.note(f"{shown(path)} is in none of the carried folders: get it with `unios results {pid} DIR`")
     if os.isatty(2) or loud:
-        session.note(f"{len(brought.written)} {'result' if len(brought.written) == 1 else 'results'}, {amount(brought.bytes)}")
+        session.note(f"{counted(len(brought.written), 'result')}, {amount(brought.bytes)}")
 
 
 def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
@@ -240,7 +240,7 @@ def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
 def results_word(session: Session, given: Given) -> int:
     """Bring back what a process has made, into DIR or to where it was carried from."""
     if not 1 <= len(given.arguments) <= 2:
-        raise Misused("write: unios results PID [DIR]")
+        raise Misused("more than one folder was named: write `unios results PID [DIR]`")
     pid = pid_of(given.arguments[0])
     from unios.client import results
 
