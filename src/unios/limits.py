@@ -394,6 +394,9 @@ POLICY_DEADLINE_MS = 200
 """A foreign placement policy that has not answered by then is replaced by the default."""
 POLICY_START_MS = 5_000
 """The same for being loaded."""
+POLICY_DEATHS_MAX = 3
+"""So many deaths of a placement service while it asks or runs a foreign policy, within POLICY_DEATHS_WINDOW_MS, and the policy is replaced by the default."""
+POLICY_DEATHS_WINDOW_MS = 600_000
 COMPLETE_MS = 250
 """So long completion looks for pids and nodes; then it offers none."""
 COMPLETE_PIDS_MAX = 500

@@ -37,7 +37,7 @@ def test_never_is_more_admitted_than_there_is(steps: list[tuple[int, int, int, b
 def test_what_was_not_started_gives_its_room_back_and_asking_twice_takes_it_once() -> None:
     room = Room()
     assert not room.take(record(300), 1, 0, lambda _key: True) and not room.take(record(300), 1, 0, lambda _key: True)
-    assert room.take(record(301), 1, 0, lambda _key: True) == "1 of 1 cores are set aside"
+    assert room.take(record(301), 1, 0, lambda _key: True) == "1 of 1 core is set aside"
     room.give_back(300, 1)
     assert not room.take(record(301), 1, 0, lambda _key: True)
 

@@ -291,7 +291,7 @@ def test_quotas_bound_what_a_user_has_at_a_time() -> None:
     )
     assert sorted(world.plan()) == [300, 301, 400]
     assert world.why(302) == "over quota: ann may have 2 cores at a time and has 2"
-    assert world.why(401) == "over quota: bob may have 1 processes at a time"
+    assert world.why(401) == "over quota: bob may have 1 process at a time"
     assert world.why(500) == "over quota: eve may have 1 MiB of memory at a time and this asks for 2 MiB"
     world.put(waiting(304, cpu=3_000), waiting(501, user="eve", memory=1 << 20))
     assert world.why(304) == "over quota: ann may have 2 cores at a time and this asks for 3"  # it will never be its turn

@@ -170,6 +170,14 @@ def test_a_policy_that_hangs_is_replaced_and_told_and_holds_up_nothing(tmp_path:
         assert b"no answer within 200 ms; `unios policy hangs` tries it again" in said
         assert b"the placement policy hangs was replaced by least-loaded" in system.unios("events", "--each").stdout
         assert all(part["restarts"] == 0 for part in parts(system))
+        system.unios("policy", "kills")
+
+        def told_of_deaths() -> str:
+            system.unios("run", "true", check=False)
+            return str(system.json("policy")["replaced"])
+
+        wait_for(told_of_deaths, lambda replaced: "died 3 times within 10 minutes while it asked this policy" in replaced, "that policy too", 30)
+        system.unios("run", "true")
     finally:
         system.close()
 

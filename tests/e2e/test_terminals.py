@@ -258,16 +258,16 @@ def test_another_user_may_neither_watch_nor_type_nor_enter_nor_reach(whole: Syst
     whole.home.chmod(0o711)  # others reach it, as they do a home in a usual place
     pid = whole.run_detached("cat", options=("-t", "--on", "n2"))
     other = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    for words in (("attach", str(pid)), ("exec", "-T", str(pid), "true"), ("logs", "--since", "1h", str(pid))):
+    for words in (("attach", str(pid)), ("exec", "-T", str(pid), "true"), ("logs", "--since", "1h", str(pid)), ("forward", str(pid), "80:0")):
         done = subprocess.run([*other, UNIOS, "--node", "n1", *words], env=whole.env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
         assert done.returncode == 77 and b"belongs to root" in done.stderr, (words, done)
-    with subprocess.Popen([*other, UNIOS, "--node", "n1", "forward", str(pid), "80:0"], env=whole.env, stdout=-1, stderr=-1) as command:
-        assert command.stdout is not None and command.stderr is not None
-        url = command.stdout.readline().split()[0].decode()
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
-            pytest.fail("it was answered")
-        assert b"belongs to root" in command.stderr.readline()
-        command.kill()
+        assert done.stdout == b""
+    reach = (
+        "from unios.client.connection import Connection; from unios.wire.terminals import Reach\n"
+        f"Connection(None, 'n1').begin('processes.reach', Reach({pid}, 80)).next(bytes, timeout_s=20)"
+    )
+    done = subprocess.run([*other, sys.executable, "-c", reach], env=whole.env, capture_output=True, timeout=60)
+    assert b"Denied: process" in done.stderr and b"belongs to root" in done.stderr
     whole.unios("kill", "-9", str(pid))
 
 

@@ -24,11 +24,15 @@ def number(nodes):
 def dies(nodes):
     os._exit(3)
 
+def kills(nodes):
+    os.kill(os.getppid(), 9)
+    time.sleep(3600)
+
 def floods(nodes):
     os.write(int(os.environ.get("NOWHERE", "1")), b"x" * 100)
     return [name for name in ("n1",) * 100000]
 """
-NAMES = ("last", "hangs", "raises", "nonsense", "number", "dies", "floods")
+NAMES = ("last", "hangs", "raises", "nonsense", "number", "dies", "kills", "floods")
 
 
 def install(folder: Path) -> None:

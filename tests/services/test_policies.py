@@ -15,7 +15,7 @@ from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord
 from unios.core.rules import PolicyRule
 from unios.demands import Placing
-from unios.limits import FOREIGN_MAX
+from unios.limits import FOREIGN_MAX, POLICY_DEATHS_MAX
 from unios.services.foreign import Foreign
 from unios.services.policies import Policies
 
@@ -106,6 +106,38 @@ def test_closing_ends_its_process(installed: None) -> None:
     foreign.close()
     foreign.close()
     assert foreign._process.returncode is not None
+
+
+SERVICE = """
+import sys, time
+from pathlib import Path
+from unios.core.capacity import Books
+from unios.core.nodes import NodeRecord
+from unios.core.processes import ProcessRecord
+from unios.core.rules import PolicyRule
+from unios.services.policies import Policies
+from unios.services.policy_deaths import PolicyDeaths
+
+books = Books()
+books.offer(NodeRecord("n1", "n1", 1, users=("*",), cores=2))
+deaths = PolicyDeaths(Path(sys.argv[1]), "7", lambda: 1000, "the service")
+policies = Policies(books, lambda name, why: print(name, why, flush=True), deaths)
+policies.set(PolicyRule("kills", int(sys.argv[2])))
+while not policies._failed:
+    policies.choose(ProcessRecord(300, 1, "pending", "ann"), ["n1"])
+    time.sleep(0.01)
+"""
+
+
+def test_one_that_kills_its_service_again_and_again_is_replaced_until_it_is_set_anew(installed: None, tmp_path: Path) -> None:
+    def lived(set_ms: int) -> tuple[int, bytes]:
+        done = subprocess.run([sys.executable, "-c", SERVICE, str(tmp_path / "deaths"), str(set_ms)], stdout=subprocess.PIPE, timeout=60)
+        return done.returncode, done.stdout
+
+    assert [lived(1)[0] for _time in range(POLICY_DEATHS_MAX)] == [-9] * POLICY_DEATHS_MAX
+    said = b"kills the service died 3 times within 10 minutes while it asked this policy or had it running\n"
+    assert lived(1) == lived(1) == (0, said)
+    assert lived(2) == (-9, b"")
 
 
 ASKED = """

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from tests.client.scripted import ScriptedKernel
-from unios.errors import NotFound, Unavailable
+from unios.errors import Denied, NotFound, Unavailable, UniosError
 from unios.shell import main, ps
 from unios.shell.words import Given, Word, groups
-from unios.wire.operations import Empty, EventView, ListProcesses, NodeUsage, NodeView, ProcessView, SystemView
+from unios.wire.operations import Empty, EventView, ListProcesses, NodeUsage, NodeView, ProcessView, Signal, Signalled, SystemView
 from unios.wire.peer import Call
 from unios.wire.queueing import Waiting
 
@@ -192,7 +191,7 @@ def test_what_has_nothing_to_say_in_json_says_that(home: Path, capfd: pytest.Cap
 
 def test_a_word_that_there_is_not_is_told_with_what_may_be_meant(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main.execute(["runn", "true"]) == 2
-    assert "did you mean run?" in capfd.readouterr().err
+    assert "did you mean `unios run`?" in capfd.readouterr().err
     assert main.execute(["-h"]) == main.execute(["run", "-h"]) == 0
 
 
@@ -332,19 +331,44 @@ def test_an_errors_exit_code_is_its_own(kernel: ScriptedKernel) -> None:
 
 
 def test_who_signals_what_is_frozen_is_told_that_the_signal_waits(kernel: ScriptedKernel) -> None:
+    answers: list[object] = [Signalled(waits=True), Signalled(), Empty()]  # the last of a kernel that does not know the field
+
     async def sent(call: Call) -> object:
-        return Empty()
+        return answers.pop(0)
 
-    async def view(call: Call) -> object:
-        return structs.replace(LIST[0], state=state)
-
-    kernel.operations |= {"processes.signal": sent, "processes.wait": view}
-    state = "frozen"
+    kernel.operations["processes.signal"] = sent  # and nothing else is asked
     done = unios("kill", "1001")
     assert (done.returncode, done.stdout) == (0, b"") and b"1001 is frozen, so the signal waits until `unios thaw 1001`" in done.stderr
-    assert unios("kill", "-9", "1001").stderr == b""
-    state = "running"
-    assert unios("kill", "1001").stderr == b""
+    assert unios("kill", "1001").stderr == unios("kill", "1001").stderr == b""
+    assert not answers
+
+
+@pytest.mark.parametrize(("error", "code"), [(Denied("process 1001 belongs to ann"), 77), (NotFound("process 1001 has ended"), 1)])
+def test_who_may_not_forward_a_port_hears_it_before_anybody_connects(kernel: ScriptedKernel, error: UniosError, code: int) -> None:
+    async def view(call: Call) -> object:
+        return LIST[0]
+
+    async def refused(call: Call) -> object:
+        assert call.decode(Signal) == Signal(1001, 0)
+        raise error
+
+    kernel.operations |= {"processes.wait": view, "processes.signal": refused}
+    done = unios("forward", "1001", "80:0")
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (code, b"", f"unios: {error}\n")
+
+
+def test_what_has_no_node_yet_may_be_forwarded(kernel: ScriptedKernel) -> None:
+    views = [LIST[0], LIST[1]]
+
+    async def view(call: Call) -> object:
+        return views.pop(0)
+
+    async def refused(call: Call) -> object:
+        raise Unavailable("process 1001 has no node yet")
+
+    kernel.operations |= {"processes.wait": view, "processes.signal": refused}
+    done = unios("forward", "1001", "80:0")
+    assert (done.returncode, done.stderr) == (0, b"unios: 1001 has ended\n") and b"is port 80 of 1001" in done.stdout
 
 
 def test_a_full_disk_under_stdout_is_a_sentence(kernel: ScriptedKernel) -> None:

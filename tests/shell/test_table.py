@@ -1,11 +1,14 @@
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unios.shell.logs import tail
 from unios.shell.ps import command_line
+from unios.shell.session import tell
 from unios.shell.signals import number_of
-from unios.shell.table import age, table
+from unios.shell.table import age, plain, table
 from unios.wire.operations import Chunk
 
 
@@ -21,6 +24,13 @@ def test_states_are_coloured_only_where_asked() -> None:
 
 def test_what_a_terminal_would_obey_is_shown_escaped() -> None:
     assert "\x1b" not in table(["A"], [["\x1b[2Jgone"]], columns=0, colour=False)
+
+
+@pytest.mark.parametrize(("as_json", "line"), [(False, b"unios: no \\xff here\n"), (True, b'{"error":"usage","text":"no \\\\xff here"}\n')])
+def test_an_error_shows_the_bytes_that_are_no_text_as_ps_does(capfd: pytest.CaptureFixture[str], as_json: bool, line: bytes) -> None:
+    assert plain(os.fsdecode(b"\xff\xc3\xbc")) == "\\xffü"
+    tell("usage", f"no {os.fsdecode(bytes([255]))} here", as_json=as_json)
+    assert capfd.readouterr().err.encode() == line
 
 
 @pytest.mark.parametrize(("ms", "shown"), [(5_000, "5s"), (65_000, "1m05s"), (3_600_000, "1h00m"), (90_000_000, "1d01h")])

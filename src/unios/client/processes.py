@@ -12,7 +12,20 @@ from unios.client.channel import Channel
 from unios.client.connection import Connection
 from unios.errors import CallerError, DiskFull, Misused, NotFound, ProgramNotRunnable, Unavailable, UniosError
 from unios.limits import ARGUMENT_BYTES_MAX, CALL_TIMEOUT_MS, CLIENT_TOLD_MS, SPEC_BYTES_MAX, SUBMIT_TIMEOUT_MS, SUBMIT_WAIT_MS
-from unios.wire.operations import Empty, ListProcesses, OfProcess, ProcessStats, ProcessView, Program, Renice, Signal, Submit, Submitted, UserUsage
+from unios.wire.operations import (
+    Empty,
+    ListProcesses,
+    OfProcess,
+    ProcessStats,
+    ProcessView,
+    Program,
+    Renice,
+    Signal,
+    Signalled,
+    Submit,
+    Submitted,
+    UserUsage,
+)
 
 ENDED = frozenset({"exited", "failed", "lost"})
 _GLANCE_MS = 1
@@ -112,9 +125,13 @@ def usage(connection: Connection) -> tuple[UserUsage, ...]:
     return views
 
 
-def signal(connection: Connection, pid: int, number: int, *, tree: bool = False, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> None:
-    """Send a signal to the program, or with `tree` to every Linux process of its tree. DiskFull: that it shall end cannot be recorded; nothing was sent."""
-    connection.call("processes.signal", Signal(pid, number, tree), Empty, timeout_s=timeout_s)
+def signal(connection: Connection, pid: int, number: int, *, tree: bool = False, timeout_s: float = CALL_TIMEOUT_MS / 1000) -> bool:
+    """Send a signal to the program, or with `tree` to every Linux process of its tree; return whether it waits there, since the process is frozen.
+
+    DiskFull: that it shall end cannot be recorded; nothing was sent.
+    """
+    answer: Signalled = connection.call("processes.signal", Signal(pid, number, tree), Signalled, timeout_s=timeout_s)
+    return answer.waits
 
 
 def freeze(connection: Connection, pid: int) -> None:

@@ -6,6 +6,7 @@ Invariant: at no time is more admitted than is offered; what asks for nothing is
 from collections.abc import Callable
 
 from unios.core.processes import ProcessRecord
+from unios.counted import counted, is_or_are
 
 Key = tuple[int, int]
 """(pid, incarnation)"""
@@ -46,7 +47,7 @@ class Room:
     def _lacks(self, wanted: tuple[int, int], cores: int, memory_bytes: int) -> str:
         cpu = sum(held[0] for held in self._held.values())
         if wanted[0] and cpu + wanted[0] > cores * 1_000:
-            return f"{cpu / 1_000:g} of {cores} cores are set aside"
+            return f"{cpu / 1_000:g} of {counted(cores, 'core')} {is_or_are(cores)} set aside"
         used = sum(held[1] for held in self._held.values())
         if wanted[1] and memory_bytes and used + wanted[1] > memory_bytes:
             return f"{used >> 20} of {memory_bytes >> 20} MiB of memory are set aside"

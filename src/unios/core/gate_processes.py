@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from unios.core.processes import LIVE, ProcessRecord, may_become
+from unios.counted import counted
 from unios.demands import PRIORITY_DEFAULT, USAGE
 from unios.errors import Denied
 from unios.limits import CLOCK_OFFSET_MS_JOIN_MAX, GATE_CLOCK_MS_MAX
@@ -94,7 +95,9 @@ def _check_life(member: str, key: str, record: ProcessRecord, old: ProcessRecord
         return
     waited = old.state == "pending" and not old.node
     if waited or (again, restarted) not in ((1, 0), (1, 1)) or (record.state != "pending") or (restarted == 0) == (old.state not in LIVE):
-        raise Denied(f"{key} is incarnation {old.incarnation}, started again {old.restarts} times; {member} may not make it what it was not")
+        raise Denied(
+            f"{key} is incarnation {old.incarnation}, started again {counted(old.restarts, 'time')}; {member} may not make it what it was not"
+        )
 
 
 def _check_run(member: str, key: str, record: ProcessRecord, old: ProcessRecord, now_ms: int) -> None:

@@ -14,6 +14,7 @@ from unios.core.forecast import Lengths
 from unios.core.nodes import may_speak_for
 from unios.core.processes import ProcessRecord
 from unios.core.queue import Kind, Queue, Rank, kind_of, mib
+from unios.counted import cores, counted
 
 
 class Wait(NamedTuple):
@@ -74,7 +75,8 @@ def held_back(queue: Queue, record: ProcessRecord) -> str:
     if over:
         return over
     if queue.over_array_limit(record):
-        return f"{record.queueing.array_limit} elements of its array run, its limit"
+        limit = record.queueing.array_limit
+        return f"{counted(limit, 'element')} of its array {'runs' if limit == 1 else 'run'}, its limit"
     return ""
 
 
@@ -100,7 +102,7 @@ def shortage(books: Books, able: list[str], record: ProcessRecord) -> str:
     if resources.cpu_milli:
         used = sum(books.set_aside(name).cpu_milli for name in able)
         total = sum(node.cores for name in able if (node := books.node(name)))
-        what = "a core" if resources.cpu_milli == 1_000 else f"{resources.cpu_milli / 1_000:g} cores on one node"
+        what = "a core" if resources.cpu_milli == 1_000 else f"{cores(resources.cpu_milli)} on one node"
         return f"waits for {what}: {used / 1_000:g} of {total} are set aside"
     return f"waits for {needs(record)}"
 

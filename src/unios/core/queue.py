@@ -26,6 +26,7 @@ from unios.core.processes import ProcessRecord
 from unios.core.reservation import Reservation, reserve
 from unios.core.rules import Quota
 from unios.core.share import Shares
+from unios.counted import cores, counted
 from unios.demands import PRIORITY_MAX, Placing, Resources
 from unios.limits import QUEUE_AGING_MS, QUEUE_LOOK_MAX
 
@@ -275,11 +276,11 @@ class Queue:
             return ""
         use = self._books.users.get(record.user, Use())
         if quota.processes and use.processes + 1 > quota.processes:
-            return f"over quota: {record.user} may have {quota.processes} processes at a time"
+            return f"over quota: {record.user} may have {counted(quota.processes, 'process', several='processes')} at a time"
         if quota.cpu_milli and record.resources.cpu_milli and use.cpu_milli + record.resources.cpu_milli > quota.cpu_milli:
             ever = record.resources.cpu_milli <= quota.cpu_milli
             but = f"has {use.cpu_milli / 1_000:g}" if ever else f"this asks for {record.resources.cpu_milli / 1_000:g}"
-            return f"over quota: {record.user} may have {_cores(quota.cpu_milli)} at a time and {but}"
+            return f"over quota: {record.user} may have {cores(quota.cpu_milli)} at a time and {but}"
         if quota.memory_bytes and record.resources.memory_bytes and use.memory_bytes + record.resources.memory_bytes > quota.memory_bytes:
             ever = record.resources.memory_bytes <= quota.memory_bytes
             but = f"has {mib(use.memory_bytes)}" if ever else f"this asks for {mib(record.resources.memory_bytes)}"
@@ -414,13 +415,9 @@ class Queue:
         self.put(record.pid, placed)
 
 
-def _cores(milli: int) -> str:
-    return "1 core" if milli == 1_000 else f"{milli / 1_000:g} cores"
-
-
 def mib(size: int) -> str:
     """Return a number of bytes for a person."""
     for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << shift:
             return f"{size / (1 << shift):.3g} {unit}"
-    return f"{size} bytes"
+    return counted(size, "byte")

@@ -44,9 +44,36 @@ def prepare(home: Home) -> None:
         probe.touch()
         probe.unlink()
     except PermissionError as error:
-        raise Denied(f"{error.filename} may not be written by {user_of(os.geteuid())}: choose another UNIOS_HOME") from error
+        raise Denied(_not_ours(home.path)) from error
     except OSError as error:
         raise Unavailable(f"UNIOS_HOME {home.path} cannot be used: {error.strerror}") from error
+
+
+def _not_ours(path: Path) -> str:
+    """Return why a home may not be written, and what to do about it."""
+    me, folder = user_of(os.geteuid()), path
+    while folder != folder.parent and not _is_there(folder):
+        folder = folder.parent
+    try:
+        owner = user_of(folder.stat().st_uid)
+    except OSError:
+        return f"{me} may not reach UNIOS_HOME {path}: choose another folder (UNIOS_HOME, or --home)"
+    if folder == path and owner != me:
+        return (
+            f"the system of UNIOS_HOME {path} is {owner}'s, and {me} may not write in that folder: its nodes are started by {owner}; "
+            "for a system of your own choose another folder (UNIOS_HOME, or --home)"
+        )
+    mode = f"{folder.stat().st_mode & 0o7777:04o}"
+    if owner == me:
+        return f"{folder} is {me}'s own, but of mode {mode}: without the right to write there (chmod u+rwx) nothing can be started"
+    return f"UNIOS_HOME {path} cannot be used: {folder} is {owner}'s, and {me} may not write there: choose another folder (UNIOS_HOME, or --home)"
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # a folder above it may not be searched
+        return False
 
 
 def users_of_owner() -> tuple[str, ...]:

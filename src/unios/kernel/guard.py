@@ -11,7 +11,8 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 | info | | pid, namespaces, why_not, freezer, place, groups, trees |
 
 Spawn answers when the program has been executed, or why it cannot be, and answers the same when it is asked the same again. Errors: program-not-found,
-program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. It may die at any moment: trees have inits of their own, and the next
+program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. A job whose init is killed goes to another init if that one had
+certainly not had the program started (guarded.begins), else the start fails. It may die at any moment: trees have inits of their own, and the next
 guard knows them from their folders. It never decides about leases.
 """
 
@@ -50,6 +51,8 @@ from unios.limits import BEAT_MS, TREES_PER_NODE_MAX
 OLDER_END_S: Final = 5.0
 """How long a spawn waits for an older incarnation of the same process to die."""
 CONNECT_AGAIN_S: Final = 0.5
+INITS_MAX: Final = 3
+"""So many inits may be killed, one after the other, with a job that they have not begun, before the start fails."""
 SPARE_PAUSE_S: Final = 0.006
 """A start in progress has the processor for so long before the next spare is made; another spare is there meanwhile."""
 
@@ -71,6 +74,8 @@ class Guard:
         self._clients: set[Client] = set()
         self._watchers: set[Client] = set()
         self._waiting: list[tuple[Tree, dict[str, Any]]] = []
+        self._jobs: dict[Tree, dict[str, Any]] = {}
+        """Those whose inits have not said yet that the program was started."""
         self._taken_spares: dict[Tree, spares.Spare] = {}
         """The spares that trees were begun with, as long as these may have another one."""
         self._pausing = False
@@ -280,6 +285,8 @@ class Guard:
         self._follow_end(tree, spare.pidfd)
         self._connected[tree] = client
         self._taken_spares[tree] = spare
+        self._jobs[tree] = fields
+        tree.inits += 1
         client.send(fields)
 
     def _heard(self, tree: Tree, frame: trees_protocol.Frame) -> None:
@@ -290,6 +297,7 @@ class Guard:
             self._vacant(tree)
         elif fields.get("started"):
             tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
+            self._jobs.pop(tree, None)
             tree.tell()
             self._start_waiting()
         elif "error" in fields:
@@ -317,6 +325,7 @@ class Guard:
     def _failed(self, tree: Tree, code: str, text: str) -> None:
         """Nothing runs: nothing is left, and the same spawn may be asked again."""
         tree.state, tree.failure = "failed", {"error": code, "text": text}
+        self._jobs.pop(tree, None)
         self._living.discard(tree)
         if self._trees.get((tree.pid, tree.incarnation)) is tree:
             self._drop(tree)
@@ -396,12 +405,16 @@ class Guard:
 
     def _buried(self, tree: Tree) -> None:
         """The init process is no more: whatever it left undone is done here. A start that was refused may have a successor of the same name."""
-        self._connected.pop(tree, None)
+        client, job = self._connected.pop(tree, None), self._jobs.pop(tree, None)
         self._living.discard(tree)
         if self._trees.get((tree.pid, tree.incarnation), tree) is not tree:
             return
         freezer.release(self._recorded, tree.group)
-        if tree.state == "starting" and tree.init.pid and not tree.has_exit() and tree.answers:
+        if tree.state == "starting" and job is not None and tree.inits < INITS_MAX and tree.is_unbegun():
+            if client is not None and client.open:
+                client.detach().close()  # nothing of it is news any more
+            self._wait_again(tree, job)
+        elif tree.state == "starting" and tree.init.pid and not tree.has_exit() and tree.answers:
             self._failed(tree, "unavailable", "the init of the tree died before it could start the program")
         elif tree.state in ("starting", "running"):
             if not tree.read_exit():
@@ -413,6 +426,13 @@ class Guard:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{tree.folder}/sock")
         self._start_waiting()
+
+    def _wait_again(self, tree: Tree, job: dict[str, Any]) -> None:
+        """Its init was killed before it had the program started: another may have the job, as if there had been none."""
+        tree.init, tree.group = runfiles.Running(0, 0), ""
+        tree.remove()  # should this guard die, the next one knows nothing of it, and is asked again
+        self._living.add(tree)
+        self._waiting.append((tree, job))
 
     def _tell_exit(self, tree: Tree) -> None:
         event = {"event": "exit", "pid": tree.pid, "incarnation": tree.incarnation, **tree.exit}

@@ -14,6 +14,9 @@ DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "lost":
 TREE_BYTES: Final = 512
 """Laid down for tree.json by a spare."""
 
+EXIT_LAID: Final = ".exit"
+"""Laid down by a spare, of blanks: exit.json before it is that. Its first byte is another once the program may have been started."""
+
 Owner = tuple[int, ...]
 """uid, gid and groups of a program."""
 Answer = Callable[[dict[str, Any]], None]
@@ -26,6 +29,8 @@ class Tree:
         self.folder, self.pid, self.incarnation = folder, pid, incarnation
         self.state = "starting"
         self.init = runfiles.Running(0, 0)
+        self.inits = 0
+        """How many have been given it."""
         self.group = ""
         self.namespaces = True
         self.owner: Owner = ()
@@ -107,6 +112,14 @@ class Tree:
         self.exit = fields if isinstance(fields, dict) else {}
         return bool(self.exit)
 
+    def is_unbegun(self) -> bool:
+        """Whether its init has certainly not told the launcher to start the program: it may be given to another init."""
+        try:
+            with open(f"{self.folder}/{EXIT_LAID}", "rb") as file:
+                return file.read(1) == b" "
+        except OSError:
+            return False
+
     def write_exit(self, at_ms: int) -> None:
         """Record the exit of a tree whose init could not."""
         self.exit = {**DEAD, "at_ms": at_ms}
@@ -119,6 +132,20 @@ class Tree:
     def remove(self) -> None:
         """Remove its folder."""
         remove(self.folder)
+
+
+def begins(folder: int) -> None:
+    """The program is about to be started: note that in the tree's folder, from its init. Raises OSError: then it must not be."""
+    try:
+        file = os.open(EXIT_LAID, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.write(file, b"{")
+        finally:
+            os.close(file)
+    except FileNotFoundError:  # there was no room to lay it down
+        pass
+    except OSError:  # no room for another byte of it, on a disk that copies what is written
+        os.unlink(EXIT_LAID, dir_fd=folder)
 
 
 def remove(folder: str) -> None:

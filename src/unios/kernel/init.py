@@ -50,7 +50,7 @@ class Init:
         self._path = f"{node_folder}/spares/{group}"
         os.mkdir(self._path, mode=0o700)
         self.folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._lay_file(".exit", _EXIT_BYTES)
+        self._lay_file(guarded.EXIT_LAID, _EXIT_BYTES)
         self._lay_file("tree.json", guarded.TREE_BYTES)
         self._notes = exit_notes.Sender(node_folder)
         self.accounting = Accounting(freezer.bounds)
@@ -131,6 +131,7 @@ class Init:
         client = self._launcher = poller.Client(
             self.poller, self.launched.control, lambda _client, frame: self._on_launcher(frame), lambda _client: self._launcher_gone()
         )
+        guarded.begins(self.folder)
         client.send_bytes(launcher.encode(job))
         self.poller.after(NUDGE_AGAIN_S, self._nudge_start)
 
@@ -247,7 +248,7 @@ class Init:
 
     def _fail(self, code: str, text: str) -> NoReturn:
         with contextlib.suppress(OSError):
-            os.unlink(".exit", dir_fd=self.folder)
+            os.unlink(guarded.EXIT_LAID, dir_fd=self.folder)
         self.freezer.kill()
         self.freezer.remove()
         refuse(self._control_socket, code, text)
@@ -397,12 +398,12 @@ class Init:
     def _record_exit(self, fields: dict[str, Any]) -> None:
         text = json.dumps(fields).encode()
         with contextlib.suppress(OSError):
-            file = os.open(".exit", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+            file = os.open(guarded.EXIT_LAID, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
             try:
                 os.write(file, text.ljust(_EXIT_BYTES))
             finally:
                 os.close(file)
-            os.rename(".exit", "exit.json", src_dir_fd=self.folder, dst_dir_fd=self.folder)
+            os.rename(guarded.EXIT_LAID, "exit.json", src_dir_fd=self.folder, dst_dir_fd=self.folder)
             self._recorded = True
 
     def run(self) -> bool:

@@ -14,6 +14,7 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 
 from unios.errors import CallerError, NotFound, Unavailable
+from unios.kernel import program
 from unios.kernel.blocks import BlockStore, Pinned
 from unios.kernel.porter import Done, Job, Pipe, frames
 from unios.limits import (
@@ -178,4 +179,5 @@ def look(account: Account, folder: str, paths: tuple[bytes, ...], *, timeout_s: 
 
 
 def shown(path: bytes) -> str:
-    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+    """Return a path for a message, as a program's name is shown."""
+    return program.shown(os.fsdecode(path))

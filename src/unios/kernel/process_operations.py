@@ -36,6 +36,7 @@ from unios.wire.operations import (
     ProcessView,
     Renice,
     Signal,
+    Signalled,
     Spawn,
     Spawned,
 )
@@ -154,7 +155,7 @@ class ProcessOperations:
         return Spawned(body.pid, body.incarnation, 0)
 
     async def signal(self, caller: Caller, call: Call) -> object:
-        """Send a signal to the program, or to every process of its tree."""
+        """Send a signal to the program, or to every process of its tree; say whether it waits there. What is ended without one has nothing that waits."""
         body = call.decode(Signal)
         if not 0 <= body.number <= 64:
             raise CallerError(f"there is no signal {body.number}")
@@ -207,7 +208,7 @@ class ProcessOperations:
                 raise
             return Empty()
         await init.ask("signal", number=body.number, all=body.tree)
-        return Empty()
+        return Signalled(waits=record.state == "frozen" and body.number not in (0, signal.SIGKILL))
 
     async def _end_unbegun(self, caller: Caller, record: ProcessRecord, body: Signal) -> bool:
         """End what is assigned to this node and has never begun here: that it shall end is recorded, so no start of it can come about any more."""

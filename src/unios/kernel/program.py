@@ -14,6 +14,7 @@ from unios.kernel import clone, descriptors, trees_protocol
 
 PATH_DEFAULT: Final = "/usr/local/bin:/usr/bin:/bin"
 _ID_MAX: Final = 2**32 - 2
+_SHOWN_MAX: Final = 500
 _PID_MAX: Final = 2**22
 """Linux's own bound; what pids the system gives is decided elsewhere."""
 
@@ -179,7 +180,7 @@ def prepare(job: Job) -> None:
     try:
         os.chdir(job.cwd)
     except OSError as error:
-        raise Refused("cwd", f"cannot enter {job.cwd}: {error.strerror}") from error
+        raise Refused("cwd", f"cannot enter {shown(job.cwd)}: {error.strerror}") from error
 
 
 def _set_limits(limits: dict[str, tuple[int, int]]) -> None:
@@ -190,12 +191,20 @@ def _set_limits(limits: dict[str, tuple[int, int]]) -> None:
             raise Refused("limits", f"this node may not set the limit {name} to {soft}:{hard}: {error}") from error
 
 
+def shown(text: str) -> str:
+    """Return a name for a message: what is not UTF-8, and what a terminal would obey and not show, as \\xNN, as `unios ps` has it; a long one is cut."""
+    if not text.isprintable():
+        text = os.fsencode(text).decode("utf-8", "backslashreplace")
+        text = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
+
+
 def find(job: Job) -> str:
     """Return the path of the program, looked up as a shell does, with this process's rights. Raises Refused."""
     name, blocked = job.argv[0], ""
     if "/" in name:
         if not os.path.lexists(name):
-            raise Refused("program-not-found", f"there is no program {name}")
+            raise Refused("program-not-found", f"there is no program {shown(name)}")
         return name
     for folder in job.env.get("PATH", PATH_DEFAULT).split(":"):
         path = f"{folder or '.'}/{name}"
@@ -204,22 +213,23 @@ def find(job: Job) -> str:
                 return path
             blocked = blocked or path
     if blocked:
-        raise Refused("program-not-runnable", f"{blocked} is there but may not be executed: Permission denied")
-    raise Refused("program-not-found", f"there is no program {name} in PATH")
+        raise Refused("program-not-runnable", f"{shown(blocked)} is there but may not be executed: Permission denied")
+    raise Refused("program-not-found", f"there is no program {shown(name)} in PATH")
 
 
 def refusal(path: str, error: OSError) -> Refused:
     """Return what to say of a program that Linux did not execute."""
+    name = shown(path)
     if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE):
         return Refused("unavailable", f"there is no room for another process of this user here: {error.strerror}")
     if error.errno == errno.E2BIG:
         return Refused("too-big", "arguments and environment are larger than Linux passes to a program")
     if error.errno == errno.ENOEXEC:
-        return Refused("program-not-runnable", f"{path} is neither a program nor a script with a #! line")
+        return Refused("program-not-runnable", f"{name} is neither a program nor a script with a #! line")
     if error.errno == errno.ENOENT:
         if os.path.exists(path):
-            return Refused("program-not-runnable", f"{path} is there but the interpreter it names is not")
-        return Refused("program-not-found", f"{path} is a link that leads nowhere")
+            return Refused("program-not-runnable", f"{name} is there but the interpreter it names is not")
+        return Refused("program-not-found", f"{name} is a link that leads nowhere")
     if os.path.isdir(path):
-        return Refused("program-not-runnable", f"{path} is a folder, not a program")
-    return Refused("program-not-runnable", f"{path} cannot be executed: {error.strerror}")
+        return Refused("program-not-runnable", f"{name} is a folder, not a program")
+    return Refused("program-not-runnable", f"{name} cannot be executed: {error.strerror}")

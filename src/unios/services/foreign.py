@@ -29,11 +29,11 @@ PR_SET_PDEATHSIG: Final = 1
 
 
 class Foreign:
-    """One policy. `on_failure` is told why it could not be loaded; what goes wrong later is raised by `ask`."""
+    """One policy. `on_failure` is told why it could not be loaded, or `on_loaded` that it is; what goes wrong later is raised by `ask`."""
 
-    def __init__(self, name: str, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, name: str, on_failure: Callable[[str], None], on_loaded: Callable[[], None] = lambda: None) -> None:
         self._name = name
-        self._on_failure = on_failure
+        self._on_failure, self._on_loaded = on_failure, on_loaded
         self._started = time.monotonic()
         self._loaded = False
         self._buffer = b""
@@ -69,6 +69,7 @@ class Foreign:
             self._on_failure(str(line.get("error", "it cannot be loaded")) if isinstance(line, dict) else "it cannot be loaded")
             return False
         self._loaded = True
+        self._on_loaded()
         return True
 
     def ask(self, candidates: list[Candidate]) -> list[str]:

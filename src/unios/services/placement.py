@@ -22,6 +22,7 @@ from unios.errors import CallerError, OutcomeUnknown, Unavailable, UniosError
 from unios.limits import BEAT_MS, PID_MAX, PID_MIN
 from unios.services.batches import Batches, Pids, check_request
 from unios.services.policies import Policies
+from unios.services.policy_deaths import deaths_of
 from unios.services.queueing import Queueing
 from unios.services.rules import Rules
 from unios.services.specifications import spec_of, user_of
@@ -52,7 +53,7 @@ class Placement:
         self._queueing = Queueing(kernel.folder.name)
         self._view = View(kernel, self._queueing.put_node, on_process=self._queueing.put, on_rule=self._on_rule)
         self._rules = Rules(self._view, kernel.folder.name)
-        self._policies = Policies(self._view.books, self._rules.policy_failed)
+        self._policies = Policies(self._view.books, self._rules.policy_failed, deaths_of(kernel.folder, "placement", wall_ms))
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)
         self._queueing.open(self._view, self._starter)
         self._pids = Pids(self._view)

@@ -1,7 +1,8 @@
 """Policies: which of the nodes that have room a process gets, by the policy that it or the system names; and why, in a sentence.
 
 The shipped policies are functions in this process. Every other name is a foreign one, of the entry point group `unios.placement`; it is asked in a
-process of its own (services/foreign.py), with a deadline. One that fails is not asked again: the default stands in until the policy is set anew.
+process of its own (services/foreign.py), with a deadline. One that fails is not asked again: the default stands in until the policy is set anew. Nor is one
+that killed its service again and again (services/policy_deaths.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -11,18 +12,20 @@ from unios.core.capacity import Books
 from unios.core.placement import Candidate
 from unios.core.processes import ProcessRecord
 from unios.core.rules import PolicyRule
+from unios.counted import counted
 from unios.limits import FAILED_MAX, FOREIGN_MAX
 from unios.services.foreign import Foreign
+from unios.services.policy_deaths import PolicyDeaths
 
 OnFailure = Callable[[str, str], None]
 """The policy's name, and what it did."""
 
 
 class Policies:
-    """Those of one service. `on_failure` is told once of each foreign policy that failed."""
+    """Those of one service. `on_failure` is told once of each foreign policy that failed. `deaths` are its own from then on."""
 
-    def __init__(self, books: Books, on_failure: OnFailure = lambda _name, _why: None) -> None:
-        self._books = books
+    def __init__(self, books: Books, on_failure: OnFailure = lambda _name, _why: None, deaths: PolicyDeaths | None = None) -> None:
+        self._books, self._deaths = books, deaths or PolicyDeaths(None, "", lambda: 0)
         self._on_failure = on_failure
         self._rule = PolicyRule(placement.DEFAULT)
         self._foreign: dict[str, Foreign] = {}
@@ -37,8 +40,9 @@ class Policies:
         self._failed.pop(self._rule.name, None)
         if self._rule.replaced:
             self._failed[self._rule.name] = None
-        for name in [name for name in self._foreign if name != self._rule.name]:
-            self._foreign.pop(name).close()
+        for name in [name for name in self._foreign if name != self._rule.name or name in self._failed]:
+            self._end(name)
+        self._deaths.set(self._rule.name, self._rule.set_ms)
         if self._rule.name not in placement.POLICIES and self._rule.name not in self._failed:
             self._start(self._rule.name)
 
@@ -69,7 +73,14 @@ class Policies:
         if name in self._failed or not (name in self._foreign or self._makes_room(name)):
             return None
         foreign = self._foreign.get(name) or self._start(name)
-        return foreign.ask if foreign.is_ready() else None
+        if foreign is None or not foreign.is_ready():
+            return None
+
+        def ask(found: list[Candidate]) -> list[str]:
+            with self._deaths.asked(name):
+                return foreign.ask(found)
+
+        return ask
 
     def _makes_room(self, name: str) -> bool:
         """Return whether one more may have a process: anybody may name any policy. At the bound one that has ended gives way; the system's own always may."""
@@ -81,14 +92,25 @@ class Policies:
                 return True
         return False
 
-    def _start(self, name: str) -> Foreign:
-        foreign = self._foreign[name] = Foreign(name, lambda why: self._fail(name, why))
-        return foreign
+    def _start(self, name: str) -> Foreign | None:
+        """Give it a process; None if it has killed too many services."""
+        guilt = self._deaths.guilt(name)
+        if guilt:
+            self._fail(name, guilt)
+            return None
+        if name not in self._foreign:
+            self._deaths.begins(name, self._rule.set_ms if name == self._rule.name else 0)
+            self._foreign[name] = Foreign(name, lambda why: self._fail(name, why), lambda: self._deaths.loaded(name))
+        return self._foreign[name]
 
-    def _fail(self, name: str, why: str) -> None:
+    def _end(self, name: str) -> None:
         foreign = self._foreign.pop(name, None)
         if foreign is not None:
             foreign.close()
+            self._deaths.ends(name)
+
+    def _fail(self, name: str, why: str) -> None:
+        self._end(name)
         if name not in self._failed:
             self._failed[name] = None
             if len(self._failed) > FAILED_MAX:
@@ -98,7 +120,8 @@ class Policies:
     def close(self) -> None:
         """End the processes of foreign policies."""
         for name in list(self._foreign):
-            self._foreign.pop(name).close()
+            self._end(name)
+        self._deaths.close()
 
 
 def _by(record: ProcessRecord, policy: str) -> str:
@@ -109,7 +132,7 @@ def _by(record: ProcessRecord, policy: str) -> str:
 
 
 def _stands(node: Candidate) -> str:
-    cores = f"{node.cpu_milli / 1_000:g} of {node.cores} cores were set aside on {node.name}"
+    cores = f"{node.cpu_milli / 1_000:g} of {counted(node.cores, 'core')} {'was' if node.cores == 1 else 'were'} set aside on {node.name}"
     near = f", {node.attracts} that attract it are there" if node.attracts else ""
     apart = f", {node.repels} that repel it are there" if node.repels else ""
     return f"{cores}, which ran {node.running}{near}{apart}"

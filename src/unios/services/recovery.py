@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from unios.errors import UniosError
 from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
 from unios.services import counting
 from unios.services.policies import Policies
+from unios.services.policy_deaths import deaths_of
 from unios.services.starter import Starter
 from unios.services.view import View
 from unios.store.model import Put
@@ -29,6 +30,9 @@ from unios.store.pages import every
 from unios.wire.home import NodeFolder
 from unios.wire.operations import EventView
 from unios.wire.ticks import tick_or
+
+if TYPE_CHECKING:
+    from unios.services.rules import Rules
 
 EVERY_S: Final = 1.0
 """How often everything is looked at again, whatever was heard."""
@@ -47,7 +51,8 @@ class Recovery:
     def __init__(self, kernel: Kernel) -> None:
         self._me = kernel.folder.name
         self._view = View(kernel, self._on_change, on_process=self._on_process, on_rule=self._on_rule, calm_ms=CALM_MS)
-        self._policies = Policies(self._view.books)
+        self._policies = Policies(self._view.books, self._policy_failed, deaths_of(kernel.folder, "recovery", wall_ms))
+        self._rules: Rules | None = None
         self._starter = Starter(kernel, self._view, self._policies, wall_ms)
         self._wake = asyncio.Event()
         self._claiming: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -61,6 +66,12 @@ class Recovery:
     def _on_rule(self, key: str, _before: Rule | None, now: Rule | None) -> None:
         if key == POLICY_KEY:
             self._policies.set(now if isinstance(now, PolicyRule) else None)
+
+    def _policy_failed(self, name: str, why: str) -> None:
+        from unios.services.rules import Rules  # which is much that this service needs for nothing else
+
+        self._rules = self._rules or Rules(self._view, self._me)
+        self._rules.policy_failed(name, why)
 
     def _on_change(self, change: Change) -> None:
         if isinstance(change, BecameLost | BecameLeft):

@@ -6,6 +6,7 @@ import shlex
 import msgspec
 
 from unios.client import queue
+from unios.counted import counted, is_or_are
 from unios.shell import demands
 from unios.shell.session import Session
 from unios.shell.words import Given, Misused
@@ -27,7 +28,7 @@ def run(session: Session, given: Given, wanted: Program) -> int:
         elif pids:
             session.print_table(str(pids[0]) if array else "\n".join(map(str, pids)))
     if not session.json and not given.flag("quiet"):
-        session.note(f"{len(pids)} processes are queued; `unios queue` shows who waits")
+        session.note(f"{counted(len(pids), 'process', several='processes')} {is_or_are(len(pids))} queued; `unios queue` shows who waits")
     return 0
 
 

@@ -162,7 +162,7 @@ def _remove(session: Session, given: Given) -> int:
     """Take a lost node out: asked of any node, since that one cannot be asked."""
     dead = given.text("dead")
     if session.node == dead or given.flag("force"):
-        raise Misused("--dead NAME is asked of another node, and takes no --force")
+        raise Misused("--dead NAME takes out a node that cannot be asked any more: leave out --force, and --node, or name another node with it")
     if not _NODE_NAME.fullmatch(dead):
         raise Misused(f"{dead[:80]!r} is no name of a node")
     nodes.remove(session.connection, dead)

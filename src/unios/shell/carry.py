@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from unios.client import processes
+from unios.counted import counted
 from unios.demands import CARRY, Carry
 from unios.errors import CallerError
 from unios.limits import CARRY_BYTES_DEFAULT, NAMED_PATHS_MAX
@@ -53,7 +54,7 @@ class Meter:
         if self._shows and now - self._begun > 1.0 and now - self._last > 0.2:
             self._last = now
             sent = f", {amount(self._sent)} over the wire" if self._sent else ""
-            write(2, f"\r\x1b[Kunios: {self._what}: {self._files} files, {amount(self._bytes)}{sent}".encode())
+            write(2, f"\r\x1b[Kunios: {self._what}: {counted(self._files, 'file')}, {amount(self._bytes)}{sent}".encode())
 
     def end(self) -> None:
         if self._last != self._begun:
@@ -62,9 +63,12 @@ class Meter:
 
 def amount(size: float) -> str:
     """Return a number of bytes for a person."""
-    for unit in ("bytes", "KiB", "MiB"):
+    if size < 1024:
+        return counted(round(size), "byte")
+    size /= 1024
+    for unit in ("KiB", "MiB"):
         if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+            return f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
 
@@ -215,7 +219,7 @@ def _bring(session: Session, pid: int, places: list[tuple[bytes, bytes]], *, lou
     for path in brought.homeless[:SHOWN_MAX]:
         session.note(f"{shown(path)} is in none of the carried folders: get it with `unios results {pid} DIR`")
     if os.isatty(2) or loud:
-        session.note(f"{len(brought.written)} {'result' if len(brought.written) == 1 else 'results'}, {amount(brought.bytes)}")
+        session.note(f"{counted(len(brought.written), 'result')}, {amount(brought.bytes)}")
 
 
 def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
@@ -236,7 +240,7 @@ def _tell_json(session: Session, brought: Any, *, loud: bool) -> None:
 def results_word(session: Session, given: Given) -> int:
     """Bring back what a process has made, into DIR or to where it was carried from."""
     if not 1 <= len(given.arguments) <= 2:
-        raise Misused("write: unios results PID [DIR]")
+        raise Misused("more than one folder was named: write `unios results PID [DIR]`")
     pid = pid_of(given.arguments[0])
     from unios.client import results
 

@@ -1,11 +1,11 @@
 """Makes click commands of the declared words: help, mistakes, completion, every way of writing options. Imported only on need."""
 
-from difflib import get_close_matches
 from typing import Any, Final
 
 import click
 
 from unios import __version__
+from unios.shell import mistakes
 from unios.shell.words import COMMON, INDEX, Given, Option, Word, find, groups, is_given
 
 _HELP = """A handful of Linux machines that behave as one computer.
@@ -40,21 +40,43 @@ class _Command(click.Command):
         params: list[click.Parameter] = [_parameter(option) for option in (*word.options, *COMMON)]
         if word.argument:
             nargs = 1 if word.one else -1
-            params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=word.least > 0, type=str))
-        settings: dict[str, Any] = {**_SETTINGS, "allow_interspersed_args": not word.rest}
+            params.append(click.Argument(["arguments"], metavar=word.argument, nargs=nargs, required=False, type=str))
+        settings: dict[str, Any] = {**_SETTINGS, "allow_interspersed_args": not word.rest, "allow_extra_args": True}  # which are counted here
         super().__init__(name, params=params, help=word.text, short_help=INDEX[name][1] if name in INDEX else "", context_settings=settings)
         self._word = word
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._word.prepare(args) if self._word.prepare is not None else args)
+        word, name = self._word, ctx.info_name or ""
+        rest = super().parse_args(ctx, word.prepare(args) if word.prepare is not None else args)
+        if rest:
+            raise click.UsageError(mistakes.too_many(name, word, rest), ctx)
+        if len(_several(ctx.params.get("arguments"))) < word.least:
+            raise click.UsageError(mistakes.too_few(name, word), ctx)
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         typed = dict(ctx.params)
         arguments = typed.pop("arguments", None)
         values = dict(ctx.find_root().params)
         values.update({key: value for key, value in typed.items() if is_given(value)})
-        several = () if arguments is None else (arguments,) if isinstance(arguments, str) else tuple(arguments)
-        raise Chosen(self._word, Given(values, several))
+        raise Chosen(self._word, Given(values, _several(arguments)))
+
+
+def _several(arguments: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if arguments is None else (arguments,) if isinstance(arguments, str) else tuple(arguments)
+
+
+class _Number(click.ParamType[int]):
+    """A whole number from 0 on."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = -1
+        return number if number >= 0 else self.fail(mistakes.no_number(value), param, ctx)
 
 
 class _Group(click.Group):
@@ -67,9 +89,7 @@ class _Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in INDEX and find(args[0]) is None:
-            near = get_close_matches(args[0], INDEX, 3)
-            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
-            raise click.UsageError(f"there is no word {args[0]!r}{meant}", ctx)
+            raise click.UsageError(mistakes.unknown_word(args[0]), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -85,7 +105,7 @@ def _parameter(option: Option) -> click.Option:
         return click.Option(names, is_flag=True, help=option.text)
     if option.choices:
         return click.Option(names, type=click.Choice(option.choices), help=option.text)
-    kind: click.ParamType[Any] = click.IntRange(min=0) if option.number else click.STRING
+    kind: click.ParamType[Any] = _Number() if option.number else click.STRING
     return click.Option(names, metavar=option.metavar, type=kind, multiple=option.many, help=option.text)
 
 

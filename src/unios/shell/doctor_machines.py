@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unios import __version__
 from unios.client.firewall import opening
+from unios.counted import counted
 from unios.limits import CLOCK_OFFSET_MS_MAX
 from unios.shell.doctor_nodes import Asked, local
 from unios.shell.enable import installed
@@ -51,7 +52,7 @@ def clocks(view: NodeInfo, links: tuple[LinkView, ...]) -> Iterator[Finding]:
     if not known:
         return
     if not far:
-        yield Finding(f"clocks seen by {view.name}", f"within {CLOCK_OFFSET_MS_MAX // 1000} s of {len(known)} other nodes")
+        yield Finding(f"clocks seen by {view.name}", f"within {CLOCK_OFFSET_MS_MAX // 1000} s of {counted(len(known), 'other node')}")
         return
     found = ", ".join(f"{link.node} {abs(link.clock_ms) / 1000:,.0f} s {'ahead' if link.clock_ms > 0 else 'behind'}" for link in far)
     costs = "times in `ps` and `events` mislead; nothing of unios depends on them"

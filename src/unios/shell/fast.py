@@ -72,11 +72,11 @@ def given(word: Word, typed: list[str], values: dict[str, Any]) -> Given | None:
 
 def split(typed: list[str], values: dict[str, Any]) -> list[str] | None:
     """Read the common options before the word into `values`; return the word and what follows, None if in doubt."""
-    if "--" in typed[: len(typed) - len(_from_word(typed))]:
+    if "--" in typed[: len(typed) - len(from_word(typed))]:
         return None
     return read(COMMON, typed, values, rest=True)
 
 
-def _from_word(typed: list[str]) -> list[str]:
+def from_word(typed: list[str]) -> list[str]:
     """Return everything from the first token that is no option."""
     return next((typed[at:] for at, token in enumerate(typed) if not token.startswith("-")), [])

@@ -1,5 +1,6 @@
 """`unios forward`: a TCP port of a process, reachable here. A Jupyter on another node opens in the local browser."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 from unios.client import processes
 from unios.client.forwarding import Forwarding, listen
-from unios.errors import CallerError
+from unios.errors import CallerError, Unavailable
 from unios.shell.session import Session
 from unios.shell.signals import pid_of
 from unios.shell.words import Given, Misused, Option, Word
@@ -38,6 +39,8 @@ def forward(session: Session, given: Given) -> int:
     view = processes.view(session.connection, pid)
     if view.state in processes.ENDED:
         raise CallerError(f"process {pid} has ended")
+    with contextlib.suppress(Unavailable):  # that it does not run yet, or its node is not reached, is said of the connections that are made meanwhile
+        processes.signal(session.connection, pid, 0)  # whether one has the right to it, before anybody connects
     forwarding = Forwarding(session.connection, pid, session.note)
     shown = f"[{host}]" if ":" in host else host
     for pair in pairs:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from unios.client.output import Anew
 from unios.client.screen import Screen
+from unios.counted import counted, is_or_are
 from unios.errors import CallerError
 from unios.limits import DETACH_KEY_S
 from unios.shell.keys import DetachKeys
@@ -193,7 +194,7 @@ class LocalTerminal:
 
     def show(self, chunk: Chunk) -> None:
         if chunk.lost:
-            self.note(f"{chunk.lost} bytes of its output before this are gone: only the last are kept")
+            self.note(f"{counted(chunk.lost, 'byte')} of its output before this {is_or_are(chunk.lost)} gone: only the last are kept")
         self.say(chunk.stream, chunk.data)
 
     def say(self, stream: str, data: bytes) -> None:

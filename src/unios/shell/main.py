@@ -90,18 +90,14 @@ def _failed(error: Exception, typed: list[str]) -> int:
         code, text = to_wire(error)
         exit_code = error.exit_code
     elif type(error).__module__.startswith("click."):
-        code, text, exit_code = "usage", _usage(error), USAGE
+        from unios.shell import mistakes
+
+        code, text, exit_code = "usage", mistakes.sentence(error, typed), USAGE  # type: ignore[arg-type]
     else:
         code, exit_code = InternalError.code, INTERNAL
         text = f"internal error: {type(error).__name__}: {error}; {_keep(error, typed)}"
     tell(code, text, as_json="--json" in typed)
     return exit_code
-
-
-def _usage(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "unios"
-    return f"{error.format_message().rstrip('.')}; see `{path} --help`"
 
 
 def _keep(error: Exception, typed: list[str]) -> str:

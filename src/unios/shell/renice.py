@@ -16,7 +16,10 @@ def nice_of(text: str) -> int:
     """Return a nice value; Misused if it is none."""
     if _NUMBER.fullmatch(text) and NICE_MIN <= int(text) <= NICE_MAX:
         return int(text)
-    raise Misused(f"{text!r} is no nice value: they go from {NICE_MIN} (favoured, for root) to {NICE_MAX} (last in line)")
+    raise Misused(
+        f"{text!r} is no nice value: they go from {NICE_MIN} (favoured, for root) to {NICE_MAX} (last in line), and are written before the pids, "
+        "as in `unios renice 10 301`"
+    )
 
 
 def renice(session: Session, given: Given) -> int:

@@ -55,14 +55,16 @@ def size(option: str, text: str) -> int:
 
 def _memory(text: str) -> int:
     found = size("--memory", text)
-    if not MEMORY_BYTES_MIN <= found < 1 << 50:
+    if found < MEMORY_BYTES_MIN:
         raise Misused(f"--memory {text}: the least is {MEMORY_BYTES_MIN >> 20}M")
+    if found >= 1 << 50:
+        raise Misused(f"--memory {text}: no machine has so much; less than 1024T may be asked for")
     return found
 
 
 def _tasks(number: int) -> int:
     if not 4 <= number <= 4_194_304:
-        raise Misused(f"--tasks {number}: from 4 to 4194304")
+        raise Misused(f"--tasks {number}: a process may have 4 to 4194304 Linux processes and threads")
     return number
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from unios.client import processes
 from unios.client.output import Anew, Passing, abandon, passing
+from unios.counted import counted, is_or_are
 from unios.errors import OutcomeUnknown, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell import carry, demands
@@ -40,7 +41,7 @@ def run(session: Session, given: Given) -> int:
     if given.flag("stdin") and (detached or given.flag("no_stdin")):
         raise Misused("-i passes stdin on, which needs a command that stays: leave out -d and -n")
     if not given.arguments and not given.text("batch"):
-        raise Misused("no program was named")
+        raise Misused("no program was named: write `unios run PROGRAM [ARGUMENT]...`; see `unios run --help`")
     wanted = program(given, stdin=stdin, hold=not detached and not given.text("array") and not given.text("batch"))
     carry.check(given)
     try:
@@ -169,7 +170,7 @@ def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
 def show(session: Session, chunk: Chunk | Passing) -> None:
     """Write a chunk where the program wrote it."""
     if chunk.lost:
-        session.note(f"{chunk.lost} bytes of its std{chunk.stream} before this are gone: only the last are kept")
+        session.note(f"{counted(chunk.lost, 'byte')} of its std{chunk.stream} before this {is_or_are(chunk.lost)} gone: only the last are kept")
     write(1 if chunk.stream == "out" else 2, chunk.data)
 
 
@@ -185,7 +186,7 @@ def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int
     if view.exit_code is None:
         return FAILED
     if feeder is not None and feeder.failure is not None and view.exit_code == 0:
-        raise StdinCut(f"its stdin was cut off after about {feeder.sent} bytes: {feeder.failure}")
+        raise StdinCut(f"its stdin was cut off after about {counted(feeder.sent, 'byte')}: {feeder.failure}")
     return view.exit_code
 
 

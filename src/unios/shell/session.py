@@ -80,10 +80,14 @@ def shown(text: bytes) -> str:
 
 def tell(code: str, text: str, *, as_json: bool) -> None:
     """Say on stderr what went wrong: a sentence, or a line of JSON with the stable code and the sentence."""
-    sentence = text.encode("utf-8", "backslashreplace")
     if as_json:
-        line = msgspec.json.encode({"error": code, "text": sentence.decode()})
+        line = msgspec.json.encode({"error": code, "text": text if _is_text(text) else plain(text)})
     else:
-        line = f"unios: {plain(_BREAKS.sub(' ', sentence.decode()))}".encode()
+        line = f"unios: {plain(_BREAKS.sub(' ', text))}".encode()
     with contextlib.suppress(OSError):
         os.write(_ERR, line + b"\n")
+
+
+def _is_text(text: str) -> bool:
+    """Return whether it is without what os.fsdecode makes of bytes that are not UTF-8: JSON cannot say that."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

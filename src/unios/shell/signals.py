@@ -1,6 +1,5 @@
 """`unios kill`, `wait`, `freeze`, `thaw`: what is said to processes by their pids. Each of several is tried, any failure shows."""
 
-import contextlib
 import signal
 from collections.abc import Callable
 
@@ -67,12 +66,12 @@ def kill(session: Session, given: Given) -> int:
     tree = given.flag("tree")
 
     def send(connection: Connection, pid: int) -> None:
-        killed = False
+        killed = waits = False
 
         def attempt() -> None:
-            nonlocal killed
+            nonlocal killed, waits
             try:
-                processes.signal(connection, pid, number, tree=tree)
+                waits = processes.signal(connection, pid, number, tree=tree)
             except DiskFull:
                 killed = number == signal.SIGKILL
                 raise
@@ -81,17 +80,10 @@ def kill(session: Session, given: Given) -> int:
                     raise
 
         connection.persist(attempt, after=(DiskFull,))  # after which nothing was done, or what may be done again
-        if number not in (0, signal.SIGKILL) and not session.json:
-            _tell_if_frozen(session, connection, pid)
+        if waits and not session.json:
+            session.note(f"{pid} is frozen, so the signal waits until `unios thaw {pid}`; `unios kill -9 {pid}` ends it as it stands")
 
     return each(session, given.arguments, send, "signalled")
-
-
-def _tell_if_frozen(session: Session, connection: Connection, pid: int) -> None:
-    """Say that the signal waits. Nothing if that cannot be found out: the signal was sent."""
-    with contextlib.suppress(UniosError):
-        if processes.view(connection, pid).state == "frozen":
-            session.note(f"{pid} is frozen, so the signal waits until `unios thaw {pid}`; `unios kill -9 {pid}` ends it as it stands")
 
 
 def freeze(session: Session, given: Given) -> int:

@@ -13,6 +13,7 @@ from unios.client import nodes as client
 from unios.client.channel import Asked, unpack
 from unios.client.connection import Connection
 from unios.client.unfinished import unfinished
+from unios.counted import counted
 from unios.errors import UniosError
 from unios.limits import STATUS_EVENTS, STATUS_LOOK_MS
 from unios.shell.nodes import HEAD, describe, node_row
@@ -111,7 +112,7 @@ def _verdict(view: SystemView, problems: list[Problem], *, colour: bool) -> str:
     if problems:
         return _painted("1 thing needs you:" if len(problems) == 1 else f"{len(problems)} things need you:", 31, colour)
     there = [node for node in view.nodes if node.state == "ready"]
-    return _painted(f"all is well: {len(there)} node{'' if len(there) == 1 else 's'} ready", 32, colour)
+    return _painted(f"all is well: {counted(len(there), 'node')} ready", 32, colour)
 
 
 def _painted(text: str, code: int, colour: bool) -> str:

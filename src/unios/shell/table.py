@@ -65,7 +65,12 @@ def _paint(line: str, row: Sequence[str]) -> str:
 def plain(cell: object) -> str:
     """Return it as text on one line, with all that a terminal would obey and not show escaped: whoever wrote it may be another user."""
     text = str(cell)
-    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{_code(c):02x}" for c in text)
+
+
+def _code(character: str) -> int:
+    """Return its number; of what os.fsdecode made of a byte that is not UTF-8, that byte."""
+    return ord(character) - 0xDC00 if "\udc80" <= character <= "\udcff" else ord(character)
 
 
 def age(from_ms: int, to_ms: int = 0) -> str:

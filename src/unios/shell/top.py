@@ -33,7 +33,7 @@ _LINES = 200
 def top(session: Session, given: Given) -> int:
     times = given.number("times", 1 if session.json or given.flag("once") or not (is_terminal(0) and is_terminal(1)) else 0)
     if "times" in given.values and (times < 1 or given.flag("once")):
-        raise Misused("-n takes a number from 1 on, and goes without --once")
+        raise Misused("-n takes a number from 1 on; --once is the same as -n 1, so leave it out")
     if times:
         return _printed(session, times)
     try:

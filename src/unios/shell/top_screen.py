@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from unios.counted import counted
 from unios.shell.snapshots import NodeRow, ProcessRow, whole
 from unios.shell.table import plain
 from unios.shell.top_model import Model
@@ -82,7 +83,7 @@ def _summary(model: Model, *, ascii_only: bool) -> Line:
     counts = "  ".join(f"{count} {'waiting' if state == 'pending' else state}" for state, count in states.items() if count or state == "running")
     busy = whole(nodes)
     share = f"  busy {busy:4.0%} {bars(list(model.histories.get('', ())), 20, ascii_only=ascii_only)}" if busy is not None else ""
-    return Line(f"unios  {ready} of {len(nodes)} node{'' if len(nodes) == 1 else 's'} ready  {counts}{share}", "bold")
+    return Line(f"unios  {ready} of {counted(len(nodes), 'node')} ready  {counts}{share}", "bold")
 
 
 def bars(history: Sequence[float], wide: int, *, ascii_only: bool = False) -> str:

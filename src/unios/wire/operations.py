@@ -164,11 +164,17 @@ class Spawned(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """processes.signal -> Empty. `tree`: to every Linux process of the tree, not only to the program."""
+    """processes.signal -> Signalled. `tree`: to every Linux process of the tree, not only to the program."""
 
     pid: int
     number: int
     tree: bool = False
+
+
+class Signalled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`waits`: a user has frozen the process, so it meets the signal when it is thawed. A kernel that does not know the field answers Empty: False."""
+
+    waits: bool = False
 
 
 class Renice(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from unios.client.objects.putting import store
 from unios.client.objects.reading import watch
 from unios.client.objects.ref import Ref
 from unios.client.objects.tie import Gone, Tie
+from unios.counted import counted
 from unios.errors import CallerError, DataLost, OutcomeUnknown, Unavailable
 from unios.wire.values import Value, decode
 
@@ -80,4 +81,4 @@ def _ask(tie: Tie, ref: Ref[Any], deadline: float | None) -> Any:
 
 def describe(ref: Ref[Any]) -> str:
     """Return what a sentence calls an object."""
-    return f"the object {ref.id[:8]} of {ref.nbytes} bytes, put on node {ref.node},"
+    return f"the object {ref.id[:8]} of {counted(ref.nbytes, 'byte')}, put on node {ref.node},"

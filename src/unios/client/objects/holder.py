@@ -25,6 +25,7 @@ from unios.client.messages.server import Server, caller
 from unios.client.objects.releasing import Releases
 from unios.client.objects.spilling import is_whole, spill
 from unios.client.objects.tie import Gone, Tie
+from unios.counted import counted
 from unios.errors import DataLost, InternalError, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError, fresh
 from unios.object_limits import OBJECTS_FILES_KEPT, OBJECTS_IDLE_MS, OBJECTS_MAX
 from unios.wire.objects import Acquire, Drop, Known, Ledger, Order, port_of
@@ -325,7 +326,7 @@ class Holder:
 
 def describe(known: Known) -> str:
     """Return what a sentence calls an object."""
-    return f"the object {known[0][:8]} of {known[2]} bytes, put on node {known[1]},"
+    return f"the object {known[0][:8]} of {counted(known[2], 'byte')}, put on node {known[1]},"
 
 
 def weight(views: Iterable[memoryview]) -> tuple[int, int]:

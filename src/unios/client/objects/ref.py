@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from unios.client.objects.counts import COUNTS
+from unios.counted import counted
 from unios.wire.objects import Known
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Ref(Generic[T]):
         return hash(self.id)
 
     def __repr__(self) -> str:
-        return f"<unios.Ref {self.id[:8]}, {self.nbytes} bytes, put on {self.node}>"
+        return f"<unios.Ref {self.id[:8]}, {counted(self.nbytes, 'byte')}, put on {self.node}>"
 
     def __copy__(self) -> "Ref[T]":
         return Ref(self._known, self._recipe)

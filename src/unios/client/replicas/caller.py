@@ -17,6 +17,7 @@ from unios.client.replicas.config import Config
 from unios.client.replicas.directory import Host, hosts, port_of
 from unios.client.replicas.outcome import FORGOTTEN
 from unios.core.outcomes import Request
+from unios.counted import counted
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.limits import OBJECT_CALL_MS, OBJECT_ENDS_MAX, OBJECT_LOOK_MS, OBJECT_RETRY_MS, OBJECT_WRITES_OPEN_MAX
 from unios.wire.operations import NodeInfo
@@ -117,8 +118,8 @@ class Caller:
             first = first or host.incarnation
             if first and host.incarnation - first >= OBJECT_ENDS_MAX:
                 raise OutcomeUnknown(
-                    f"process {host.pid} of the object {self.name} has ended {host.incarnation - first} times since this call was begun: one of the calls that are"
-                    f" under way may be what ends it; this one may have been done (`unios logs {host.pid}` shows what it said)"
+                    f"process {host.pid} of the object {self.name} has ended {counted(host.incarnation - first, 'time')} since this call was begun: "
+                    f"one of the calls that are under way may be what ends it; this one may have been done (`unios logs {host.pid}` shows what it said)"
                 )
             turn = OBJECT_CALL_MS / 1000
             if deadline is not None:

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from unios.client.synchronisation.pending import Pending
+from unios.counted import counted
 from unios.errors import DataLost, LeaseLost
 from unios.wire.synchronising import YES, Answer, Ask, Held, Token
 
@@ -164,7 +165,8 @@ class Volatile:
                 raise LeaseLost(f"an item of queue {ask.name} was not done with in time: the lease had ended, and it counts as done already")
             if size:
                 raise LeaseLost(
-                    f"{size} units of semaphore {ask.name} were lost: their lease had ended, and others may hold them; nothing was given back"
+                    f"{counted(size, 'unit')} of semaphore {ask.name} {'was' if size == 1 else 'were'} lost: "
+                    f"the lease had ended, and others may hold {'it' if size == 1 else 'them'}; nothing was given back"
                 )
 
     def answered(self, ask: Ask) -> None:

@@ -1,0 +1,77 @@
+"""What `unios up` says of a home that it may not write in."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unios.errors import Denied
+from unios.kernel import founding
+from unios.wire.home import Home
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that every user finds, unlike pytest's own."""
+    made = Path(tempfile.mkdtemp(prefix="u-founding-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def refused(home: Path, uid: int) -> str:
+    """Return what that user hears who would start nodes there."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(uid, uid, uid)
+            founding.prepare(Home(home))
+        except Denied as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        said = file.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.parametrize("nodes", [True, False])
+def test_another_user_hears_whose_home_it_is_and_what_to_do(folder: Path, nodes: bool) -> None:
+    home = folder / "home"
+    home.mkdir(0o711)
+    if nodes:
+        (home / "nodes").mkdir(0o711)
+    said = refused(home, NOBODY)
+    assert f"the system of UNIOS_HOME {home} is root's, and nobody may not write in that folder: its nodes are started by root" in said
+    assert "choose another folder (UNIOS_HOME, or --home)" in said and "probe" not in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.parametrize(("mode", "hidden"), [(0o755, False), (0o700, True)])
+def test_a_home_that_cannot_be_made_or_found_names_the_folder_that_is_in_the_way(folder: Path, mode: int, hidden: bool) -> None:
+    above = folder / "above"
+    above.mkdir()
+    above.chmod(mode)
+    if hidden:
+        (above / "home").mkdir()
+    said = refused(above / "home", NOBODY)
+    assert said.startswith(f"UNIOS_HOME {above / 'home'} cannot be used: {above} is root's, and nobody may not write there: choose another folder")
+
+
+def test_a_folder_of_ones_own_that_forbids_it_is_told_with_its_mode(folder: Path) -> None:
+    home = folder / "home"
+    home.mkdir()
+    uid = os.geteuid() or NOBODY
+    if uid == NOBODY:
+        os.chown(home, uid, -1)
+    home.chmod(0o500)
+    assert refused(home, uid).startswith(f"{home} is nobody's own, but of mode 0500" if uid == NOBODY else f"{home} is ")
