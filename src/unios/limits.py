@@ -175,6 +175,9 @@ DISK_RETRY_S = 1
 
 # ports
 PORTS_MAX = 10_000
+"""Of one node. Those of the system's services come on top."""
+PORTS_PUBLISHED_AT_ONCE = 256
+"""So many in one transaction."""
 PORT_NAME_BYTES_MAX = 200
 PORTS_PER_USER_MAX = 5_000
 """Of one user who is not privileged, on one node."""

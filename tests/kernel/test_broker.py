@@ -15,7 +15,7 @@ from tests.wire.pairs import bounded, descriptors, settled, until
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel import ports
 from unios.kernel.callers import Caller
-from unios.kernel.ports import Broker
+from unios.kernel.ports import SERVICES, Broker
 from unios.limits import PORT_NAME_BYTES_MAX
 from unios.wire.operations import Accepted
 
@@ -159,6 +159,10 @@ def test_a_node_has_so_many_ports(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(Unavailable, match="2 ports"):
                 broker.listen("c", 0o600, ROOT)
             broker.listen("b", 0o600, ROOT).close()  # one that is there may be taken over
+            for service in sorted(SERVICES):  # or a service that was restarted could not be reached any more
+                broker.listen(service, 0o666, ROOT).close()
+            with pytest.raises(Unavailable, match="2 ports"):
+                broker.listen("c", 0o600, ROOT)
 
     brokered(work)
 
@@ -237,6 +241,10 @@ def test_the_death_of_one_side_is_announced_to_the_other_though_duplicates_are_k
 
     async def dies(broker: Broker, dying: Caller, child: forks.Waiting) -> None:
         with broker.listen("p", 0o600, dying if who == "owner" else ANN) as listener:
+            id_, before = broker.connect("p", dying if who == "caller" else ANN)
+            taken(listener)[1].close()
+            broker.cut(id_)  # one before it, which had the same descriptors, is not what is watched
+            before.close()
             _id, near = broker.connect("p", dying if who == "caller" else ANN)
             _stamp, far = taken(listener)
             child.end()

@@ -17,7 +17,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,9 @@ from unios.limits import (
     USER_CONNECTIONS_MAX,
 )
 from unios.wire.operations import Accepted
+
+SERVICES: Final = frozenset({"placement", "recovery", "locks"})
+"""Names that only the system's own services may take. They have places of their own: no program's ports keep them out."""
 
 
 class PortRecord(msgspec.Struct, frozen=True):
@@ -106,7 +109,7 @@ class Broker:
         held = self._ports.get(name)
         if held is not None and not (owner.privileged or held.owner.user == owner.user):
             raise Denied(f"port {name} belongs to {held.owner.user}")
-        if held is None and len(self._ports) >= PORTS_MAX:
+        if held is None and name not in SERVICES and len(self._ports) - sum(map(self.has, SERVICES)) >= PORTS_MAX:
             raise Unavailable(f"this node has {PORTS_MAX} ports, which is its limit: programs that listen here have to close some")
         if held is None and not owner.privileged and self._ports_of(owner.user) >= PORTS_PER_USER_MAX:
             raise Unavailable(
