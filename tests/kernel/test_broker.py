@@ -155,7 +155,7 @@ def test_a_node_has_so_many_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "PORTS_MAX", 2)
 
     async def work(broker: Broker, _told: Told) -> None:
-        with broker.listen("a", 0o600, ROOT), broker.listen("b", 0o600, ROOT):
+        with broker.listen("placement", 0o666, ROOT), broker.listen("a", 0o600, ROOT), broker.listen("b", 0o600, ROOT):
             with pytest.raises(Unavailable, match="2 ports"):
                 broker.listen("c", 0o600, ROOT)
             broker.listen("b", 0o600, ROOT).close()  # one that is there may be taken over

@@ -139,6 +139,8 @@ def test_what_changes_while_it_is_being_told_is_told_again(monkeypatch: pytest.M
         assert store.names() == ["p"]
         closes()
         await until(lambda: not store.keys)
+        await settled()
+        assert not one._told and not one._due
 
     published(work, monkeypatch)
 

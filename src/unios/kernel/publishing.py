@@ -102,5 +102,4 @@ class Publishing:
                 writes.append(Delete(port_key(name, self._node)))
         if writes:
             await self._store.transact(Transaction(then=tuple(writes)))
-        if self._lease == lease:
-            self._told.difference_update(name for name in closed if name not in self._due)
+        self._told.difference_update(closed)
