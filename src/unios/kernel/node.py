@@ -129,7 +129,9 @@ class Node:
         self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
         ways = (self._places, self.port_places.wait, self._port_changed, self._open_store_socket)
-        self.port_operations = PortOperations(self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name))
+        self.port_operations = PortOperations(
+            self.name, self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name)
+        )
         self._offer()
 
     @staticmethod

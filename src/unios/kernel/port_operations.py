@@ -22,7 +22,7 @@ from unios.kernel.parts import ON_DEMAND
 from unios.kernel.ports import SERVICES, Broker
 from unios.kernel.store_gate import StoreGate
 from unios.limits import LINK_REQUESTS_KEPT, REQUESTS_PER_PEER_MAX, USER_RELAYS_MAX
-from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
+from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Listening, Revoke
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
 from unios.wire.transport import UNIX_BUFFER_BYTES
@@ -47,6 +47,7 @@ class PortOperations:
 
     def __init__(
         self,
+        node: str,
         broker: Broker,
         links: Links,
         places: Callable[[str], Iterable[str]],
@@ -58,7 +59,7 @@ class PortOperations:
         want: Callable[[str], None] = lambda _name: None,
     ) -> None:
         """`opened(name)` is told of each port that is opened. `want(name)` has a service started that is started on demand."""
-        self._broker = broker
+        self._node, self._broker = node, broker
         self._links = links
         self._places = places
         self._wait_place = wait_place
@@ -82,7 +83,7 @@ class PortOperations:
             raise Denied(f"the port {body.name} belongs to a service of the system")
         listener = self._broker.listen(body.name, body.mode, caller)
         self._opened(body.name)
-        return Answer(Empty(), [listener.detach()])
+        return Answer(Listening(os.getpid(), self._node), [listener.detach()])
 
     async def connect(self, caller: Caller, call: Call) -> object:
         """Connect to a port; the answer carries the descriptor. Waits up to `wait_ms` for somebody to listen."""
