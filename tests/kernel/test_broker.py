@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -305,6 +306,46 @@ def test_a_listener_that_takes_nothing_is_not_waited_for() -> None:
             nears.append(broker.connect("p", ANN)[1])
             for near in nears:
                 near.close()
+
+    brokered(work)
+
+
+def test_ports_and_connections_leave_the_kernel_descriptors_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one program's connections keep everybody from the door, and services from coming back."""
+
+    def few(count: int) -> None:
+        free = os.dup(0)
+        os.close(free)
+        monkeypatch.setattr(resource, "getrlimit", lambda _what: ((free + count) * 4 // 3, 0))
+
+    async def work(broker: Broker, _told: Told) -> None:
+        with broker.listen("p", 0o600, ANN) as listener:
+            few(12)
+            held: list[socket.socket] = []
+
+            def connects() -> None:
+                while len(held) < 30:
+                    held.append(broker.connect("p", ANN)[1])
+
+            def listens() -> None:
+                while len(held) < 30:
+                    held.append(broker.listen(f"q/{len(held)}", 0o600, ANN))
+
+            for more in (connects, listens):
+                with pytest.raises(Unavailable, match="all but those that it needs itself"):
+                    more()
+            assert len(held) > 1
+            before = descriptors()
+            for what in (lambda: broker.connect("p", ANN), lambda: broker.listen("q", 0o600, ROOT)):
+                with pytest.raises(Unavailable):
+                    what()
+            assert descriptors() == before
+            with broker.listen("locks", 0o666, ROOT) as service, broker.connect("locks", ANN)[1], taken(service)[1]:
+                pass
+            for sock in held:
+                sock.close()
+            for _ in range(len(broker._connections)):
+                taken(listener)[1].close()
 
     brokered(work)
 

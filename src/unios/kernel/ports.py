@@ -14,6 +14,7 @@ is closed with it.
 import asyncio
 import contextlib
 import os
+import resource
 import select
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import msgspec
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel.callers import Caller
 from unios.limits import (
+    DESCRIPTORS_KEPT,
     PORT_CONNECTIONS_KEPT,
     PORT_CONNECTIONS_MAX,
     PORT_CONNECTIONS_PER_USER_MAX,
@@ -82,6 +84,21 @@ def may_connect(caller: Caller, owner: str, mode: int, grants: frozenset[str]) -
     return bool(mode & (0o200 if caller.user == owner else 0o002))
 
 
+def _pair(name: str, kind: int) -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets for a program's port. OSError; Unavailable if that takes what the kernel itself may need: Linux gives the lowest that
+    is free."""
+    near, far = socket.socketpair(socket.AF_UNIX, kind)
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if name not in SERVICES and far.fileno() >= soft - min(DESCRIPTORS_KEPT, soft // 4):
+        near.close()
+        far.close()
+        raise Unavailable(
+            f"this kernel may have {soft} descriptors, and ports and connections have all but those that it needs itself: programs have to close some, "
+            "or the node be started with a higher bound (ulimit -n)"
+        )
+    return near, far
+
+
 class Broker:
     """The ports of one node. All methods belong to the loop's thread."""
 
@@ -115,7 +132,7 @@ class Broker:
             raise Unavailable(
                 f"{owner.user} has {PORTS_PER_USER_MAX} ports on this node, which is the limit: a program of that user has to close some"
             )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair(name, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         if held is not None:
             self._drop_port(held)
@@ -182,7 +199,7 @@ class Broker:
         self._check_room(name, caller)
         with contextlib.ExitStack() as undo:
             try:
-                near, far = (undo.enter_context(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+                near, far = (undo.enter_context(sock) for sock in _pair(name, socket.SOCK_STREAM))
                 duplicate = undo.enter_context(near.dup())
                 holders = self._holders(caller, port.owner, undo)
             except ProcessLookupError as error:
