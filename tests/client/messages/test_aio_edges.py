@@ -14,22 +14,26 @@ from tests.client.messages.test_aio_breaks import run, until
 from tests.client.messages.test_line import HELLO, packed
 from unios.client.messages import aio, aio_server
 from unios.client.messages.aio_server import AsyncServer
-from unios.wire.messages import Ack, Request
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Hello, Request
 from unios.wire.operations import Accepted
 from unios.wire.values import encode as value_of
 
+OTHER = Hello(PROTOCOL_MIN, PROTOCOL_MAX, "program", {"session": "another"})
 BODY = value_of(((7,), {}), trusted=True).body
 
 
 def served(rig: Rig, work: Callable[[AsyncServer, list[int]], Awaitable[None]]) -> None:
-    """Do it with a port whose `f` notes what it was called with."""
+    """Do it with a port whose `f` notes what it was called with; fail if the loop met an exception that nobody handles."""
+    unhandled: list[object] = []
 
     async def main() -> None:
         done: list[int] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unhandled.append(context))
         async with await aio.listen("p", {"f": done.append}) as server:
             await work(server, done)
 
     run(main)
+    assert not unhandled
 
 
 def call(rig: Rig, *messages: Any) -> socket.socket:
@@ -47,7 +51,7 @@ async def to_the_end(sock: socket.socket) -> None:
             pass
 
 
-@pytest.mark.parametrize("said", [(Request(1, "f", BODY),), (Ack(1),), (HELLO, HELLO, Request(1, "f", BODY))])
+@pytest.mark.parametrize("said", [(Request(1, "f", BODY),), (Ack(1),), (HELLO, OTHER, Request(1, "f", BODY))])
 def test_who_does_not_greet_or_greets_twice_is_let_go_and_nothing_is_done(rig: Rig, said: tuple[Any, ...]) -> None:
     async def work(server: AsyncServer, done: list[int]) -> None:
         await to_the_end(call(rig, *said))
