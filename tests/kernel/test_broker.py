@@ -319,7 +319,7 @@ def test_ports_and_connections_leave_the_kernel_descriptors_of_its_own(monkeypat
         monkeypatch.setattr(resource, "getrlimit", lambda _what: ((free + count) * 4 // 3, 0))
 
     async def work(broker: Broker, _told: Told) -> None:
-        with broker.listen("p", 0o600, ANN) as listener:
+        with broker.listen("p", 0o600, ANN):
             few(12)
             held: list[socket.socket] = []
 
@@ -344,8 +344,7 @@ def test_ports_and_connections_leave_the_kernel_descriptors_of_its_own(monkeypat
                 pass
             for sock in held:
                 sock.close()
-            for _ in range(len(broker._connections)):
-                taken(listener)[1].close()
+            await settled()
 
     brokered(work)
 
