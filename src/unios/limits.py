@@ -68,6 +68,8 @@ STRANGERS_MAX = 128
 DESCRIPTORS_MAX = 65_536
 """The parts of a node raise their bound of open descriptors to what Linux allows, but no further: some Linux allows a billion, and all are closed in a
 loop where there is no close_range."""
+DESCRIPTORS_KEPT = 256
+"""Of a kernel's descriptors, or a quarter of them if that is less, ports and connections of programs leave so many: for its door, links, store, services."""
 ACCEPT_REST_MS = 100
 """So long a listener rests when no descriptor is to be had for the next connection."""
 LINK_PING_MS = 1_000
@@ -175,6 +177,9 @@ DISK_RETRY_S = 1
 
 # ports
 PORTS_MAX = 10_000
+"""Of one node. Those of the system's services come on top."""
+PORTS_PUBLISHED_AT_ONCE = 256
+"""So many in one transaction."""
 PORT_NAME_BYTES_MAX = 200
 PORTS_PER_USER_MAX = 5_000
 """Of one user who is not privileged, on one node."""

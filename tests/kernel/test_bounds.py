@@ -252,7 +252,7 @@ def connected_until(ended: asyncio.Event) -> Callable[[Call], Awaitable[object]]
 
 
 def far_operations(here: Broker, far: FarNode, *nodes: str) -> PortOperations:
-    return PortOperations(here, far, lambda _name: nodes, None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
+    return PortOperations("n1", here, far, lambda _name: nodes, None, None, None, None, lambda _node, _user: True)  # type: ignore[arg-type]
 
 
 def test_one_users_relayed_connections_do_not_use_up_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_a_limit_that_another_node_has_reached_is_told_as_that_and_not_as_nobody
         async with peers(relay) as (asker, _):
             here = Broker("n1", lambda _name: None)
             ways = (lambda _name: ("n2", "n3"), changed, None, None, None, lambda _node, _user: True)
-            operations = PortOperations(here, FarNode(asker), *ways)  # type: ignore[arg-type]
+            operations = PortOperations("n1", here, FarNode(asker), *ways)  # type: ignore[arg-type]
 
             async def connect(call: Call) -> object:
                 return await operations.connect(ANN, call)

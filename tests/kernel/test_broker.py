@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,7 @@ from tests.wire.pairs import bounded, descriptors, settled, until
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel import ports
 from unios.kernel.callers import Caller
-from unios.kernel.ports import Broker
+from unios.kernel.ports import SERVICES, Broker
 from unios.limits import PORT_NAME_BYTES_MAX
 from unios.wire.operations import Accepted
 
@@ -155,10 +156,14 @@ def test_a_node_has_so_many_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "PORTS_MAX", 2)
 
     async def work(broker: Broker, _told: Told) -> None:
-        with broker.listen("a", 0o600, ROOT), broker.listen("b", 0o600, ROOT):
+        with broker.listen("placement", 0o666, ROOT), broker.listen("a", 0o600, ROOT), broker.listen("b", 0o600, ROOT):
             with pytest.raises(Unavailable, match="2 ports"):
                 broker.listen("c", 0o600, ROOT)
             broker.listen("b", 0o600, ROOT).close()  # one that is there may be taken over
+            for service in sorted(SERVICES):  # or a service that was restarted could not be reached any more
+                broker.listen(service, 0o666, ROOT).close()
+            with pytest.raises(Unavailable, match="2 ports"):
+                broker.listen("c", 0o600, ROOT)
 
     brokered(work)
 
@@ -237,6 +242,10 @@ def test_the_death_of_one_side_is_announced_to_the_other_though_duplicates_are_k
 
     async def dies(broker: Broker, dying: Caller, child: forks.Waiting) -> None:
         with broker.listen("p", 0o600, dying if who == "owner" else ANN) as listener:
+            id_, before = broker.connect("p", dying if who == "caller" else ANN)
+            taken(listener)[1].close()
+            broker.cut(id_)  # one before it, which had the same descriptors, is not what is watched
+            before.close()
             _id, near = broker.connect("p", dying if who == "caller" else ANN)
             _stamp, far = taken(listener)
             child.end()
@@ -297,6 +306,45 @@ def test_a_listener_that_takes_nothing_is_not_waited_for() -> None:
             nears.append(broker.connect("p", ANN)[1])
             for near in nears:
                 near.close()
+
+    brokered(work)
+
+
+def test_ports_and_connections_leave_the_kernel_descriptors_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one program's connections keep everybody from the door, and services from coming back."""
+
+    def few(count: int) -> None:
+        free = os.dup(0)
+        os.close(free)
+        monkeypatch.setattr(resource, "getrlimit", lambda _what: ((free + count) * 4 // 3, 0))
+
+    async def work(broker: Broker, _told: Told) -> None:
+        with broker.listen("p", 0o600, ANN):
+            few(12)
+            held: list[socket.socket] = []
+
+            def connects() -> None:
+                while len(held) < 30:
+                    held.append(broker.connect("p", ANN)[1])
+
+            def listens() -> None:
+                while len(held) < 30:
+                    held.append(broker.listen(f"q/{len(held)}", 0o600, ANN))
+
+            for more in (connects, listens):
+                with pytest.raises(Unavailable, match="all but those that it needs itself"):
+                    more()
+            assert len(held) > 1
+            before = descriptors()
+            for what in (lambda: broker.connect("p", ANN), lambda: broker.listen("q", 0o600, ROOT)):
+                with pytest.raises(Unavailable):
+                    what()
+            assert descriptors() == before
+            with broker.listen("locks", 0o666, ROOT) as service, broker.connect("locks", ANN)[1], taken(service)[1]:
+                pass
+            for sock in held:
+                sock.close()
+            await settled()
 
     brokered(work)
 

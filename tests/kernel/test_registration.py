@@ -10,6 +10,7 @@ import pytest
 from unios.errors import Unavailable
 from unios.ids import LeaseId
 from unios.kernel.registration import Registration
+from unios.store.model import Generation, RangeResult, Record, Revision
 
 
 class ComingStore:
@@ -61,3 +62,32 @@ def test_a_store_of_another_machine_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         asyncio.run(registered(store, tmp_path, "other"))
     assert store.asked == ["grant"]
+
+
+class StandingStore:
+    """One in which the lease of a kernel before this one stands, with more of its ports than are answered at once."""
+
+    async def lease_renew(self, _lease: LeaseId) -> int:
+        return 1_000
+
+    async def range(self, key: str, *, prefix: bool = False, after: str = "", limit: int = 0) -> tuple[RangeResult, Revision]:
+        revision = Revision(Generation("g"), 1)
+        if not prefix:
+            return RangeResult((Record(key, b"", 1, 1, 1, LeaseId(7)),)), revision
+        keys = [f"/ports/a/{number:04}/{node}" for number in range(1_000) for node in ("n1", "n2")]
+        found = [Record(key, b"", 1, 1, 1, LeaseId(7)) for key in keys if key > after]
+        return RangeResult(tuple(found[:300]), len(found) > 300), revision
+
+
+def test_the_ports_of_a_kernel_that_died_are_taken_back_all_of_them_and_no_other_nodes(tmp_path: Path) -> None:
+    begun: list[tuple[LeaseId, list[str]]] = []
+    (tmp_path / "lease.json").write_text('{"lease": 7, "incarnation": 3}')
+    node: Any = types.SimpleNamespace(
+        name="n1",
+        store=StandingStore(),
+        folder=types.SimpleNamespace(run=tmp_path),
+        system=types.SimpleNamespace(machine="m", store_machine="other"),
+        publishing=types.SimpleNamespace(begin=lambda lease, told: begun.append((lease, list(told)))),
+    )
+    assert asyncio.run(Registration(node).register()) == (7, 3)
+    assert begun == [(7, [f"a/{number:04}" for number in range(1_000)])]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.engines import ENGINES, Engine, opened, with_store
-from unios.errors import CallerError, Compacted, NotFound
+from unios.errors import CallerError, Compacted, NotFound, ProtocolError
 from unios.store.model import Batch, Compare, Delete, Event, Put, Range, RangeResult, Revision, Store, Transaction
 
 
@@ -114,6 +114,19 @@ def test_bad_requests_change_nothing(engine: Engine) -> None:
         with pytest.raises(NotFound):
             await store.transact(Transaction(then=(Put("/b", b""), Put("/c", b"", lease=999))))
         assert (await store.range("/", prefix=True))[1] == before
+
+    with_store(engine, work)
+
+
+def test_an_answer_that_is_too_large_is_refused_in_words_and_the_store_goes_on(engine: Engine) -> None:
+    async def work(store: Store) -> None:
+        for key in ("/a", "/b"):
+            await store.put(key, bytes(4 * 1024 * 1024))
+        async with asyncio.timeout(20):
+            with pytest.raises(ProtocolError, match="limit"):
+                await store.transact(Transaction(then=(Range("/a"), Range("/b"))))
+            await store.put("/c", b"1")
+            assert await value(store, "/c") == b"1"
 
     with_store(engine, work)
 

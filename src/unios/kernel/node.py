@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from unios import __version__, errors
@@ -44,9 +44,11 @@ from unios.kernel.links import Links
 from unios.kernel.memory_kills import MemoryKills
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
-from unios.kernel.port_operations import SERVICES, STORE, PortOperations
-from unios.kernel.ports import Broker, PortRecord
+from unios.kernel.port_operations import STORE, PortOperations
+from unios.kernel.port_places import PortPlaces
+from unios.kernel.ports import SERVICES, Broker, PortRecord
 from unios.kernel.process_operations import ProcessOperations
+from unios.kernel.publishing import Publishing
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.registration import Registration
@@ -104,7 +106,9 @@ class Node:
         self.admission = Admission(self)
         self.recorder = Recorder(self)
         self.trees = Trees(folder, self.recorder.ended, lambda: None)
-        self.broker = Broker(self.name, self._port_closed)
+        self.broker = Broker(self.name, self._port_changed)
+        self.publishing = Publishing(self.name, self.broker, self.store)
+        self.port_places = PortPlaces(self.name, self.broker.has)
         self.registration = Registration(self)
         self.reconciling = Reconciling(self)
         self.part_events = PartEvents(self)
@@ -118,15 +122,16 @@ class Node:
         self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.processes = Mirror(self.store, "/processes/", ProcessRecord, calm_ms=CALM_MS, hurries=True)
-        self.port_records = Mirror(self.store, "/ports/", PortRecord, self._on_port)
+        self.port_records = Mirror(self.store, "/ports/", PortRecord, self.port_places.on_change)
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
-        self._ports_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
         self.carrying = Carrying(self)
         self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
-        ways = (self._places, self._wait_place, self._publish, self._open_store_socket)
-        self.port_operations = PortOperations(self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name))
+        ways = (self._places, self.port_places.wait, self._port_changed, self._open_store_socket)
+        self.port_operations = PortOperations(
+            self.name, self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name)
+        )
         self._offer()
 
     @staticmethod
@@ -295,27 +300,18 @@ class Node:
     def _on_link(self, name: str, up: bool, reason: str) -> None:
         self._tell(members.LinkChanged(name, up, reason, boot_ms()))
 
-    def _on_port(self, _key: str, _before: PortRecord | None, _now: PortRecord | None) -> None:
-        self._pulse_ports()
-
-    def _pulse_ports(self) -> None:
-        self._ports_changed.set()
-        self._ports_changed = asyncio.Event()
-
     # ports
 
-    def _port_closed(self, name: str) -> None:
-        self.start(self._quietly(self.registration.withdraw(name)))
-
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        with contextlib.suppress(UniosError):
-            await work
+    def _port_changed(self, name: str) -> None:
+        """A port of this node was opened or is open no more."""
+        self.port_places.changed(name)
+        self.publishing.changed(name)
 
     def _places(self, name: str) -> Iterable[str]:
-        found = [r for r in self.port_records.values.values() if r.name == name and r.node != self.name]
+        found = self.port_places.of(name)
         if name in SERVICES:  # what is asked of a service is told to its node: it must be trusted with as much as this one
-            found = [r for r in found if self.covers(r.node)]
-        ready = {node: self.membership.view(node)[0] for node in (record.node for record in found)}
+            found = [node for node in found if self.covers(node)]
+        ready = {node: self.membership.view(node)[0] for node in found}
         records = self.nodes.values
         near = self.system.machine
 
@@ -323,7 +319,7 @@ class Node:
             record = records.get(f"/nodes/{node}")
             return (0 if ready[node] == "ready" else 1, record is None or record.machine != near, node)
 
-        return [node for node in sorted((record.node for record in found), key=distance) if ready[node] in ("ready", "suspect")]
+        return [node for node in sorted(found, key=distance) if ready[node] in ("ready", "suspect")]
 
     def covers(self, name: str) -> bool:
         """Whether that node speaks for everybody for whom this one does."""
@@ -334,15 +330,6 @@ class Node:
         """Whether that node may act for that user: what it says of him is believed."""
         record = self.nodes.values.get(node_key(name))
         return record is not None and may_speak_for(record.users, user)
-
-    async def _wait_place(self, name: str) -> None:
-        """Wait until something about ports has changed; the caller looks again."""
-        if not self.broker.has(name):
-            await self._ports_changed.wait()
-
-    async def _publish(self, name: str) -> None:
-        self._pulse_ports()
-        self.start(self._quietly(self.registration.publish(name, self.leasing.lease)))
 
     # for the operations
 
@@ -416,6 +403,7 @@ class Node:
                 self.alive: sequences.STORE,
                 self.processes: sequences.STORE,
                 self.port_records: sequences.STORE,
+                self.publishing: sequences.STORE,
                 self.rules: sequences.STORE,
                 self.leasing: LEASE,
                 self.reconciling: FENCE,

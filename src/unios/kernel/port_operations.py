@@ -19,10 +19,10 @@ from unios.kernel import relaying
 from unios.kernel.callers import Caller, user_of
 from unios.kernel.links import Links
 from unios.kernel.parts import ON_DEMAND
-from unios.kernel.ports import Broker
+from unios.kernel.ports import SERVICES, Broker
 from unios.kernel.store_gate import StoreGate
 from unios.limits import LINK_REQUESTS_KEPT, REQUESTS_PER_PEER_MAX, USER_RELAYS_MAX
-from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Revoke
+from unios.wire.operations import Connect, Connected, Empty, Grant, Listen, Listening, Revoke
 from unios.wire.peer import Answer, Call, Stream
 from unios.wire.running import become
 from unios.wire.transport import UNIX_BUFFER_BYTES
@@ -30,9 +30,6 @@ from unios.wire.transport import UNIX_BUFFER_BYTES
 STORE: Final = "store"
 """The store's port is the kernel's own: it has no listener in the broker, and only the privileged may connect. Another kernel that speaks for
 ordinary users gets the gate (store_gate.py) instead."""
-
-SERVICES: Final = frozenset({"placement", "recovery", "locks"})
-"""Names that only the system's own services may take."""
 
 WANT_AGAIN_S: Final = 0.5
 """So often it is said again that a service is wanted which nobody has, while somebody waits for it."""
@@ -50,22 +47,23 @@ class PortOperations:
 
     def __init__(
         self,
+        node: str,
         broker: Broker,
         links: Links,
         places: Callable[[str], Iterable[str]],
         wait_place: Callable[[str], Awaitable[None]],
-        publish: Callable[[str], Awaitable[None]],
+        opened: Callable[[str], None],
         open_store: OpenStore,
         gate: StoreGate,
         speaks_for: Callable[[str, str], bool],
         want: Callable[[str], None] = lambda _name: None,
     ) -> None:
-        """`want(name)` has a service started that is started on demand."""
-        self._broker = broker
+        """`opened(name)` is told of each port that is opened. `want(name)` has a service started that is started on demand."""
+        self._node, self._broker = node, broker
         self._links = links
         self._places = places
         self._wait_place = wait_place
-        self._publish = publish
+        self._opened = opened
         self._open_store = open_store
         self._gate = gate
         self._speaks_for = speaks_for
@@ -77,19 +75,15 @@ class PortOperations:
         """The same, by node."""
 
     async def listen(self, caller: Caller, call: Call) -> object:
-        """Open a port and publish its name; the answer carries the listener's descriptor."""
+        """Open a port, and have its name published; the answer carries the listener's descriptor."""
         body = call.decode(Listen)
         if body.name == STORE:
             raise Denied("the port of the store belongs to the kernel")
         if body.name in SERVICES and not caller.privileged:
             raise Denied(f"the port {body.name} belongs to a service of the system")
         listener = self._broker.listen(body.name, body.mode, caller)
-        try:
-            await self._publish(body.name)
-        except BaseException:
-            listener.close()
-            raise
-        return Answer(Empty(), [listener.detach()])
+        self._opened(body.name)
+        return Answer(Listening(os.getpid(), self._node), [listener.detach()])
 
     async def connect(self, caller: Caller, call: Call) -> object:
         """Connect to a port; the answer carries the descriptor. Waits up to `wait_ms` for somebody to listen."""

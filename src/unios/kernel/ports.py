@@ -14,16 +14,18 @@ is closed with it.
 import asyncio
 import contextlib
 import os
+import resource
 import select
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from unios.errors import CallerError, Denied, NotFound, Unavailable
 from unios.kernel.callers import Caller
 from unios.limits import (
+    DESCRIPTORS_KEPT,
     PORT_CONNECTIONS_KEPT,
     PORT_CONNECTIONS_MAX,
     PORT_CONNECTIONS_PER_USER_MAX,
@@ -33,6 +35,9 @@ from unios.limits import (
     USER_CONNECTIONS_MAX,
 )
 from unios.wire.operations import Accepted
+
+SERVICES: Final = frozenset({"placement", "recovery", "locks"})
+"""Names that only the system's own services may take. They have places of their own: no program's ports keep them out."""
 
 
 class PortRecord(msgspec.Struct, frozen=True):
@@ -79,6 +84,21 @@ def may_connect(caller: Caller, owner: str, mode: int, grants: frozenset[str]) -
     return bool(mode & (0o200 if caller.user == owner else 0o002))
 
 
+def _pair(name: str, kind: int) -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets for a program's port. OSError; Unavailable if that takes what the kernel itself may need: Linux gives the lowest that
+    is free."""
+    near, far = socket.socketpair(socket.AF_UNIX, kind)
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if name not in SERVICES and far.fileno() >= soft - min(DESCRIPTORS_KEPT, soft // 4):
+        near.close()
+        far.close()
+        raise Unavailable(
+            f"this kernel may have {soft} descriptors, and ports and connections have all but those that it needs itself: programs have to close some, "
+            "or the node be started with a higher bound (ulimit -n)"
+        )
+    return near, far
+
+
 class Broker:
     """The ports of one node. All methods belong to the loop's thread."""
 
@@ -106,13 +126,13 @@ class Broker:
         held = self._ports.get(name)
         if held is not None and not (owner.privileged or held.owner.user == owner.user):
             raise Denied(f"port {name} belongs to {held.owner.user}")
-        if held is None and len(self._ports) >= PORTS_MAX:
+        if held is None and name not in SERVICES and len(self._ports) - sum(map(self.has, SERVICES)) >= PORTS_MAX:
             raise Unavailable(f"this node has {PORTS_MAX} ports, which is its limit: programs that listen here have to close some")
         if held is None and not owner.privileged and self._ports_of(owner.user) >= PORTS_PER_USER_MAX:
             raise Unavailable(
                 f"{owner.user} has {PORTS_PER_USER_MAX} ports on this node, which is the limit: a program of that user has to close some"
             )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair(name, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         if held is not None:
             self._drop_port(held)
@@ -179,7 +199,7 @@ class Broker:
         self._check_room(name, caller)
         with contextlib.ExitStack() as undo:
             try:
-                near, far = (undo.enter_context(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+                near, far = (undo.enter_context(sock) for sock in _pair(name, socket.SOCK_STREAM))
                 duplicate = undo.enter_context(near.dup())
                 holders = self._holders(caller, port.owner, undo)
             except ProcessLookupError as error:

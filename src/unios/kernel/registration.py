@@ -14,9 +14,8 @@ from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
 from unios.kernel.clocks import boot_ms
 from unios.kernel.node_usage import machine
-from unios.kernel.ports import port_key
 from unios.limits import LEASE_TTL_MS, STORE_COMES_LOOK_S, STORE_COMES_MS
-from unios.store.model import Compare, Delete, Put, Transaction
+from unios.store.model import Compare, Put, Transaction
 from unios.store.pages import every
 from unios.wire.messages import PROTOCOL_MAX
 
@@ -72,7 +71,7 @@ class Registration:
             await self._node.store.lease_renew(lease)
             result, _revision = await self._node.store.range(alive_key(self._node.name))
             if result.records and result.records[0].lease == lease:
-                await self._tidy_ports()
+                await self._tidy_ports(lease)
                 return lease, incarnation
         return None
 
@@ -116,26 +115,12 @@ class Registration:
                 )
             )
             if done.succeeded:
-                for name in node.broker.names():
-                    await self.publish(name, lease)
+                node.publishing.begin(lease)
                 return incarnation
         raise Unavailable("the node's record keeps changing")
 
-    async def publish(self, name: str, lease: LeaseId) -> None:
-        """Let the system know that a port is open here, for as long as the lease stands."""
-        record = self._node.broker.record(name)
-        if record is not None and lease:
-            with contextlib.suppress(NotFound):  # a lease that has ended: the next registration publishes
-                await self._node.store.put(port_key(name, self._node.name), msgspec.msgpack.encode(record), lease=lease)
-
-    async def withdraw(self, name: str) -> None:
-        """The port is closed."""
-        await self._node.store.delete(port_key(name, self._node.name))
-
-    async def _tidy_ports(self) -> None:
+    async def _tidy_ports(self, lease: LeaseId) -> None:
         """Listeners of a kernel that died are gone: those that come back publish again."""
         records, _revision = await every(self._node.store, "/ports/")
         mine = [record.key for record in records if record.key.rpartition("/")[2] == self._node.name]
-        gone = [key for key in mine if not self._node.broker.has(key[len("/ports/") :].rpartition("/")[0])]
-        if gone:
-            await self._node.store.transact(Transaction(then=tuple(Delete(key) for key in gone[:256])))
+        self._node.publishing.begin(lease, (key[len("/ports/") :].rpartition("/")[0] for key in mine))

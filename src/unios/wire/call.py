@@ -140,14 +140,17 @@ class Call:
         return True
 
     def answer(self, result: object) -> None:
-        """Answer a request that is served without a task; an error that is the answer is told as such."""
+        """Answer a request that is served without a task; an error that is the answer, or that keeps it from being sent, is told as such."""
         if self.peer._calls.pop(self._id, None) is None:
             return  # the connection has ended, or the asker has withdrawn it
         self.end()
-        if isinstance(result, UniosError):
+        if isinstance(result, Exception):
             self.peer._fault(self, result)
-        else:
+            return
+        try:
             self.peer.send(Reply(self._id, pack(result)), sequence=self.sequence)
+        except Exception as error:  # noqa: BLE001 it is over the bound, say: nobody else would tell the asker
+            self.peer._fault(self, error)
 
     def on_arrival(self, wake: Callable[[], None]) -> None:
         """Call `wake` from now on once for all of the asker's items that came together, and at the end: for one who takes them with `arrived`."""

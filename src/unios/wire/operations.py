@@ -17,11 +17,18 @@ class Empty(msgspec.Struct, frozen=True):
 
 
 class Listen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """ports.listen -> Empty and one descriptor (SOCK_SEQPACKET): `Accepted` packets, each with one descriptor, are read from it."""
+    """ports.listen -> Listening and one descriptor (SOCK_SEQPACKET): `Accepted` packets, each with one descriptor, are read from it."""
 
     name: str
     mode: int = 0o600
     """Who may connect, as in a file's mode: 0o600 the owner, 0o666 everybody."""
+
+
+class Listening(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who has opened a port: the Linux pid of a kernel, and its node."""
+
+    kernel: int = 0
+    node: str = ""
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -64,7 +64,7 @@ HeldOf = Callable[[str], Allowance | None]
 AROUND_BYTES_MAX: Final = 1024
 """More than that around the body of a message is not kept as long as the body is: only that is counted."""
 AtOnce = Callable[[Call], bool]
-"""Takes a request that needs no task, to `answer` it later; False leaves it to the handler. May raise UniosError."""
+"""Takes a request that needs no task, to `answer` it later; False leaves it to the handler. What it raises is the answer."""
 
 
 def as_it_comes(_user: str) -> None:
@@ -74,6 +74,17 @@ def as_it_comes(_user: str) -> None:
 async def refuse(call: Call) -> object:
     """Handler of a side that only asks."""
     raise CallerError(f"this side answers nothing, {call.op} neither")
+
+
+def _do_all(works: list[Callable[[], None]]) -> None:
+    """Do all of them; one that fails keeps no other from being done."""
+    for number, work in enumerate(works, 1):
+        try:
+            work()
+        except BaseException:
+            for later in works[number:]:
+                asyncio.get_running_loop().call_soon(later)
+            raise
 
 
 def _apart(body: msgspec.Raw, size: int) -> msgspec.Raw:
@@ -266,10 +277,14 @@ class Peer:
     def _on_bytes(self, data: Buffer, descriptors: list[int]) -> None:
         afterwards: list[Callable[[], None]] = []
         self._afterwards = afterwards
-        self._take_in(data, descriptors)
-        self._afterwards = None
-        for work in afterwards:
-            work()
+        try:
+            self._take_in(data, descriptors)
+        except BaseException:  # what came with it is lost: whoever waits for that has to hear
+            self.close("what the peer sent could not be taken in")
+            raise
+        finally:
+            self._afterwards = None
+            _do_all(afterwards)
 
     def _take_in(self, data: Buffer, descriptors: list[int]) -> None:
         self._descriptors.extend(descriptors)
@@ -361,7 +376,7 @@ class Peer:
         self._calls[id_] = (call, None)
         try:
             taken = at_once(call)
-        except UniosError as error:
+        except Exception as error:  # noqa: BLE001 as in `_serve`
             call.answer(error)
             return True
         if not taken:

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from tests import forks
-from tests.client.messages.rig import until
+from tests.client.messages.rig import descriptors, until
 from unios.client.messages import acceptor as acceptors
 from unios.client.messages.acceptor import Acceptor
-from unios.errors import Denied, Unavailable
-from unios.wire.operations import Accepted, NodeInfo
+from unios.errors import Denied, ProtocolError, Unavailable
+from unios.wire.operations import Accepted, Empty, Listening, NodeInfo
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -27,6 +27,12 @@ class Kernel:
 
     def __init__(self) -> None:
         self.pid = 1
+        self.says_who = True
+        self.infos = 0
+        """How often it was asked who it is."""
+        self.grants: list[tuple[str, str]] = []
+        self.given = 1
+        """How many descriptors come with an answer."""
         self.ports: dict[str, socket.socket] = {}
         self.refused: dict[str, Exception] = {}
         self.asked: list[str] = []
@@ -49,7 +55,12 @@ class Kernel:
         assert op == "ports.close"
         self.ports.pop(body.name).close()
 
-    def ask(self, _op: str, _body: Any = None, type_: Any = None) -> Any:
+    def ask(self, op: str, body: Any = None, type_: Any = None) -> Any:
+        self.infos += op == "node.info"
+        if op == "ports.grant":
+            if "grants" in self.refused:
+                raise self.refused["grants"]
+            self.grants.append((body.name, body.user))
         return types.SimpleNamespace(name="n1", kernel_pid=self.pid) if type_ is NodeInfo else None
 
     def persist(self, attempt: Callable[[], Any]) -> Any:
@@ -67,11 +78,15 @@ class Asked:
         self._kernel, self._name = kernel, name
 
     def finish(self, *, timeout_s: float) -> tuple[bytes, list[int]]:
-        descriptor = self._kernel.listen(self._name)
+        kernel = self._kernel
+        given = [kernel.listen(self._name), socket.socket(socket.AF_UNIX).detach()]
+        opened = Listening(kernel.pid, "n1") if kernel.says_who else Empty()
+        for descriptor in given[kernel.given :]:
+            os.close(descriptor)
         after, self._kernel.after_listen = self._kernel.after_listen, None
         if after is not None:
             after()
-        return b"", [descriptor]
+        return msgspec.msgpack.encode(opened), given[: kernel.given]
 
 
 @pytest.fixture
@@ -218,3 +233,81 @@ def test_a_port_of_a_parent_that_ends_is_closed_though_its_forked_child_lives_on
         ours.settimeout(20)
         acceptor._forget(acceptor._ports.pop("one"))  # as Linux does it when the parent ends
         assert ours.recv(1) == b""
+
+
+def test_to_open_thousands_of_ports_asks_nothing_else_and_to_open_them_again_once(kernel: Kernel, acceptor: Acceptor) -> None:
+    ports = {f"p/{number}": opened(acceptor, f"p/{number}") for number in range(30)}
+    assert kernel.infos == 0
+    with acceptor._lock:
+        kernel.restart()
+        until(lambda: len(acceptor._by_descriptor) == 30, "they are there")
+    until(lambda: len(kernel.ports) == 30 and not acceptor._down, "they are open again")
+    assert kernel.infos <= 10 and not any(port.lost for port in ports.values())
+
+
+def test_a_kernel_of_before_that_does_not_say_who_it_is_is_asked(kernel: Kernel, acceptor: Acceptor) -> None:
+    kernel.says_who = False
+    one = opened(acceptor, "p")
+    assert kernel.infos == 1 and (acceptor._ports["p"].kernel, acceptor._ports["p"].node) == (1, "n1")
+    kernel.listen("p")
+    until(lambda: one.lost == 1, "it hears that another one has it")
+
+
+def test_what_was_granted_is_granted_again_after_a_restart(kernel: Kernel, acceptor: Acceptor) -> None:
+    opened(acceptor, "p")
+    acceptor.grant("p", "bob")
+    acceptor.grant("p", "carol")
+    acceptor.revoke("p", "carol")
+    kernel.grants.clear()
+    kernel.restart()
+    until(lambda: "p" in kernel.ports and not acceptor._down, "it is open again")
+    assert kernel.grants == [("p", "bob")]
+
+
+def test_what_opens_no_port_leaves_no_descriptor(kernel: Kernel, acceptor: Acceptor) -> None:
+    before = descriptors()
+    for kernel.given, why in ((0, "may have no more than"), (2, "something else")):
+        with pytest.raises(ProtocolError, match=why):
+            opened(acceptor, "p")
+        kernel.ports.pop("p").close()
+        assert descriptors() == before
+    kernel.given = 1
+    one = opened(acceptor, "p")
+    acceptor.grant("p", "bob")
+    kernel.refused["grants"] = Unavailable("no")
+    before = descriptors()
+    kernel.restart()
+    until(lambda: len(kernel.asked) >= 6, "it is tried again and again")
+    assert descriptors() <= before + 1
+    del kernel.refused["grants"]
+    until(lambda: "p" in kernel.ports and not acceptor._down, "it is open again")
+    connect(kernel, "p")
+    until(lambda: one.taken == 1, "it takes a connection in")
+
+
+def test_a_stamp_that_is_none_a_connection_without_its_descriptor_and_one_that_nobody_can_take_harm_no_other(
+    kernel: Kernel, acceptor: Acceptor
+) -> None:
+    one = opened(acceptor, "p")
+    before = descriptors()
+    for packet in (b"nonsense", msgspec.msgpack.encode({"connection": "x"})):
+        near, far = socket.socketpair()
+        socket.send_fds(kernel.ports["p"], [packet], [far.fileno()])
+        near.close()
+        far.close()
+    kernel.ports["p"].send(msgspec.msgpack.encode(Accepted(1, "p", "ann", False, "n1")))
+    accepted = acceptor._ports["p"].accepted
+    refused: list[int] = []
+
+    def refuses(_stamp: Accepted, sock: socket.socket, _node: str) -> None:
+        refused.append(1)
+        sock.close()
+        raise OSError("no more descriptors")
+
+    acceptor._ports["p"].accepted = refuses
+    connect(kernel, "p")
+    until(lambda: bool(refused), "it is not taken")
+    acceptor._ports["p"].accepted = accepted
+    connect(kernel, "p")
+    until(lambda: one.taken == 1, "the next one is taken")
+    assert descriptors() == before

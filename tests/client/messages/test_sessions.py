@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from unios.client.messages import sessions
+from unios.client.messages import streaming as streamings
 from unios.client.messages.line import Line
 from unios.client.messages.sessions import Session, Sessions
-from unios.limits import SESSION_KEPT_S, SESSIONS_PER_USER_MAX
+from unios.client.messages.streaming import Streaming
+from unios.limits import SESSION_KEPT_S, SESSIONS_PER_USER_MAX, STREAM_WINDOW_BYTES
 from unios.wire.conversations import Begun
 from unios.wire.messages import Request
 from unios.wire.values import NOTHING
@@ -129,3 +131,73 @@ def test_those_who_do_not_come_back_are_forgotten_though_nobody_else_calls(lines
 
 def session_of(found: Sessions, id_: str) -> Session:
     return found._found["ann", id_]
+
+
+def test_a_session_has_one_connection_and_without_a_name_it_ends_with_that(lines: list[Line]) -> None:
+    old, new = lines
+    found = Sessions()
+    session, _known = found.find("s", "ann", trusted=True)
+    found.attach("s", session, old)
+    found.attach("s", session, new)
+    assert old.is_closed and not new.is_closed
+    nameless, known = found.find("", "ann", trusted=True)
+    assert not known and nameless is not found.find("", "ann", trusted=True)[0]
+    found.attach("", nameless, new)
+    begun = under_way(nameless)
+    assert found.detach("", nameless, new) is False and begun.cancelled  # nobody can come back to it
+
+
+def test_sessions_of_many_users_are_bounded_and_nothing_is_left_of_those_that_went(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PORT_SESSIONS_MAX", 3)
+    found = Sessions()
+    for number in range(10):
+        session, _known = found.find("s", f"user {number}", trusted=False)
+        found.attach("s", session, lines[0])
+        found.detach("s", session, lines[0])
+        assert len(found._found) == len(found._away) == len(found._users) <= 3
+    assert list(found._found) == [("user 7", "s"), ("user 8", "s"), ("user 9", "s")]
+
+
+def test_who_has_lost_the_right_has_no_session_and_no_connection(lines: list[Line]) -> None:
+    found = Sessions()
+    for user, line in zip(("ann", "bob"), lines, strict=True):
+        session, _known = found.find("s", user, trusted=True)
+        found.attach("s", session, line)
+    begun = under_way(session_of(found, "s"))
+    found.forget("ann")
+    assert begun.cancelled and [line.is_closed for line in lines] == [True, False]
+    assert list(found._found) == [("bob", "s")] and list(found._users) == ["bob"]
+
+
+def test_a_session_that_ends_stops_its_streams_though_their_callers_take_nothing(lines: list[Line]) -> None:
+    session = Session("ann")
+    begun = session.answering.begin(Request(1, "f", NOTHING.body, stream=True))
+    assert isinstance(begun, Begun)
+    ended: list[str] = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append("stopped")
+
+    streaming = Streaming(session, begun, lines[0])
+    session.streams[1] = streaming
+    streaming._iterator = items()
+    assert streaming._next() and not ended
+    session.leave()
+    assert ended == ["stopped"] and not streaming._next()
+
+
+def test_a_stream_waits_for_room_no_longer_than_its_caller_may_be_away(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamings, "SESSION_KEPT_S", 0)
+    session = Session("ann")
+    begun = session.answering.begin(Request(1, "f", NOTHING.body, stream=True))
+    assert isinstance(begun, Begun)
+    begun.held = STREAM_WINDOW_BYTES
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(Streaming(session, begun, lines[0])._has_room()), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert found == [False] and begun.cancelled

@@ -11,14 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from unios.client.connection import Connection
+from unios.client.messages.intake import not_come
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
 from unios.wire.doors import receive_descriptors
-from unios.wire.operations import Accepted, Grant, Listen, NodeInfo, Revoke
+from unios.wire.operations import Accepted, Grant, Listen, Listening, NodeInfo, Revoke
 
+T = TypeVar("T")
 OnAccepted = Callable[[Accepted, socket.socket, str], None]
 """Told: the kernel's stamp, the connection, the node on which the port is open."""
 _STAMP_BYTES: Final = 4_096
@@ -99,26 +101,24 @@ class Acceptor:
             before.lost()
 
     def _open(self, port: _Listening) -> None:
-        def ask() -> socket.socket:
+        def ask() -> tuple[bytes, list[socket.socket]]:
             asked = self._connection.begin("ports.listen", Listen(port.name, port.mode), node="")
-            _raw, descriptors = asked.finish(timeout_s=CALL_TIMEOUT_MS / 1000)
-            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-            if len(sockets) != 1:
-                for sock in sockets:
-                    sock.close()
-                raise ProtocolError("the kernel answered ports.listen without a descriptor")
-            return sockets[0]
+            raw, descriptors = asked.finish(timeout_s=CALL_TIMEOUT_MS / 1000)
+            return raw, [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
-        info = self._info()
-        while True:
-            port.sock = self._connection.persist(ask)  # to open it twice is to take it over from oneself
-            port.sock.setblocking(False)
-            before, info = info, self._info_of(port)
-            if info.kernel_pid == before.kernel_pid:
-                break
-            port.sock.close()  # the kernel was restarted meanwhile: which of the two has opened it, nobody knows
+        raw, sockets = self._connection.persist(ask)  # to open it twice is to take it over from oneself
+        opened = _decoded(raw, Listening)
+        if opened is None or len(sockets) != 1:
+            for sock in sockets:
+                sock.close()
+            raise not_come(f"port {port.name}") if not sockets else ProtocolError("the kernel answered ports.listen with something else than a port")
+        port.sock = sockets[0]
+        port.sock.setblocking(False)
         try:
-            port.kernel, port.node = int(info.kernel_pid), str(info.name)
+            if not opened.kernel:  # a kernel of before, which does not say
+                info = self._info()
+                opened = Listening(info.kernel_pid, info.name)
+            port.kernel, port.node = opened.kernel, opened.node
             for user in port.grants:
                 self._connection.ask("ports.grant", Grant(port.name, user))
         except BaseException:
@@ -127,14 +127,8 @@ class Acceptor:
         self._by_descriptor[port.sock.fileno()] = port
         self._poll.register(port.sock, select.EPOLLIN)
 
-    def _info_of(self, port: _Listening) -> NodeInfo:
-        try:
-            return self._info()
-        except BaseException:
-            self._give_up(port)
-            raise
-
     def _give_up(self, port: _Listening) -> None:
+        port.kernel = 0  # or it would seem, when it is opened again, that somebody else has taken it over
         if port.sock is not None:
             port.sock.close()
             port.sock = None
@@ -224,7 +218,7 @@ class Acceptor:
                 if self._ports.get(port.name) is port:
                     self._down.add(port.name)  # the kernel has ended, or somebody else of this user listens there now
             return
-        stamp = _stamp(packet)
+        stamp = _decoded(packet, Accepted)
         if stamp is None or not descriptors:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -232,13 +226,21 @@ class Acceptor:
         port.accepted(stamp, socket.socket(fileno=descriptors[0]), port.node)
 
     def _open_again(self) -> None:
-        failed = False
-        for name in list(self._down):
+        names, failed = list(self._down), False
+        try:
+            with self._lock:
+                now = (
+                    self._info().kernel_pid
+                )  # asked after they had ended: of each that this kernel opened it is known that it did not end by its death
+        except (UniosError, OSError):
+            time.sleep(CLIENT_RETRY_MS / 1000)
+            return
+        for name in names:
             with self._lock:
                 port = self._ports.get(name)
                 if port is not None and port.sock is None:
                     try:
-                        if self._info().kernel_pid == port.kernel:
+                        if port.kernel == now:
                             self._lose(port)
                         else:
                             self._open(port)
@@ -269,10 +271,10 @@ def _has_ended(sock: socket.socket) -> bool:
         return True
 
 
-def _stamp(packet: bytes) -> Accepted | None:
+def _decoded(packet: bytes, type_: type[T]) -> T | None:
     import msgspec
 
     try:
-        return msgspec.msgpack.decode(packet, type=Accepted)
+        return msgspec.msgpack.decode(packet, type=type_)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

@@ -52,6 +52,12 @@ class NoDescriptors(Lacking):
         )
 
 
+def not_come(what: str) -> ProtocolError:
+    """Return what to raise when what belongs to an answer came without its descriptor: Linux had none for this process."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return ProtocolError(f"{what} came without its descriptor: this program may have no more than {soft} (ulimit -n); close some, or raise that")
+
+
 class Intake:
     """That of one connection. Whoever reads it calls these, one thread at a time."""
 

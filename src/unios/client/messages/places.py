@@ -6,6 +6,7 @@ import time
 import msgspec
 
 from unios.client.connection import Connection
+from unios.client.messages.intake import not_come
 from unios.client.messages.line import Line
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, ProtocolError, Unavailable
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
@@ -51,5 +52,7 @@ def _connect(connection: Connection, name: str, wait_ms: int, deadline: float | 
     if connected is None or len(sockets) != 1:
         for sock in sockets:
             sock.close()
+        if not sockets:
+            raise not_come(f"the connection to port {name}")
         raise ProtocolError("the kernel answered ports.connect with something else than a connection")
     return Line(sockets[0], local=connected.connection != 0, trusted=connected.mine, keeps=keeps)
