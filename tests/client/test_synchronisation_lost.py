@@ -186,7 +186,7 @@ def test_units_that_are_not_being_given_back_are_lost_with_the_lease_beside_thos
         session._held[Token(3, number)] = Held("semaphore", "s", Token(3, number), 1, 2, actor)
     session.begin(Pending(Ask(0, "release", "semaphore", "s", "a", spec=2)))
     session.on(line, Over("its lease has ended"))  # type: ignore[arg-type]
-    with pytest.raises(LeaseLost, match="1 units"):
+    with pytest.raises(LeaseLost, match="1 unit"):
         session.begin(Pending(Ask(0, "release", "semaphore", "s", "b", spec=2)))
 
 

@@ -24,7 +24,8 @@ from unios.kernel.certificates import Identity
 from unios.kernel.system import NodeFile, SystemFile
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
-from unios.wire.operations import Joined, MakeToken, Token
+from unios.wire.joining import Joined
+from unios.wire.operations import MakeToken, Token
 from unios.wire.peer import Peer
 from unios.wire.transport import SocketTransport
 

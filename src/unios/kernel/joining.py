@@ -24,7 +24,7 @@ from unios.kernel.addresses import ports_to_try
 from unios.kernel.callers import user_of
 from unios.kernel.clocks import wall_ms
 from unios.limits import CLOCK_OFFSET_MS_JOIN_MAX, CONNECT_TIMEOUT_MS, PROBE_TIMEOUT_MS
-from unios.wire.operations import JoinAsk, Joined, JoinGreeting, JoinProbe, JoinProbed
+from unios.wire.joining import JoinAsk, Joined, JoinGreeting, JoinProbe, JoinProbed
 from unios.wire.peer import Peer
 from unios.wire.tls import TlsTransport, stranger_context
 from unios.wire.transport import SocketTransport

@@ -22,7 +22,8 @@ from unios.kernel.certificates import Identity
 from unios.limits import ADDRESSES_MAX, LEASE_TTL_MS_MAX
 from unios.store.model import Compare, Put, Record, Transaction
 from unios.store.pages import every
-from unios.wire.operations import JoinAsk, Joined, JoinGreeting, JoinProbe, JoinProbed, MakeToken, Token
+from unios.wire.joining import JoinAsk, Joined, JoinGreeting, JoinProbe, JoinProbed
+from unios.wire.operations import MakeToken, Token
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
