@@ -38,6 +38,7 @@ missing_packages() {
     have mkfs.ext4 || echo e2fsprogs
     have ps || echo procps
     have strace || echo strace
+    have etcd || echo etcd-server
 }
 
 install_packages() {

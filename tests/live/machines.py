@@ -267,6 +267,8 @@ class Lab:
     def plug_in(self, machine: Machine) -> None:
         """Connect a machine that has just booted to the bridge."""
         port = f"p{machine.number}"
+        with contextlib.suppress(AssertionError):  # of its life before: Linux takes a dead network down when it comes to it
+            self._in_switch("ip", "link", "delete", port)
         self._in_switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         self._in_switch("ip", "link", "set", port, "master", "br0", "up")
         machine.run("ip", "addr", "add", f"{machine.address}/24", "dev", "eth0")

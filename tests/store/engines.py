@@ -3,12 +3,17 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from unios.store import client
 from unios.store.model import Store
@@ -17,6 +22,9 @@ from unios.wire.doors import connect_unix
 
 class Engine:
     """A store that a test can open, kill and start again. `restart` loses every connection and keeps what was acknowledged."""
+
+    dense = True
+    """Whether each revision number is one more than that of the write before. Not where renewals are writes, or others write too."""
 
     async def open(self) -> Store:
         raise NotImplementedError
@@ -73,7 +81,102 @@ class SqliteProcess(Engine):
             self.process.wait()
 
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": SqliteProcess}
+class EtcdMember:
+    """An etcd of one member, on a folder of its own and loopback ports."""
+
+    def __init__(self, folder: Path) -> None:
+        binary = shutil.which("etcd")
+        if binary is None:
+            pytest.skip("no etcd binary is found: install etcd-server (Debian), or put etcd into PATH")
+        if find_spec("grpc") is None:
+            pytest.skip("the package grpcio is not installed: pip install unios[etcd]")
+        self._binary = binary
+        self._folder = folder
+        self.port, self._peer_port = _free_ports(2)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        own, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        flags = {
+            "name": "member",
+            "data-dir": str(self._folder / "etcd"),
+            "listen-client-urls": own,
+            "advertise-client-urls": own,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"member={peer}",
+            "heartbeat-interval": "20",
+            "election-timeout": "100",
+            "max-txn-ops": "1024",
+            "max-request-bytes": str(8 * 1024 * 1024),
+            "logger": "zap",
+            "log-level": "error",
+        }
+        with (self._folder / "etcd.log").open("ab") as log:
+            self.process = subprocess.Popen([self._binary, *(f"--{name}={value}" for name, value in flags.items())], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            time.sleep(0.01)
+
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        """It loses nothing by that; what it wrote is in a temporary folder."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.wait()
+
+
+class EtcdGateway(SqliteProcess):
+    """A gateway in its process, to an etcd of its own, or to that of another."""
+
+    dense = False
+
+    def __init__(self, folder: Path, *, member: EtcdMember | None = None, system: str = "tested") -> None:
+        folder.mkdir(exist_ok=True)
+        self._owned = member is None
+        self.member = member or EtcdMember(folder)
+        self._system = system
+        super().__init__(folder)
+
+    def start(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "sock").unlink()
+        environment = {**os.environ, "UNIOS_ETCD": f"etcd://127.0.0.1:{self.member.port}/{self._system}"}
+        self.process = subprocess.Popen([sys.executable, "-m", "unios.store.etcd.server", str(self.folder)], env=environment)
+        deadline = time.monotonic() + 10
+        while not self._listens() and time.monotonic() < deadline and self.process.poll() is None:
+            time.sleep(0.005)
+
+    def restart(self) -> None:
+        """Both die at once, and come back."""
+        self.kill()
+        self.member.stop()
+        self.member.start()
+        self.start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._owned:
+            self.member.stop()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {"etcd": EtcdGateway, "sqlite": SqliteProcess}
 
 
 @contextlib.asynccontextmanager

@@ -203,7 +203,8 @@ def test_lease_keeps_its_keys_while_renewed_and_takes_all_at_once(engine: Engine
         assert await value(store, "/l/a") == b""
         events = await collect(watch, 2)
         assert [(event.kind, event.record.key) for event in events] == [("delete", "/l/a"), ("delete", "/l/b")]
-        assert events[0].number == events[1].number == start.number + 1
+        assert events[0].number == events[1].number > start.number
+        assert not engine.dense or events[0].number == start.number + 1
         assert await value(store, "/l/c") == b""
         with pytest.raises(NotFound):
             await store.lease_renew(lease)
@@ -246,7 +247,7 @@ def test_restart_keeps_what_was_acknowledged_and_gives_leases_their_time_again(e
         restarted = asyncio.get_running_loop().time()
         async with opened(engine) as other:
             assert await value(other, "/a") == b"kept"
-            assert (await other.range("/a"))[1] == last
+            assert (await other.range("/a"))[1] == last or not engine.dense
             await other.put("/b", b"")
             while await value(other, "/l") is not None:
                 await asyncio.sleep(0.02)

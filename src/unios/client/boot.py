@@ -51,17 +51,21 @@ def up(
     listen: str = "",
     advertise: str = "",
     store_address: str = "",
+    store: str = "",
     cores: int = -1,
     progress: Progress = _silent,
 ) -> list[str]:
     """Make this machine have at least `nodes` nodes, all ready; return the names of those that are. Idempotent.
 
-    `cores`: how many each offers from its next start on, 0 for all of the machine's. `progress` gets a phrase now and then. Raises what boot says went wrong.
+    `store`: where the etcd is that shall keep the records of a new system, etcd://HOST:PORT,.../NAME. `cores`: how many each offers from its next
+    start on, 0 for all of the machine's. `progress` gets a phrase now and then. Raises what boot says went wrong.
     """
     arguments = ["--nodes", str(nodes)] if nodes else []
     arguments += [f"--store-address={store_address}"] if store_address else []
     arguments += [f"--cores={cores}"] if cores >= 0 else []
-    return _boot(home, [*arguments, *_options(name, listen, advertise)], progress=progress)
+    arguments += ["--store"] if store else []
+    stdin = store.encode() + b"\n" if store else b""
+    return _boot(home, [*arguments, *_options(name, listen, advertise)], stdin=stdin, progress=progress)
 
 
 def join(

@@ -12,6 +12,14 @@ _UNNAMED: Final = re.compile(r"#[1-9][0-9]{0,9}")
 """A user without a name is called by his uid. Whatever else begins so (#0, #-1, # 0) could be root by another name."""
 
 
+class Etcd(msgspec.Struct, frozen=True):
+    """What a node says of the member of etcd that it could have: which version it has found, and where that would be reached, https://host:port."""
+
+    version: str
+    peer: str
+    client: str
+
+
 class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node as the system knows it, at /nodes/<name>."""
 
@@ -37,6 +45,8 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """SHA-256 of the node's certificate, hex: under its name no other is taken. Empty: of an older version, any is."""
     returns_ms: tuple[int, ...] = ()
     """When it came back after a loss, the last FLAP_LOSSES times, by its own wall clock (core/flapping.py)."""
+    etcd: Etcd | None = None
+    """None: it can have no member of the system's own etcd."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):

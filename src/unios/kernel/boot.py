@@ -62,6 +62,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--listen", default="", help="ADDRESS[:PORT] where links are taken")
     parser.add_argument("--advertise", default="", help="ADDRESS[:PORT] that other machines use, if it is another")
     parser.add_argument("--store-address", default="", help="HOST:PORT where a node of the store's machine is reached now")
+    parser.add_argument("--store", action="store_true", help="read from stdin the address of the etcd that shall keep a new system's records")
     parser.add_argument("--cores", type=int, default=-1, help="how many each node offers from its next start on; 0: all of the machine's")
     parser.add_argument("--join", action="store_true", help="read a token from stdin and join its system")
     parser.add_argument("--supervise", default="", metavar="NODE", help="be that node's supervisor")
@@ -90,8 +91,11 @@ def _up(home: Home, options: argparse.Namespace) -> int:
         if options.join:
             started = founding.join(home, sys.stdin.readline().strip(), options.name, options.listen, options.advertise, say)
         elif fresh:
-            started = founding.found(home, options.nodes or 1, options.name, options.listen, options.advertise)
+            store = sys.stdin.readline().strip() if options.store else ""
+            started = founding.found(home, options.nodes or 1, options.name, options.listen, options.advertise, store)
         else:
+            if options.store:
+                founding.check_store(home, sys.stdin.readline().strip())
             started = home.nodes()
             founding.readdress(home, started, options.listen, options.advertise, options.store_address)
         _offer_cores(started, options.cores)

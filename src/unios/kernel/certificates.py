@@ -6,12 +6,13 @@ it is big: whoever runs long calls this module as a program (`python -m unios.ke
 
 import datetime
 import hashlib
+import ipaddress
 import json
 import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
@@ -85,21 +86,53 @@ def mark_der(der: bytes) -> str:
 
 def make_authority(folder: Path, system: str) -> None:
     """Make the authority's key and certificate in `folder`, unless they are there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (folder / "ca.key").exists() and (folder / "ca.crt").exists():
+        return
+    key, certificate = new_authority(f"unios {system}")
+    write_secret(folder / "ca.key", key)
+    write_secret(folder / "ca.crt", certificate)
+
+
+def new_authority(name: str) -> tuple[bytes, bytes]:
+    """Return the key and the certificate, PEM, of an authority that is called so."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if (folder / "ca.key").exists() and (folder / "ca.crt").exists():
-        return
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"unios {system}")])
-    builder = _builder(name, name, key.public_key())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = _builder(subject, subject, key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs=True), critical=True)
-    certificate = builder.sign(key, hashes.SHA256())
-    write_secret(folder / "ca.key", _pem(key))
-    write_secret(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    return _pem(key), builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def issue(key_pem: bytes, certificate_pem: bytes, name: str, hosts: Sequence[str]) -> tuple[bytes, bytes]:
+    """Return a new key and its certificate, PEM, by that authority, for whoever is reached at `hosts`, names or IP addresses."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    authority = x509.load_pem_x509_certificate(certificate_pem)
+    signer = serialization.load_pem_private_key(key_pem, None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise ValueError("the authority's key is not of an elliptic curve")
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])]), authority.subject, key.public_key())
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(signs=False), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    return _pem(key), builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _host(host: str) -> Any:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def make_key() -> tuple[bytes, bytes]:
@@ -186,10 +219,15 @@ def _usage(*, signs: bool) -> Any:
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Do one request: {"sign": public key, "ca": folder, "identity": [...]} or {"fingerprint": certificate}."""
+    """Do one request: {"sign": public key, "ca": folder, "identity": [...]}, {"fingerprint": certificate}, or {"issue": [authority's key, its certificate,
+    name, hosts]}."""
     if "sign" in request:
         system, node, machine, users = request["identity"]
         return {"certificate": sign(Path(request["ca"]), request["sign"].encode(), Identity(system, node, machine, tuple(users))).decode()}
+    if "issue" in request:
+        authority, certificate, name, hosts = request["issue"]
+        key, issued = issue(authority.encode(), certificate.encode(), name, hosts)
+        return {"key": key.decode(), "certificate": issued.decode()}
     return {"fingerprint": fingerprint(request["fingerprint"].encode())}
 
 

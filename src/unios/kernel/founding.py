@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import msgspec
 from unios import errors
 from unios.core.addresses import LOOPBACK, split_address
 from unios.errors import CallerError, Denied, InternalError, Unavailable, UniosError
-from unios.kernel import certificates, joining, runfiles, system, tokens
+from unios.kernel import certificates, cluster, joining, quorum, quorum_member, runfiles, system, tokens
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
 from unios.kernel.system import NodeFile, SystemFile
@@ -82,8 +83,8 @@ def users_of_owner() -> tuple[str, ...]:
     return ("*", "root") if os.geteuid() == 0 else (user_of(os.geteuid()),)
 
 
-def found(home: Home, count: int, name: str, listen: str, advertise: str) -> list[NodeFolder]:
-    """Make a new system with `count` nodes on this machine; return their folders."""
+def found(home: Home, count: int, name: str, listen: str, advertise: str, store: str = "") -> list[NodeFolder]:
+    """Make a new system with `count` nodes on this machine; return their folders. `store`: the address of the etcd that keeps its records."""
     if name and count > 1:
         raise CallerError("--name is for one node; several are called n1, n2, ...")
     names = [name] if name else [f"n{number}" for number in range(1, count + 1)]
@@ -92,10 +93,20 @@ def found(home: Home, count: int, name: str, listen: str, advertise: str) -> lis
     split_address(listen or LOOPBACK)
     if advertise:
         split_address(advertise)
-    made = SystemFile(os.urandom(8).hex(), os.urandom(16).hex(), "sqlite", "", "")
+    made = SystemFile(os.urandom(8).hex(), os.urandom(16).hex(), system.ETCD if store else system.SQLITE, "", "", gateway=bool(store))
     made.store_machine = made.founder = made.machine
+    managed = store == system.ETCD
+    if store and not _has_grpc():
+        raise Unavailable("etcd needs the package grpcio, which this Python has not: install unios[etcd]")
+    if managed and not quorum_member.binary():
+        raise Unavailable("etcd is not found on this machine: install it (Debian: etcd-server), or have it in PATH")
+    etcd = cluster.of_text(store, made.id) if store and not managed else None
 
     def make() -> None:
+        if managed:
+            cluster.write(home, cluster.new(made.id))
+        if etcd is not None:
+            cluster.check_empty(home, etcd)
         certificates.make_authority(home.ca, made.id)
         for each in names:
             key, public = certificates.make_key()
@@ -103,9 +114,35 @@ def found(home: Home, count: int, name: str, listen: str, advertise: str) -> lis
             file = NodeFile(each, users_of_owner(), listen or LOOPBACK, advertise)
             _write_node(home, file, key, certificates.sign(home.ca, public, identity))
 
+    if etcd is not None:
+        cluster.write(home, etcd)
     _in_child(make)
+    if managed:
+        quorum.mark_founder(quorum_member.folder_of(home.node(names[0])))
     system.write(home.system_file, made)
     return [home.node(each) for each in names]
+
+
+def _has_grpc() -> bool:
+    """Whether a gateway to etcd can run here."""
+    return find_spec("grpc") is not None
+
+
+def check_store(home: Home, store: str) -> None:
+    """Raise CallerError if the system of this machine has not the store that is asked for: it is chosen when a system is made."""
+    known, has = system.read(home.system_file, SystemFile), cluster.read(home)
+    if has is None:
+        where = "on one of its machines" if known.engine == system.SQLITE else "in etcd, which other machines of it ask"
+        raise CallerError(f"this system keeps its records {where}: --store is for a system that is being made")
+    if has.managed or store == system.ETCD:
+        if has.managed and store == system.ETCD:
+            return
+        raise CallerError(
+            f"this system keeps its records in etcd{', which it runs itself' if has.managed else ''}: --store is for a system that is being made"
+        )
+    asked = cluster.of_text(store, has.system)
+    if (asked.members, asked.system) != (has.members, has.system):
+        raise CallerError(f"this system keeps its records in etcd://{','.join(has.members)}/{has.system}: --store is for a system that is being made")
 
 
 def _write_node(home: Home, file: NodeFile, key: bytes, certificate: bytes) -> None:
@@ -195,10 +232,24 @@ def join(home: Home, token: str, name: str, listen: str, advertise: str, say: Ca
     made = _in_child(lambda: _join(home, joining.Joining(text, machine, name, listen, advertise)))
     joined = msgspec.json.decode(made["joined"], type=Joined)
     if known is None:
+        gateway = bool(joined.cluster) and _has_grpc()
+        if gateway:
+            cluster.write(home, msgspec.json.decode(joined.cluster, type=cluster.Cluster))
         system.write(
             home.system_file,
-            SystemFile(joined.system, machine, joined.engine, joined.store_machine, joined.store_machine, joined.generation, joined.members),
+            SystemFile(
+                joined.system,
+                machine,
+                joined.engine,
+                joined.store_machine,
+                joined.store_machine,
+                joined.generation,
+                joined.members,
+                gateway=gateway,
+            ),
         )
+        if joined.cluster and not gateway:
+            say(warning="this machine reaches the store through others, and keeps no copy of it: the package grpcio is not installed (unios[etcd])")
     for warning in made["warnings"]:
         say(**warning)
     return [home.node(joined.name)]

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from unios.core.processes import ProcessRecord, process_key
 from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
-from unios.errors import Unavailable, UniosError
+from unios.errors import UniosError
 from unios.kernel import parts, sequencer, system
 from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
@@ -44,18 +43,20 @@ from unios.kernel.links import Links
 from unios.kernel.memory_kills import MemoryKills
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
-from unios.kernel.port_operations import STORE, PortOperations
+from unios.kernel.port_operations import PortOperations
 from unios.kernel.port_places import PortPlaces
 from unios.kernel.ports import SERVICES, Broker, PortRecord
 from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.publishing import Publishing
+from unios.kernel.quorum import Quorum
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.registration import Registration
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
-from unios.kernel.system import NodeFile, SystemFile
+from unios.kernel.store_way import StoreWay
+from unios.kernel.system import SQLITE, NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
 from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
@@ -65,15 +66,11 @@ from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
 from unios.wire.beating import beat_while_turning
-from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
-from unios.wire.operations import Connect, Connected, ServiceView
-from unios.wire.peer import Peer
-from unios.wire.pipes import StreamTransport, join
+from unios.wire.operations import ServiceView
 from unios.wire.running import context_of, in_sequence
 from unios.wire.ticks import tick
 from unios.wire.tls import client_context, server_context
-from unios.wire.transport import SocketTransport
 
 MEMBERS_S: Final = 1.0
 """How often is looked whether the members have changed."""
@@ -97,7 +94,8 @@ class Node:
         self.identity = Identity(self.system.id, self.name, self.system.machine, self.file.users)
         self.journal = open_journal(folder, "kernel")
         self.membership = Membership(self.name)
-        self.store = StoreClient(self._open_store_peer)
+        self.store_way = StoreWay(self)
+        self.store = StoreClient(self.store_way.peer)
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()
@@ -116,6 +114,7 @@ class Node:
         self.stopping = Stopping(self)
         self.tokens = Tokens(self)
         self.addresses = Addresses(self)
+        self.quorum = Quorum(self)
         self.dispatch = Dispatch(self.name)
         self.links = self._make_links()
         self.dispatch.links = self.links
@@ -127,8 +126,8 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
         self.carrying = Carrying(self)
-        self.gate = StoreGate(lambda: StoreClient(self._open_store_peer))
-        ways = (self._places, self.port_places.wait, self._port_changed, self._open_store_socket)
+        self.gate = StoreGate(lambda: StoreClient(self.store_way.peer))
+        ways = (self._places, self.port_places.wait, self._port_changed, self.store_way.connection)
         self.port_operations = PortOperations(
             self.name, self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name)
         )
@@ -220,60 +219,6 @@ class Node:
             processes_offsets=terminals.offsets,
         )
 
-    # the store
-
-    async def _open_store_peer(self) -> Peer:
-        if self.system.store_machine == self.system.machine:
-            peer = Peer(SocketTransport(await self._open_store_socket()), role=f"kernel of {self.name}")
-        else:
-            peer = Peer(await self._store_link(), role=f"kernel of {self.name}")
-        await peer.start()
-        return peer
-
-    def _why_no_store(self, error: OSError) -> str:
-        try:
-            return (self.home.store / "failed").read_text()
-        except OSError:
-            return f"the store is being restarted: {error.strerror}"
-
-    async def _store_link(self) -> StreamTransport:
-        """Reach the store through a kernel of its machine."""
-        why = "no node of its machine is known"
-        for name in self._store_nodes():
-            try:
-                stream = await self.links.stream(name, "ports.relay", Connect(STORE), user=self.user, sequence=sequences.STORE)
-                if not self._keeps_store(name):
-                    stream.close()
-                    why = f"{name} is no node that this one may take the store from"
-                    continue
-                await stream.next(Connected)
-                return StreamTransport(stream)
-            except UniosError as error:
-                why = str(error)
-        raise Unavailable(f"the store cannot be reached: {why}")
-
-    def _store_nodes(self) -> list[str]:
-        linked = [name for name in self.links.names() if self._keeps_store(name)]
-        known = [name for name, machine in self.system.machines.items() if machine == self.system.store_machine and name not in linked]
-        return linked + [name for name in known or self.system.members if name not in linked and name != self.name]
-
-    def _keeps_store(self, name: str) -> bool:
-        """Whether the certificate of the node at the other end of that link is one of the store's machine, and good for all whom this node speaks for."""
-        peer = self.links.identity(name)
-        return peer is not None and peer.machine == self.system.store_machine and covers(peer.users, self.identity.users)
-
-    async def _open_store_socket(self) -> socket.socket:
-        """Return a connection to the store for a service or another kernel: straight here, a relayed one elsewhere."""
-        if self.system.store_machine == self.system.machine:
-            try:
-                return connect_unix(self.home.store / "sock", timeout_s=0)
-            except OSError as error:
-                raise Unavailable(self._why_no_store(error)) from error
-        near, far = socket.socketpair()
-        transport = await self._store_link()
-        join(SocketTransport(far), transport)
-        return near
-
     # what mirrors and links tell
 
     def _tell(self, event: members.Event) -> None:
@@ -355,11 +300,12 @@ class Node:
         for names in machines.values():
             if len(names) > 1:
                 yield f"{', '.join(sorted(names))} share one machine and its fate: good for trying out, no protection against its loss"
-        if self.system.engine == "sqlite":
+        if self.system.engine == SQLITE:
             yield (
                 f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
                 "and nothing can be started; if its disk is lost, so are the records"
             )
+        yield from self.quorum.notes()
         yield from link_notes(self)
 
     def warnings(self) -> Iterator[str]:
@@ -393,6 +339,7 @@ class Node:
         async with asyncio.TaskGroup() as group:
             end_beats = beat_while_turning(BEAT_MS / 1000, beat)
             self.addresses.listen()
+            self.quorum.prepare()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
             door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of, self.links.holding)
@@ -412,6 +359,7 @@ class Node:
                 MemoryKills(self): HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
+                self.quorum: HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
             }

@@ -150,6 +150,7 @@ class NodeOperations:
             processes=counts,
             warnings=tuple(node.warnings()),
             notes=tuple(node.notes()),
+            keepers=tuple(node.quorum.keepers),
         )
 
     async def events(self, caller: Caller, call: Call) -> object:

@@ -28,6 +28,8 @@ Main = Callable[[NodeFolder, Callable[[], None]], int]
 SERVICES: Final = ("placement", "recovery")
 ON_DEMAND: Final = ("locks",)
 """Services that are started when somebody first wants them: the kernel says so with a file, which is there while one is wanted."""
+BY_FILE: Final = (*ON_DEMAND, "member")
+"""What runs while a file says that it is wanted. A member of etcd is wanted also after the node was down: its file is its configuration."""
 LOG_BYTES_MAX: Final = 1_000_000
 MODULES: Final = {
     "kernel": "unios.kernel.node",
@@ -35,6 +37,7 @@ MODULES: Final = {
     "placement": "unios.services.placement",
     "recovery": "unios.services.recovery",
     "locks": "unios.services.locks",
+    "member": "unios.kernel.quorum_member",
 }
 """By name and not by import: the supervisor starts services, it does not know them."""
 GARBAGE: Final = (5_000, 20, 20)
@@ -50,17 +53,22 @@ def warm() -> None:
 
 
 def wanted(folder: NodeFolder, name: str) -> Path:
-    """Return the file that says that a service which is started on demand is wanted on this node."""
-    return folder.run / f"{name}.wanted"
+    """Return the file that says that a part which is not always there is wanted on this node."""
+    return folder.path / "etcd" / "member.json" if name == "member" else folder.run / f"{name}.wanted"
 
 
 def want(folder: NodeFolder, name: str) -> None:
     """Have the supervisor start a service on demand: it looks for the file at its next look, which a signal brings about."""
     with contextlib.suppress(OSError):
         wanted(folder, name).touch(mode=0o600)
-        running = runfiles.read(folder.run / "supervisor.json")
-        if running is not None:
-            runfiles.kill(running, signal.SIGCHLD)
+        wake(folder)
+
+
+def wake(folder: NodeFolder) -> None:
+    """Have the supervisor look at once at what is wanted."""
+    running = runfiles.read(folder.run / "supervisor.json")
+    if running is not None:
+        runfiles.kill(running, signal.SIGCHLD)
 
 
 def open_log(folder: NodeFolder, name: str) -> int:

@@ -10,7 +10,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from unios.core import sequences
 from unios.core.gate import is_trusted
@@ -34,7 +34,11 @@ ordinary users gets the gate (store_gate.py) instead."""
 WANT_AGAIN_S: Final = 0.5
 """So often it is said again that a service is wanted which nobody has, while somebody waits for it."""
 
-OpenStore = Callable[[], Awaitable[socket.socket]]
+
+class OpenStore(Protocol):
+    """`near`: not by way of yet another machine."""
+
+    def __call__(self, *, near: bool = False) -> Awaitable[socket.socket]: ...
 
 
 class _Refused(Unavailable):
@@ -172,7 +176,7 @@ class PortOperations:
                 await self._gate.serve(caller, call)
                 return Empty()
             call.become(sequences.STORE)  # a node's lease comes this way
-            near = await self._open_store()
+            near = await self._open_store(near=True)
         else:
             _id, near = self._broker.connect(body.name, caller)
         with near:

@@ -54,7 +54,7 @@ class Registration:
     async def _store_comes(self) -> None:
         """Wait a moment for a store of this machine, which is mostly being started with the node: who asks too early asks again a whole tick later."""
         system, until = self._node.system, boot_ms() + STORE_COMES_MS
-        while system.store_machine == system.machine and boot_ms() < until:
+        while system.has_store and boot_ms() < until:
             try:
                 await self._node.store.range(node_key(self._node.name))
                 return
@@ -101,6 +101,7 @@ class Registration:
                 joined_ms=known.joined_ms if known else node.wall_ms(),
                 certificate=node.certificate,
                 returns_ms=returns(known, node.wall_ms()),
+                etcd=node.quorum.offer,
             )
             again = f"{node.name} is back as incarnation {incarnation}" if incarnation > 1 else f"{node.name} is ready"
             news = self._flapping.news(node.name, boot_ms(), again) == again

@@ -1,17 +1,24 @@
-"""Hosts the embedded store's process: the supervisor starts it here; what it does is in store/server.py.
+"""Hosts the store's process of a machine: the supervisor starts it here; what it does is in store/server.py, or with etcd in store/etcd/server.py.
 
 A store that has been there and whose file is gone is not begun anew without a word: the system would forget all that it runs.
 That of an embedded system syncs nothing: the power cut that could lose something takes the system's owner, and so all of it.
 """
 
+import contextlib
 import sys
+import time
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
 
 from unios.errors import DataLost, UniosError
-from unios.kernel import owner, parts, system
+from unios.kernel import cluster, owner, parts, system
 from unios.kernel.system import SystemFile
 from unios.store import server
 from unios.wire.home import Home, NodeFolder
+
+LOOK_S: Final = 0.05
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
@@ -19,6 +26,9 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
     home = Home(parts.home_of(folder))
     failed = home.store / "failed"
     try:
+        if (found := cluster.read(home)) is not None:
+            failed.unlink(missing_ok=True)
+            return _gateway(home, found, beat)
         check(home)
         failed.unlink(missing_ok=True)
         return server.main(home.store, beat, durable=not owner.is_owned(home))
@@ -26,6 +36,26 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         failed.write_text(str(error))
         print(error, file=sys.stderr)
         return error.exit_code
+
+
+def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> int:
+    from unios.store.etcd import server as gateway  # in this process alone: it loads grpcio, 14 MB, whose threads outlive no fork
+
+    if not found.managed:
+        return gateway.main(home.store, cluster.address_of(home, found), beat)
+    while not found.members:  # the kernel of the first node has it started; no beat yet, as what comes then takes a while
+        time.sleep(LOOK_S)
+        found = cluster.read(home) or found
+    kept = found
+
+    def moved(members: tuple[str, ...]) -> tuple[str, ...]:
+        nonlocal kept
+        kept = msgspec.structs.replace(kept, members=members)
+        with contextlib.suppress(OSError):  # a full disk: the next change is written, and one member that is known leads to all
+            cluster.write(home, kept)
+        return cluster.nearest_first(members)
+
+    return gateway.main(home.store, cluster.address_of(home, found), beat, moved)
 
 
 def check(home: Home) -> None:

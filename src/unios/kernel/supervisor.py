@@ -3,7 +3,7 @@
 What to do is decided by core/supervision.py from deaths (pidfds) and beats; this loop only looks and carries out. It adopts what
 a predecessor left running (run files) and holds a lock so that a node never has two. The guard restarts the supervisor if it dies.
 
-The embedded store's process belongs to the machine and not to one node: any supervisor of that machine that finds the store's lock
+The store's process belongs to the machine and not to one node: any supervisor of a machine that has one and that finds the store's lock
 free starts it; the lock decides a race.
 """
 
@@ -17,11 +17,13 @@ import sys
 from typing import Final
 
 from unios.core.supervision import Died, Event, Kill, Order, Start, Started, Supervision, Tick, Wanted
-from unios.kernel import freezer, parts, runfiles
+from unios.errors import UniosError
+from unios.kernel import freezer, parts, runfiles, system
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.journals import open_journal
 from unios.kernel.owner import GIVEN_UP, Owner
+from unios.kernel.system import SystemFile
 from unios.wire.home import Home, NodeFolder
 
 STOP_S: Final = 4.0
@@ -83,7 +85,7 @@ class Supervisor:
     def _adopt(self, name: str) -> None:
         running = runfiles.read(self.folder.run / f"{name}.json")
         if running is not None and self._watch(name, running):
-            if name == "store" or name in parts.ON_DEMAND:
+            if name == "store" or name in parts.BY_FILE:
                 self._tell(Wanted(name))
             self._tell(Started(name, running.pid, boot_ms()))
 
@@ -113,8 +115,9 @@ class Supervisor:
         runfiles.remove(self.folder.run / f"{name}.json")
         if name == "store" and code == 0:
             self._tell(Wanted(name, run=False))  # another node of this machine holds the store
-        elif name in parts.ON_DEMAND and code == 0:
-            runfiles.remove(parts.wanted(self.folder, name))  # another node does it, or nobody needs it
+        elif name in parts.BY_FILE and code == 0:
+            if name in parts.ON_DEMAND:
+                runfiles.remove(parts.wanted(self.folder, name))  # another node does it, or nobody needs it
             self._tell(Wanted(name, run=False))
         else:
             self._tell(Died(name, running.pid, code, number, boot_ms()))
@@ -124,7 +127,7 @@ class Supervisor:
             self._tell(Wanted("store"))
 
     def _look_for_wanted(self) -> None:
-        for name in parts.ON_DEMAND:
+        for name in parts.BY_FILE:
             if not self.decider.knows(name) and parts.wanted(self.folder, name).exists():
                 self._tell(Wanted(name))
 
@@ -190,7 +193,7 @@ class Supervisor:
 
     def _stop_parts(self) -> None:
         """End services first and the store last, so that each can still write what it has to."""
-        for names in ((*parts.SERVICES, *parts.ON_DEMAND), ("kernel",), ("guard",), ("store",)):
+        for names in ((*parts.SERVICES, *parts.ON_DEMAND), ("kernel",), ("guard",), ("store",), ("member",)):
             mine = [running for name, running in self._pidfds.values() if name in names]
             for running in mine:
                 runfiles.kill(running, signal.SIGTERM)
@@ -217,11 +220,10 @@ def _reap(pid: int) -> tuple[int, int]:
 
 
 def hosts_store(home: Home) -> bool:
-    """Whether the embedded store lives on this machine."""
+    """Whether a process of this machine answers for the store."""
     try:
-        system = json.loads(home.system_file.read_text())
-        return bool(system["engine"] == "sqlite" and system["store_machine"] == system["machine"])
-    except (OSError, ValueError, KeyError):
+        return system.read(home.system_file, SystemFile).has_store
+    except (OSError, UniosError):
         return False
 
 

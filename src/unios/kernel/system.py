@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from unios.errors import DataLost
 
 T = TypeVar("T")
+SQLITE: Final = "sqlite"
+ETCD: Final = "etcd"
 
 
 class SystemFile(msgspec.Struct, omit_defaults=True):
@@ -26,6 +28,13 @@ class SystemFile(msgspec.Struct, omit_defaults=True):
     """node -> machine"""
     left: dict[str, str] = {}
     """node that has left -> its certificate's mark: refused even while the store is away"""
+    gateway: bool = False
+    """Whether the store's process of this machine is one of many gateways to etcd."""
+
+    @property
+    def has_store(self) -> bool:
+        """Whether a process of this machine answers for the store."""
+        return self.gateway if self.engine == ETCD else self.store_machine == self.machine
 
 
 class NodeFile(msgspec.Struct, omit_defaults=True):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from unios import __version__
-from unios.core.nodes import NodeRecord, TokenRecord, may_claim_machine, may_speak_for, node_key
+from unios.core.nodes import NodeRecord, TokenRecord, covers, may_claim_machine, may_speak_for, node_key
 from unios.errors import CallerError, Denied, Unavailable
-from unios.kernel import certificates
+from unios.kernel import certificates, cluster
 from unios.kernel.addresses import reach
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
@@ -156,7 +156,7 @@ class Tokens:
                 )
             )
             if result.succeeded:
-                return self._joined(name, certificate)
+                return self._joined(name, certificate, users)
             token, record = await self._valid(ask.secret)
         raise Unavailable("too many nodes join at the same time: try again")
 
@@ -170,10 +170,21 @@ class Tokens:
                 f"the token does not let a node for {', '.join(users)} into machine {machine[:12]}: give the machine a UNIOS_HOME of its own"
             )
 
-    def _joined(self, name: str, certificate: bytes) -> Joined:
+    def _joined(self, name: str, certificate: bytes, users: tuple[str, ...]) -> Joined:
         node = self._node
         members = {record.name: record.addresses for record in node.nodes.values.values() if record.state == "joined" and record.addresses}
-        return Joined(name, certificate, node.system.id, node.system.engine, node.system.store_machine, node.system.generation, members)
+        may_know = node.system.gateway and covers(users, node.identity.users)
+        etcd = cluster.read(node.home) if may_know else None
+        return Joined(
+            name,
+            certificate,
+            node.system.id,
+            node.system.engine,
+            node.system.store_machine,
+            node.system.generation,
+            members,
+            msgspec.json.encode(etcd) if etcd is not None else b"",
+        )
 
     async def _valid(self, secret: str) -> tuple[Record, TokenRecord]:
         result, _revision = await self._node.store.range(key_of(secret))

@@ -23,6 +23,7 @@ from unios.limits import BEAT_MS, EVENTS_KEPT, RECORDS_ENDED_KEPT
 from unios.services import counting
 from unios.services.policies import Policies
 from unios.services.policy_deaths import deaths_of
+from unios.services.quorum import QuorumKeeping
 from unios.services.starter import Starter
 from unios.services.view import View
 from unios.store.model import Put
@@ -59,6 +60,7 @@ class Recovery:
         self._open: dict[int, ProcessRecord] = {}
         """Those that live, or are to be started again: what else there is costs no look."""
         self._events = 0
+        self._quorum = QuorumKeeping(self._view, lambda kind, text: self._put(kind, text, 0))
         self._ready: set[str] = set()
         """Nodes whose loss would be news."""
         self._telling: set[asyncio.Task[None]] = set()
@@ -119,6 +121,8 @@ class Recovery:
             self._look()
             await tick_or(self._wake, EVERY_S)
             rounds += 1
+            if self._view.tidier() == self._me:
+                await self._quorum.look()
             if rounds % TIDY_EVERY == 0 and self._view.tidier() == self._me:
                 with contextlib.suppress(UniosError):
                     await self._tidy()

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 import re
 import sys
 from typing import Final
@@ -21,6 +22,8 @@ _NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?\]|[A-Za-z0-9._-]{1,253})(:(?P<port>[0-9]{0,5}))?|[0-9A-Fa-f]*(:[0-9A-Fa-f]*){2,}")
 _TOKEN: Final = re.compile(r"unios1\.[A-Za-z0-9_-]+")
 """As kernel/tokens.py and kernel/links.py take them, which the shell may not import: a test holds the two together."""
+
+_PASSWORD: Final = re.compile(r"etcd://[^/@]*:[^/@]*@")
 
 _LOOPBACKS: Final = ("127.", "[::1]", "localhost:")
 
@@ -99,6 +102,7 @@ def up(session: Session, given: Given) -> int:
     if given.number("nodes") > 1 and given.text("name"):
         raise Misused("--name is for one node; several are called n1, n2, ...")
     check_new_node(given)
+    store = _store(given)
     ready = boot.up(
         session.home,
         nodes=given.number("nodes"),
@@ -106,10 +110,31 @@ def up(session: Session, given: Given) -> int:
         listen=given.text("listen"),
         advertise=given.text("advertise"),
         store_address=given.text("store_address"),
+        store=store,
         cores=given.number("cores", -1),
         progress=_progress(session),
     )
     return _tell_ready(session, ready, [])
+
+
+def _store(given: Given) -> str:
+    """Return the address of the etcd that is to keep the records, of the option or the file that it names. Raises Misused."""
+    text = given.text("store")
+    if text.startswith("@"):
+        try:
+            with open(os.path.expanduser(text[1:]), encoding="utf-8") as file:
+                text = file.read().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Misused(f"--store: {text[1:200]} cannot be read: {getattr(error, 'strerror', '') or 'it is no text'}") from error
+    elif _PASSWORD.match(text):
+        raise Misused(
+            "--store: a password in a command line is everybody's to read: write the address into a file that only you may read, and give --store @FILE"
+        )
+    if "store" in given.values and text != "etcd" and not text.startswith("etcd://"):
+        raise Misused(
+            "--store takes `etcd`, which unios then runs itself, or where one is, as etcd://HOST:PORT,HOST:PORT/NAME, or @FILE with that in it"
+        )
+    return text
 
 
 def join(session: Session, given: Given) -> int:
@@ -202,6 +227,12 @@ WORDS = {
         _NAME,
         Option(
             "store_address", "--store-address", metavar="ADDRESS:PORT", text="Where the store's machine is reached now, if all addresses changed."
+        ),
+        Option(
+            "store",
+            "--store",
+            metavar="etcd[://HOST:PORT,.../NAME]",
+            text="Keep the records of a new system in etcd, run by unios on up to three nodes, or in the one at that address; @FILE has the address.",
         ),
         text="Start the nodes of this machine and wait until all are ready; the first time, make a system.",
     ),

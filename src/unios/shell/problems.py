@@ -69,6 +69,15 @@ def broken_off(names: Sequence[str]) -> list[Problem]:
 def _store(facts: Facts) -> Iterator[Problem]:
     if facts.processes is not None:
         return
+    if facts.view.engine != "sqlite":
+        keepers = facts.view.keepers
+        yield Problem(
+            f"the store does not answer; {'more than half of its copies, on ' + ', '.join(keepers) + ',' if keepers else 'its etcd'} must be there for that",
+            "running processes are frozen when their nodes' leases end, and nothing can be started, changed or ended until it is back",
+            f"look whether the machines of {', '.join(keepers)} run and are reached; on each: `unios up`" if keepers else "look after that etcd",
+            _last(facts, lambda event: event.kind == "loss" and event.text.split()[0] in keepers and " is lost" in event.text),
+        )
+        return
     homes = [node.name for node in facts.view.nodes if node.machine == facts.view.store_machine and node.state != "left"]
     where = f"machine {facts.view.store_machine[:12]}" + (f" ({', '.join(homes)})" if homes else "")
     yield Problem(

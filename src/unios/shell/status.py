@@ -100,12 +100,18 @@ def report(facts: Facts, problems: list[Problem], now_ms: int, *, colour: bool) 
     yield table(HEAD, [node_row(node) for node in facts.view.nodes if node.state != "left" or node.running])
     yield plain(f"processes: {_counts(facts)}")
     yield from map(plain, _bad(facts, now_ms))
-    yield plain(f"store: {facts.view.engine} on machine {facts.view.store_machine[:12]}; system {facts.view.system}, unios {facts.view.version}")
+    yield plain(f"store: {_where(facts.view)}; system {facts.view.system}, unios {facts.view.version}")
     for node in facts.view.nodes:
         if node.state == "suspect" and node.settling:
             yield _painted(plain(f"note: the link to {node.name} is being made"), 2, colour)
     for note in facts.view.notes:
         yield _painted(plain(f"note: {note}"), 2, colour)
+
+
+def _where(view: SystemView) -> str:
+    if view.keepers:
+        return f"{view.engine} on {', '.join(view.keepers)}"
+    return f"{view.engine} on machine {view.store_machine[:12]}" if view.engine == "sqlite" else f"{view.engine}, which is run elsewhere"
 
 
 def _verdict(view: SystemView, problems: list[Problem], *, colour: bool) -> str:

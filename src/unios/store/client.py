@@ -25,7 +25,7 @@ from unios.store.model import (
     Transaction,
     TransactionResult,
 )
-from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
+from unios.store.requests import CompactRequest, LeaseRequest, MemberRequest, MemberView, WatchRequest
 from unios.wire.doors import connect_unix
 from unios.wire.peer import Peer, Stream
 from unios.wire.transport import SocketTransport
@@ -127,6 +127,16 @@ class StoreClient:
 
     async def statistics(self) -> StoreStatistics:
         found: StoreStatistics = await self._ask("store.statistics", None, StoreStatistics)
+        return found
+
+    async def members(self) -> tuple[MemberView, ...]:
+        """Return the members of the etcd behind it. CallerError where there is none."""
+        found: tuple[MemberView, ...] = await self._ask("store.members", None, tuple[MemberView, ...])
+        return found
+
+    async def change_member(self, request: MemberRequest) -> tuple[MemberView, ...]:
+        """Change who is a member; return who is then. As etcd refuses it, or OutcomeUnknown."""
+        found: tuple[MemberView, ...] = await self._ask("store.member", request, tuple[MemberView, ...], writes=True)
         return found
 
     async def close(self) -> None:

@@ -24,3 +24,21 @@ class CompactRequest(msgspec.Struct, frozen=True):
     """store.compact -> 0."""
 
     revision: Revision
+
+
+class MemberView(msgspec.Struct, frozen=True):
+    """store.members -> a tuple of these: the members of the etcd behind it, empty for the embedded engine. `name`: empty until it has started."""
+
+    id: int
+    name: str
+    peer: str
+    client: str
+    learner: bool = False
+
+
+class MemberRequest(msgspec.Struct, frozen=True):
+    """store.member -> what store.members says then. `what`: "add" the member at `peer` as a learner, "promote", "remove", or "move" it to `peer`."""
+
+    what: str
+    id: int = 0
+    peer: str = ""

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
@@ -80,10 +80,18 @@ class Requests:
             self._host.unwatch(watcher)
 
 
+class Answering(Protocol):
+    """What answers requests; `at_once`: without a task, False if it left this one."""
+
+    async def handle(self, call: Call) -> object: ...
+
+    def at_once(self, call: Call) -> bool: ...
+
+
 class Server:
     """Takes connections at the socket."""
 
-    def __init__(self, folder: Path, requests: Requests) -> None:
+    def __init__(self, folder: Path, requests: Answering) -> None:
         self._requests = requests
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener = listen_unix(folder / "sock", mode=0o600)

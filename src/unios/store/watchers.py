@@ -113,8 +113,13 @@ class Watcher:
         self._events += len(told.batch.events)
         self._bytes += told.bytes
         if self._events > WATCH_QUEUE_EVENTS_MAX or self._bytes > WATCH_QUEUE_BYTES_MAX:
-            self._waiting.clear()
-            self.cut_off = True
+            self.cut()
+        self._arrived.set()
+
+    def cut(self) -> None:
+        """Tell it nothing any more: it has to read everything again."""
+        self._waiting.clear()
+        self.cut_off = True
         self._arrived.set()
 
     async def next(self) -> Told:
@@ -173,6 +178,13 @@ class Watchers:
                 del self._audiences[key]
                 if audience.timer is not None:
                     audience.timer.cancel()
+
+    def cut_off_all(self) -> None:
+        """What happened is not known: all have to read everything again."""
+        for audience in tuple(self._audiences.values()):
+            for watcher in tuple(audience.members):
+                watcher.cut()
+                self.remove(watcher)
 
     def tell(self, events: tuple[Event, ...]) -> None:
         """Tell what happened: events of one revision."""

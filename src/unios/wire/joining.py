@@ -53,3 +53,5 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
     store_machine: str
     generation: str
     members: dict[str, tuple[str, ...]]
+    cluster: bytes = b""
+    """Of a machine that shall have a gateway to etcd: what kernel/cluster.py keeps. Only for one that speaks for all for whom the store's machines do."""

@@ -355,6 +355,8 @@ class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """Those of the warnings that merely are so and need nobody now."""
+    keepers: tuple[str, ...] = ()
+    """The nodes that have a member of the system's own etcd."""
 
 
 class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,0 +1,133 @@
+"""The etcd cluster behind the store of this machine: `cluster.json` in the store's folder, and how it comes there.
+
+It holds all that lets one in, certificates and keys among it, so it may go to another machine as it is; only its owner may read it.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from unios.errors import CallerError, Unavailable
+from unios.kernel import certificates, interfaces
+from unios.kernel.certificates import new_authority, write_secret
+from unios.store.etcd.address import Address, parse
+from unios.wire.home import Home
+
+FILE: Final = "cluster.json"
+SERVER: Final = "etcd.unios"
+"""What the certificates of our own members are for, wherever those are."""
+COMES_S: Final = 10.0
+"""So long an etcd is waited for that has perhaps just been started and has no leader yet."""
+LOOK_S: Final = 0.2
+
+
+class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`ca`, `cert`, `key`: what is in those files, empty without TLS. `ca_key`: of a cluster that unios runs by itself (core/quorum.py): with it each machine
+    issues its own certificates, so that it can have a member, or reach one, whoever else is there. Who has it may read and write all that the store has,
+    which a gateway may anyway."""
+
+    members: tuple[str, ...]
+    system: str
+    user: str = ""
+    password: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    ca_key: str = ""
+
+    @property
+    def managed(self) -> bool:
+        """Whether its members are unios's own."""
+        return bool(self.ca_key)
+
+
+def new(system: str) -> Cluster:
+    """Return a cluster of our own that has no member yet. Loads a large library: call it in a child."""
+    key, certificate = new_authority(f"unios etcd {system}")
+    return Cluster((), system, ca=certificate.decode(), ca_key=key.decode())
+
+
+def of_text(text: str, system: str) -> Cluster:
+    """Read an address etcd://...; `system`: the name in etcd if it gives none. Raises Misused, CallerError for a certificate that cannot be read."""
+    address = parse(text, system)
+    try:
+        ca, cert, key = (Path(path).read_text() if path else "" for path in (address.ca, address.cert, address.key))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CallerError(f"a certificate for etcd cannot be read: {error}") from error
+    return Cluster(address.members, address.system, address.user, address.password, ca, cert, key)
+
+
+def write(home: Home, cluster: Cluster) -> None:
+    """Keep it for the gateways of this machine."""
+    home.store.mkdir(mode=0o700, exist_ok=True)
+    write_secret(home.store / FILE, msgspec.json.encode(cluster))
+
+
+def read(home: Home) -> Cluster | None:
+    """Return what was kept; None if this machine has no gateway. Unavailable if it is damaged."""
+    try:
+        return msgspec.json.decode((home.store / FILE).read_bytes(), type=Cluster)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise Unavailable(f"{home.store / FILE} cannot be read ({error}): copy it from another machine of the system, or join again") from error
+
+
+def issue(cluster: Cluster, name: str, hosts: Sequence[str], folder: Path) -> None:
+    """Leave in `folder` what a member or a gateway of our own cluster shows: etcd-ca.pem, etcd-cert.pem, etcd-key.pem. Blocks. Raises InternalError."""
+    made = certificates.ask({"issue": [cluster.ca_key, cluster.ca, name, [SERVER, *hosts]]})
+    for part, text in (("ca", cluster.ca), ("key", made["key"]), ("cert", made["certificate"])):
+        write_secret(folder / f"etcd-{part}.pem", text.encode())
+
+
+def address_of(home: Home, cluster: Cluster) -> Address:
+    """Return where it is; certificates lie in files beside `cluster.json` from then on."""
+    if cluster.managed:
+        if not (home.store / "etcd-cert.pem").exists():
+            issue(cluster, "gateway", (), home.store)
+        ca, cert, key = (str(home.store / f"etcd-{part}.pem") for part in ("ca", "cert", "key"))
+        return Address(nearest_first(cluster.members), cluster.system, ca=ca, cert=cert, key=key, server=SERVER)
+    paths = []
+    for name in ("ca", "cert", "key"):
+        text, path = getattr(cluster, name), home.store / f"etcd-{name}.pem"
+        if text:
+            write_secret(path, text.encode())
+        paths.append(str(path) if text else "")
+    return Address(nearest_first(cluster.members), cluster.system, cluster.user, cluster.password, *paths)
+
+
+def nearest_first(members: Sequence[str]) -> tuple[str, ...]:
+    """Return them with that of this machine first: the one that cannot be away alone."""
+    here = {local.address for local in interfaces.local_addresses()} | {"127.0.0.1", "::1", "localhost"}
+    return tuple(sorted(members, key=lambda member: member.rpartition(":")[0].strip("[]") not in here))
+
+
+def check_empty(home: Home, cluster: Cluster) -> None:
+    """Raise Unavailable if etcd cannot be reached, CallerError if it has a system of that name. Loads a large library: call it in a child."""
+    from unios.store.etcd import messages
+    from unios.store.etcd.channel import Channel
+
+    async def look() -> int:
+        address = address_of(home, cluster)
+        channel = Channel(address)
+        asked, until = messages.range_(address.root, messages.after(address.root), count_only=True), time.monotonic() + COMES_S
+        try:
+            while True:
+                try:
+                    return messages.read_range(await channel.call("KV/Range", asked)).total
+                except Unavailable:
+                    if time.monotonic() > until:
+                        raise
+                    await asyncio.sleep(LOOK_S)
+        finally:
+            await channel.close()
+
+    if asyncio.run(look()):
+        raise CallerError(
+            f"etcd has a system {cluster.system} already: join that with a token of one of its machines, "
+            f"give this one another name (etcd://{','.join(cluster.members)}/NAME), or remove that one's keys below /unios/{cluster.system}/ if nobody needs it"
+        )

@@ -1,0 +1,148 @@
+"""The part of a node that is a member of the system's own etcd: starts etcd with what member.json says, beats while it lives, and ends with it.
+
+The folder `etcd` of the node has all of it: `member.json`, which is there while the node is to have a member; `data`; what it shows to others. etcd is told
+to be killed when this process dies, so that there are never two on one folder.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from unios.errors import DataLost, UniosError
+from unios.kernel import cluster, interfaces, parts
+from unios.kernel.clone import die_with_parent
+from unios.limits import BEAT_MS
+from unios.wire.home import Home, NodeFolder
+
+STOP_S: Final = 3.0
+PATHS: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/bin")
+"""Where it may lie besides PATH."""
+FLAGS: Final = {
+    "logger": "zap",
+    "log-outputs": "stderr",
+    "log-level": "warn",
+    "pre-vote": "true",
+    "snapshot-count": "10000",
+    "auto-compaction-mode": "periodic",
+    "auto-compaction-retention": "30m",
+    "quota-backend-bytes": str(4 * 1024**3),
+    "max-txn-ops": "1024",
+    "max-request-bytes": str(8 * 1024**2),
+    "client-cert-auth": "true",
+    "peer-client-cert-auth": "true",
+}
+
+
+class MemberFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """etcd/member.json. `peer`, `client`: where others reach it, https://host:port. `initial`: name -> peer URL of the members when it was added."""
+
+    name: str
+    peer: str
+    client: str
+    initial: dict[str, str]
+    joins: bool = False
+    """Whether the cluster was there before it."""
+    listen: str = "127.0.0.1"
+    """The address at which it takes connections."""
+    leaving: bool = False
+    """The others are about to let it go: when etcd ends, that was why."""
+
+
+def folder_of(folder: NodeFolder) -> Path:
+    return folder.path / "etcd"
+
+
+def read(folder: NodeFolder) -> MemberFile | None:
+    """Return what this node's member is, None if it shall have none. Raises DataLost."""
+    path = parts.wanted(folder, "member")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=MemberFile)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise DataLost(f"{path} is damaged ({error}): `unios leave` and join again") from error
+
+
+def binary() -> str:
+    """Return where etcd is, "" if it is not found."""
+    return shutil.which("etcd") or shutil.which("etcd", path=os.pathsep.join(PATHS)) or ""
+
+
+def version(path: str) -> str:
+    """Return which etcd that is, "" if it does not say. Blocks for some 50 ms."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False, cwd="/")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"etcd Version: ([0-9.]+)", done.stdout)
+    return found[1] if found else ""
+
+
+def command(path: str, member: MemberFile, folder: Path) -> list[str]:
+    """Return how it is started."""
+    peer_port, client_port = urlsplit(member.peer).port, urlsplit(member.client).port
+    shown = {f"{prefix}{name}-file": str(folder / f"etcd-{name}.pem") for prefix in ("", "peer-") for name in ("cert", "key")}
+    flags = {
+        **FLAGS,
+        **shown,
+        "trusted-ca-file": str(folder / "etcd-ca.pem"),
+        "peer-trusted-ca-file": str(folder / "etcd-ca.pem"),
+        "name": member.name,
+        "data-dir": str(folder / "data"),
+        "listen-peer-urls": f"https://{member.listen}:{peer_port}",
+        "listen-client-urls": f"https://{member.listen}:{client_port}",
+        "initial-advertise-peer-urls": member.peer,
+        "advertise-client-urls": member.client,
+        "initial-cluster": ",".join(f"{name}={url}" for name, url in member.initial.items()),
+        "initial-cluster-state": "existing" if member.joins else "new",
+    }
+    return [path, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the member of one node until SIGTERM, or until it is to have none; 0 then. The first beat comes with etcd: what is before that takes a while."""
+    member, found, path = read(folder), cluster.read(Home(parts.home_of(folder))), binary()
+    if member is None or found is None or not found.managed:
+        return 0
+    if not path:
+        raise UniosError(f"etcd is not found any more: {folder.name} has a member of the store there; install etcd-server again")
+    mine = folder_of(folder)
+    hosts = dict.fromkeys(("127.0.0.1", _host(member.peer), _host(member.client), *(local.address for local in interfaces.local_addresses())))
+    cluster.issue(found, member.name, [host for host in hosts if host], mine)
+    (mine / "data").mkdir(mode=0o700, exist_ok=True)
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: stopping.append(number))
+    child = subprocess.Popen(command(path, member, mine), stdin=subprocess.DEVNULL, cwd="/", env=_environment(), preexec_fn=die_with_parent)
+    while child.poll() is None and not stopping:
+        beat()
+        time.sleep(BEAT_MS / 1000)
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    left = read(folder)
+    if stopping or left is None or left.leaving:
+        return 0
+    return child.returncode if child.returncode > 0 else 1
+
+
+def _environment() -> dict[str, str]:
+    """What etcd reads from its environment is ours to say alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""

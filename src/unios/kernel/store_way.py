@@ -1,0 +1,87 @@
+"""The way from a kernel to the store: straight where its machine has one, else over a link to a kernel whose machine has."""
+
+import socket
+from typing import TYPE_CHECKING
+
+from unios.core import sequences
+from unios.core.nodes import covers
+from unios.errors import Unavailable, UniosError
+from unios.kernel.port_operations import STORE
+from unios.kernel.system import SQLITE
+from unios.wire.doors import connect_unix
+from unios.wire.operations import Connect, Connected
+from unios.wire.peer import Peer
+from unios.wire.pipes import StreamTransport, join
+from unios.wire.transport import SocketTransport
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+
+class StoreWay:
+    """That of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    async def peer(self) -> Peer:
+        """Return a connection to the store for this kernel. Unavailable."""
+        role = f"kernel of {self._node.name}"
+        peer = Peer(SocketTransport(self._here()) if self._node.system.has_store else await self._link(), role=role)
+        await peer.start()
+        return peer
+
+    async def connection(self, *, near: bool = False) -> socket.socket:
+        """Return a connection to the store for a service or another kernel. `near`: not by way of yet another machine. Unavailable."""
+        if self._node.system.has_store:
+            return self._here()
+        if near:
+            raise Unavailable(f"the machine of {self._node.name} has no store")
+        ours, far = socket.socketpair()
+        transport = await self._link()
+        join(SocketTransport(far), transport)
+        return ours
+
+    def _here(self) -> socket.socket:
+        folder = self._node.home.store
+        try:
+            return connect_unix(folder / "sock", timeout_s=0)
+        except OSError as error:
+            try:
+                why = (folder / "failed").read_text()
+            except OSError:
+                why = f"the store is being restarted: {error.strerror}"
+            raise Unavailable(why) from error
+
+    async def _link(self) -> StreamTransport:
+        """Reach the store through a kernel of a machine that has one."""
+        node = self._node
+        why = "no node of its machine is known"
+        for name in self._nodes():
+            try:
+                stream = await node.links.stream(name, "ports.relay", Connect(STORE), user=node.user, sequence=sequences.STORE)
+                if not self._keeps(name):
+                    stream.close()
+                    why = f"{name} is no node that this one may take the store from"
+                    continue
+                await stream.next(Connected)
+                return StreamTransport(stream)
+            except UniosError as error:
+                why = str(error)
+        raise Unavailable(f"the store cannot be reached: {why}")
+
+    def _nodes(self) -> list[str]:
+        """Return whom to ask, in that order. With etcd any machine may have a gateway, and says so itself."""
+        node = self._node
+        linked = [name for name in node.links.names() if self._keeps(name)]
+        embedded = node.system.engine == SQLITE
+        known = [name for name, machine in node.system.machines.items() if embedded and machine == node.system.store_machine and name not in linked]
+        return linked + [name for name in known or node.system.members if name not in linked and name != node.name]
+
+    def _keeps(self, name: str) -> bool:
+        """Whether the certificate of the node at the other end of that link is of a machine that may have the store, and good for all for whom this node
+        speaks."""
+        peer, node = self._node.links.identity(name), self._node
+        if peer is None or not covers(peer.users, node.identity.users):
+            return False
+        return node.system.engine != SQLITE or peer.machine == node.system.store_machine

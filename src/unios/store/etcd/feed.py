@@ -1,0 +1,100 @@
+"""What happens in a system, as its gateway hears it: one watch for all watchers, gone on with where it broke off.
+
+It begins with a watch from now on, then reads what there is of leases, in one revision: what the watch says of up to then is left out. After a break it
+goes on from the last revision that was heard, not from the next one: so etcd says `compacted` also where only a deletion in the next one is gone.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from unios.errors import Compacted, Unavailable, UniosError
+from unios.ids import Generation
+from unios.store.etcd import messages, translation
+from unios.store.etcd.channel import Channel
+from unios.store.etcd.keys import Keys
+from unios.store.etcd.messages import Change, KeyValue, Ranged
+
+AGAIN_S: Final = 0.1
+
+
+class Beginning(NamedTuple):
+    generation: Generation
+    number: int
+    leases: tuple[KeyValue, ...]
+    endings: tuple[KeyValue, ...]
+
+
+class Feed:
+    """`begun` is told the beginning, also after history was lost; `heard` each revision, whole and once."""
+
+    def __init__(
+        self, channel: Channel, keys: Keys, begun: Callable[[Beginning], None], heard: Callable[[int, list[Change]], None], broken: Callable[[], None]
+    ) -> None:
+        self._channel = channel
+        self._keys = keys
+        self._begun = begun
+        self._heard = heard
+        self._broken = broken
+        self.trouble: UniosError | None = Unavailable("etcd has not answered yet")
+        """Why it hears nothing at present."""
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        at = 0
+        while True:
+            try:
+                if at and await self.present() < at:
+                    at = await self._restored()
+                pending: list[Change] = []
+                async for told in self._channel.watch(self._keys.root, at):
+                    if told.created and not at:
+                        beginning = await self._read()
+                        at = beginning.number
+                        self._begun(beginning)
+                    self.trouble = None
+                    pending += told.changes
+                    if told.fragment:
+                        continue
+                    for number, same in translation.revisions(tuple(pending)):
+                        if number > at:
+                            at = number
+                            self._heard(number, same)
+                    pending = []
+            except (Compacted, LookupError):
+                self._broken()
+                at = 0
+            except UniosError as error:
+                self.trouble = error
+                await asyncio.sleep(AGAIN_S)
+
+    async def present(self) -> int:
+        """Return etcd's revision, no older than when it is asked."""
+        return messages.read_revision(await self._channel.call("KV/Range", messages.range_(self._keys.generation, count_only=True)))
+
+    async def _read(self) -> Beginning:
+        keys = self._keys
+        drawn = messages.put(keys.generation, os.urandom(8).hex().encode())
+        absent = messages.compare(keys.generation, "version", "==", 0)
+        reads = [
+            messages.as_range(request)
+            for request in (
+                messages.range_(keys.generation),
+                messages.range_(keys.leases, keys.leases_end),
+                messages.range_(keys.endings, keys.endings_end),
+            )
+        ]
+        done = messages.read_transaction(
+            # a generation that was drawn and not heard of is read by the next attempt
+            await self._channel.call("KV/Txn", messages.transaction([absent], [messages.as_put(drawn), *reads], reads), writes=False)
+        )
+        generation, leases, endings = (one for one in done.results[-3:] if isinstance(one, Ranged))
+        return Beginning(Generation(generation.found[0].value.decode()), done.revision, leases.found, endings.found)
+
+    async def _restored(self) -> int:
+        """etcd is back with an older state: its revisions mean other things now. A new generation says so."""
+        drawn = messages.put(self._keys.generation, os.urandom(8).hex().encode())
+        await self._channel.call("KV/Put", drawn, writes=False)
+        self._broken()
+        return 0

@@ -1,0 +1,261 @@
+"""What a store's process does where etcd is the engine: asks etcd, and hands on what it hears. It has no state that has to outlive it.
+
+Transactions are asked at once and side by side: etcd puts those that arrive together into one sync. What is written through other gateways is heard like
+what is written through this one.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Final
+
+from unios.core.quorum import PREFIX
+from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable
+from unios.ids import Generation
+from unios.limits import WATCH_QUEUE_BYTES_MAX
+from unios.store.etcd import members, messages, translation
+from unios.store.etcd.channel import Channel
+from unios.store.etcd.feed import Beginning, Feed
+from unios.store.etcd.keys import Keys
+from unios.store.etcd.leases import EtcdLeases
+from unios.store.etcd.members import Following, Moved
+from unios.store.etcd.messages import Change
+from unios.store.etcd.recent import Recent
+from unios.store.model import Batch, Event, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
+from unios.store.requests import MemberRequest, MemberView
+from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
+from unios.store.watchers import Push, Watcher, Watchers
+
+READY_S: Final = 3.0
+"""So long a request waits for a gateway that has just started."""
+IN_FLIGHT_MAX: Final = 256
+CATCH_UP_S: Final = 4.0
+PAGE_RECORDS: Final = 200
+OLDER: Final = "etcd has an older state than it had: the store begins a new generation"
+
+
+class Gateway:
+    """The host of one system's store. See store/model.py for what it promises."""
+
+    def __init__(self, channel: Channel, root: bytes, now_ms: Callable[[], int], moved: Moved | None = None) -> None:
+        """`moved`: for a cluster of our own, whose members come and go."""
+        self._channel = channel
+        self._following = Following(channel, moved) if moved is not None else None
+        self._keys = Keys(root)
+        self._name = os.urandom(6).hex()
+        self._leases = EtcdLeases(channel, self._keys, self._name, now_ms)
+        self._feed = Feed(channel, self._keys, self._begin, self._hear, self._break)
+        self._ready = asyncio.Event()
+        self._generation = Generation("")
+        self._watchers = Watchers(self._generation)
+        self._recent = Recent(0)
+        self._arrived = asyncio.Event()
+        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._compacted = 0
+        self._transactions = 0
+        self._written = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed.run())
+            group.create_task(self._leases.run())
+            if self._following is not None:
+                group.create_task(self._following.run())
+
+    # what is heard
+
+    def _begin(self, beginning: Beginning) -> None:
+        self._generation = beginning.generation
+        self._watchers = Watchers(self._generation)
+        self._recent = Recent(beginning.number)
+        self._leases.begin(beginning)
+        self._ready.set()
+        if self._following is not None:
+            self._following.changed()
+
+    def _break(self) -> None:
+        """Part of history was not heard: who watches has to read."""
+        self._ready.clear()
+        self._watchers.cut_off_all()
+
+    def _hear(self, number: int, changes: list[Change]) -> None:
+        data = [change for change in changes if change.now.key.startswith(self._keys.data)]
+        events = [translation.event(self._keys, change) for change in data]
+        for change in changes:
+            if change.now.key == self._keys.generation:
+                raise Compacted("the store has begun a new generation: read everything again")
+            self._leases.hear(change)
+        self._recent.note(number, events)
+        if events:
+            self._watchers.tell(tuple(events))
+            if self._following is not None and any(event.record.key.startswith(PREFIX) for event in events):
+                self._following.changed()
+        self._leases.heard()
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._ready.wait()
+        except TimeoutError:
+            raise self._feed.trouble or Unavailable("etcd has not answered yet") from None
+
+    # requests
+
+    async def do(self, job: Job) -> Result:
+        """Do one job; return its result once it is durable, or raise why it was refused."""
+        match job:
+            case Transaction():
+                return await self._transact(job)
+            case Grant(ttl_ms):
+                await self._wait()
+                return await self._leases.grant(ttl_ms)
+            case End((lease,)):
+                return await self.end(lease)
+            case Compact(revision):
+                return await self._compact(revision)
+        raise CallerError("a gateway to etcd does no such job")
+
+    async def _transact(self, transaction: Transaction) -> TransactionResult:
+        translation.check(transaction)
+        await self._wait()
+        async with self._slots:
+            if len(transaction.then) == 1 and not transaction.compares and isinstance(transaction.then[0], Range):
+                return await self._range(transaction.then[0])
+            writes = translation.writes(transaction)
+            generation, heard = self._generation, self._recent.heard
+            answer = await self._channel.call("KV/Txn", translation.request(self._keys, transaction), writes=writes)
+        try:
+            result = translation.result(self._keys, generation, transaction, messages.read_transaction(answer))
+        except ValueError as error:
+            raise (OutcomeUnknown if writes else Unavailable)(f"etcd's answer cannot be read: {error}") from error
+        if result.revision.number < heard:  # what has been heard meanwhile may be newer than the answer
+            raise (OutcomeUnknown if writes else Unavailable)(OLDER)
+        self._transactions += 1
+        self._written += writes
+        return result
+
+    async def _range(self, wanted: Range) -> TransactionResult:
+        """Read page by page in one revision, no more than a message takes."""
+        found: list[Record] = []
+        size, revision, limit = 0, 0, translation.bound(wanted)
+        generation, heard = self._generation, self._recent.heard
+        more, after = True, wanted.after
+        while more and len(found) < limit and size <= RANGE_BYTES_MAX:
+            fitting = PAGE_RECORDS if not found else max(1, (RANGE_BYTES_MAX - size) * len(found) // size + 1)
+            asked = translation.range_request(
+                self._keys, Range(wanted.key, wanted.prefix, after), limit=min(limit - len(found), fitting), revision=revision
+            )
+            page = messages.read_range(await self._channel.call("KV/Range", asked))
+            records = [translation.record(self._keys, one) for one in page.found]
+            found += records
+            size += sum(map(record_bytes, records))
+            revision = revision or page.revision
+            if revision < heard:
+                raise Unavailable(OLDER)
+            more = page.more and wanted.prefix
+            after = found[-1].key if found else ""
+        self._transactions += 1
+        result: RangeResult = translation.cut(found, more)
+        return TransactionResult(True, Revision(generation, revision), (result,))
+
+    async def members(self) -> tuple[MemberView, ...]:
+        return await members.listed(self._channel)
+
+    async def change_member(self, request: MemberRequest) -> tuple[MemberView, ...]:
+        if self._following is None:
+            raise CallerError("the etcd that keeps the records is not run by unios: its members are changed where it is run")
+        found = await members.change(self._channel, request)
+        self._following.changed()
+        return found
+
+    async def renew(self, lease: int) -> int:
+        await self._wait()
+        return await self._leases.renew(lease)
+
+    async def end(self, lease: int) -> int:
+        await self._wait()
+        return await self._leases.end(lease)
+
+    async def _compact(self, revision: Revision) -> int:
+        await self._wait()
+        if revision.generation != self._generation or revision.number > await self._feed.present():
+            raise Compacted("that revision is not of this store")
+        try:
+            await self._channel.call("KV/Compact", messages.compact(revision.number))
+        except Compacted:
+            return 0  # it is forgotten already
+        self._compacted = max(self._compacted, revision.number)
+        return 0
+
+    async def statistics(self) -> StoreStatistics:
+        """Return figures. `syncs`: writes that were acknowledged; etcd makes no more syncs for them on any member."""
+        await self._wait()
+        counted = messages.range_(self._keys.data, self._keys.data_end, count_only=True)
+        found = messages.read_range(await self._channel.call("KV/Range", counted))
+        size = messages.read_database_bytes(await self._channel.call("Maintenance/Status", b""))
+        revision = Revision(self._generation, found.revision)
+        return StoreStatistics(
+            revision, self._compacted, found.total, len(self._leases), len(self._watchers), size, self._transactions, self._written
+        )
+
+    # watches
+
+    async def watch(self, prefix: str, after: Revision | None, *, calm_ms: int = 0, push: Push | None = None) -> Watcher:
+        """Return a watcher that is told every event of `prefix` after that revision; Compacted if they are gone."""
+        await self._wait()
+        watcher = Watcher(prefix, calm_ms, push or (lambda _raw: False))
+        if after is None:
+            present = await self._feed.present()
+            self._add(watcher, max(present, self._recent.heard), [])
+            return watcher
+        if after.generation != self._generation:
+            raise Compacted("the store has begun a new generation: read everything again")
+        number = max(after.number, 1)
+        # etcd itself says whether that revision is known and not compacted
+        await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number, count_only=True))
+        if (events := self._recent.after(prefix, number)) is not None:
+            self._add(watcher, max(number, self._recent.heard), events)
+            return watcher
+        events, until = await self._catch_up(prefix, number)
+        newer = self._recent.after(prefix, until)
+        if newer is None:
+            raise Compacted("too much was written meanwhile: read everything again")
+        self._add(watcher, max(until, self._recent.heard), [*events, *newer])
+        return watcher
+
+    def _add(self, watcher: Watcher, number: int, events: list[Event]) -> None:
+        self._watchers.add(watcher, Batch(Revision(self._generation, number), tuple(events)))
+
+    async def _catch_up(self, prefix: str, number: int) -> tuple[list[Event], int]:
+        """Return the events of a prefix after a revision, and up to which: one that this gateway writes now, so that etcd says when that is all."""
+        mark = messages.put(self._keys.gateways + self._name.encode(), b"")
+        until = messages.read_revision(await self._channel.call("KV/Put", mark, writes=False))
+        events: list[Event] = []
+        size = 0
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                async for told in self._channel.watch(self._keys.root, number):
+                    for change in told.changes:
+                        if number < change.now.modified <= until and change.now.key.startswith(self._keys.record(prefix)):
+                            events.append(translation.event(self._keys, change))
+                            size += record_bytes(events[-1].record)
+                    if size > WATCH_QUEUE_BYTES_MAX:
+                        raise Compacted(f"more than {WATCH_QUEUE_BYTES_MAX} bytes were written after revision {number}: read everything again")
+                    if told.changes and not told.fragment and told.changes[-1].now.modified >= until:
+                        break
+                while self._recent.heard < until:
+                    await self._arrived.wait()
+        except TimeoutError:
+            raise Unavailable(f"what happened after revision {number} could not be read in time") from None
+        except LookupError:
+            raise Compacted(f"part of what happened after revision {number} is compacted: read everything again") from None
+        return events, until
+
+    def unwatch(self, watcher: Watcher) -> None:
+        self._watchers.remove(watcher)
+
+    async def close(self) -> None:
+        await self._channel.close()

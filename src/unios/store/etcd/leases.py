@@ -1,0 +1,243 @@
+"""Leases in etcd: of our own length, renewed by records, judged by each gateway with its own clock.
+
+etcd's own leases are in whole seconds, last at least two and are judged by its leader alone. Here each lease is a record l/LEASE; a renewal writes it
+anew, and is answered when that is durable. Every gateway hears renewals through its feed. A judge that has heard none for the time to live deletes the
+record if it is still the one that it heard of last (compare-and-delete): a renewal that anybody had answered before makes it fail. From then on the
+lease cannot be renewed nor put with, and its keys go in one revision: they hang on a lease of etcd's own with the same number and no end of its own,
+which is revoked.
+
+Time in which nothing was heard does not count: not the judge's pause, not an etcd that was away or took no writes. A judge that hears nothing for a while
+writes a record of its own (g/GATEWAY): what it hears then is that one.
+
+e/LEASE says that etcd's own lease is to be revoked: it is written before that lease is made and before its keys are deleted. Whoever finds one that
+stays does what its gateway did not come to.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from unios.core.leases import LOOK_MS, Leases
+from unios.errors import CallerError, NotFound, Unavailable, UniosError
+from unios.limits import LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
+from unios.store.etcd import messages
+from unios.store.etcd.channel import Channel
+from unios.store.etcd.feed import Beginning
+from unios.store.etcd.keys import Keys, number
+from unios.store.etcd.messages import Change
+
+FOREVER_S: Final = 9_000_000_000
+"""The longest that etcd grants."""
+LEFT_MS: Final = 2_000
+"""So long another gateway's e/ record stays before it counts as left."""
+RENEWALS_MAX: Final = 60
+"""Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
+
+
+class EtcdLeases:
+    """Those of one system, at one gateway."""
+
+    def __init__(self, channel: Channel, keys: Keys, gateway: str, now_ms: Callable[[], int]) -> None:
+        self._channel = channel
+        self._keys = keys
+        self._gateway = keys.gateways + gateway.encode()
+        self._now_ms = now_ms
+        self._judged = Leases({}, now_ms())
+        self._seen: dict[int, tuple[int, int]] = {}
+        """Of each lease that runs: the revision of its last renewal that was heard of, and its time to live in ms."""
+        self._endings: dict[int, int] = {}
+        """Leases with an e/ record, and when it was first seen."""
+        self._wanted: dict[int, asyncio.Future[int]] = {}
+        """Renewals that wait for the next transaction."""
+        self._renewing = False
+        self._heard_ms = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def begin(self, beginning: Beginning) -> None:
+        """Take what there is; every lease has its full time again."""
+        now = self._now_ms()
+        self._seen = {number(one.key): (one.modified, int(one.value)) for one in beginning.leases}
+        self._judged = Leases({lease: ttl for lease, (_modified, ttl) in self._seen.items()}, now)
+        self._endings = {number(one.key): now for one in beginning.endings}
+        self._heard_ms = now
+
+    def hear(self, change: Change) -> None:
+        """Note a change of one of the records here."""
+        key, now = change.now.key, self._now_ms()
+        if key.startswith(self._keys.leases):
+            lease = number(key)
+            if change.deleted:
+                self._seen.pop(lease, None)
+                self._judged.revoked(lease)
+            else:
+                self._seen[lease] = (change.now.modified, int(change.now.value))
+                self._judged.granted(lease, self._seen[lease][1], now)
+        elif key.startswith(self._keys.endings):
+            if change.deleted:
+                self._endings.pop(number(key), None)
+            else:
+                self._endings.setdefault(number(key), now)
+
+    def heard(self) -> None:
+        """Something has been heard: judge. Never called while etcd is away, so that such time does not count."""
+        now = self._now_ms()
+        self._heard_ms = now
+        for lease in self._judged.look(now):
+            self._start(self._end_if_silent(lease))
+        for lease in [lease for lease, since in self._endings.items() if now - since > LEFT_MS]:
+            self._endings[lease] = now
+            self._start(self._finish(lease))
+
+    async def run(self) -> None:
+        """Ask etcd for a sign of life whenever there are leases and none came by itself, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(self._judged.wait_ms(self._now_ms()) / 1000)
+                due = bool(self._seen or self._endings) and self._now_ms() - self._heard_ms >= min(LOOK_MS, self._judged.wait_ms(self._now_ms()))
+                if due:
+                    with contextlib.suppress(UniosError):
+                        await self._channel.call("KV/Put", messages.put(self._gateway, b""))
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_quiet(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # grant, renew, end
+
+    async def grant(self, ttl_ms: int) -> int:
+        """Make a lease; return its id. Raises CallerError, Unavailable, OutcomeUnknown."""
+        if not LEASE_TTL_MS_MIN <= ttl_ms <= LEASE_TTL_MS_MAX:
+            raise CallerError(f"a lease of {ttl_ms} ms: allowed are {LEASE_TTL_MS_MIN} to {LEASE_TTL_MS_MAX} ms")
+        if len(self._seen) >= LEASES_MAX:
+            raise Unavailable(f"the store has {LEASES_MAX} leases, its limit")
+        lease = random.SystemRandom().getrandbits(62) | 1
+        ending, key = self._keys.ending(lease), self._keys.lease(lease)
+        await self._channel.call("KV/Put", messages.put(ending, b""))
+        await self._channel.call("Lease/LeaseGrant", messages.grant(lease, FOREVER_S))
+        done = await self._transact(
+            [messages.compare(ending, "version", ">", 0)],
+            [messages.as_delete(messages.delete(ending)), messages.as_put(messages.put(key, b"%d" % ttl_ms))],
+        )
+        if not done.succeeded:
+            raise Unavailable("making a lease took too long")
+        self._note(lease, done.revision, ttl_ms)
+        return lease
+
+    def _note(self, lease: int, revision: int, ttl_ms: int) -> None:
+        """Note what this gateway wrote before it hears it."""
+        if revision > self._seen.get(lease, (0, 0))[0]:
+            self._seen[lease] = (revision, ttl_ms)
+            self._judged.granted(lease, ttl_ms, self._now_ms())
+
+    async def renew(self, lease: int) -> int:
+        """Renew a lease; return its time to live in ms, once that is durable. Raises NotFound, Unavailable, OutcomeUnknown."""
+        future = self._wanted.get(lease)
+        if future is None:
+            future = self._wanted[lease] = asyncio.get_running_loop().create_future()
+            if not self._renewing:
+                self._renewing = True
+                self._start(self._renew_all())
+        return await asyncio.shield(future)
+
+    async def _renew_all(self) -> None:
+        """What is asked for while a transaction is under way goes into the next."""
+        try:
+            while self._wanted:
+                now = list(self._wanted)[:RENEWALS_MAX]
+                futures = {lease: self._wanted.pop(lease) for lease in now}
+                try:
+                    found = await self._write_renewals(now)
+                except UniosError as error:
+                    for future in futures.values():
+                        future.set_exception(error)
+                        future.exception()
+                    continue
+                for lease, future in futures.items():
+                    if lease in found:
+                        future.set_result(found[lease])
+                    else:
+                        future.set_exception(NotFound(f"lease {lease} has ended"))
+                        future.exception()
+        finally:
+            self._renewing = False
+            for future in self._wanted.values():
+                future.cancel()
+            self._wanted.clear()
+
+    async def _write_renewals(self, leases: list[int]) -> dict[int, int]:
+        """Write the records anew of those that run; return their times to live."""
+        known = {lease: self._seen[lease][1] for lease in leases if lease in self._seen}
+        for _attempt in range(3):
+            unknown = [lease for lease in leases if lease not in known]
+            if unknown:  # granted at another gateway a moment ago, or ended
+                known |= await self._read(unknown)
+            if not known:
+                return {}
+            done = await self._transact(
+                [messages.compare(self._keys.lease(lease), "version", ">", 0) for lease in known],
+                [messages.as_put(messages.put(self._keys.lease(lease), b"%d" % ttl)) for lease, ttl in known.items()],
+            )
+            if done.succeeded:
+                for lease, ttl in known.items():
+                    self._note(lease, done.revision, ttl)
+                return known
+            known = await self._read(leases)  # some have ended: the others are renewed
+        raise Unavailable("leases end faster than they can be renewed")
+
+    async def _read(self, leases: list[int]) -> dict[int, int]:
+        ranges = [messages.as_range(messages.range_(self._keys.lease(lease))) for lease in leases]
+        done = messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction([], ranges, []), writes=False))
+        found = [one.found[0] for one in done.results if isinstance(one, messages.Ranged) and one.found]
+        return {number(one.key): int(one.value) for one in found}
+
+    async def end(self, lease: int) -> int:
+        """End a lease at once; return how many ended. Raises Unavailable, OutcomeUnknown: then it may be renewed."""
+        done = await self._transact([messages.compare(self._keys.lease(lease), "version", ">", 0)], self._close(lease))
+        if done.succeeded:
+            await self._finish(lease)
+        return int(done.succeeded)
+
+    async def _end_if_silent(self, lease: int) -> None:
+        """End a lease unless somebody has renewed it since its last renewal that was heard here."""
+        seen = self._seen.get(lease)
+        if seen is None:
+            return
+        try:
+            done = await self._transact([messages.compare(self._keys.lease(lease), "modified", "==", seen[0])], self._close(lease))
+        except UniosError:
+            done = None
+        if done is not None and done.succeeded:
+            await self._finish(lease)
+        elif lease in self._seen and lease not in self._judged:
+            # renewed, or etcd is away: its time begins anew
+            self._judged.granted(lease, seen[1], self._now_ms())
+
+    def _close(self, lease: int) -> list[bytes]:
+        return [
+            messages.as_delete(messages.delete(self._keys.lease(lease))),
+            messages.as_put(messages.put(self._keys.ending(lease), b"")),
+        ]
+
+    async def _finish(self, lease: int) -> None:
+        """Delete the keys of an ended lease, and then what says that this has to be done. Idempotent."""
+        with contextlib.suppress(NotFound):
+            await self._channel.call("Lease/LeaseRevoke", messages.revoke(lease))
+        await self._channel.call("KV/DeleteRange", messages.delete(self._keys.ending(lease)))
+
+    async def _transact(self, compares: list[bytes], then: list[bytes]) -> messages.Done:
+        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, [])))
+
+
+async def _quiet(work: Coroutine[Any, Any, None]) -> None:
+    """What fails is found again by whoever looks next."""
+    with contextlib.suppress(UniosError):
+        await work
