@@ -34,7 +34,7 @@ class ComingStore:
 
 async def registered(store: ComingStore, folder: Path, store_machine: str) -> tuple[LeaseId, int]:
     node: Any = types.SimpleNamespace(
-        name="n1", store=store, folder=types.SimpleNamespace(run=folder), system=types.SimpleNamespace(machine="m", store_machine=store_machine)
+        name="n1", store=store, folder=types.SimpleNamespace(run=folder), system=types.SimpleNamespace(has_store=store_machine == "m")
     )
     registration = Registration(node)
 
@@ -86,7 +86,7 @@ def test_the_ports_of_a_kernel_that_died_are_taken_back_all_of_them_and_no_other
         name="n1",
         store=StandingStore(),
         folder=types.SimpleNamespace(run=tmp_path),
-        system=types.SimpleNamespace(machine="m", store_machine="other"),
+        system=types.SimpleNamespace(has_store=False),
         publishing=types.SimpleNamespace(begin=lambda lease, told: begun.append((lease, list(told)))),
     )
     assert asyncio.run(Registration(node).register()) == (7, 3)

@@ -21,7 +21,7 @@ from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import EventView
 
 KINDS: Final = (
-    "node", "join", "loss", "recovery", "service", "start", "exit", "oom", "limit", "carry", "device", "policy", "quota",
+    "node", "join", "loss", "recovery", "service", "start", "exit", "oom", "limit", "carry", "device", "policy", "quota", "store",
 )  # fmt: skip
 _FOLLOWED_MAX: Final = 256
 """Events that have come and are not told yet; over it the reading waits, and the kernel after it."""
