@@ -67,7 +67,7 @@ def test_a_leave_that_fails_half_way_takes_up_again(tmp_path: Any) -> None:
             processes=SimpleNamespace(values={}),
             membership=SimpleNamespace(names=lambda *_states: ["n1", "n2"]),
             trees=SimpleNamespace(trees={}, init=lambda *_key: Init()),
-            quorum=SimpleNamespace(check_leave=lambda: asyncio.sleep(0), forget=lambda: said.append("forgotten")),
+            quorum=SimpleNamespace(check_leave=lambda _together: asyncio.sleep(0), let_go=lambda: asyncio.sleep(0, said.append("forgotten"))),
             recorder=SimpleNamespace(drain=lambda: asyncio.sleep(0)),
             events=SimpleNamespace(put=lambda kind, text, pid=0: Put(f"/events/{kind}", text.encode())),
             leasing=SimpleNamespace(lease=0, give_back=lambda: asyncio.sleep(0, said.append("given back")), take_up=lambda: said.append("taken up")),

@@ -27,6 +27,8 @@ class QuorumRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     initial: dict[str, str] = {}
     """Name -> URL of the members when it was added, itself among them."""
     wanted: bool = True
+    member: int = 0
+    """etcd's number of it: one that was taken out and added again at the same place is another."""
 
 
 class Candidate(NamedTuple):

@@ -87,7 +87,7 @@ def issue(cluster: Cluster, name: str, hosts: Sequence[str], folder: Path) -> No
 def address_of(home: Home, cluster: Cluster) -> Address:
     """Return where it is; certificates lie in files beside `cluster.json` from then on."""
     if cluster.managed:
-        if not (home.store / "etcd-cert.pem").exists():
+        if not (home.store / "etcd-cert.pem").exists() or _kept(home.store / "etcd-ca.pem") != cluster.ca:
             issue(cluster, "gateway", (), home.store)
         ca, cert, key = (str(home.store / f"etcd-{part}.pem") for part in ("ca", "cert", "key"))
         return Address(nearest_first(cluster.members), cluster.system, ca=ca, cert=cert, key=key, server=SERVER)
@@ -98,6 +98,13 @@ def address_of(home: Home, cluster: Cluster) -> Address:
             write_secret(path, text.encode())
         paths.append(str(path) if text else "")
     return Address(nearest_first(cluster.members), cluster.system, cluster.user, cluster.password, *paths)
+
+
+def _kept(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def nearest_first(members: Sequence[str]) -> tuple[str, ...]:

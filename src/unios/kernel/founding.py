@@ -6,6 +6,7 @@ What needs the big library for certificates happens in a forked child, so that t
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -265,6 +266,7 @@ def _join(home: Home, attempt: joining.Joining) -> dict[str, Any]:
     granted = certificates.identity_of({"subjectAltName": (("URI", _uri(joined.certificate)),)})
     assert granted is not None
     file = NodeFile(joined.name, granted.users, made["listen"], attempt.advertise, made["address"])
+    shutil.rmtree(quorum_member.folder_of(home.node(joined.name)), ignore_errors=True)  # of an earlier node of that name: no member of this one
     _write_node(home, file, made["key"].encode(), joined.certificate)
     return {"joined": made["joined"], "warnings": made["warnings"]}
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,11 +22,14 @@ from unios.errors import CallerError, Unavailable, UniosError
 from unios.kernel import cluster, parts, quorum_member, runfiles, system
 from unios.kernel.quorum_member import MemberFile
 from unios.store.mirror import Mirror
+from unios.store.requests import MemberRequest
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 0.5
+LET_GO_S: Final = 10.0
+"""So long a node that leaves waits until its member is let go: two looks of the recovery service and a member that is slow."""
 PORTS_BELOW: Final = 10_000
 PORTS_GIVEN_FROM: Final = 32_768
 PORT_DRAWS: Final = 50
@@ -48,29 +51,45 @@ class Quorum:
         self._node = node
         self._folder = quorum_member.folder_of(node.folder)
         self._mirror = Mirror(node.store, PREFIX, QuorumRecord, self._on_record)
-        self._leaving = False
+        self._at_work = False
+        self._complained = ""
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
 
     def prepare(self) -> None:
-        """Find out whether this node can have a member, and begin the cluster if that is its part. After links are taken; before there is a store."""
+        """Find out whether this node can have a member, and begin the cluster if that is its part. After links are taken; before there is a store. Blocks."""
         node = self._node
         kept = cluster.read(node.home) if node.system.gateway else None
-        path = quorum_member.binary() if kept is not None and kept.managed else ""
-        if kept is None or not path:
+        if kept is None or not kept.managed:
             return
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        if quorum_member.read(node.folder) is None:
-            shutil.rmtree(self._folder / "data", ignore_errors=True)
+        path, mine = quorum_member.binary(), quorum_member.read(node.folder)
+        if not path and mine is None:  # who has one keeps it: the program is perhaps away for an upgrade
+            return
         listen = split_address(node.file.listen)[0]
         host = split_address(node.addresses.best)[0]
-        ports = self._ports(listen)
-        peer, client = (f"https://{join_address(host, port)}" for port in (ports.peer, ports.client))
-        self.offer = Etcd(quorum_member.version(path), peer, client)
-        if (self._folder / FOUND).exists():
-            self._begin(MemberFile(node.name, peer, client, {node.name: peer}, listen=listen), kept)
-        elif (mine := quorum_member.read(node.folder)) is not None and (mine.peer, mine.client, mine.listen) != (peer, client, listen):
-            self._write(msgspec.structs.replace(mine, peer=peer, client=client, listen=listen))
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            ports = self._ports(listen)
+            peer, client = (f"https://{join_address(host, port)}" for port in (ports.peer, ports.client))
+            self.offer = Etcd(quorum_member.version(path) if path else "", peer, client)
+            if (self._folder / FOUND).exists():
+                self._begin(MemberFile(node.name, peer, client, {node.name: peer}, listen=listen), kept)
+            elif mine is not None:
+                if (mine.peer, mine.client, mine.listen) != (peer, client, listen):
+                    self._write(msgspec.structs.replace(mine, peer=peer, client=client, listen=listen))
+                self._readdress(kept, mine.client.removeprefix("https://"), client.removeprefix("https://"))
+        except (OSError, Unavailable) as error:  # a full disk, no free ports: that is no reason to have no kernel
+            runfiles.complain(f"the store's member of {node.name} cannot be seen to until that is mended and it is started again: {error}")
+
+    def _readdress(self, kept: cluster.Cluster, before: str, now: str) -> None:
+        """Have the gateway of this machine ask its member where that is now: of the only one nobody else can tell it."""
+        if now in kept.members:
+            return
+        members = tuple(one for one in kept.members if one != before)
+        cluster.write(self._node.home, msgspec.structs.replace(kept, members=(now, *members)))
+        for folder in self._node.home.nodes():
+            if (running := runfiles.read(folder.run / "store.json")) is not None:
+                runfiles.kill(running, signal.SIGTERM)  # it may have read the old ones; whoever started it does so again
 
     def _ports(self, listen: str) -> Offer:
         path = self._folder / "offer.json"
@@ -104,17 +123,37 @@ class Quorum:
                 "freeze and nothing can be started; with three nodes that have etcd it gets three copies, of which one may be lost"
             )
 
-    async def check_leave(self) -> None:
-        """Raise CallerError if the others could not go on without this node's member."""
-        if self.offer is None or quorum_member.read(self._node.folder) is None:
+    async def check_leave(self, together: Collection[str]) -> None:
+        """Raise CallerError if the others could not go on without this node's member. `together`: nodes that leave with it."""
+        node = self._node
+        if self.offer is None or quorum_member.read(node.folder) is None:
             return
-        voters = [one for one in await self._node.store.members() if not one.learner]
-        if any(one.peer == self.offer.peer for one in voters) and (len(voters) - 1) * 2 <= len(voters):
-            others = "the only copy" if len(voters) == 1 else f"one of only {len(voters)} copies"
+        voters = [one for one in await node.store.members() if not one.learner]
+        if all(one.peer != self.offer.peer for one in voters):
+            return
+        others = {record.etcd.peer: record.name for record in node.nodes.values.values() if record.etcd is not None and record.name != node.name}
+        names = [others.get(one.peer, one.name) for one in voters if one.peer != self.offer.peer]
+        away = [name for name in names if name in together or node.membership.view(name)[0] not in ("ready", "suspect")]
+        if (len(names) - len(away)) * 2 > len(voters):
+            return
+        if (len(voters) - 1) * 2 > len(voters):
             raise CallerError(
-                f"{self._node.name} has {others} of the system's store, and cannot leave it; with three nodes that have etcd there are three in a "
-                "few seconds; `unios down` stops the system"
+                f"{node.name} has one of {len(voters)} copies of the system's store, and {' and '.join(away)}, which has another, is away or leaves with it: "
+                "the rest could not go on; wait until there are others"
             )
+        copies = "the only copy" if len(voters) == 1 else f"one of only {len(voters)} copies"
+        raise CallerError(
+            f"{node.name} has {copies} of the system's store, and cannot leave it; with three nodes that have etcd there are three in a "
+            "few seconds; `unios down` stops the system"
+        )
+
+    async def let_go(self) -> None:
+        """Wait a while until the others have let the member go of a node that has left, as they need it until then; then have none any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LET_GO_S):
+                while self.offer is not None and (mine := quorum_member.read(self._node.folder)) is not None and await self._is_member(mine):
+                    await asyncio.sleep(LOOK_S)
+        self.forget()
 
     async def run(self) -> None:
         """Follow the records; ends only by cancellation."""
@@ -122,45 +161,72 @@ class Quorum:
             await self._mirror.run()
 
     def _on_record(self, _key: str, _before: QuorumRecord | None, now: QuorumRecord | None) -> None:
-        node = self._node
-        if now is None or now.node != node.name or self.offer is None:
+        if now is None or now.node != self._node.name or self.offer is None or self._at_work:
             return
-        mine = quorum_member.read(node.folder)
-        if now.wanted and mine is None:
-            listen = split_address(node.file.listen)[0]
-            self._write(MemberFile(node.name, self.offer.peer, self.offer.client, now.initial, joins=True, listen=listen))
-        elif now.wanted and mine is not None and mine.leaving:
-            self._write(msgspec.structs.replace(mine, leaving=False))
-        elif not now.wanted and mine is not None and not self._leaving:
-            self._leaving = True
-            self._write(msgspec.structs.replace(mine, leaving=True))
-            node.start(self._take_down(mine))
-        elif not now.wanted and mine is None:
-            node.start(self._forget_record())
+        self._at_work = True
+        self._node.start(self._follow())
 
-    async def _take_down(self, mine: MemberFile) -> None:
-        """Take the member away once the others have let it go: before that it may be the one that they need for it."""
+    async def _follow(self) -> None:
+        """Do what this node's record says, step by step, until that is done: it may change meanwhile, etcd be away, the disk be full."""
         try:
-            while await self._is_member(mine):
+            while (record := self._mirror.values.get(record_key(self._node.name))) is not None and not await self._is_done(record):
                 await asyncio.sleep(LOOK_S)
-                record = self._mirror.values.get(record_key(self._node.name))
-                if record is not None and record.wanted:
-                    return
-            folder = self._node.folder
-            self.forget()
-            while (running := runfiles.read(folder.run / "member.json")) is not None:
-                runfiles.kill(running, signal.SIGTERM)
-                await asyncio.sleep(LOOK_S)
-            shutil.rmtree(self._folder / "data", ignore_errors=True)
-            await self._forget_record()
         finally:
-            self._leaving = False
+            self._at_work = False
+
+    async def _is_done(self, record: QuorumRecord) -> bool:
+        """Take the next step; return whether there was none."""
+        try:
+            mine = quorum_member.read(self._node.folder)
+            if mine is None:
+                await (self._begin_anew(record) if record.wanted else self._forget_record())
+                return False
+            if record.wanted and record.member and not mine.member:
+                mine = msgspec.structs.replace(mine, member=record.member)
+                self._write(mine)
+            if record.wanted and record.member in (0, mine.member):
+                if mine.leaving:
+                    self._write(msgspec.structs.replace(mine, leaving=False))
+                return True
+            if not mine.leaving:
+                self._write(msgspec.structs.replace(mine, leaving=True))
+            # once the others have let it go: before that it may be the one that they need for it
+            if not await self._is_member(mine):
+                await self._take_down()
+        except (OSError, UniosError) as error:
+            if str(error) != self._complained:
+                self._complained = str(error)
+                runfiles.complain(f"what {self._node.name} has to do with the store's members cannot be done yet: {error}")
+        return False
+
+    async def _begin_anew(self, record: QuorumRecord) -> None:
+        """Have a member that etcd knows to be new. One that has begun once, and lost what it had, has voted and acknowledged: it is taken out instead."""
+        node, offer = self._node, self.offer
+        found = next((one for one in await node.store.members() if offer is not None and one.peer == offer.peer), None)
+        if found is None or offer is None:
+            return
+        if found.name:
+            await node.store.change_member(MemberRequest("remove", found.id))
+            return
+        await self._take_down()
+        listen = split_address(node.file.listen)[0]
+        self._write(MemberFile(node.name, offer.peer, offer.client, record.initial, joins=True, listen=listen, member=found.id))
+
+    async def _take_down(self) -> None:
+        """Have no member and no copy; nothing starts one until `member.json` is written again."""
+        self.forget()
+        while (running := runfiles.read(self._node.folder.run / "member.json")) is not None:
+            runfiles.kill(running, signal.SIGTERM)
+            await asyncio.sleep(LOOK_S)
+        await asyncio.to_thread(shutil.rmtree, self._folder / "data", ignore_errors=True)  # up to 4 GB
+        (self._folder / quorum_member.BEGUN).unlink(missing_ok=True)
 
     async def _is_member(self, mine: MemberFile) -> bool:
         try:
-            return any(one.peer == mine.peer for one in await self._node.store.members())
+            members = await self._node.store.members()
         except UniosError:
             return True
+        return any(one.id == mine.member if mine.member else one.peer == mine.peer for one in members)
 
     async def _forget_record(self) -> None:
         with contextlib.suppress(UniosError):

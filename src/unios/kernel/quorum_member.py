@@ -2,8 +2,12 @@
 
 The folder `etcd` of the node has all of it: `member.json`, which is there while the node is to have a member; `data`; what it shows to others. etcd is told
 to be killed when this process dies, so that there are never two on one folder.
+
+A member that has begun never begins again without its data: what it had acknowledged and voted would be forgotten, and the first of a cluster would begin
+a second one. `begun` says that it has.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,12 +21,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from unios.core.addresses import join_address
 from unios.errors import DataLost, UniosError
 from unios.kernel import cluster, interfaces, parts
 from unios.kernel.clone import die_with_parent
 from unios.limits import BEAT_MS
 from unios.wire.home import Home, NodeFolder
 
+BEGUN: Final = "begun"
 STOP_S: Final = 3.0
 PATHS: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/bin")
 """Where it may lie besides PATH."""
@@ -53,6 +59,8 @@ class MemberFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the cluster was there before it."""
     listen: str = "127.0.0.1"
     """The address at which it takes connections."""
+    member: int = 0
+    """etcd's number of it; 0: not known yet. One that is added again is another member, and begins with no data."""
     leaving: bool = False
     """The others are about to let it go: when etcd ends, that was why."""
 
@@ -98,14 +106,37 @@ def command(path: str, member: MemberFile, folder: Path) -> list[str]:
         "peer-trusted-ca-file": str(folder / "etcd-ca.pem"),
         "name": member.name,
         "data-dir": str(folder / "data"),
-        "listen-peer-urls": f"https://{member.listen}:{peer_port}",
-        "listen-client-urls": f"https://{member.listen}:{client_port}",
+        "listen-peer-urls": f"https://{join_address(member.listen, peer_port or 0)}",
+        "listen-client-urls": f"https://{join_address(member.listen, client_port or 0)}",
         "initial-advertise-peer-urls": member.peer,
         "advertise-client-urls": member.client,
         "initial-cluster": ",".join(f"{name}={url}" for name, url in member.initial.items()),
         "initial-cluster-state": "existing" if member.joins else "new",
     }
     return [path, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def has_data(folder: Path) -> bool:
+    """Whether etcd has begun a log in this node's folder for it."""
+    return any((folder / "data" / "member" / "wal").glob("*.wal"))
+
+
+def check_data(folder: Path, name: str) -> None:
+    """Raise DataLost if the member had begun and its data are gone."""
+    if (folder / BEGUN).exists() and not has_data(folder):
+        raise DataLost(
+            f"the copy of the store in {folder / 'data'} is gone: {name}'s member of etcd does not begin without it, since it would forget what it has "
+            f"acknowledged. If others have the store: `unios leave --node {name}` and join again; if this was the only copy, put the folder back"
+        )
+
+
+def _mark_begun(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # on a full disk etcd says so itself; the next beat tries again
+        descriptor = os.open(folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
@@ -116,15 +147,20 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
     if not path:
         raise UniosError(f"etcd is not found any more: {folder.name} has a member of the store there; install etcd-server again")
     mine = folder_of(folder)
+    check_data(mine, folder.name)
     hosts = dict.fromkeys(("127.0.0.1", _host(member.peer), _host(member.client), *(local.address for local in interfaces.local_addresses())))
     cluster.issue(found, member.name, [host for host in hosts if host], mine)
     (mine / "data").mkdir(mode=0o700, exist_ok=True)
     stopping: list[int] = []
+    begun = (mine / BEGUN).exists()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: stopping.append(number))
     child = subprocess.Popen(command(path, member, mine), stdin=subprocess.DEVNULL, cwd="/", env=_environment(), preexec_fn=die_with_parent)
     while child.poll() is None and not stopping:
         beat()
+        if not begun and has_data(mine):
+            _mark_begun(mine)
+            begun = (mine / BEGUN).exists()
         time.sleep(BEAT_MS / 1000)
     if child.poll() is None:
         child.terminate()

@@ -76,11 +76,11 @@ class Stopping:
             raise CallerError(
                 f"{node.name} is the last node of the machine that keeps the system's store, and cannot leave it; `unios down` stops the system"
             )
-        await node.quorum.check_leave()
+        await node.quorum.check_leave(body.together)
         async with self._or_go_on():
             await self._empty(body, "left")
             await self._sign_off("left")
-        node.quorum.forget()
+        await node.quorum.let_go()
         node.folder.node_file.rename(node.folder.path / "node.json.left")
 
     async def removed(self, why: str) -> None:

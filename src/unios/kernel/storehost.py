@@ -26,7 +26,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
     home = Home(parts.home_of(folder))
     failed = home.store / "failed"
     try:
-        if (found := cluster.read(home)) is not None:
+        if (found := which(home)) is not None:
             failed.unlink(missing_ok=True)
             return _gateway(home, found, beat)
         check(home)
@@ -56,6 +56,19 @@ def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> in
         return cluster.nearest_first(members)
 
     return gateway.main(home.store, cluster.address_of(home, found), beat, moved)
+
+
+def which(home: Home) -> cluster.Cluster | None:
+    """Return the etcd of this machine's gateway, None if the system has the embedded engine, whatever else lies in the store's folder. Raises DataLost."""
+    if system.read(home.system_file, SystemFile).engine != system.ETCD:
+        return None
+    found = cluster.read(home)
+    if found is None:
+        raise DataLost(
+            f"{home.store / cluster.FILE} is gone, which says where the etcd is that keeps the records, and lets this machine in; nothing of the records is "
+            "lost by that: copy it from another machine of the system that has it, or `unios leave` and join again"
+        )
+    return found
 
 
 def check(home: Home) -> None:

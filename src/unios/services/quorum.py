@@ -67,12 +67,15 @@ class QuorumKeeping:
         left = [one.name for one in self._view.nodes.values.values() if one.state == "left" and (one.etcd is None or one.etcd.peer not in peers)]
         for key in {record.key for record in found.records} & {record_key(name) for name in left}:
             await self._view.store.delete(key)  # nobody is there to do it
-        known = {record.key for record in found.records if msgspec.msgpack.decode(record.value, type=QuorumRecord).wanted}
+        read = [msgspec.msgpack.decode(record.value, type=QuorumRecord) for record in found.records]
+        known = {(record.node, record.member) for record in read if record.wanted}
         initial = {one.name: one.peer for one in members if one.name}
+        numbers = {one.peer: one.id for one in members}
         for record in self._view.nodes.values.values():
-            if record.etcd is None or record_key(record.name) in known or record.etcd.peer not in peers:
+            number = numbers.get(record.etcd.peer, 0) if record.etcd is not None else 0
+            if record.etcd is None or not number or record.state == "left" or (record.name, number) in known:
                 continue
-            wanted = QuorumRecord(record.name, record.etcd.client, {**initial, record.name: record.etcd.peer})
+            wanted = QuorumRecord(record.name, record.etcd.client, {**initial, record.name: record.etcd.peer}, member=number)
             await self._view.store.put(record_key(record.name), msgspec.msgpack.encode(wanted))
 
     async def _take(self, step: Step) -> None:

@@ -166,7 +166,8 @@ class Channel:
         """Return what an error of the library is to us."""
         code, said = error.code().name, str(error.details() or "")
         sentence = f"etcd at {','.join(self._address.members)}: {said or code}"
-        if code == "DEADLINE_EXCEEDED":
+        one_alone = len(self._address.members) > 1 and not _numeric(self._address.members)  # of names the library is given the first
+        if code == "DEADLINE_EXCEEDED" or (code == "UNAVAILABLE" and one_alone):
             self._silent()
         if "invalid auth token" in said or code == "UNAUTHENTICATED":
             self._token = ""

@@ -42,16 +42,16 @@ class Feed:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        at = 0
+        at, generation = 0, Generation("")
         while True:
             try:
-                if at and await self.present() < at:
-                    at = await self._restored()
+                if at:
+                    at = await self._gone_on(at, generation)
                 pending: list[Change] = []
                 async for told in self._channel.watch(self._keys.root, at):
                     if told.created and not at:
                         beginning = await self._read()
-                        at = beginning.number
+                        at, generation = beginning.number, beginning.generation
                         self._begun(beginning)
                     self.trouble = None
                     pending += told.changes
@@ -72,6 +72,16 @@ class Feed:
     async def present(self) -> int:
         """Return etcd's revision, no older than when it is asked."""
         return messages.read_revision(await self._channel.call("KV/Range", messages.range_(self._keys.generation, count_only=True)))
+
+    async def _gone_on(self, at: int, generation: Generation) -> int:
+        """Return after which revision it goes on: 0 if etcd is another than it was, which another gateway may have found before it had grown past `at`."""
+        found = messages.read_range(await self._channel.call("KV/Range", messages.range_(self._keys.generation)))
+        if found.revision < at:
+            return await self._restored()
+        if [one.value.decode() for one in found.found] == [generation]:
+            return at
+        self._broken()
+        return 0
 
     async def _read(self) -> Beginning:
         keys = self._keys

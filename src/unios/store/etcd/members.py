@@ -1,6 +1,7 @@
 """The members of the etcd cluster itself: who they are, and to add, promote, move and remove one."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from unios.store.etcd.channel import Channel
 from unios.store.requests import MemberRequest, MemberView
 
 AGAIN_S: Final = 0.5
+LOOK_S: Final = 30.0
+"""How often members are looked at of which nothing was heard: nobody tells that one has come back at another address."""
 METHODS: Final = {"promote": "Cluster/MemberPromote", "remove": "Cluster/MemberRemove", "move": "Cluster/MemberUpdate"}
 
 
@@ -49,7 +52,9 @@ class Following:
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
-            await self._look.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
             self._look.clear()
             try:
                 members = clients(await listed(self._channel))

@@ -1,0 +1,327 @@
+"""What a node does with its member of the store's etcd: begins one that is new, and only that; has none before the others let it go; and says when it may not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unios.core.nodes import Etcd, NodeRecord
+from unios.core.quorum import QuorumRecord, record_key
+from unios.errors import CallerError, DataLost
+from unios.kernel import cluster, quorum, quorum_member, runfiles, system
+from unios.kernel.cluster import Cluster
+from unios.kernel.quorum import Quorum
+from unios.kernel.quorum_member import MemberFile
+from unios.store.requests import MemberRequest, MemberView
+from unios.wire.home import Home
+
+PEER, CLIENT = "https://10.0.0.3:1001", "https://10.0.0.3:1002"
+
+
+class Members:
+    """A store that knows of members only."""
+
+    def __init__(self, *listed: MemberView) -> None:
+        self.listed = list(listed)
+        self.asked: list[MemberRequest] = []
+        self.deleted: list[str] = []
+
+    async def members(self) -> tuple[MemberView, ...]:
+        return tuple(self.listed)
+
+    async def change_member(self, request: MemberRequest) -> tuple[MemberView, ...]:
+        self.asked.append(request)
+        self.listed = [one for one in self.listed if one.id != request.id]
+        return tuple(self.listed)
+
+    async def delete(self, key: str) -> None:
+        self.deleted.append(key)
+
+
+class Rig:
+    """Node n3, which can have a member at PEER."""
+
+    def __init__(self, home: Path, *listed: MemberView) -> None:
+        self.home = Home(home)
+        self.store = Members(*listed)
+        self.folder = self.home.node("n3")
+        self.etcd = self.folder.path / "etcd"
+        self.etcd.mkdir(parents=True)
+        self.folder.run.mkdir()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.states: dict[str, str] = {}
+        self.node = SimpleNamespace(
+            name="n3",
+            home=self.home,
+            folder=self.folder,
+            store=self.store,
+            file=SimpleNamespace(listen="10.0.0.3"),
+            addresses=SimpleNamespace(best="10.0.0.3:1000"),
+            system=SimpleNamespace(gateway=True),
+            nodes=SimpleNamespace(values={f"n{at}": NodeRecord(f"n{at}", f"m{at}", 1, etcd=Etcd("3.4", peer(at), "")) for at in (1, 2, 3)}),
+            membership=SimpleNamespace(view=lambda name: (self.states.get(name, "ready"), "")),
+            start=lambda work: self.tasks.append(asyncio.get_running_loop().create_task(work)),
+        )
+        self.quorum = Quorum(self.node)  # type: ignore[arg-type]
+        self.quorum.offer = Etcd("3.4", PEER, CLIENT)
+
+    def tell(self, record: QuorumRecord | None) -> None:
+        key = record_key("n3")
+        self.quorum._mirror.values.pop(key, None)
+        if record is not None:
+            self.quorum._mirror.values[key] = record
+        self.quorum._on_record(key, None, record)
+
+    def mine(self) -> MemberFile | None:
+        return quorum_member.read(self.folder)
+
+    def write(self, member: MemberFile) -> None:
+        system.write(self.etcd / "member.json", member)
+
+    def data(self) -> Path:
+        (self.etcd / "data" / "member" / "wal").mkdir(parents=True)
+        (self.etcd / "data" / "member" / "wal" / "0-0.wal").touch()
+        return self.etcd / "data"
+
+
+def peer(number: int) -> str:
+    return f"https://10.0.0.{number}:1001"
+
+
+def listed(number: int, *, id_: int = 0, name: str = "?", learner: bool = False) -> MemberView:
+    return MemberView(id_ or 100 + number, f"n{number}" if name == "?" else name, peer(number), "", learner)
+
+
+def wanted(member: int) -> QuorumRecord:
+    return QuorumRecord("n3", CLIENT, {"n1": peer(1), "n3": PEER}, member=member)
+
+
+def done(work: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quorum, "LOOK_S", 0.001)
+    asyncio.run(asyncio.wait_for(work(), 10))  # type: ignore[arg-type]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.001)
+
+
+def test_a_member_that_is_new_begins_without_what_an_earlier_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(1), listed(3, name="", learner=True))
+        left = rig.data()
+        (rig.etcd / "begun").touch()
+        rig.tell(wanted(103))
+        await until(lambda: rig.mine() is not None)
+        assert rig.mine() == MemberFile("n3", PEER, CLIENT, {"n1": peer(1), "n3": PEER}, joins=True, listen="10.0.0.3", member=103)
+        assert not left.exists() and not (rig.etcd / "begun").exists()
+        await asyncio.gather(*rig.tasks)
+
+    done(work, monkeypatch)
+
+
+def test_one_that_had_begun_and_was_lost_is_taken_out_and_not_begun_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(1), listed(2), listed(3))
+        rig.tell(wanted(103))
+        await until(lambda: bool(rig.store.asked))
+        assert rig.store.asked == [MemberRequest("remove", 103)]
+        await asyncio.sleep(0.02)
+        assert rig.mine() is None
+        rig.store.listed.append(listed(3, id_=200, name="", learner=True))
+        rig.tell(wanted(200))
+        await until(lambda: rig.mine() is not None)
+        assert (found := rig.mine()) is not None and found.member == 200
+        await asyncio.gather(*rig.tasks)
+
+    done(work, monkeypatch)
+
+
+def test_one_that_was_added_again_is_another_and_begins_with_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(1), listed(3))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}, member=103))
+        copy = rig.data()
+        rig.tell(wanted(200))  # before what is listed has it
+        await asyncio.sleep(0.02)
+        assert copy.exists(), "the others may need it still"
+        rig.store.listed[1] = listed(3, id_=200, name="", learner=True)
+        await until(lambda: (found := rig.mine()) is not None and found.member == 200)
+        assert not copy.exists()
+        await asyncio.gather(*rig.tasks)
+
+    done(work, monkeypatch)
+
+
+def test_what_is_not_wanted_stays_until_the_others_have_let_it_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(1), listed(2), listed(3))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}, member=103))
+        copy = rig.data()
+        rig.tell(QuorumRecord("n3", "", wanted=False))
+        await until(lambda: (found := rig.mine()) is not None and found.leaving)
+        await asyncio.sleep(0.02)
+        assert copy.exists()
+        rig.tell(wanted(103))  # etcd has refused to take it out
+        await asyncio.gather(*rig.tasks)
+        assert (found := rig.mine()) is not None and not found.leaving and copy.exists()
+        rig.tell(QuorumRecord("n3", "", wanted=False))
+        rig.store.listed.pop()
+        await until(lambda: bool(rig.store.deleted))
+        assert rig.mine() is None and not copy.exists()
+        rig.tell(None)
+        await asyncio.gather(*rig.tasks)
+
+    done(work, monkeypatch)
+
+
+def test_the_first_learns_its_number_and_an_older_record_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(3))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}))
+        copy = rig.data()
+        for number in (103, 0):
+            rig.tell(wanted(number))
+            await asyncio.gather(*rig.tasks)
+            assert (found := rig.mine()) is not None and found.member == 103 and copy.exists()
+
+    done(work, monkeypatch)
+
+
+def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(3, name="", learner=True))
+        full, write = [True], system.write
+
+        def refuse(path: Path, value: object) -> None:
+            if full[0]:
+                raise OSError(28, "No space left on device")
+            write(path, value)
+
+        monkeypatch.setattr(system, "write", refuse)
+        rig.tell(wanted(103))
+        await asyncio.sleep(0.02)
+        assert rig.mine() is None and not rig.tasks[0].done()
+        full[0] = False
+        await asyncio.gather(*rig.tasks)
+        assert rig.mine() is not None
+
+    done(work, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("voters", "lost", "together", "said"),
+    [
+        ((1, 2, 3), (), (), ""),
+        ((1, 2), (), (), ""),
+        ((1, 2, 3), ("n2",), (), "n2, which has another"),
+        ((1, 2, 3), (), ("n1", "n3"), "n1, which has another"),
+        ((1, 3), (), (), "one of only 2 copies"),
+        ((3,), (), (), "the only copy"),
+    ],
+)
+def test_who_may_leave(tmp_path: Path, voters: tuple[int, ...], lost: tuple[str, ...], together: tuple[str, ...], said: str) -> None:
+    rig = Rig(tmp_path, *(listed(number) for number in voters))
+    rig.write(MemberFile("n3", PEER, CLIENT, {}))
+    rig.states = dict.fromkeys(lost, "lost")
+    if not said:
+        asyncio.run(rig.quorum.check_leave(together))
+        return
+    with pytest.raises(CallerError, match=said):
+        asyncio.run(rig.quorum.check_leave(together))
+
+
+def test_a_node_that_leaves_waits_until_its_member_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, listed(1), listed(2), listed(3))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}, member=103))
+        going = asyncio.create_task(rig.quorum.let_go())
+        await asyncio.sleep(0.02)
+        assert not going.done() and rig.mine() is not None
+        rig.store.listed.pop()
+        await going
+        assert rig.mine() is None
+
+    done(work, monkeypatch)
+
+
+def managed(rig: Rig, *members: str) -> None:
+    cluster.write(rig.home, Cluster(members, "s", ca="a", ca_key="k"))
+
+
+def test_the_only_member_is_found_at_its_new_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+    managed(rig, "10.0.0.9:1002", "10.0.0.1:1002")
+    rig.write(MemberFile("n3", "https://10.0.0.9:1001", "https://10.0.0.9:1002", {}, listen="10.0.0.3", member=103))
+    system.write(rig.etcd / "offer.json", quorum.Offer(1001, 1002))
+    monkeypatch.setattr(quorum_member, "binary", lambda: "")
+    rig.quorum.offer = None
+    rig.quorum.prepare()
+    assert (found := rig.mine()) is not None and (found.peer, found.client, found.member) == (PEER, CLIENT, 103)
+    assert (kept := cluster.read(rig.home)) is not None and kept.members == ("10.0.0.3:1002", "10.0.0.1:1002")
+    assert rig.quorum.offer == Etcd("", PEER, CLIENT), "an etcd that is away for an upgrade makes no node one without a member"
+
+
+def test_a_full_disk_takes_no_kernel_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path, _value: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    rig = Rig(tmp_path)
+    managed(rig)
+    said: list[str] = []
+    rig.node.file.listen = "127.0.0.1"
+    monkeypatch.setattr(system, "write", refuse)
+    monkeypatch.setattr(quorum_member, "binary", lambda: "/bin/true")
+    monkeypatch.setattr(runfiles, "complain", said.append)
+    rig.quorum.offer = None
+    rig.quorum.prepare()
+    assert rig.quorum.offer is None and "No space left" in said[0]
+
+
+def test_a_member_does_not_begin_again_without_its_data(tmp_path: Path) -> None:
+    quorum_member.check_data(tmp_path, "n1")
+    (tmp_path / "begun").touch()
+    with pytest.raises(DataLost, match="does not begin without it"):
+        quorum_member.check_data(tmp_path, "n1")
+    (tmp_path / "data" / "member" / "wal").mkdir(parents=True)
+    (tmp_path / "data" / "member" / "wal" / "0-0.wal").touch()
+    quorum_member.check_data(tmp_path, "n1")
+
+
+def test_the_part_says_that_it_has_begun_and_refuses_to_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+    managed(rig)
+    etcd = tmp_path / "etcd.sh"
+    etcd.write_text(
+        f"#!/bin/sh\nmkdir -p {rig.etcd}/data/member/wal && touch {rig.etcd}/data/member/wal/0-0.wal\nwhile [ ! -e {rig.etcd}/begun ]; do sleep 0.01; done\nexit 3\n"
+    )
+    etcd.chmod(0o755)
+    rig.write(MemberFile("n3", PEER, CLIENT, {}))
+    monkeypatch.setattr(quorum_member, "binary", lambda: str(etcd))
+    monkeypatch.setattr(cluster, "issue", lambda *_: None)
+    monkeypatch.setattr(quorum_member.signal, "signal", lambda *_: None)
+    assert quorum_member.main(rig.folder, lambda: None) == 3
+    (rig.etcd / "data" / "member" / "wal" / "0-0.wal").unlink()
+    with pytest.raises(DataLost):
+        quorum_member.main(rig.folder, lambda: None)
+
+
+def test_it_listens_at_addresses_of_ipv6_too() -> None:
+    made = quorum_member.command("etcd", MemberFile("n1", "https://[fd00::1]:1001", "https://[fd00::1]:1002", {}, listen="::"), Path("/x"))
+    assert "--listen-peer-urls=https://[::]:1001" in made and "--listen-client-urls=https://[::]:1002" in made
+
+
+def test_certificates_of_an_earlier_system_are_not_shown_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    issued: list[str] = []
+    monkeypatch.setattr(cluster, "issue", lambda found, *_: issued.append(found.ca))
+    home = Home(tmp_path)
+    home.store.mkdir()
+    for part, text in (("cert", "c"), ("ca", "old")):
+        (home.store / f"etcd-{part}.pem").write_text(text)
+    cluster.address_of(home, Cluster(("10.0.0.1:1",), "s", ca="old", ca_key="k"))
+    assert issued == []
+    cluster.address_of(home, Cluster(("10.0.0.1:1",), "s", ca="new", ca_key="k"))
+    assert issued == ["new"]

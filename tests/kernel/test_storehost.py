@@ -1,0 +1,41 @@
+"""Which engine the store's process of a machine begins."""
+
+from pathlib import Path
+
+import pytest
+
+from unios.errors import DataLost
+from unios.kernel import certificates, cluster, storehost, system
+from unios.kernel.cluster import Cluster
+from unios.kernel.system import SystemFile
+from unios.wire.home import Home
+
+
+def home_with(folder: Path, engine: str, *, gateway: bool) -> Home:
+    made = Home(folder)
+    system.write(made.system_file, SystemFile("s", "m", engine, "m", "m", gateway=gateway))
+    return made
+
+
+def test_what_an_attempt_with_etcd_left_behind_makes_no_gateway_of_an_embedded_store(tmp_path: Path) -> None:
+    home = home_with(tmp_path, system.SQLITE, gateway=False)
+    cluster.write(home, Cluster(("10.0.0.1:2379",), "other"))
+    assert storehost.which(home) is None
+
+
+def test_a_gateway_that_lost_what_lets_it_in_begins_no_store_of_its_own(tmp_path: Path) -> None:
+    home = home_with(tmp_path, system.ETCD, gateway=True)
+    with pytest.raises(DataLost, match="copy it from another machine"):
+        storehost.which(home)
+    kept = Cluster(("10.0.0.1:2379",), "s")
+    cluster.write(home, kept)
+    assert storehost.which(home) == kept
+
+
+def test_a_secret_that_a_full_disk_took_in_part_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    certificates.write_secret(path, b"old")
+    monkeypatch.setattr(certificates.os, "write", lambda _descriptor, data: len(data) - 1)
+    with pytest.raises(OSError, match="No space"):
+        certificates.write_secret(path, b"new one")
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,101 @@
+"""What a gateway makes of an etcd that is not what it was: another state, other members, at other addresses. Without an etcd."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unios.errors import Unavailable
+from unios.store.etcd import members
+from unios.store.etcd.address import Address
+from unios.store.etcd.channel import Channel
+from unios.store.etcd.feed import Beginning, Feed
+from unios.store.etcd.keys import Keys
+from unios.store.etcd.messages import Watched
+from unios.store.etcd.protobuf import blob, integer
+
+KEYS = Keys(b"/unios/s/")
+
+
+class OtherEtcd:
+    """Answers with a generation and a revision that a test sets; its watches break when told."""
+
+    def __init__(self) -> None:
+        self.generation, self.revision = "one", 10
+        self.cut = asyncio.Event()
+        self.watched: list[int] = []
+
+    async def call(self, name: str, _request: bytes, *, writes: bool | None = None) -> bytes:
+        header = blob(1, integer(3, self.revision))
+        found = header + blob(2, blob(1, KEYS.generation) + blob(5, self.generation.encode()))
+        return found if name == "KV/Range" else header + blob(3, blob(1, found)) + 2 * blob(3, blob(1, header))
+
+    async def watch(self, _prefix: bytes, start: int) -> AsyncIterator[Watched]:
+        self.watched.append(start)
+        yield Watched(self.revision, True, False, 0, "", False, ())
+        await self.cut.wait()
+        self.cut.clear()
+        raise Unavailable("cut")
+
+
+@pytest.mark.parametrize(("generation", "anew"), [("one", False), ("two", True)])
+def test_a_feed_does_not_go_on_in_an_older_state_that_another_gateway_has_found_first(generation: str, anew: bool) -> None:
+    async def main() -> None:
+        etcd, begun, broken = OtherEtcd(), list[Beginning](), list[int]()
+        feed = Feed(etcd, KEYS, begun.append, lambda *_: None, lambda: broken.append(1))  # type: ignore[arg-type]
+        running = asyncio.create_task(feed.run())
+        async with asyncio.timeout(10):
+            while not begun:
+                await asyncio.sleep(0.001)
+            etcd.generation, etcd.revision = generation, 20  # restored at 5, and written to since
+            etcd.cut.set()
+            while len(etcd.watched) < 2:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+        running.cancel()
+        assert etcd.watched == [0, 0 if anew else 10] and bool(broken) == anew
+        assert [one.generation for one in begun] == (["one", "two"] if anew else ["one"])
+
+    asyncio.run(main())
+
+
+def test_of_members_with_names_the_next_is_asked_when_one_is_away() -> None:
+    pytest.importorskip("grpc")
+
+    async def main() -> None:
+        channel = Channel(Address(("a.example:1", "b.example:1"), "s"))
+        away: Any = SimpleNamespace(code=lambda: SimpleNamespace(name="UNAVAILABLE"), details=lambda: "failed to connect to all addresses")
+        channel._told(away, writes=False)
+        assert channel.members == ("b.example:1", "a.example:1")
+        channel._told(away, writes=False)
+        assert channel.members == ("b.example:1", "a.example:1"), "each is given its time"
+        await channel.close()
+        numeric = Channel(Address(("10.0.0.1:1", "10.0.0.2:1"), "s"))
+        numeric._told(away, writes=False)
+        assert numeric.members == ("10.0.0.1:1", "10.0.0.2:1"), "the library asks all of them"
+        await numeric.close()
+
+    asyncio.run(main())
+
+
+def test_a_member_that_came_back_elsewhere_is_found_though_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "LOOK_S", 0.01)
+
+    async def main() -> None:
+        there = blob(2, integer(1, 7) + blob(2, b"n1") + blob(3, b"https://10.0.0.9:1") + blob(4, b"https://10.0.0.9:2"))
+        told: list[tuple[str, ...]] = []
+
+        async def call(_name: str, _request: bytes) -> bytes:
+            return there
+
+        channel: Any = SimpleNamespace(members=("10.0.0.1:2",), call=call, turn_to=told.append)
+        following = asyncio.create_task(members.Following(channel, lambda found: found).run())
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.001)
+        following.cancel()
+        assert told[0] == ("10.0.0.9:2",)
+
+    asyncio.run(main())
