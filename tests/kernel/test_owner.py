@@ -184,6 +184,7 @@ def test_taking_away_is_idempotent_and_a_home_that_is_gone_has_no_lock(tmp_path:
 def test_only_an_embedded_systems_store_does_without_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(storehost, "check", lambda _home: None)
+    monkeypatch.setattr(storehost, "which", lambda _home: None)
     monkeypatch.setattr(storehost.server, "main", lambda _folder, _beat, *, durable: asked.append(durable) or 0)
     homes = [embedded(tmp_path, os.getpid()), Home(tmp_path / "ordinary")]
     for home in homes:
