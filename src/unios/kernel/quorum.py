@@ -56,8 +56,11 @@ class Quorum:
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
 
-    def prepare(self) -> None:
-        """Find out whether this node can have a member, and begin the cluster if that is its part. After links are taken; before there is a store. Blocks."""
+    async def prepare(self) -> None:
+        """Find out whether this node can have a member, and begin the cluster if that is its part. After links are taken; before there is a store."""
+        await asyncio.to_thread(self._prepare)  # etcd is asked for its version: from a cold disk that takes longer than a kernel may be silent
+
+    def _prepare(self) -> None:
         node = self._node
         kept = cluster.read(node.home) if node.system.gateway else None
         if kept is None or not kept.managed:
