@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 0.5
-LET_GO_S: Final = 10.0
+LET_GO_S: Final = 7.0
 """So long a node that leaves waits until its member is let go: two looks of the recovery service and a member that is slow."""
 PORTS_BELOW: Final = 10_000
 PORTS_GIVEN_FROM: Final = 32_768
