@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from unios.core.quorum import LOST_MS, VOTERS, Candidate, Member, Step, decide
+from unios.core.quorum import LEARNS_MS, LOST_MS, VOTERS, Candidate, Member, Step, decide
 
 
 def node(number: int, machine: int = 0, **more: object) -> Candidate:
@@ -150,3 +150,14 @@ def test_whatever_happens_it_settles_and_no_step_stops_what_serves(seed: int) ->
     assert len(voters) == len(world.members) == (VOTERS if len(fit) >= VOTERS else 1)
     machines = {one.machine for one in fit}
     assert len({world.nodes[one.name].machine for one in voters}) == min(len(voters), len(machines))
+
+
+def test_a_learner_that_does_not_catch_up_gives_way_to_another_node() -> None:
+    nodes = [node(1), node(2), node(3)]
+    waits = [member(1), member(2, learner=True, name="")._replace(waits_ms=LEARNS_MS - 1)]
+    assert (step := decide(nodes, waits)) is not None and step.what == "promote"
+    waits[1] = waits[1]._replace(waits_ms=LEARNS_MS)
+    assert (step := decide(nodes, waits)) is not None and (step.what, step.node, step.member) == ("remove", "n2", 102)
+    nodes[1] = nodes[1]._replace(failed=True)
+    assert (step := decide(nodes, waits[:1])) is not None and (step.what, step.node) == ("add", "n3")
+    assert (step := decide(nodes, [member(1), member(3)])) is not None and (step.what, step.node) == ("add", "n2"), "it is the only one"

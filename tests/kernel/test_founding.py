@@ -1,16 +1,20 @@
-"""What `unios up` says of a home that it may not write in."""
+"""What `unios up` says of a home that it may not write in; what a node that joins finds of an earlier one."""
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from unios.errors import Denied
 from unios.kernel import founding
+from unios.kernel.certificates import Identity
 from unios.wire.home import Home
+from unios.wire.joining import Joined
 
 NOBODY = 65534
 
@@ -75,3 +79,23 @@ def test_a_folder_of_ones_own_that_forbids_it_is_told_with_its_mode(folder: Path
         os.chown(home, uid, -1)
     home.chmod(0o500)
     assert refused(home, uid).startswith(f"{home} is nobody's own, but of mode 0500" if uid == NOBODY else f"{home} is ")
+
+
+def test_a_node_that_joins_under_the_name_of_an_earlier_one_takes_over_no_member_of_its(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    old = home.node("n3").path / "etcd"
+    (old / "data").mkdir(parents=True)
+    for name in ("member.json", "found", "offer.json"):
+        (old / name).touch()
+    joined = Joined("n3", b"certificate", "s", "etcd", "m", "g", {})
+    made = {"joined": msgspec.json.encode(joined).decode(), "authority": "a", "key": "k", "listen": "10.0.0.3", "address": "", "warnings": []}
+
+    class Attempt:
+        advertise = ""
+
+        async def run(self) -> dict[str, Any]:
+            return made
+
+    monkeypatch.setattr(founding, "_uri", lambda _certificate: Identity("s", "n3", "m", ("ann",)).uri())
+    founding._join(home, Attempt())  # type: ignore[arg-type]
+    assert not old.exists() and home.node("n3").node_file.exists()

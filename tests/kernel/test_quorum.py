@@ -1,6 +1,7 @@
 """What a node does with its member of the store's etcd: begins one that is new, and only that; has none before the others let it go; and says when it may not."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,7 +260,7 @@ def test_the_only_member_is_found_at_its_new_address(tmp_path: Path, monkeypatch
     system.write(rig.etcd / "offer.json", quorum.Offer(1001, 1002))
     monkeypatch.setattr(quorum_member, "binary", lambda: "")
     rig.quorum.offer = None
-    rig.quorum.prepare()
+    asyncio.run(rig.quorum.prepare())
     assert (found := rig.mine()) is not None and (found.peer, found.client, found.member) == (PEER, CLIENT, 103)
     assert (kept := cluster.read(rig.home)) is not None and kept.members == ("10.0.0.3:1002", "10.0.0.1:1002")
     assert rig.quorum.offer == Etcd("", PEER, CLIENT), "an etcd that is away for an upgrade makes no node one without a member"
@@ -277,7 +278,7 @@ def test_a_full_disk_takes_no_kernel_its_start(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(quorum_member, "binary", lambda: "/bin/true")
     monkeypatch.setattr(runfiles, "complain", said.append)
     rig.quorum.offer = None
-    rig.quorum.prepare()
+    asyncio.run(rig.quorum.prepare())
     assert rig.quorum.offer is None and "No space left" in said[0]
 
 
@@ -325,3 +326,18 @@ def test_certificates_of_an_earlier_system_are_not_shown_in_another(tmp_path: Pa
     assert issued == []
     cluster.address_of(home, Cluster(("10.0.0.1:1",), "s", ca="new", ca_key="k"))
     assert issued == ["new"]
+
+
+def test_a_kernel_beats_while_etcd_is_slow_to_say_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, turned = Rig(tmp_path), threading.Event()
+    managed(rig)
+    rig.node.file.listen = "127.0.0.1"
+    monkeypatch.setattr(quorum_member, "binary", lambda: "etcd")
+    monkeypatch.setattr(quorum_member, "version", lambda _path: "3.4" if turned.wait(2) else "the loop stood still")
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_later(0.01, turned.set)
+        await rig.quorum.prepare()
+
+    asyncio.run(work())
+    assert rig.quorum.offer is not None and rig.quorum.offer.version == "3.4"

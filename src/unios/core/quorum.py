@@ -15,6 +15,8 @@ import msgspec
 VOTERS: Final = 3
 LOST_MS: Final = 60_000
 """So long a lost node keeps its member: it may come back, and bring its copy. Then another node gets one, if there is one to get it."""
+LEARNS_MS: Final = 600_000
+"""So long a learner may take to catch up, with 4 GB over a slow line; then another node is tried, as no other change is made meanwhile."""
 PREFIX: Final = "/quorum/"
 
 
@@ -42,6 +44,8 @@ class Candidate(NamedTuple):
     absent_ms: int = 0
     gone: bool = False
     """It has left the system."""
+    failed: bool = False
+    """Its member did not catch up: any other goes before."""
 
 
 class Member(NamedTuple):
@@ -51,6 +55,8 @@ class Member(NamedTuple):
     name: str
     peer: str
     learner: bool = False
+    waits_ms: int = 0
+    """Of a learner: for how long it has been one."""
 
 
 class Step(NamedTuple):
@@ -98,6 +104,8 @@ def _learner(learner: Member, known: dict[str, Candidate], names: dict[int, str]
     node = known.get(names[learner.id])
     if node is None or node.gone or node.absent_ms:
         return Step("remove", names[learner.id], "it went away before its member had caught up", learner.id)
+    if learner.waits_ms >= LEARNS_MS:
+        return Step("remove", node.name, f"its member has not caught up in {learner.waits_ms // 1000} s; see member.log there", learner.id)
     return Step("promote", node.name, "its member has caught up", learner.id)
 
 
@@ -137,5 +145,5 @@ def _add(present: Sequence[Candidate], voters: Sequence[Member], known: dict[str
     holders = {names[member.id] for member in voters}
     machines = {known[name].machine for name in holders if name in known}
     able = [node for node in present if node.name not in holders]
-    best = min(able, key=lambda node: (node.machine in machines, node.name), default=None)
+    best = min(able, key=lambda node: (node.failed, node.machine in machines, node.name), default=None)
     return Step("add", best.name, f"{len(voters)} of {VOTERS} have one") if best is not None else None

@@ -339,7 +339,7 @@ class Node:
         async with asyncio.TaskGroup() as group:
             end_beats = beat_while_turning(BEAT_MS / 1000, beat)
             self.addresses.listen()
-            await asyncio.to_thread(self.quorum.prepare)
+            await self.quorum.prepare()
             for name, addresses in self.system.members.items():
                 self.links.know(name, addresses)
             door = in_sequence(ARRIVAL, Door, self.folder, self.name, self.dispatch.from_client, self.trees.tree_of, self.links.holding)

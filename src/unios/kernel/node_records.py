@@ -7,6 +7,7 @@ import msgspec
 
 from unios.core.nodes import NodeRecord, alive_key, node_key
 from unios.errors import CallerError, NotFound, Unavailable
+from unios.kernel.system import SQLITE
 from unios.store.model import Compare, Operation, Put, Range, RangeResult, Store, Transaction
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ async def remove_node(node: "Node", name: str) -> None:
         if alive:
             raise CallerError(f"{name} is there: `unios leave --node {name}` makes it leave in order; only a lost node is removed with --dead")
         others = [each for each in node.nodes.values.values() if each.machine == record.machine and each.name != name and each.state == "joined"]
-        if record.machine == node.system.store_machine and not others:
+        if node.system.engine == SQLITE and record.machine == node.system.store_machine and not others:
             raise CallerError(f"{name} is the last node of the machine that keeps the system's store, and cannot be removed")
         left = msgspec.structs.replace(record, state="left", stopped=True)
         event = node.events.put("node", f"{name} was removed from the system: its certificate is refused from now on")

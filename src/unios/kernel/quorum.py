@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 0.5
-LET_GO_S: Final = 10.0
+LET_GO_S: Final = 7.0
 """So long a node that leaves waits until its member is let go: two looks of the recovery service and a member that is slow."""
 PORTS_BELOW: Final = 10_000
 PORTS_GIVEN_FROM: Final = 32_768
@@ -56,8 +56,11 @@ class Quorum:
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
 
-    def prepare(self) -> None:
-        """Find out whether this node can have a member, and begin the cluster if that is its part. After links are taken; before there is a store. Blocks."""
+    async def prepare(self) -> None:
+        """Find out whether this node can have a member, and begin the cluster if that is its part. After links are taken; before there is a store."""
+        await asyncio.to_thread(self._prepare)  # etcd is asked for its version: from a cold disk that takes longer than a kernel may be silent
+
+    def _prepare(self) -> None:
         node = self._node
         kept = cluster.read(node.home) if node.system.gateway else None
         if kept is None or not kept.managed:

@@ -18,6 +18,7 @@ from unios.kernel import runfiles
 from unios.kernel.carrying import NOTHING
 from unios.kernel.node_records import change_node
 from unios.kernel.records import decode
+from unios.kernel.system import SQLITE
 from unios.store.model import Delete
 from unios.store.pages import every
 from unios.wire.operations import Leave
@@ -73,9 +74,8 @@ class Stopping:
         """The same for good."""
         node = self._node
         if node.system.store_machine == node.system.machine and not self._others_on_machine(body):
-            raise CallerError(
-                f"{node.name} is the last node of the machine that keeps the system's store, and cannot leave it; `unios down` stops the system"
-            )
+            what = "keeps the system's store" if node.system.engine == SQLITE else "has the key of its authority, without which no machine can join"
+            raise CallerError(f"{node.name} is the last node of the machine that {what}, and cannot leave it; `unios down` stops the system")
         await node.quorum.check_leave(body.together)
         async with self._or_go_on():
             await self._empty(body, "left")

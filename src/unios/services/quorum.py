@@ -31,6 +31,10 @@ class QuorumKeeping:
         self._event = event
         self._absent_s: dict[str, float] = {}
         """Since when a node is lost."""
+        self._learns_s: dict[int, float] = {}
+        """Since when a member is a learner."""
+        self._failed: set[str] = set()
+        """Nodes whose member did not catch up."""
         self._looked_s = 0.0
 
     async def look(self) -> None:
@@ -43,7 +47,7 @@ class QuorumKeeping:
         with contextlib.suppress(UniosError):  # the next look finds the same
             members = await self._view.store.members()
             await self._write_records(members)
-            step = quorum.decide([self._candidate(record, now) for record in records], [_member(one) for one in members])
+            step = quorum.decide([self._candidate(record, now) for record in records], self._listed(members, now))
             if step is not None:
                 await self._take(step)
 
@@ -57,8 +61,18 @@ class QuorumKeeping:
         absent_ms = max(1, int((now - since) * 1000)) if state == "lost" else 0
         offer = record.etcd
         return Candidate(
-            record.name, record.machine, offer.peer if offer else "", offer.client if offer else "", absent_ms, gone=record.state == "left"
+            record.name,
+            record.machine,
+            offer.peer if offer else "",
+            offer.client if offer else "",
+            absent_ms,
+            gone=record.state == "left",
+            failed=record.name in self._failed,
         )
+
+    def _listed(self, members: tuple[MemberView, ...], now: float) -> list[Member]:
+        self._learns_s = {one.id: self._learns_s.get(one.id, now) for one in members if one.learner}
+        return [Member(one.id, one.name, one.peer, one.learner, int((now - self._learns_s.get(one.id, now)) * 1000)) for one in members]
 
     async def _write_records(self, members: tuple[MemberView, ...]) -> None:
         """See to it that each member has its record: without it its node would not know of it, had it been told by an older copy of the store."""
@@ -88,6 +102,7 @@ class QuorumKeeping:
                 text = f"{step.node} gets a member of the store: {step.why}"
             case "promote":
                 await view.store.change_member(MemberRequest("promote", step.member))
+                self._failed.discard(step.node)
                 text = f"{step.node} keeps the store as well: {step.why}"
             case "move":
                 record = view.nodes.values[f"/nodes/{step.node}"]
@@ -95,6 +110,8 @@ class QuorumKeeping:
                 await view.store.change_member(MemberRequest("move", step.member, record.etcd.peer))
                 text = f"the member of the store on {step.why}"
             case "remove":
+                if step.member in self._learns_s:
+                    self._failed.add(step.node)
                 if step.node:  # first: the answer to the removal may be lost
                     gone = QuorumRecord(step.node, "", wanted=False)
                     await view.store.put(record_key(step.node), msgspec.msgpack.encode(gone))
@@ -103,7 +120,3 @@ class QuorumKeeping:
         put = self._event("store", text)
         await view.store.put(put.key, put.value)
         self._looked_s = 0.0
-
-
-def _member(one: MemberView) -> Member:
-    return Member(one.id, one.name, one.peer, one.learner)
