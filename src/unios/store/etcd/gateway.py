@@ -13,6 +13,7 @@ from unios.core.quorum import PREFIX
 from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable
 from unios.ids import Generation
 from unios.limits import WATCH_QUEUE_BYTES_MAX
+from unios.store import bounds
 from unios.store.etcd import members, messages, translation
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
@@ -28,10 +29,15 @@ from unios.store.watchers import Push, Watcher, Watchers
 
 READY_S: Final = 3.0
 """So long a request waits for a gateway that has just started."""
+LOOK_S: Final = 0.02
 IN_FLIGHT_MAX: Final = 256
 CATCH_UP_S: Final = 4.0
 PAGE_RECORDS: Final = 200
 OLDER: Final = "etcd has an older state than it had: the store begins a new generation"
+
+
+class Older(Unavailable):
+    """To a read; a write may have been done in that older state."""
 
 
 class Gateway:
@@ -119,8 +125,25 @@ class Gateway:
         raise CallerError("a gateway to etcd does no such job")
 
     async def _transact(self, transaction: Transaction) -> TransactionResult:
-        translation.check(transaction)
+        bounds.check(transaction)
         await self._wait()
+        generation = self._generation
+        try:
+            return await self._asked(transaction)
+        except Older:  # nothing was written: what is there now is as good an answer, once the feed has found it too
+            await self._another(generation)
+            return await self._asked(transaction)
+
+    async def _another(self, generation: Generation) -> None:
+        """Wait until the store has begun another generation than that. Older if that takes too long."""
+        until = asyncio.get_running_loop().time() + READY_S
+        while self._generation == generation:
+            if asyncio.get_running_loop().time() > until:
+                raise Older(OLDER)
+            await asyncio.sleep(LOOK_S)
+        await self._wait()
+
+    async def _asked(self, transaction: Transaction) -> TransactionResult:
         async with self._slots:
             if len(transaction.then) == 1 and not transaction.compares and isinstance(transaction.then[0], Range):
                 return await self._range(transaction.then[0])
@@ -132,7 +155,7 @@ class Gateway:
         except ValueError as error:
             raise (OutcomeUnknown if writes else Unavailable)(f"etcd's answer cannot be read: {error}") from error
         if result.revision.number < heard:  # what has been heard meanwhile may be newer than the answer
-            raise (OutcomeUnknown if writes else Unavailable)(OLDER)
+            raise (OutcomeUnknown if writes else Older)(OLDER)
         self._transactions += 1
         self._written += writes
         return result
@@ -154,7 +177,7 @@ class Gateway:
             size += sum(map(record_bytes, records))
             revision = revision or page.revision
             if revision < heard:
-                raise Unavailable(OLDER)
+                raise Older(OLDER)
             more = page.more and wanted.prefix
             after = found[-1].key if found else ""
         self._transactions += 1
