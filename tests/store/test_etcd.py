@@ -13,6 +13,7 @@ import pytest
 from tests.store.engines import EtcdGateway, EtcdMember, opened, with_store
 from unios.errors import CallerError, Compacted, Misused, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import VALUE_BYTES_MAX
+from unios.store import bounds
 from unios.store.etcd import messages, protobuf, translation
 from unios.store.etcd.address import parse
 from unios.store.etcd.channel import Channel
@@ -351,7 +352,7 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 
 def test_bounds_are_held_before_etcd_is_asked() -> None:
     with pytest.raises(CallerError):
-        translation.check(Transaction(then=tuple(Put(f"/{n}", b"") for n in range(513))))
+        bounds.check(Transaction(then=tuple(Put(f"/{n}", b"") for n in range(513))))
     with pytest.raises(NotFound):
         translation.request(Keys(b"/unios/x/"), Transaction(then=(Put("/a", b"", -1),)))
 

@@ -9,17 +9,18 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.host import StoreHost
-from unios.store.model import Transaction
+from unios.store.model import Revision, Transaction
 from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
+from unios.store.watchers import Push, Watcher
 from unios.wire import chained
 from unios.wire.beating import beat_while_turning
 from unios.wire.doors import listen_unix
@@ -44,7 +45,7 @@ class Requests:
             case "store.transact":  # at_once had to leave it: the asker does not read
                 return await host.do(call.decode(Transaction))
             case "store.watch":
-                return await self._watch(call)
+                return await watch(host, call)
             case "store.grant":
                 return await host.do(Grant(call.decode(LeaseRequest).ttl_ms))
             case "store.renew":
@@ -68,16 +69,26 @@ class Requests:
                 return False
         return True
 
-    async def _watch(self, call: Call) -> object:
-        request = call.decode(WatchRequest)
-        calm_ms = max(0, min(request.calm_ms, WATCH_CALM_MS_MAX))
-        watcher = await self._host.watch(request.prefix, request.after, calm_ms=calm_ms, push=call.send_now)
-        try:
-            while True:
-                for message in (await watcher.next()).messages():
-                    await call.send(message)
-        finally:
-            self._host.unwatch(watcher)
+
+class Watched(Protocol):
+    """What is watched: a store's host, or a gateway."""
+
+    async def watch(self, prefix: str, after: Revision | None, *, calm_ms: int = 0, push: Push | None = None) -> Watcher: ...
+
+    def unwatch(self, watcher: Watcher) -> None: ...
+
+
+async def watch(host: Watched, call: Call) -> object:
+    """Serve store.watch: tell what happens until the asker goes, or its watcher is cut off."""
+    request = call.decode(WatchRequest)
+    calm_ms = max(0, min(request.calm_ms, WATCH_CALM_MS_MAX))
+    watcher = await host.watch(request.prefix, request.after, calm_ms=calm_ms, push=call.send_now)
+    try:
+        while True:
+            for message in (await watcher.next()).messages():
+                await call.send(message)
+    finally:
+        host.unwatch(watcher)
 
 
 class Answering(Protocol):
@@ -125,10 +136,26 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, 
     """Serve `folder` until `stop`; its lock must be held."""
     engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()), durable=durable)
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
-    server = Server(folder, Requests(host))
+
+    async def close() -> None:
+        host.close()
+
+    await tend(folder, Requests(host), host.run(), close, beat, stop)
+
+
+async def tend(
+    folder: Path,
+    requests: "Answering",
+    running: Coroutine[Any, Any, None],
+    close: Callable[[], Awaitable[None]],
+    beat: Callable[[], None],
+    stop: asyncio.Event,
+) -> None:
+    """Answer at `folder` while what stands behind it runs, until `stop`; then close that."""
+    server = Server(folder, requests)
     loop = asyncio.get_running_loop()
     end_beats = beat_while_turning(BEAT_MS / 1000, beat)
-    work, stopping = (loop.create_task(task) for task in (host.run(), stop.wait()))
+    work, stopping = loop.create_task(running), loop.create_task(stop.wait())
     try:
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -138,7 +165,7 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, 
             task.cancel()
         end_beats()
         server.close()
-        host.close()
+        await close()
         with contextlib.suppress(FileNotFoundError):
             (folder / "sock").unlink()
 
@@ -157,20 +184,25 @@ def take_lock(folder: Path) -> int | None:
 
 def main(folder: Path, beat: Callable[[], None], *, durable: bool = True) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one. `durable` false: no power cut need be outlived."""
+    keep_step(STEP_S)
+    return be_store(folder, lambda stop: serve(folder, beat, stop, durable=durable))
+
+
+def be_store(folder: Path, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Do `work`, under the folder's lock, until SIGTERM sets its event; 0, at once if another process has the lock."""
     import signal
 
     lock = take_lock(folder)
     if lock is None:
         return 0
 
-    async def work() -> None:
+    async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(folder, beat, stop, durable=durable)
+        await work(stop)
 
-    keep_step(STEP_S)
-    chained.run(work())
+    chained.run(run())
     os.close(lock)
     return 0
 

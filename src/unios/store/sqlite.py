@@ -18,15 +18,13 @@ from unios.limits import (
     FRAME_BYTES_MAX,
     HISTORY_BYTES_KEPT,
     HISTORY_REVISIONS_KEPT,
-    KEY_BYTES_MAX,
     LEASE_TTL_MS_MAX,
     LEASE_TTL_MS_MIN,
     LEASES_MAX,
     RANGE_RECORDS_MAX,
-    TRANSACTION_OPERATIONS_MAX,
-    VALUE_BYTES_MAX,
     WATCH_QUEUE_BYTES_MAX,
 )
+from unios.store import bounds
 from unios.store.model import (
     Batch,
     Compare,
@@ -273,7 +271,7 @@ class SqliteEngine:
     # transactions
 
     def _transact(self, transaction: Transaction) -> Outcome:
-        self._check(transaction)
+        bounds.check(transaction)
         succeeded = all(self._holds(compare) for compare in transaction.compares)
         operations = transaction.then if succeeded else transaction.otherwise
         for operation in operations:
@@ -284,24 +282,6 @@ class SqliteEngine:
         results = tuple(self._do(operation, events) for operation in operations)
         self._note(events)
         return Outcome(TransactionResult(succeeded, self.revision, results), tuple(events))
-
-    def _check(self, transaction: Transaction) -> None:
-        if len(transaction.compares) + len(transaction.then) + len(transaction.otherwise) > TRANSACTION_OPERATIONS_MAX:
-            raise CallerError(f"a transaction has more than {TRANSACTION_OPERATIONS_MAX} parts")
-        for branch in (transaction.then, transaction.otherwise):
-            puts = [operation.key for operation in branch if isinstance(operation, Put)]
-            if len(puts) != len(set(puts)):
-                raise CallerError("a transaction puts one key twice")
-            for operation in branch:
-                _check_key(operation.key)
-                if isinstance(operation, Put) and len(operation.value) > VALUE_BYTES_MAX:
-                    raise CallerError(f"the value of {operation.key[:80]} has {len(operation.value)} bytes, the limit is {VALUE_BYTES_MAX}")
-                if isinstance(operation, Range) and operation.limit < 0:
-                    raise CallerError(f"a range of at most {operation.limit} records")
-        for compare in transaction.compares:
-            _check_key(compare.key)
-            if (compare.target == "value") != isinstance(compare.operand, bytes):
-                raise CallerError(f"{compare.target} is compared with a {type(compare.operand).__name__}")
 
     def _holds(self, compare: Compare) -> bool:
         record = self._get(compare.key)
@@ -456,11 +436,6 @@ def record_bytes(record: Record) -> int:
 
 def _row(record: Record) -> tuple[str, bytes, int, int, int, int]:
     return record.key, record.value, record.created, record.modified, record.version, record.lease
-
-
-def _check_key(key: str) -> None:
-    if not key or len(key.encode("utf-8", "surrogatepass")) > KEY_BYTES_MAX or not key.isprintable():
-        raise CallerError(f"{key[:80]!r} is no key: 1 to {KEY_BYTES_MAX} printable bytes")
 
 
 def _compare(left: int | bytes, op: str, right: int | bytes) -> bool:

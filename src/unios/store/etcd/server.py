@@ -1,24 +1,20 @@
 """The store's process where etcd is the engine: a gateway on the Unix socket `sock` of one folder. One process per folder: `lock` decides."""
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from unios.errors import CallerError
-from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.etcd.address import Address, parse
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.members import Moved
 from unios.store.model import Transaction
-from unios.store.requests import CompactRequest, LeaseRequest, MemberRequest, WatchRequest
-from unios.store.server import Server, take_lock
+from unios.store.requests import CompactRequest, LeaseRequest, MemberRequest
+from unios.store.server import be_store, tend, watch
 from unios.store.sqlite import Compact, Grant
-from unios.wire import chained
-from unios.wire.beating import beat_while_turning
 from unios.wire.peer import Call
 
 
@@ -35,7 +31,7 @@ class GatewayRequests:
             case "store.transact":
                 return await gateway.do(call.decode(Transaction))
             case "store.watch":
-                return await self._watch(call)
+                return await watch(gateway, call)
             case "store.grant":
                 return await gateway.do(Grant(call.decode(LeaseRequest).ttl_ms))
             case "store.renew":
@@ -56,57 +52,17 @@ class GatewayRequests:
         """Nothing: each request waits for etcd."""
         return False
 
-    async def _watch(self, call: Call) -> object:
-        request = call.decode(WatchRequest)
-        calm_ms = max(0, min(request.calm_ms, WATCH_CALM_MS_MAX))
-        watcher = await self._gateway.watch(request.prefix, request.after, calm_ms=calm_ms, push=call.send_now)
-        try:
-            while True:
-                for message in (await watcher.next()).messages():
-                    await call.send(message)
-        finally:
-            self._gateway.unwatch(watcher)
-
 
 async def serve(folder: Path, address: Address, beat: Callable[[], None], stop: asyncio.Event, moved: Moved | None = None) -> None:
     """Serve `folder` until `stop`; its lock must be held."""
     channel = Channel(address)
     gateway = Gateway(channel, address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved)
-    server = Server(folder, GatewayRequests(gateway))
-    loop = asyncio.get_running_loop()
-    end_beats = beat_while_turning(BEAT_MS / 1000, beat)
-    work, stopping = (loop.create_task(task) for task in (gateway.run(), stop.wait()))
-    try:
-        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (work, stopping):
-            task.cancel()
-        end_beats()
-        server.close()
-        await gateway.close()
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "sock").unlink()
+    await tend(folder, GatewayRequests(gateway), gateway.run(), gateway.close, beat, stop)
 
 
 def main(folder: Path, address: Address, beat: Callable[[], None], moved: Moved | None = None) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one."""
-    import signal
-
-    lock = take_lock(folder)
-    if lock is None:
-        return 0
-
-    async def work() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve(folder, address, beat, stop, moved)
-
-    chained.run(work())
-    os.close(lock)
-    return 0
+    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved))
 
 
 if __name__ == "__main__":
