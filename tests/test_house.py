@@ -117,6 +117,11 @@ def test_the_check_of_sizes_bites() -> None:
     assert too_much("src/unios/utils.py", "") and too_much("src/unios/common/noun.py", "")
 
 
+def test_files_that_others_look_at_are_never_seen_in_part() -> None:
+    """What a process of the kernel writes another reads at any moment: `runfiles.place` or what keeps it safe from a power cut."""
+    assert [str(path) for path in (SOURCE / "kernel").glob("*.py") if re.search(r"\.write_(text|bytes)\(", path.read_text())] == []
+
+
 def test_guard_and_inits_stay_light() -> None:
     """Each spawn forks a guard's child: what they import is paid for every time."""
     code = "import sys, unios.kernel.guard; print([m for m in ('asyncio', 'msgspec', 'cryptography', 'click', 'ssl') if m in sys.modules])"

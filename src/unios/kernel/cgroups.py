@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
-from unios.kernel import clone
+from unios.kernel import clone, runfiles
 
 Version = Literal["v2", "v1"]
 REMOVE_S: Final = 5.0
@@ -128,10 +128,7 @@ def remember(node_folder: str, places: list[Place]) -> None:
 
 
 def _record(node_folder: str, places: list[Place]) -> None:
-    part = f"{node_folder}/.cgroup.{os.getpid()}"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(places, file)
-    os.replace(part, f"{node_folder}/cgroup")
+    runfiles.place(f"{node_folder}/cgroup", json.dumps(places))
 
 
 _FREEZE: Final = {"v2": ("cgroup.freeze", "1", "0"), "v1": ("freezer.state", "FROZEN", "THAWED")}

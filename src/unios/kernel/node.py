@@ -22,7 +22,7 @@ from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import UniosError
-from unios.kernel import parts, sequencer, system
+from unios.kernel import parts, runfiles, sequencer, system
 from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
 from unios.kernel.block_operations import BlockOperations
@@ -173,7 +173,7 @@ class Node:
         elif not self.why_not:  # the first stands: how long it has stood is what boot looks at
             self.why_not = why
             with contextlib.suppress(OSError):
-                (self.folder.run / "why").write_text(why)
+                runfiles.place(self.folder.run / "why", why)
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
@@ -387,10 +387,8 @@ class Node:
 
     def _write_ready(self) -> bool:
         """Say on disk that this kernel serves; False if the disk is full."""
-        part = self.folder.run / ".ready"
         try:
-            part.write_text(str(os.getpid()))
-            part.replace(self.folder.ready)
+            runfiles.place(self.folder.ready, str(os.getpid()))
         except OSError:
             return False
         return True
@@ -429,8 +427,6 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         code, text = errors.to_wire(error)
-        part = folder.run / ".failed"
-        part.write_text(json.dumps({"error": code, "text": text}))
-        part.replace(folder.run / "failed")
+        runfiles.place(folder.run / "failed", json.dumps({"error": code, "text": text}))
         raise
     return 0

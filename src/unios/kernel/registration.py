@@ -12,6 +12,7 @@ from unios.core.flapping import Flapping, returns
 from unios.core.nodes import Alive, NodeRecord, alive_key, node_key
 from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
+from unios.kernel import runfiles
 from unios.kernel.clocks import boot_ms
 from unios.kernel.node_usage import machine
 from unios.limits import LEASE_TTL_MS, STORE_COMES_LOOK_S, STORE_COMES_MS
@@ -46,9 +47,7 @@ class Registration:
         incarnation = await self._enter(lease)
         with contextlib.suppress(OSError):  # on a full disk a successor of this kernel registers anew
             self._file.unlink(missing_ok=True)
-            part = self._file.with_suffix(".part")
-            part.write_text(json.dumps({"lease": lease, "incarnation": incarnation}))
-            part.replace(self._file)
+            runfiles.place(self._file, json.dumps({"lease": lease, "incarnation": incarnation}))
         return lease, incarnation
 
     async def _store_comes(self) -> None:

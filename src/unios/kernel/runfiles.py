@@ -32,13 +32,22 @@ def start_of(pid: int) -> int:
     return 0 if stat[0] in "ZX" else int(stat[19])
 
 
-def write(path: PathLike, pid: int) -> None:
-    """Record `pid` atomically."""
+def place(path: PathLike, text: str) -> None:
+    """Write a file that others look at: who reads it finds what was there or all of `text`, and never a part of it."""
     folder, name = os.path.split(path)
     part = f"{folder}/.{name}.{os.getpid()}"
-    with open(part, "w") as file:
-        json.dump({"pid": pid, "start": start_of(pid)}, file)
-    os.replace(part, path)
+    try:
+        with open(part, "w") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError:
+        remove(part)
+        raise
+
+
+def write(path: PathLike, pid: int) -> None:
+    """Record `pid` atomically."""
+    place(path, json.dumps({"pid": pid, "start": start_of(pid)}))
 
 
 def read(path: PathLike) -> Running | None:

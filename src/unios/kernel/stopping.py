@@ -94,7 +94,7 @@ class Stopping:
         text = f"{node.name} was taken out of the system ({why}): to come back it has to join anew, with a token (`unios join` on a member)"
         runfiles.complain(text)
         with contextlib.suppress(OSError):
-            (node.folder.run / "failed").write_text(json.dumps({"error": Denied.code, "text": text}))
+            runfiles.place(node.folder.run / "failed", json.dumps({"error": Denied.code, "text": text}))
             node.folder.node_file.rename(node.folder.path / "node.json.left")
         self._end()
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from unios.errors import DataLost, UniosError
-from unios.kernel import cluster, owner, parts, system
+from unios.kernel import cluster, owner, parts, runfiles, system
 from unios.kernel.system import SystemFile
 from unios.store import server
 from unios.wire.home import Home, NodeFolder
@@ -33,7 +33,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         failed.unlink(missing_ok=True)
         return server.main(home.store, beat, durable=not owner.is_owned(home))
     except UniosError as error:
-        failed.write_text(str(error))
+        runfiles.place(failed, str(error))
         print(error, file=sys.stderr)
         return error.exit_code
 

@@ -185,10 +185,8 @@ class Supervisor:
         """Leave for the kernel what `status` shows of the parts, when it may have changed."""
         if not self._news:
             return
-        part = self.folder.run / ".parts"
         with contextlib.suppress(OSError):  # a full disk: `status` shows what was
-            part.write_text(json.dumps([part.describe() for part in self.decider.status()]))
-            part.replace(self.folder.run / "parts")
+            runfiles.place(self.folder.run / "parts", json.dumps([part.describe() for part in self.decider.status()]))
             self._news = False
 
     def _stop_parts(self) -> None:
@@ -236,7 +234,7 @@ def main(folder: NodeFolder) -> int:
     except BlockingIOError:
         return 0
     restart = [sys.executable, "-P", "-m", "unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name]
-    (folder.run / "restart").write_text(json.dumps(restart))
+    runfiles.place(folder.run / "restart", json.dumps(restart))
     Beats(folder.beats).clear("supervisor")
     runfiles.write(folder.run / "supervisor.json", os.getpid())
     return Supervisor(folder).run()
