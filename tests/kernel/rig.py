@@ -117,3 +117,9 @@ class Rig:
         from unios.kernel import linux_pids
 
         return linux_pids.of_node(NodeFolder(self.folder))
+
+
+async def info(trees: Trees) -> dict[str, Any]:
+    """Return what the guard says of itself."""
+    assert trees._guard is not None
+    return await trees._guard.ask("info")

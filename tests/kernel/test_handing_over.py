@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.rig import Rig
+from tests.kernel.rig import Rig, info
 from unios.errors import Unavailable
 from unios.kernel import guard, guarded, linux_pids, runfiles
 from unios.kernel.trees import Trees
@@ -34,12 +34,12 @@ def named(parent: int, name: str) -> set[int]:
     return found
 
 
-async def spares_of(rig: Rig) -> set[int]:
-    """Return the inits that are ready, once there are as many as there are at rest."""
+async def spares_of(rig: Rig, trees: Trees) -> set[int]:
+    """Return the inits that are ready, once the guard knows it of as many as there are at rest: else one more that is made gets the job."""
     while True:
-        ready = [folder for folder in (rig.folder / "spares").iterdir() if (folder / "tree.json").exists()]
+        spares = (await info(trees))["spares"]
         inits = named(rig.guard.pid, "unios-init")
-        if len(ready) == len(inits) >= 2 and all(linux_pids.parents().get(pid) for pid in inits):
+        if not spares["making"] and spares["ready"] == len(inits) >= 2 and all(linux_pids.parents().get(pid) for pid in inits):
             return inits
         await asyncio.sleep(0.01)
 
@@ -60,7 +60,7 @@ def test_a_job_that_its_init_has_not_begun_goes_to_another_at_once(rig: Rig) -> 
     ran.chmod(0o666)
 
     async def work(trees: Trees) -> None:
-        inits = await spares_of(rig)
+        inits = await spares_of(rig, trees)
         for pid in inits:
             os.kill(pid, signal.SIGSTOP)
         start = asyncio.create_task(rig.spawn(trees, 1000, "sh", "-c", f"echo x >> {ran}; exit 5"))
@@ -77,7 +77,7 @@ def test_a_job_that_its_init_has_not_begun_goes_to_another_at_once(rig: Rig) -> 
 
 def test_a_job_that_its_launcher_may_have_begun_goes_to_nobody(rig: Rig) -> None:
     async def work(trees: Trees) -> None:
-        for init in await spares_of(rig):
+        for init in await spares_of(rig, trees):
             for launcher in linux_pids.parents()[init]:
                 os.kill(launcher, signal.SIGSTOP)
         start = asyncio.create_task(rig.spawn(trees, 1000, "true"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.rig import Rig
+from tests.kernel.rig import Rig, info
 from unios.kernel import cgroups
 from unios.kernel.trees import TreeInfo, Trees
 from unios.limits import RECYCLED_MAX
@@ -47,11 +47,6 @@ async def settled(trees: Trees) -> None:
     """Wait until nothing runs, no init is being made, and it is decided what becomes of each that has had a tree."""
     while (now := await info(trees))["trees"] or now["spares"]["making"] or now["spares"]["ending"] or not now["spares"]["ready"]:
         await asyncio.sleep(0.005)
-
-
-async def info(trees: Trees) -> dict[str, Any]:
-    assert trees._guard is not None
-    return await trees._guard.ask("info")
 
 
 def has_sock(rig: Rig, pid: int) -> bool:
