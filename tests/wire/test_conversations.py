@@ -452,6 +452,7 @@ messages = st.one_of(
 def test_whatever_an_asker_says_the_answerer_keeps_its_books(said: list[tuple[Any, bool]]) -> None:
     answering = Answering("u", kept_max=500)
     begun: dict[int, Begun] = {}
+    streams: set[int] = set()
     released: set[int] = set()  # who says that he has the answer and asks again has himself to blame
     for message, end in said:
         try:
@@ -470,7 +471,7 @@ def test_whatever_an_asker_says_the_answerer_keeps_its_books(said: list[tuple[An
         except ProtocolError:
             return
         for one in begun.values():
-            if not one.cancelled and one.room > 0:
+            if one.id in streams and not one.cancelled and one.room > 0:
                 answering.item(one, value(1, 20))
             if end:
                 answering.end(one, Reply(one.id), value(1))

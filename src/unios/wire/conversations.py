@@ -11,7 +11,7 @@ and whoever answers does nothing twice: a request that is under way goes on, one
 """
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -64,7 +64,13 @@ def cost_of(value: Value | None) -> int:
     """Return what a value takes of a window or a store, in bytes; an empty one takes room too."""
     if value is None:
         return ITEM_COST
-    return ITEM_COST + len(memoryview(value.body)) + (sum(buffer.nbytes for buffer in value.buffers) if value.buffers else 0)
+    body, buffers, _trusted = value
+    size = ITEM_COST + len(memoryview(body))
+    return size + sum(buffer.nbytes for buffer in buffers) if buffers else size
+
+
+_NO_ITEMS: Final[deque[Any]] = deque(maxlen=0)
+"""Of what is no stream: one for all, which holds nothing."""
 
 
 class Asked:
@@ -72,7 +78,7 @@ class Asked:
 
     __slots__ = ("again", "answer", "ended", "failure", "granted", "id", "items", "on", "oneway", "op", "sent", "stream", "taken", "unread", "value")
 
-    def __init__(self, id_: int, op: str, value: Value, *, again: bool, stream: bool, oneway: bool) -> None:
+    def __init__(self, id_: int, op: str, value: Value, again: bool, stream: bool, oneway: bool) -> None:
         self.id, self.op, self.value = id_, op, value
         self.again, self.stream, self.oneway = again, stream, oneway
         self.sent = self.ended = False
@@ -81,7 +87,7 @@ class Asked:
         self.answer: Value | None = None
         """What was answered; with a Fault, the value of that."""
         self.failure: Fault | UniosError | None = None
-        self.items: deque[Value] = deque()
+        self.items: deque[Value] = deque() if stream else _NO_ITEMS
         """Those that have come and were not taken."""
         self.taken = 0
         self.granted = 0
@@ -95,9 +101,11 @@ class Asked:
 
     def request(self, ack: int, buffers: tuple[tuple[int, int, int], ...], descriptors: int) -> Request:
         """Return the message that asks."""
-        return Request(
-            self.id, self.op, self.value.body, "", "", descriptors, 0, min(ack, self.id - 1), self.oneway, self.stream, self.have, buffers, self.taken
-        )
+        if ack >= self.id:
+            ack = self.id - 1
+        if not (self.stream or buffers or descriptors):
+            return Request(self.id, self.op, self.value[0], "", "", 0, 0, ack, self.oneway)
+        return Request(self.id, self.op, self.value.body, "", "", descriptors, 0, ack, self.oneway, self.stream, self.have, buffers, self.taken)
 
 
 class Asking:
@@ -109,8 +117,9 @@ class Asking:
         self._next = 1
         self._incarnation = ""
         self._loose: list[int] = []
-        """Those that have ended since we acknowledged; `_loose_bytes` of answers."""
+        """Those that have overtaken an older one since we acknowledged: the next request does not acknowledge them."""
         self._loose_bytes = 0
+        """Of answers that have come since we acknowledged."""
 
     def hello(self, version: tuple[int, int]) -> Hello:
         """Return the greeting of each new connection."""
@@ -125,14 +134,16 @@ class Asking:
         """Begin a request. Unavailable if REQUESTS_PER_PEER_MAX are under way: some must be answered first. One-way: call `left` once it is sent."""
         if self.is_full:
             raise Unavailable(f"{REQUESTS_PER_PEER_MAX} calls are under way on this port: wait for some of them")
-        asked = self.make(op, value, again=again, stream=stream, oneway=oneway)
+        asked = self.make(op, value, again, stream, oneway)
         self.open[asked.id] = asked
         return asked
 
-    def make(self, op: str, value: Value, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
+    def make(self, op: str, value: Value, again: bool, stream: bool, oneway: bool) -> Asked:
         """As `ask`, for who enters it in `open` himself, unless that is full."""
-        asked = Asked(self._next, op, value, again=again, stream=stream, oneway=oneway)
+        asked = Asked(self._next, op, value, again, stream, oneway)
         self._next += 1
+        if not self._loose:
+            self._loose_bytes = 0  # it acknowledges all that has come
         return asked
 
     def left(self, asked: Asked) -> None:
@@ -191,15 +202,18 @@ class Asking:
         asked = self.open.get(message.id)
         if asked is None:
             return None
-        if isinstance(message, Reply) and message.more:
+        if type(message) is Reply and message.more:
             self._heard_item(asked, value)
             return asked
         # In this order: a signal's handler may raise between any two of these, and then all is asked again.
         asked.answer = value
-        asked.failure = message if isinstance(message, Fault) else None
+        asked.failure = None if type(message) is Reply else message  # type: ignore[assignment]
         asked.ended = True
-        self.open.pop(asked.id, None)
-        self._loose.append(asked.id)
+        self.open.pop(message.id, None)
+        for first in self.open:  # as in `ack`
+            if first < message.id:
+                self._loose.append(message.id)
+            break
         self._loose_bytes += cost_of(value)
         return asked
 
@@ -229,13 +243,13 @@ class Begun:
 
     __slots__ = ("_allowance", "_size", "cancelled", "first", "held", "id", "items", "oneway")
 
-    def __init__(self, id_: int, *, oneway: bool = False, allowance: Allowance | None = None, size: int = 0) -> None:
+    def __init__(self, id_: int, *, oneway: bool = False, stream: bool = False, allowance: Allowance | None = None, size: int = 0) -> None:
         self.id, self.oneway = id_, oneway
         self._allowance, self._size = allowance, size
         self.cancelled = False
         self.first = 0
         """The number of the first of `items`."""
-        self.items: deque[tuple[int, Value | None]] = deque()
+        self.items: deque[tuple[int, Value | None]] = deque() if stream else _NO_ITEMS
         """Of a stream, those that nobody has taken: (cost, value or None if it cannot be sent again)."""
         self.held = 0
 
@@ -336,7 +350,7 @@ class Answering:
         size = 0
         if self._allowance is not None and not self._allowance.take(size := cost_of(value) + (STREAM_WINDOW_BYTES if request.stream else 0)):
             return None if request.oneway else Again([], _no_allowance(request.id))
-        begun = Begun(request.id, oneway=request.oneway, allowance=self._allowance, size=size)
+        begun = Begun(request.id, oneway=request.oneway, stream=request.stream, allowance=self._allowance, size=size)
         self._open[request.id] = begun
         return begun
 
@@ -377,10 +391,13 @@ class Answering:
 
     def end(self, begun: Begun, message: Reply | Fault, value: Value | None, *, keep: bool = True) -> None:
         """It has been answered so; kept until it is acknowledged, or KEPT_REPLIES_BYTES of later ones are."""
-        begun.release()
+        if self._allowance is not None:
+            begun.release()
         if self._open.pop(begun.id, None) is None or begun.id <= self._acked:
             return
-        size = cost_of(value) + begun.held + (len(message.text) + len(memoryview(message.body)) if isinstance(message, Fault) else 0)
+        size = cost_of(value) + begun.held
+        if isinstance(message, Fault):
+            size += len(message.text) + len(memoryview(message.body))
         if not keep or size > self._kept_max:
             message, value, size, begun = _lost(begun.id), None, 0, Begun(begun.id)
         self._kept[begun.id] = _Kept(message, value, begun, size)
@@ -416,7 +433,7 @@ class Answering:
         if upto > self._acked:
             self._acked = upto
             for id_ in [id_ for id_ in self._kept if id_ <= upto]:
-                self._forget(id_)
+                self.kept_bytes -= self._kept.pop(id_).size
         for id_ in ids:
             self._forget(id_)
         if open_ is not None:

@@ -13,7 +13,7 @@ from unios.errors import ProtocolError
 from unios.limits import FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 
-_LENGTH = struct.Struct(">I")
+LENGTH: Final = struct.Struct(">I")
 _ROOM_BYTES = 512 * 1024
 """So much room is made for a frame when it is announced; more as its bytes come."""
 _USED_AGAIN_MIN: Final = 32 * 1024
@@ -40,7 +40,7 @@ def length_of(*pieces: bytes | memoryview) -> bytes:
     size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
     if size > FRAME_BYTES_MAX:
         raise ProtocolError(f"a message of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
-    return _LENGTH.pack(size)
+    return LENGTH.pack(size)
 
 
 class FrameReader:
@@ -68,6 +68,11 @@ class FrameReader:
         """Whether what comes has an allowance."""
         return self._allowance is not None
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether a part of a frame has come."""
+        return self._begun is not None or self._placed is not None or bool(self._head)
+
     def room(self) -> memoryview | None:
         """Return where the next bytes of a large frame belong, to be read there and fed in the order of the stream; None while there is none begun."""
         if self._placed is not None:
@@ -79,7 +84,7 @@ class FrameReader:
     def feed(self, data: bytes | memoryview) -> list[Payload]:
         """Take more bytes; return the frames they complete. `data` may be used again after. ProtocolError if a length is over the bound."""
         view = memoryview(data)
-        if self._begun is None and not self._head and len(view) > 4 and _LENGTH.unpack_from(view)[0] == len(view) - 4:
+        if self._begun is None and not self._head and len(view) > 4 and LENGTH.unpack_from(view)[0] == len(view) - 4:
             return [bytes(view[4:])]  # most: a small one, and just one
         frames: list[Payload] = []
         if self._placed is not None and view.obj is self._placed.obj:
@@ -176,7 +181,7 @@ class FrameReader:
         self._give_back()
 
     def _length(self) -> int:
-        return int(_LENGTH.unpack(self._head)[0])
+        return int(LENGTH.unpack(self._head)[0])
 
     @property
     def pending(self) -> int:

@@ -26,6 +26,10 @@ PLAIN: Final[dict[int, tuple[Callable[[Any], bytes | None], Callable[[bytes], An
 Whoever reads trusts nothing in it: ValueError for what is none. client/messages says it of ports."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _bytes: Final = msgspec.msgpack.Decoder(memoryview).decode
+_encode: Final = _encoder.encode
+_dumps, _loads = pickle.dumps, pickle.loads
+made: Final = tuple.__new__
+"""Makes a named tuple in half the time."""
 _PICKLED: Final = (0xC4, 0xC5, 0xC6)
 """msgpack's bytes: a body that is just that is a pickle."""
 _BESIDE: Final = msgspec.Raw(b"\xc4\x00")
@@ -69,10 +73,33 @@ NOTHING: Final = Value(msgspec.Raw(b"\xc4\x04" + pickle.dumps(None, 5)))
 NOTHING_PLAIN: Final = Value(msgspec.Raw(b"\xc0"))
 
 
+class _Beside(Exception):
+    """There is a buffer that travels beside the pickle."""
+
+
+def _none_beside(buffer: pickle.PickleBuffer) -> bool:
+    try:
+        if buffer.raw().nbytes < BESIDE_BYTES:
+            return True
+    except BufferError:
+        return True
+    raise _Beside
+
+
 def encode(value: object, *, trusted: bool) -> Value:
     """Return a value for the wire; `trusted`: the other side is of the same user. CallerError if it cannot travel."""
     if not trusted:
         return _encode_plain(value)
+    try:  # most: small, and all in the pickle
+        data = _dumps(value, 5, buffer_callback=_none_beside)
+        if len(data) < PICKLE_BYTES:
+            return made(Value, (msgspec.Raw(_encode(data)), (), False))
+    except (_Beside, *_UNPICKLABLE):
+        pass
+    return _encode_whole(value)
+
+
+def _encode_whole(value: object) -> Value:
     buffers: list[memoryview] = []
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
@@ -144,27 +171,37 @@ def decode(value: Value, *, trusted: bool) -> Any:
 
     `trusted` must be what held for the connection that it came over, not for the one that there is now.
     """
-    body = memoryview(value.body)
-    if not len(body) or body[0] not in _PICKLED:
-        return _decode_plain(value)
-    if not trusted:
-        raise Denied("a pickle of another user is not read: it is a program")
-    buffers = value.buffers
-    data: memoryview | bytes
+    body, buffers, _trusted = value
+    data: memoryview | bytes = b""
+    if trusted:
+        try:
+            data = _bytes(body)
+        except msgspec.MsgspecError:
+            pass
+    if not data:  # it is none, or lies beside
+        view = memoryview(body)
+        if not len(view) or view[0] not in _PICKLED:
+            return _decode_plain(value)
+        data, buffers = _pickle_of(value, trusted=trusted)
     try:
-        data = _bytes(body)
-    except msgspec.MsgspecError as error:
-        raise ProtocolError(f"the peer sent a value that is none: {error}") from error
-    if not len(data):
-        if not buffers:
-            raise ProtocolError("the peer sent a value without its pickle")
-        data, *buffers = buffers
-    try:
-        return pickle.loads(data, buffers=buffers)
+        return _loads(data, buffers=buffers)
     except (ImportError, AttributeError) as error:
         raise CallerError(f"what was sent needs something that is not here: {error}") from error
     except _UNREADABLE as error:
         raise ProtocolError(f"the peer sent a pickle that cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _pickle_of(value: Value, *, trusted: bool) -> tuple[memoryview, Sequence[memoryview]]:
+    """Return the pickle that lies beside a body, and the other buffers."""
+    if not trusted:
+        raise Denied("a pickle of another user is not read: it is a program")
+    try:
+        data = _bytes(value.body)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"the peer sent a value that is none: {error}") from error
+    if len(data) or not value.buffers:
+        raise ProtocolError("the peer sent a value without its pickle")
+    return value.buffers[0], value.buffers[1:]
 
 
 def _decode_plain(value: Value) -> Any:

@@ -5,6 +5,7 @@ import array
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -81,14 +82,14 @@ def test_a_line_that_is_closed_while_it_is_read_has_ended_and_not_heard_nonsense
 ) -> None:
     """Nonsense would fail what is under way; after an end it goes on over another line."""
     raw, line = pair
-    receive = line._receive
+    pull = line._pull
 
-    def closed_meanwhile(buffer: memoryview) -> memoryview:
-        data = receive(buffer)
+    def closed_meanwhile(*given: Any) -> Any:
+        data = pull(*given)
         line.close()
         return data
 
-    monkeypatch.setattr(line, "_receive", closed_meanwhile)
+    monkeypatch.setattr(line, "_pull", closed_meanwhile)
     raw.sendall(frame(b"nonsense"))
     with pytest.raises(Closed):
         line.read()
@@ -97,7 +98,7 @@ def test_a_line_that_is_closed_while_it_is_read_has_ended_and_not_heard_nonsense
 def test_what_is_withdrawn_in_the_midst_of_a_message_of_the_same_thread_is_said_later(pair: tuple[socket.socket, Line]) -> None:
     """The collector may come anywhere."""
     raw, line = pair
-    with line._sending:
+    with line.sending:
         assert line.withdraw(1) is False
     raw.setblocking(False)
     with pytest.raises(BlockingIOError):

@@ -12,7 +12,9 @@ import pytest
 from tests.client.messages.rig import Rig, until
 from tests.client.messages.target import Target
 from unios.client.messages import ends as ends_module
+from unios.client.messages.line import Closed, Line
 from unios.errors import CallerError, NotFound, OutcomeUnknown, UniosError
+from unios.wire.messages import Request
 
 
 def test_threads_that_send_much_while_much_is_answered_do_not_wait_for_each_other_for_ever(rig: Rig) -> None:
@@ -174,17 +176,16 @@ def test_a_call_whose_owner_went_after_it_was_sent_has_no_known_outcome_though_n
     target = Target()
     with rig.server(target), rig.port() as port:
         ends = port._ends
-        transmit = ends._transmit
+        send = Line.send
 
-        def broken(line: Any, asked: Any, *rest: Any) -> None:
-            transmit(line, asked, *rest)
-            line.close()
-            rig.listening.clear()
-            from unios.client.messages.line import Closed
+        def broken(line: Line, message: Any, *rest: Any) -> None:
+            send(line, message, *rest)
+            if isinstance(message, Request):
+                line.close()
+                rig.listening.clear()
+                raise Closed("it broke", sent=True)
 
-            raise Closed("it broke", sent=True)
-
-        monkeypatch.setattr(ends, "_transmit", broken)
+        monkeypatch.setattr(Line, "send", broken)
         with pytest.raises(OutcomeUnknown, match="nobody listens"):
             port.options(timeout=0.3).one(1)
         assert not ends._asking.open

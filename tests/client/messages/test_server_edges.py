@@ -97,7 +97,7 @@ def test_no_thread_for_a_connection_ends_it_and_leaves_nothing(rig: Rig, monkeyp
         to_the_end(sock)
         sock.close()
         rig.cut()
-        assert not server._lines and descriptors() == before
+        assert not server._lines and descriptors() <= before  # a connection of an earlier test may end meanwhile
 
 
 def test_no_thread_for_a_stream_is_told_and_the_next_one_gets_its_own(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

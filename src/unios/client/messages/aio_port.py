@@ -16,8 +16,8 @@ from typing import Any, Final
 from unios.client.connection import Connection
 from unios.client.messages import places, port
 from unios.client.messages.aio_line import AioLine
-from unios.client.messages.ends import outcome
 from unios.client.messages.line import Line
+from unios.client.messages.outcomes import outcome
 from unios.errors import CallerError, NotFound, OutcomeUnknown, PeerRestarted, ProtocolError, Unavailable, UniosError, fresh
 from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking, Said

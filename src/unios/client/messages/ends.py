@@ -11,17 +11,20 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from os import getpid
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.messages import places
 from unios.client.messages.line import Closed, Late, Line
-from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh, from_wire
-from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
+from unios.client.messages.outcomes import outcome
+from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh
+from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS, REQUESTS_PER_PEER_MAX
 from unios.wire.conversations import Asked, Asking
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Fault, Reply, Request, agree
-from unios.wire.values import Value, decode, encode
+from unios.wire.values import Value, decode, encode, made
 
 _VERSIONS: Final = (PROTOCOL_MIN, PROTOCOL_MAX)
 _ANSWERS: Final = frozenset({Reply, Fault})
@@ -30,15 +33,7 @@ Opened = Callable[[], tuple[str, tuple[Any, ...]]] | None
 _ASIDE_S: Final = 0.000_2
 """So long at a time a thread whose peer takes nothing leaves the listening to the one that reads."""
 _INTERRUPTED: Final = "this port is used in a signal's handler that has interrupted a call on it"
-RAISED: Final = "raised"
-"""The code of a Fault that carries the exception which a handler raised."""
-
-
-class RemoteTraceback(Exception):
-    """The cause of an exception that was raised elsewhere: where in the other program that was."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
+"""Said in a handler that has interrupted what this very thread does here: its message would go into the midst of another one."""
 
 
 class Ends:
@@ -233,27 +228,43 @@ class Ends:
     # asking
 
     def ask(self, op: str, value: object, deadline: float | None, *, again: bool = False, stream: bool = False, oneway: bool = False) -> Asked:
-        """Begin a request and send it; waits for a connection, and for room among what is under way."""
-        self._fork_check()
-        line = self.open(deadline)
-        self._check_interrupted(line)
+        """Begin a request and send it; waits for a connection, and for room among what is under way. With few calls of functions for what most requests
+        are, on a connection that is there: one for each step took more time than all the rest (decision 0036)."""
+        if self._pid != getpid():
+            self._fork_check()
+        line, lock = self._line, self._lock
+        if line is None or line.is_closed:
+            line = self.open(deadline)
+        if lock._is_owned() or line.sending._is_owned():  # type: ignore[attr-defined]
+            raise CallerError(_INTERRUPTED)
         if not op.isprintable():
             raise CallerError(f"{op[:80]!r} is no name of an operation")
-        encoded = Value(*encode(value, trusted=line.trusted)[:2], line.trusted)
+        body, buffers, _received = encode(value, trusted=line.trusted)
+        encoded = made(Value, (body, buffers, line.trusted))
         if self._unsaid:
             self._say_unsaid()
         asking = self._asking
         asked: Asked | None = None
+        message: Request | None = None
         try:
             while asked is None:
-                with self._lock:
-                    if not asking.is_full:
-                        asked = asking.make(op, encoded, again=again, stream=stream, oneway=oneway)
+                with lock:
+                    if len(asking.open) < REQUESTS_PER_PEER_MAX:
+                        asked = asking.make(op, encoded, again, stream, oneway)
                         asking.open[asked.id] = asked  # no call: a signal's handler may raise after each
+                        if not (stream or oneway or buffers):
+                            message = asked.request(asking.ack, (), 0)
                         break
                 if not self.wait("a call before it", lambda: not asking.is_full, deadline):
                     raise Unavailable(f"{len(asking.open)} calls are under way on port {self.name}, and none was answered in time")
-            self._send(line, asked, deadline)
+            if message is None:
+                self._send(line, asked, deadline)
+                return asked
+            asked.sent, asked.on = True, line
+            try:
+                line.send(message, lambda: self._while_blocked(line), deadline)
+            except Closed as error:
+                self._send(self._reached(line, asked, error, deadline), asked, deadline)
         except Late:
             assert asked is not None
             raise self.give_up(asked) from None
@@ -263,11 +274,6 @@ class Ends:
             raise
         return asked
 
-    def _check_interrupted(self, line: Line) -> None:
-        """Raise CallerError in a signal's handler that has interrupted what this thread does here: its message would go into the midst of another one."""
-        if self._lock._is_owned() or line.is_sending_here:  # type: ignore[attr-defined]
-            raise CallerError(_INTERRUPTED)
-
     def _send(self, line: Line, asked: Asked, deadline: float | None) -> None:
         asked.sent = True
         while asked.on is not line and not asked.ended:
@@ -275,21 +281,42 @@ class Ends:
                 self._transmit(line, asked, lambda line=line: self._while_blocked(line), deadline)  # type: ignore[misc]
                 break
             except Closed as error:
-                self._broken()
-                if not error.sent and asked.on is line:
-                    asked.sent = False  # the owner was gone before: that is no reason to know nothing
-                try:
-                    line = self.open(deadline)  # which sends again what was sent, if that was known to it
-                except UniosError as failure:
-                    if not asked.sent:
-                        raise
-                    raise self.give_up(asked, f"it was sent, and then the connection broke: {failure}") from failure
-                asked.sent = True
+                line = self._reached(line, asked, error, deadline)
         if asked.oneway:
             if asked.failure is not None:
                 self.outcome(asked)
             with self._lock:
                 self._asking.left(asked)
+
+    def _reached(self, line: Line, asked: Asked, error: Closed, deadline: float | None) -> Line:
+        """The connection broke while a request was sent: return the next one."""
+        self._broken()
+        if not error.sent and asked.on is line:
+            asked.sent = False  # the owner was gone before: that is no reason to know nothing
+        try:
+            line = self.open(deadline)  # which sends again what was sent, if that was known to it
+        except UniosError as failure:
+            if not asked.sent:
+                raise
+            raise self.give_up(asked, f"it was sent, and then the connection broke: {failure}") from failure
+        asked.sent = True
+        return line
+
+    def wait_for(self, asked: Asked, deadline: float | None) -> bool:
+        """As `wait`, until a request has ended."""
+        leads, me = self._leads, get_ident()
+        if self._pid == getpid() and (deadline is None or time.monotonic() < deadline):
+            try:
+                if True not in leads and leads.setdefault(True, me) == me:
+                    while not asked.ended:
+                        self._read(deadline)
+            except Late:
+                return asked.ended
+            finally:
+                if True in leads and leads[True] == me:  # see _leads
+                    del leads[True]
+                    self._wake()
+        return asked.ended or self.wait(asked, lambda: asked.ended, deadline)
 
     def wait(self, what: "Asked | str", ready: Callable[[], bool], deadline: float | None) -> bool:
         """Read, or wait for who reads, until `ready`; False at the deadline."""
@@ -338,11 +365,11 @@ class Ends:
                 self._bells.popleft().release()
 
     def _read(self, deadline: float | None) -> None:
-        line = None
         try:
-            before, line = self._line, self.open(deadline)
-            if line is not before:  # what was asked on another one may have ended by that
-                self._wake()
+            line = self._line
+            if line is None or line.is_closed:
+                self.open(deadline)
+                self._wake()  # what was asked on another one may have ended by that
                 return
             if self._unsaid:
                 self._say_unsaid()
@@ -386,7 +413,8 @@ class Ends:
         except BaseException:  # a signal's handler has raised, perhaps: what was read and not taken in is asked for again
             line.close()
             raise
-        self._wake()
+        if self._bells:
+            self._wake()
 
     def next_item(self, asked: Asked, deadline: float | None) -> Any:
         """Return the next item of a stream that has come, and grant credit for it."""
@@ -396,7 +424,8 @@ class Ends:
             value, credit = self._asking.take(asked)
             line = self._line
         if credit is not None and line is not None:
-            self._check_interrupted(line)
+            if self._lock._is_owned() or line.sending._is_owned():  # type: ignore[attr-defined]
+                raise CallerError(_INTERRUPTED)
             with contextlib.suppress(Closed, Late):  # a new connection is told how many were taken
                 line.send(credit, lambda: self._while_blocked(line), deadline)
         return decode(value, trusted=value.trusted)
@@ -460,27 +489,3 @@ os.register_at_fork(after_in_child=Ends.after_fork)
 
 def _of_the_parent(op: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"{op} was asked by the process from which this one was forked")
-
-
-def outcome(asked: Asked) -> Any:
-    """Return what came of a request that has ended; raise what it raised."""
-    failure = asked.failure
-    if failure is None:
-        return None if asked.answer is None else decode(asked.answer, trusted=asked.answer.trusted)
-    if isinstance(failure, Fault):
-        if failure.code == RAISED and asked.answer is not None and asked.answer.trusted:
-            raise _raised(failure, asked.answer)
-        raise from_wire(failure.code, failure.text) if failure.code != RAISED else CallerError(failure.text)
-    raise fresh(failure)
-
-
-def _raised(fault: Fault, value: Value) -> BaseException:
-    """Return the exception that a handler raised, with where it was raised as its cause."""
-    try:
-        found = decode(value, trusted=value.trusted)
-        if isinstance(found, Exception):
-            found.__cause__ = RemoteTraceback(fault.text)
-            return found
-    except Exception:  # noqa: BLE001 - its class is not the one that it was written with
-        pass
-    return CallerError(f"the handler raised an exception that cannot travel:\n{fault.text}")

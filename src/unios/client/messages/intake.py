@@ -21,9 +21,10 @@ from unios.wire.gathering import Gathering
 from unios.wire.messages import Part, Reply, Request
 from unios.wire.values import Value
 
-_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
-_TRUNCATED: Final = int(socket.MSG_CTRUNC)
+SPACE: Final = socket.CMSG_SPACE(FDS_MAX * 4)
+TRUNCATED: Final = int(socket.MSG_CTRUNC)
 """A plain number: the enumeration's own operator, 0.5 us in a loop, made a call of 64 bytes 10 us slower (commits in turns, 2026-11-28)."""
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _LOST: Final = -1
 """In the place of descriptors that Linux could not give to this process, as it may have no more."""
 
@@ -72,8 +73,12 @@ class Intake:
 
     def receive(self, sock: socket.socket, buffer: memoryview) -> memoryview:
         """Read bytes and the descriptors that come with them; return the bytes, none at the end. OSError; ProtocolError if no message claims those."""
-        count, ancillary, flags, _address = sock.recvmsg_into([buffer], _SPACE, socket.MSG_CMSG_CLOEXEC)
-        if flags & _TRUNCATED:
+        count, ancillary, flags, _address = sock.recvmsg_into([buffer], SPACE, _CLOEXEC)
+        return self.taken(buffer, count, ancillary, flags) if ancillary or flags & TRUNCATED else buffer[:count]
+
+    def taken(self, buffer: memoryview, count: int, ancillary: list[tuple[int, int, bytes]], flags: int) -> memoryview:
+        """As `receive`, of what was read."""
+        if flags & TRUNCATED:
             self._lose(ancillary)
             return buffer[:count]
         for level, kind, payload in ancillary:

@@ -12,21 +12,29 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from unios.client.messages import memory
-from unios.client.messages.intake import Intake, Lacking
+from unios.client.messages.intake import SPACE, TRUNCATED, Intake, Lacking
 from unios.errors import OutcomeUnknown, ProtocolError
 from unios.limits import FRAME_BYTES_MAX, PART_BYTES, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
-from unios.wire.frames import FrameReader, length_of
+from unios.wire.frames import LENGTH, FrameReader, length_of
 from unios.wire.messages import Cancel, Fault, Hello, Part, Reply, Request, encode
-from unios.wire.values import Value
+from unios.wire.values import Value, made
 
 _READ_BYTES: Final = 64 * 1024
 _POLL_MS_MAX: Final = 24 * 3600 * 1000
 _CARRYING: Final = (Reply, Request)
+_DONTWAIT, _CLOEXEC = int(socket.MSG_DONTWAIT), int(socket.MSG_CMSG_CLOEXEC)
+_packed, _announced = LENGTH.pack, LENGTH.unpack_from
+_encode: Final = encode
+_LOOKS: Final = 64
+_LOOKED_EACH: Final = 127
+_VAIN_MAX: Final = 2
+_PROCESSORS: Final = os.cpu_count() or 1
+_NO_ANCILLARY: Final[list[tuple[int, int, bytes]]] = []
 Heard = tuple[Said, Value | None]
 WhileBlocked = Callable[[], None] | None
 """What to do when the peer takes nothing and has something to say."""
@@ -53,14 +61,21 @@ class Line:
         self.is_cut = False
         """Whether the other side has lost the right to it."""
         self.sock = sock
+        self._push, self._pull = sock.send, sock.recvmsg_into
         self.local, self.trusted = local, trusted
         self._pid = os.getpid()
         self._intake = Intake(trusted=trusted, keeps=keeps, allowance=allowance)
         self._reader = FrameReader(self._intake.place, allowance, FRAME_BYTES_MAX if trusted else STRANGER_FRAME_BYTES_MAX)
         self._is_allowed = allowance is not None
         self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._buffers = (self._buffer,)
+        self._vain = 0 if local and trusted and _PROCESSORS > 1 else _VAIN_MAX
+        self._vain_again = _VAIN_MAX if self._vain else _VAIN_MAX - 1
+        self._waits = 0
+        self._poll: select.poll | None = None
         self._early: list[Heard] = []
-        self._sending = threading.RLock()
+        self.sending = threading.RLock()
+        """Whose it is, who is in the midst of a message: if that is the very thread that asks, it has been interrupted."""
         self._anything = False
         """Whether a byte of the message that is being sent has gone out."""
 
@@ -68,9 +83,9 @@ class Line:
 
     def send(self, message: Said, while_blocked: WhileBlocked = None, deadline: float | None = None) -> None:
         """Send a message without large buffers. Closed if that fails, Late at the deadline (time.monotonic), which ends the connection too."""
-        data = encode(message)
-        data = length_of(data) + data
-        lock = self._sending
+        data = _encode(message)
+        data = _packed(len(data)) + data if len(data) < _READ_BYTES else length_of(data) + data
+        lock = self.sending
         try:
             if deadline is None:
                 lock.acquire()
@@ -78,9 +93,17 @@ class Line:
                 raise Late
             self._anything = False
             try:
-                self._send(data, (), while_blocked, deadline)
-            except BaseException:
+                try:
+                    sent = self._push(data, _DONTWAIT)
+                except BlockingIOError:
+                    sent = 0
+                if sent != len(data):
+                    self._anything = sent > 0
+                    self._send(memoryview(data)[sent:], (), while_blocked, deadline)
+            except BaseException as error:
                 self.close()
+                if isinstance(error, OSError) and error.errno is not None:  # as in _send
+                    raise Closed(str(error), sent=False) from error
                 raise
         finally:
             try:  # in one call: a signal's handler may raise after each
@@ -90,7 +113,7 @@ class Line:
 
     def send_unless_busy(self, build: Callable[[], Said | None], while_blocked: WhileBlocked, deadline: float | None) -> None:
         """As `send`, what `build` returns, if that is anything; nothing while another thread sends."""
-        lock = self._sending
+        lock = self.sending
         try:
             if lock.acquire(blocking=False) and (message := build()) is not None:
                 self.send(message, while_blocked, deadline)
@@ -99,11 +122,6 @@ class Line:
                 lock.release()
             except RuntimeError:  # it was not acquired
                 pass
-
-    @property
-    def is_sending_here(self) -> bool:
-        """Whether this very thread is in the midst of a message: whoever asks has interrupted it."""
-        return bool(self._sending._is_owned())  # type: ignore[attr-defined]
 
     def send_value(
         self,
@@ -125,7 +143,7 @@ class Line:
     def _send_whole(
         self, id_: int, data: bytes, buffers: Sequence[memoryview], carried: memory.Carried, while_blocked: WhileBlocked, deadline: float | None
     ) -> None:
-        lock = self._sending
+        lock = self.sending
         try:  # as in `send`, where one more call would cost
             if not lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
                 raise Late
@@ -199,45 +217,71 @@ class Line:
         if self._early:
             early, self._early = self._early, []
             return early
-        if deadline is not None:
-            self._readable(deadline)
-        try:
-            return self._read()
-        except BaseException:
-            self.close()
-            raise
-
-    def _read(self) -> list[Heard]:
         reader = self._reader
-        if self.is_closed:  # perhaps in the midst of a frame, of which nobody knows any more how much has come
-            raise Closed("it was closed here")
         try:
-            return self._read_into(reader)
-        except ProtocolError:
-            if self.is_closed:  # by another thread, meanwhile: what it let go of is missing
+            if self.is_closed:  # perhaps in the midst of a frame, of which nobody knows any more how much has come
+                raise Closed("it was closed here")
+            if self._vain < _VAIN_MAX and not reader.is_amid:
+                found = self._looked()
+            else:
+                found = None
+                self._waits += 1
+                if not self._waits & _LOOKED_EACH:
+                    self._vain = self._vain_again
+            if found is None and deadline is not None:
+                self._readable(deadline)
+            if reader.is_amid:
+                return self._read_on(reader)
+            buffer, ancillary, flags = self._buffer, _NO_ANCILLARY, 0
+            if found is not None:
+                count, ancillary, flags, _address = found
+            elif self.local:
+                count, ancillary, flags, _address = self._pull(self._buffers, SPACE, _CLOEXEC)
+            else:
+                count = self.sock.recv_into(buffer)
+            if ancillary or flags & TRUNCATED or count <= 4 or _announced(buffer)[0] != count - 4 or not self.trusted:
+                return self._taken(reader, self._intake.taken(buffer, count, ancillary, flags))
+            message = decode(bytes(buffer[4:count]))  # most: a small one, and one at a time
+            if (type(message) is Reply or type(message) is Request) and not message.buffers and not message.descriptors:
+                return [(message, made(Value, (message.body, (), True)))]
+            return self._heard(message)
+        except Late:  # and nothing was read
+            raise
+        except BaseException as error:
+            closed = self.is_closed
+            self.close()
+            if isinstance(error, OSError) and error.errno is not None:  # as in _send
+                raise Closed(str(error)) from error
+            if closed and isinstance(error, ProtocolError):  # by another thread, meanwhile: what it let go of is missing
                 raise Closed("it was closed here") from None
             raise
 
-    def _read_into(self, reader: FrameReader) -> list[Heard]:
+    def _looked(self) -> tuple[int, list[tuple[int, int, bytes]], int, Any] | None:
+        """Look for some 50 us whether anything comes, and read it; None if not. For to wake a processor that sleeps takes longer than all the rest of a call.
+        Who has looked in vain _VAIN_MAX times, one after the other, does so at each 128th reading only: a busy machine has better to do."""
+        for _ in range(_LOOKS):
+            try:
+                found = self._pull(self._buffers, SPACE, _CLOEXEC | _DONTWAIT)
+                self._vain = 0
+                return found
+            except BlockingIOError:
+                pass
+        self._vain += 1
+        return None
+
+    def _read_on(self, reader: FrameReader) -> list[Heard]:
         room = reader.room()
-        try:
-            data = self._receive(self._buffer if room is None else room)
-        except OSError as error:
-            if error.errno is None:  # as in _send
-                raise
-            raise Closed(str(error)) from error
+        return self._taken(reader, self._receive(self._buffer if room is None else room))
+
+    def _taken(self, reader: FrameReader, data: memoryview) -> list[Heard]:
         if not data:
             raise Closed("the other side has ended")
-        frames = reader.feed(data)
-        if len(frames) == 1:
-            message = decode(frames[0], self.trusted)
-            if isinstance(message, _CARRYING) and not message.buffers and not message.descriptors:
-                return [(message, Value(message.body, (), self.trusted))]  # most: small, and one at a time
-            return self._heard(message)
-        return [heard for frame in frames for heard in self._heard(decode(frame, self.trusted))]
+        return [heard for frame in reader.feed(data) for heard in self._heard(decode(frame, self.trusted))]
 
     def _readable(self, deadline: float) -> None:
-        poll = _poll(self.sock, select.POLLIN)
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = _poll(self.sock, select.POLLIN)
         while not poll.poll(_left_ms(deadline)):
             if time.monotonic() >= deadline:
                 raise Late
@@ -282,7 +326,7 @@ class Line:
 
         If the peer takes nothing the connection ends: the next one says it (Asking.waiting).
         """
-        lock = self._sending
+        lock = self.sending
         if lock._is_owned():  # type: ignore[attr-defined]  # the collector came in the midst of a message
             return False
         try:

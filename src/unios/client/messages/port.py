@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from unios.client.messages.ends import RAISED, Ends, Opened, RemoteTraceback
+from unios.client.messages.ends import Ends, Opened
+from unios.client.messages.outcomes import RAISED, RemoteTraceback, outcome
 from unios.errors import CallerError
 from unios.wire.conversations import Asked
 
@@ -56,12 +57,17 @@ class Port:
 
         OutcomeUnknown: no answer came by the deadline, or whoever answered was replaced meanwhile; it may have been done. Values that cannot travel: CallerError.
         """
-        pending = self.begin(op, *args, **kwargs)
+        ends, timeout = self._ends, self._timeout
+        deadline = None if timeout is None else _deadline(timeout)
+        asked = ends.ask(op, (args, kwargs), deadline, again=self._again)
         try:
-            return pending.result()
+            if not ends.wait_for(asked, deadline):
+                raise ends.give_up(asked)
         except BaseException:
-            pending.cancel()  # a signal's handler has raised; else it has ended
+            if not asked.ended:  # a signal's handler has raised
+                ends.give_up(asked, "it was cancelled")
             raise
+        return outcome(asked)
 
     def begin(self, op: str, /, *args: object, **kwargs: object) -> "Pending":
         """Call without waiting: many may be under way at a time, over REQUESTS_PER_PEER_MAX this waits for one. They are answered in their order.
@@ -154,7 +160,7 @@ class Pending:
         if until is not None and (self._deadline is None or until < self._deadline):
             if not self._ends.wait(asked, lambda: asked.ended, until):
                 raise TimeoutError
-        elif not self._ends.wait(asked, lambda: asked.ended, self._deadline):
+        elif not self._ends.wait_for(asked, self._deadline):
             raise self._ends.give_up(asked)
         return self._ends.outcome(asked)
 
