@@ -49,6 +49,7 @@ from unios.kernel.ports import SERVICES, Broker, PortRecord
 from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.publishing import Publishing
 from unios.kernel.quorum import Quorum
+from unios.kernel.quorum_search import MemberSearch
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.registration import Registration
@@ -360,6 +361,7 @@ class Node:
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
                 self.quorum: HOUSEKEEPING,
+                MemberSearch(self): HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
             }

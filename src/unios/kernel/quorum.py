@@ -9,20 +9,21 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from unios.core.addresses import EVERYWHERE, join_address, split_address
-from unios.core.nodes import Etcd
-from unios.core.quorum import PREFIX, VOTERS, QuorumRecord, record_key
+from unios.core.nodes import Etcd, NodeRecord
+from unios.core.quorum import CHANGES, LEAVING, PREFIX, VOTERS, QuorumRecord, record_key
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.kernel import cluster, parts, quorum_member, runfiles, system
 from unios.kernel.quorum_member import MemberFile
 from unios.store.mirror import Mirror
-from unios.store.requests import MemberRequest
+from unios.store.model import Compare, Put, Range, RangeResult, Transaction
+from unios.store.requests import MemberRequest, MemberView
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.5
 LET_GO_S: Final = 7.0
 """So long a node that leaves waits until its member is let go: two looks of the recovery service and a member that is slow."""
+DECISIONS_MAX: Final = 5
 PORTS_BELOW: Final = 10_000
 PORTS_GIVEN_FROM: Final = 32_768
 PORT_DRAWS: Final = 50
@@ -84,6 +86,20 @@ class Quorum:
         except (OSError, Unavailable) as error:  # a full disk, no free ports: that is no reason to have no kernel
             runfiles.complain(f"the store's member of {node.name} cannot be seen to until that is mended and it is started again: {error}")
 
+    async def readdress(self) -> None:
+        """Have the member, if there is one, be reached where this node is now; `offer` says it. Etcd is started anew for that: it tells where clients find
+        it, and shows certificates for its addresses, from then on."""
+        if self.offer is None:
+            return
+        before = self.offer
+        try:
+            await asyncio.to_thread(self._prepare)
+        except UniosError as error:
+            runfiles.complain(f"the store's member of {self._node.name} is not told the new address: {error}")
+        running = runfiles.read(self._node.folder.run / "member.json")
+        if self.offer != before and running is not None:
+            runfiles.kill(running, signal.SIGTERM)
+
     def _readdress(self, kept: cluster.Cluster, before: str, now: str) -> None:
         """Have the gateway of this machine ask its member where that is now: of the only one nobody else can tell it."""
         if now in kept.members:
@@ -127,21 +143,47 @@ class Quorum:
             )
 
     async def check_leave(self, together: Collection[str]) -> None:
-        """Raise CallerError if the others could not go on without this node's member. `together`: nodes that leave with it."""
+        """Raise CallerError if the others could not go on without this node's member; else have that written, so that who decides next knows of it.
+
+        `together`: nodes that leave with it. Decided on what the store has now, and not on what is known here, and by one after the other.
+        """
         node = self._node
         if self.offer is None or quorum_member.read(node.folder) is None:
             return
-        voters = [one for one in await node.store.members() if not one.learner]
-        if all(one.peer != self.offer.peer for one in voters):
+        for _attempt in range(DECISIONS_MAX):
+            before = Transaction(then=(Range(CHANGES), Range(LEAVING, prefix=True), Range("/nodes/", prefix=True), Range("/alive/", prefix=True)))
+            changes, *seen = (one.records if isinstance(one, RangeResult) else () for one in (await node.store.transact(before)).results)
+            going, records, alive = ({record.key.rpartition("/")[2]: record.value for record in one} for one in seen)
+            nodes = {name: msgspec.msgpack.decode(value, type=NodeRecord) for name, value in records.items()}
+            there = {name for name, one in nodes.items() if name in alive and one.state == "joined" and name not in (*going, *together)}
+            self._check_rest(await node.store.members(), nodes, there)
+            decided = Transaction(
+                (Compare(CHANGES, "modified", "==", changes[0].modified if changes else 0),),
+                (Put(CHANGES, b""), Put(LEAVING + node.name, b"", node.leasing.lease)),
+            )
+            if (await node.store.transact(decided)).succeeded:
+                return
+        raise Unavailable("others leave, or the store's members change, at the same time: try again")
+
+    async def stay(self) -> None:
+        """This node does not leave after all."""
+        if self.offer is not None:
+            with contextlib.suppress(UniosError):
+                await self._node.store.delete(LEAVING + self._node.name)
+
+    def _check_rest(self, members: Iterable[MemberView], nodes: Mapping[str, NodeRecord], there: Collection[str]) -> None:
+        """Raise CallerError if those that are `there` could not decide without this node."""
+        node, voters = self._node, [one for one in members if not one.learner]
+        if self.offer is None or all(one.peer != self.offer.peer for one in voters):
             return
-        others = {record.etcd.peer: record.name for record in node.nodes.values.values() if record.etcd is not None and record.name != node.name}
+        others = {record.etcd.peer: name for name, record in nodes.items() if record.etcd is not None and name != node.name}
         names = [others.get(one.peer, one.name) for one in voters if one.peer != self.offer.peer]
-        away = [name for name in names if name in together or node.membership.view(name)[0] not in ("ready", "suspect")]
+        away = [name for name in names if name not in there]
         if (len(names) - len(away)) * 2 > len(voters):
             return
         if (len(voters) - 1) * 2 > len(voters):
             raise CallerError(
-                f"{node.name} has one of {len(voters)} copies of the system's store, and {' and '.join(away)}, which has another, is away or leaves with it: "
+                f"{node.name} has one of {len(voters)} copies of the system's store, and {' and '.join(away)}, which has another, is away or leaves too: "
                 "the rest could not go on; wait until there are others"
             )
         copies = "the only copy" if len(voters) == 1 else f"one of only {len(voters)} copies"

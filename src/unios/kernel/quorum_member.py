@@ -62,7 +62,7 @@ class MemberFile(msgspec.Struct, frozen=True, omit_defaults=True):
     member: int = 0
     """etcd's number of it; 0: not known yet. One that is added again is another member, and begins with no data."""
     leaving: bool = False
-    """The others are about to let it go: when etcd ends, that was why."""
+    """The others are about to let it go."""
 
 
 def folder_of(folder: NodeFolder) -> Path:
@@ -161,6 +161,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         if not begun and has_data(mine):
             _mark_begun(mine)
             begun = (mine / BEGUN).exists()
+        parts.turn_log(folder, "member")
         time.sleep(BEAT_MS / 1000)
     if child.poll() is None:
         child.terminate()
@@ -170,7 +171,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
             child.kill()
             child.wait()
     left = read(folder)
-    if stopping or left is None or left.leaving:
+    if stopping or left is None:  # of one that is leaving the others may still need the vote: it is started again, ever more slowly
         return 0
     return child.returncode if child.returncode > 0 else 1
 

@@ -7,7 +7,7 @@ from the last revision that it delivered.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -25,10 +25,13 @@ from unios.store.model import (
     Transaction,
     TransactionResult,
 )
-from unios.store.requests import CompactRequest, LeaseRequest, MemberRequest, MemberView, WatchRequest
+from unios.store.requests import CompactRequest, DefragmentRequest, Health, LeaseRequest, MemberRequest, MemberView, WatchRequest
 from unios.wire.doors import connect_unix
 from unios.wire.peer import Peer, Stream
 from unios.wire.transport import SocketTransport
+
+DEFRAGMENT_TIMEOUT_MS: Final = 130_000
+"""A member writes its file anew, of up to 4 GiB."""
 
 Connect = Callable[[], Awaitable[Peer]]
 """Return a started connection to the store's process; raise Unavailable or OSError."""
@@ -138,6 +141,15 @@ class StoreClient:
         """Change who is a member; return who is then. As etcd refuses it, or OutcomeUnknown."""
         found: tuple[MemberView, ...] = await self._ask("store.member", request, tuple[MemberView, ...], writes=True)
         return found
+
+    async def health(self) -> Health:
+        """Return how the engine stands, each member of an etcd asked for itself."""
+        found: Health = await self._ask("store.health", None, Health)
+        return found
+
+    async def defragment(self, member: int) -> None:
+        """Have a member of the etcd give back what its file does not need."""
+        await self._ask("store.defragment", DefragmentRequest(member), int, writes=True, timeout_ms=DEFRAGMENT_TIMEOUT_MS)
 
     async def close(self) -> None:
         self._closed = True

@@ -42,3 +42,34 @@ class MemberRequest(msgspec.Struct, frozen=True):
     what: str
     id: int = 0
     peer: str = ""
+
+
+class MemberHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One member of the etcd as it answers for itself. `trouble`: why it does not answer, or what it complains of; `alarm`: "nospace", "corrupt"."""
+
+    id: int
+    name: str
+    peer: str
+    client: str
+    learner: bool = False
+    answers: bool = False
+    version: str = ""
+    leader: bool = False
+    bytes: int = 0
+    """Of its file; of these, `used_bytes` hold something, the rest is given back by defragmenting it."""
+    used_bytes: int = 0
+    alarm: str = ""
+    trouble: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
+    """store.health -> how the engine stands. `members`: none for the embedded engine. `quota_bytes`: what a member may have at most, 0: not known."""
+
+    members: tuple[MemberHealth, ...] = ()
+    quota_bytes: int = 0
+
+
+class DefragmentRequest(msgspec.Struct, frozen=True):
+    """store.defragment -> 0: have one member give back what its file does not need. It does nothing else meanwhile."""
+
+    id: int

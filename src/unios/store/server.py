@@ -18,7 +18,7 @@ from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.host import StoreHost
 from unios.store.model import Revision, Transaction
-from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
+from unios.store.requests import CompactRequest, Health, LeaseRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.store.watchers import Push, Watcher
 from unios.wire import chained
@@ -56,6 +56,8 @@ class Requests:
                 return await host.do(Compact(call.decode(CompactRequest).revision))
             case "store.statistics":
                 return await host.statistics()
+            case "store.health":
+                return Health()
         raise CallerError(f"the store has no operation {call.op[:80]}")
 
     def at_once(self, call: Call) -> bool:

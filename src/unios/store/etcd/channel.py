@@ -79,6 +79,10 @@ class Channel:
     def members(self) -> tuple[str, ...]:
         return self._address.members
 
+    def to_one(self, member: str) -> "Channel":
+        """Return a connection to that member alone, let in as this one is. Give it back with `close`."""
+        return Channel(self._address._replace(members=(member,)))
+
     def turn_to(self, members: tuple[str, ...]) -> None:
         """Ask these from now on. What is under way ends by itself or is cut off after PARTING_S, when watches are gone on with at the others."""
         if members != self._address.members:
@@ -126,11 +130,11 @@ class Channel:
             self._methods[name] = self._channel.unary_unary(f"/etcdserverpb.{name}")
         return self._methods[name]
 
-    async def call(self, name: str, request: bytes, *, writes: bool | None = None) -> bytes:
+    async def call(self, name: str, request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. Raises what `_told` says."""
         metadata = await self._metadata()
         try:
-            answer: bytes = await self._method(name)(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+            answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
             raise self._told(error, writes=name in WRITES if writes is None else writes) from error
         except asyncio.CancelledError:

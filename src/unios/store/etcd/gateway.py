@@ -17,13 +17,14 @@ from unios.store import bounds
 from unios.store.etcd import members, messages, translation
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
+from unios.store.etcd.health import Doctor
 from unios.store.etcd.keys import Keys
 from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.members import Following, Moved
 from unios.store.etcd.messages import Change
 from unios.store.etcd.recent import Recent
 from unios.store.model import Batch, Event, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
-from unios.store.requests import MemberRequest, MemberView
+from unios.store.requests import Health, MemberRequest, MemberView
 from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
 from unios.store.watchers import Push, Watcher, Watchers
 
@@ -43,9 +44,11 @@ class Older(Unavailable):
 class Gateway:
     """The host of one system's store. See store/model.py for what it promises."""
 
-    def __init__(self, channel: Channel, root: bytes, now_ms: Callable[[], int], moved: Moved | None = None) -> None:
-        """`moved`: for a cluster of our own, whose members come and go."""
+    def __init__(self, channel: Channel, root: bytes, now_ms: Callable[[], int], moved: Moved | None = None, quota_bytes: int = 0) -> None:
+        """`moved`: for a cluster of our own, whose members come and go. `quota_bytes`: how much each may have, if that is known."""
         self._channel = channel
+        self._doctor = Doctor(channel)
+        self._quota_bytes = quota_bytes
         self._following = Following(channel, moved) if moved is not None else None
         self._keys = Keys(root)
         self._name = os.urandom(6).hex()
@@ -194,6 +197,14 @@ class Gateway:
         self._following.changed()
         return found
 
+    async def health(self) -> Health:
+        """Ask each member for itself. Raises Unavailable if none can say who they are."""
+        return Health(await self._doctor.look(await self.members()), self._quota_bytes)
+
+    async def defragment(self, member: int) -> int:
+        await self._doctor.defragment(await self.members(), member)
+        return 0
+
     async def renew(self, lease: int) -> int:
         await self._wait()
         return await self._leases.renew(lease)
@@ -281,4 +292,5 @@ class Gateway:
         self._watchers.remove(watcher)
 
     async def close(self) -> None:
+        await self._doctor.close()
         await self._channel.close()
