@@ -12,6 +12,7 @@ import pytest
 
 from tests.store.engines import EtcdGateway, EtcdMember, opened, with_store
 from unios.errors import CallerError, Compacted, Misused, NotFound, OutcomeUnknown, Unavailable
+from unios.ids import Generation
 from unios.limits import VALUE_BYTES_MAX
 from unios.store import bounds
 from unios.store.etcd import messages, protobuf, translation
@@ -391,3 +392,35 @@ def test_members_are_read_as_etcd_writes_them() -> None:
     found = messages.read_members(protobuf.blob(1, b"") + protobuf.blob(2, one) + protobuf.blob(2, learner))
     assert found == (messages.Listed(id_, "n1", ("https://a:1",), ("https://a:2",), False), messages.Listed(7, "", ("https://b:1",), (), True))
     assert messages.read_members(protobuf.blob(3, learner), 3)[0].id == 7
+
+
+def test_an_etcd_that_is_away_is_asked_for_a_sign_of_life_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With leases that were due the gateway asked again at once, for as long as etcd was away: an eighth of a core."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    class Away:
+        asked = 0
+
+        async def call(self, _name: str, _request: bytes) -> bytes:
+            self.asked += 1
+            raise Unavailable("away")
+
+    async def work() -> None:
+        away, clock = Away(), [0]
+        leases = EtcdLeases(away, Keys(b"/unios/x/"), "g", lambda: clock[0])  # type: ignore[arg-type]
+        leases.begin(Beginning(Generation("g"), 1, (messages.KeyValue(b"/unios/x/l/7", b"1000", 1, 1, 1),), ()))
+        clock[0] = 60_000
+        monkeypatch.setattr(asyncio, "sleep", note)
+        task = asyncio.create_task(leases.run())
+        while away.asked < 12:
+            await sleep(0)
+        task.cancel()
+
+    asyncio.run(work())
+    between = [seconds for seconds in waits if seconds > 0.01]
+    assert between[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0] and set(between[6:]) == {1.0}

@@ -56,6 +56,7 @@ from unios.kernel.registration import Registration
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
+from unios.kernel.store_operations import StoreOperations
 from unios.kernel.store_way import StoreWay
 from unios.kernel.system import SQLITE, NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
@@ -211,6 +212,8 @@ class Node:
             node_usage=usages.usage,
             processes_usage=usages.by_user,
         )
+        stores = StoreOperations(self)
+        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
         terminals = TerminalOperations(self)
         self.dispatch.offer(
             processes_terminal=terminals.terminal,

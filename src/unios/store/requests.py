@@ -2,7 +2,7 @@
 
 import msgspec
 
-from unios.store.model import Revision
+from unios.store.model import Delete, Put, Record, Revision
 
 
 class WatchRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,3 +73,18 @@ class DefragmentRequest(msgspec.Struct, frozen=True):
     """store.defragment -> 0: have one member give back what its file does not need. It does nothing else meanwhile."""
 
     id: int
+
+
+class Dumped(msgspec.Struct, frozen=True):
+    """store.dump -> stream of these: all records, in key order, as they are at one revision."""
+
+    revision: Revision
+    records: tuple[Record, ...]
+
+
+class RestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """store.restore -> 0. Changes come in parts and are made with the last, in one transaction; with it a new generation begins: who watches reads anew.
+    Leases go on. Those of one connection belong together."""
+
+    operations: tuple[Put | Delete, ...] = ()
+    last: bool = False

@@ -6,7 +6,7 @@ what is written through this one.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from unios.core.quorum import PREFIX
@@ -14,7 +14,7 @@ from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable
 from unios.ids import Generation
 from unios.limits import WATCH_QUEUE_BYTES_MAX
 from unios.store import bounds
-from unios.store.etcd import members, messages, translation
+from unios.store.etcd import members, messages, translation, whole
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
 from unios.store.etcd.health import Doctor
@@ -23,8 +23,8 @@ from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.members import Following, Moved
 from unios.store.etcd.messages import Change
 from unios.store.etcd.recent import Recent
-from unios.store.model import Batch, Event, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
-from unios.store.requests import Health, MemberRequest, MemberView
+from unios.store.model import Batch, Delete, Event, Put, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
+from unios.store.requests import Dumped, Health, MemberRequest, MemberView
 from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
 from unios.store.watchers import Push, Watcher, Watchers
 
@@ -76,6 +76,7 @@ class Gateway:
 
     def _begin(self, beginning: Beginning) -> None:
         self._generation = beginning.generation
+        self._watchers.cut_off_all()  # those that were let in since the break
         self._watchers = Watchers(self._generation)
         self._recent = Recent(beginning.number)
         self._leases.begin(beginning)
@@ -205,6 +206,18 @@ class Gateway:
         await self._doctor.defragment(await self.members(), member)
         return 0
 
+    async def dump(self) -> AsyncIterator[Dumped]:
+        """Yield all records as they are at one revision."""
+        await self._wait()
+        async for page in whole.dump(self._channel, self._keys, self._generation):
+            yield page
+
+    async def restore(self, operations: tuple[Put | Delete, ...]) -> int:
+        """Make these changes and begin a new generation, at every gateway; leases go on. Raises Unavailable, OutcomeUnknown."""
+        await self._wait()
+        await whole.restore(self._channel, self._keys, operations)
+        return 0
+
     async def renew(self, lease: int) -> int:
         await self._wait()
         return await self._leases.renew(lease)
@@ -250,14 +263,16 @@ class Gateway:
         number = max(after.number, 1)
         # etcd itself says whether that revision is known and not compacted
         await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number, count_only=True))
-        if (events := self._recent.after(prefix, number)) is not None:
-            self._add(watcher, max(number, self._recent.heard), events)
-            return watcher
-        events, until = await self._catch_up(prefix, number)
-        newer = self._recent.after(prefix, until)
-        if newer is None:
-            raise Compacted("too much was written meanwhile: read everything again")
-        self._add(watcher, max(until, self._recent.heard), [*events, *newer])
+        events = self._recent.after(prefix, number) if after.generation == self._generation else []
+        if events is None:
+            events, number = await self._catch_up(prefix, number)
+            newer = self._recent.after(prefix, number)
+            if newer is None:
+                raise Compacted("too much was written meanwhile: read everything again")
+            events += newer
+        if after.generation != self._generation:  # it has begun while etcd was asked: what went before it is in no history
+            raise Compacted("the store has begun a new generation: read everything again")
+        self._add(watcher, max(number, self._recent.heard), events)
         return watcher
 
     def _add(self, watcher: Watcher, number: int, events: list[Event]) -> None:

@@ -13,7 +13,7 @@ from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.members import Moved
 from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, DefragmentRequest, LeaseRequest, MemberRequest
-from unios.store.server import be_store, tend, watch
+from unios.store.server import Restores, be_store, send_all, tend, watch
 from unios.store.sqlite import Compact, Grant
 from unios.wire.peer import Call
 
@@ -23,6 +23,7 @@ class GatewayRequests:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""
@@ -48,6 +49,10 @@ class GatewayRequests:
                 return await gateway.health()
             case "store.defragment":
                 return await gateway.defragment(call.decode(DefragmentRequest).id)
+            case "store.dump":
+                return await send_all(gateway.dump(), call)
+            case "store.restore":
+                return await self._restores.take(call, gateway.restore)
             case "store.statistics":
                 return await gateway.statistics()
         raise CallerError(f"the store has no operation {call.op[:80]}")
