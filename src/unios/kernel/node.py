@@ -315,6 +315,7 @@ class Node:
     def warnings(self) -> Iterator[str]:
         """Return what a person should know, as sentences: the notes, and what is wrong."""
         yield from self.notes()
+        yield from self.quorum.warnings()
         for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
             passing = state == "suspect" and self.membership.is_settling(record.name, boot_ms())

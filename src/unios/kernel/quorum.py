@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from unios.core import upkeep
 from unios.core.addresses import EVERYWHERE, join_address, split_address
 from unios.core.nodes import Etcd, NodeRecord
 from unios.core.quorum import CHANGES, LEAVING, PREFIX, VOTERS, QuorumRecord, record_key
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.kernel import cluster, parts, quorum_member, runfiles, system
 from unios.kernel.quorum_member import MemberFile
+from unios.store.etcd.channel import FULL, FULL_OURS
 from unios.store.mirror import Mirror
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
-from unios.store.requests import MemberRequest, MemberView
+from unios.store.requests import Health, MemberHealth, MemberRequest, MemberView
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 0.5
+HEALTH_S: Final = 30.0
+"""How often is looked how the members are, for who asks for the system's status."""
 LET_GO_S: Final = 7.0
 """So long a node that leaves waits until its member is let go: two looks of the recovery service and a member that is slow."""
 DECISIONS_MAX: Final = 5
@@ -55,6 +59,7 @@ class Quorum:
         self._mirror = Mirror(node.store, PREFIX, QuorumRecord, self._on_record)
         self._at_work = False
         self._complained = ""
+        self._health = Health()
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
 
@@ -142,6 +147,35 @@ class Quorum:
                 "freeze and nothing can be started; with three nodes that have etcd it gets three copies, of which one may be lost"
             )
 
+    def warnings(self) -> Iterator[str]:
+        """Return what is wrong with the store's members, as far as this kernel has asked, and who must act."""
+        quota, members = self._health.quota_bytes, self._health.members
+        names = self._names(members)
+        for one in members:
+            if one.alarm == "corrupt":
+                yield (
+                    f"the copy of the store on {names[one.id]} differs from the others (alarm corrupt): `unios leave --node {names[one.id]}` and join again"
+                )
+        full = [names[one.id] for one in members if one.alarm == "nospace"]
+        used = max((one.used_bytes for one in members), default=0)
+        if full:
+            yield f"the store takes no writes, its space is used up on {' and '.join(full)}: {FULL_OURS if quota else FULL}"
+        elif upkeep.is_short(used, quota):
+            yield (
+                f"the store's records take {used >> 20} MiB of the {quota >> 20} that it may have; at that it takes no writes: raise quota_bytes in "
+                "store/cluster.json on each machine that has it, and start the nodes there anew, one machine after the other"
+            )
+
+    def _names(self, members: Iterable[MemberHealth]) -> dict[int, str]:
+        peers = {record.etcd.peer: record.name for record in self._node.nodes.values.values() if record.etcd is not None}
+        return {one.id: peers.get(one.peer, one.name or one.peer) for one in members}
+
+    async def _watch_health(self) -> None:
+        while True:
+            with contextlib.suppress(UniosError):
+                self._health = await self._node.store.health()
+            await asyncio.sleep(HEALTH_S)
+
     async def check_leave(self, together: Collection[str]) -> None:
         """Raise CallerError if the others could not go on without this node's member; else have that written, so that who decides next knows of it.
 
@@ -201,9 +235,12 @@ class Quorum:
         self.forget()
 
     async def run(self) -> None:
-        """Follow the records; ends only by cancellation."""
-        if self.offer is not None:
-            await self._mirror.run()
+        """Follow the records, and look how the members are; ends only by cancellation."""
+        async with asyncio.TaskGroup() as group:
+            if self.offer is not None:
+                group.create_task(self._mirror.run())
+            if self._node.system.gateway:
+                group.create_task(self._watch_health())
 
     def _on_record(self, _key: str, _before: QuorumRecord | None, now: QuorumRecord | None) -> None:
         if now is None or now.node != self._node.name or self.offer is None or self._at_work:

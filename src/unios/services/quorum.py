@@ -17,9 +17,10 @@ from unios.core import quorum
 from unios.core.nodes import NodeRecord
 from unios.core.quorum import CHANGES, LEAVING, Candidate, Member, QuorumRecord, Step, record_key
 from unios.errors import Unavailable, UniosError
+from unios.services.quorum_upkeep import QuorumUpkeep
 from unios.services.view import View
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
-from unios.store.requests import MemberRequest, MemberView
+from unios.store.requests import Health, MemberRequest, MemberView
 
 EVERY_S: Final = 2.0
 """How often members are compared with nodes."""
@@ -27,6 +28,8 @@ HEALTH_S: Final = 10.0
 """How often each member is asked for itself."""
 LOOK_S: Final = 30.0
 """So long a look may take, however slow the store is."""
+UPKEEP_S: Final = 150.0
+"""So long a step of upkeep may take: a member writes its file anew."""
 AGAIN_S_MAX: Final = 60.0
 """The longest that a step which was refused waits to be taken again."""
 
@@ -47,6 +50,9 @@ class QuorumKeeping:
         """Since when a member does not answer."""
         self._refused: dict[tuple[str, str, int], tuple[int, float]] = {}
         """The step that etcd does not take at present: how often it has refused it, and when it is tried again."""
+        self._health: Health | None = None
+        """What was found and is not dealt with."""
+        self._upkeep = QuorumUpkeep(view.store, event)
         self._looked_s = self._asked_s = -math.inf
         self._looking: asyncio.Task[None] | None = None
 
@@ -59,6 +65,13 @@ class QuorumKeeping:
         with contextlib.suppress(TimeoutError, UniosError):  # the next look finds the same
             async with asyncio.timeout(LOOK_S):
                 await self.look()
+        with contextlib.suppress(TimeoutError, UniosError):
+            async with asyncio.timeout(UPKEEP_S):
+                await self._upkeep.look(self._take_health())
+
+    def _take_health(self) -> Health | None:
+        found, self._health = self._health, None
+        return found
 
     async def look(self) -> None:
         """Take a step if one is due. Raises what the store says is wrong."""
@@ -89,7 +102,8 @@ class QuorumKeeping:
             if not any(one.learner for one in listed):
                 return listed
         self._asked_s = now
-        found = (await self._view.store.health()).members
+        self._health = await self._view.store.health()
+        found = self._health.members
         ill = {one.id for one in found if not one.answers}
         self._ill_s = {member: self._ill_s.get(member, now) for member in ill}
         peers = {record.etcd.peer: record.name for record in self._view.nodes.values.values() if record.etcd}

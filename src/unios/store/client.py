@@ -165,6 +165,10 @@ class StoreClient:
         """Have a member of the etcd give back what its file does not need."""
         await self._ask("store.defragment", DefragmentRequest(member), int, writes=True, timeout_ms=DEFRAGMENT_TIMEOUT_MS)
 
+    async def disarm(self, member: int) -> None:
+        """Take back a member's alarm of no space: writes are taken again until the next."""
+        await self._ask("store.disarm", DefragmentRequest(member), int, writes=True)
+
     async def dump(self) -> AsyncIterator[Dumped]:
         """Yield all records as they are at one revision. Raises Unavailable, also in the midst of it."""
         stream = (await self._connected()).stream("store.dump")

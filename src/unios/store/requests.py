@@ -70,7 +70,10 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DefragmentRequest(msgspec.Struct, frozen=True):
-    """store.defragment -> 0: have one member give back what its file does not need. It does nothing else meanwhile."""
+    """store.defragment -> 0: have one member give back what its file does not need. It does nothing else meanwhile.
+
+    store.disarm -> 0: take back its alarm of no space.
+    """
 
     id: int
 

@@ -183,7 +183,7 @@ class Channel:
             case "OUT_OF_RANGE":
                 return Compacted(f"{sentence}: read everything again")
             case "RESOURCE_EXHAUSTED" if "space exceeded" in said:
-                return DiskFull(f"{sentence}; compact and defragment it, or raise its --quota-backend-bytes, then disarm the alarm")
+                return DiskFull(f"{sentence}; {FULL_OURS if self._address.server else FULL}")
             case "PERMISSION_DENIED":
                 return Denied(sentence)
             case "INVALID_ARGUMENT" if "too large" in said:
@@ -205,6 +205,11 @@ OPERATIONS_MAX: Final = 1_024
 """What members are to be started with: a value has up to 4 MiB, a transaction up to 512 parts of ours and some of the gateway's."""
 
 
+FULL: Final = "compact and defragment it, or raise its --quota-backend-bytes, then disarm the alarm"
+FULL_OURS: Final = (
+    "unios compacts its members and gives back what they do not need, within a minute; if that is not enough (`unios store status`), the system's owner "
+    "has to raise quota_bytes in store/cluster.json on each machine that has it, and start the nodes there anew, one machine after the other"
+)
 CUT: Final = "the connection was given up, since another member is asked now"
 
 

@@ -98,10 +98,10 @@ class Feed:
                 messages.range_(keys.endings, keys.endings_end),
             )
         ]
-        done = messages.read_transaction(
-            # a generation that was drawn and not heard of is read by the next attempt
-            await self._channel.call("KV/Txn", messages.transaction([absent], [messages.as_put(drawn), *reads], reads), writes=False)
-        )
+        known = messages.read_range(await self._channel.call("KV/Range", messages.range_(keys.generation, count_only=True))).total
+        # an etcd without space takes no transaction that might write; a generation that was drawn and not heard of is read by the next attempt
+        asked = messages.transaction([], reads, []) if known else messages.transaction([absent], [messages.as_put(drawn), *reads], reads)
+        done = messages.read_transaction(await self._channel.call("KV/Txn", asked, writes=False))
         generation, leases, endings = (one for one in done.results[-3:] if isinstance(one, Ranged))
         return Beginning(Generation(generation.found[0].value.decode()), done.revision, leases.found, endings.found)
 

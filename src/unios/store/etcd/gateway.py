@@ -206,6 +206,10 @@ class Gateway:
         await self._doctor.defragment(await self.members(), member)
         return 0
 
+    async def disarm(self, member: int) -> int:
+        await self._doctor.disarm(member)
+        return 0
+
     async def dump(self) -> AsyncIterator[Dumped]:
         """Yield all records as they are at one revision."""
         await self._wait()

@@ -78,7 +78,7 @@ class Doctor:
         return self._asked[client]
 
     async def defragment(self, members: tuple[MemberView, ...], member: int) -> None:
-        """Have one write its file anew, and take back its alarm of no space if there is room then. Raises CallerError, Unavailable."""
+        """Have one write its file anew. Raises CallerError, Unavailable."""
         client = next((urlsplit(one.client).netloc for one in members if one.id == member), "")
         if not client:
             raise CallerError(f"etcd has no member {member:x} that has begun")
@@ -87,6 +87,10 @@ class Doctor:
             await one.call("Maintenance/Defragment", b"", timeout_s=DEFRAGMENT_S)
         finally:
             await one.close()
+
+    async def disarm(self, member: int) -> None:
+        """Take back a member's alarm of no space."""
+        await self._channel.call("Maintenance/Alarm", messages.alarms(disarm=member, alarm=1))
 
     def _let_all_go(self) -> None:
         self._later = None

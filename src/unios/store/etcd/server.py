@@ -49,6 +49,8 @@ class GatewayRequests:
                 return await gateway.health()
             case "store.defragment":
                 return await gateway.defragment(call.decode(DefragmentRequest).id)
+            case "store.disarm":
+                return await gateway.disarm(call.decode(DefragmentRequest).id)
             case "store.dump":
                 return await send_all(gateway.dump(), call)
             case "store.restore":
