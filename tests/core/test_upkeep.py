@@ -17,8 +17,8 @@ def step(*members: State, compacted: bool = True) -> Upkeep | None:
 
 def settle(members: list[State]) -> list[int]:
     """Defragment as is decided; return whom."""
-    done = []
-    while (found := step(*members)) is not None and found.what == "defragment":
+    done: list[int] = []
+    while (found := decide(members, QUOTA, compacted=True, rewritten=done)) is not None and found.what == "defragment":
         done.append(found.member)
         members = [one._replace(bytes=one.used_bytes) if one.id == found.member else one for one in members]
     return done
@@ -49,6 +49,8 @@ def test_an_alarm_is_taken_back_when_there_is_room_and_not_before() -> None:
     full = [state(1, 1_000, 100, alarm="nospace"), state(2, 1_000, 100, leader=True), state(3, 1_000, 100)]
     assert (found := step(*full, compacted=False)) is not None and found.what == "compact"
     assert settle(full) == [1, 3, 2]
-    assert step(*(one._replace(bytes=one.used_bytes) for one in full)) == Upkeep("disarm", 1, "n1 has room again")
-    assert step(*(one._replace(used_bytes=one.bytes) for one in full)) is None, "what it has are records: a person has to act"
-    assert decide([one._replace(bytes=one.used_bytes) for one in full], 0, compacted=True) is None
+    assert settle([one._replace(used_bytes=one.bytes) for one in full]) == [1, 3, 2], "what was freed is not said yet"
+    roomy = [one._replace(bytes=one.used_bytes) for one in full]
+    assert decide(roomy, QUOTA, compacted=True, rewritten=(1, 2, 3)) == Upkeep("disarm", 1, "n1 has room again")
+    assert decide(full, QUOTA, compacted=True, rewritten=(1, 2, 3)) is None, "what it has are records: a person has to act"
+    assert decide(roomy, 0, compacted=True, rewritten=(1, 2, 3)) is None

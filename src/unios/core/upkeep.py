@@ -7,7 +7,7 @@ A member that is defragmented answers nothing meanwhile. Invariants:
 - an alarm of no space is taken back only when there is room again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Literal, NamedTuple
 
 MIB: Final = 1024 * 1024
@@ -42,8 +42,11 @@ def is_short(bytes_: int, quota_bytes: int) -> bool:
     return bool(quota_bytes) and bytes_ * 100 >= quota_bytes * SHORT_PERCENT
 
 
-def decide(members: Sequence[State], quota_bytes: int, *, compacted: bool) -> Upkeep | None:
-    """Return what is to be done next. `compacted`: it has been, since room became short."""
+def decide(members: Sequence[State], quota_bytes: int, *, compacted: bool, rewritten: Collection[int] = ()) -> Upkeep | None:
+    """Return what is to be done next. `compacted`: it has been, since room became short; `rewritten`: who has been defragmented since then.
+
+    One that takes no writes does not say what a compaction has freed, as it counts when it writes: all are defragmented then, once.
+    """
     if not members or any(one.learner or not one.answers or one.alarm == "corrupt" for one in members):
         return None
     full = [one for one in members if one.alarm == "nospace"]
@@ -51,7 +54,7 @@ def decide(members: Sequence[State], quota_bytes: int, *, compacted: bool) -> Up
     if short and not compacted:
         return Upkeep("compact", 0, "its file has come near what it may have")
     if len(members) > 1 or short:  # the only one stops everything while it is away
-        paying = [one for one in members if _pays(one, short=short)]
+        paying = [one for one in members if (one.id not in rewritten if full else _pays(one, short=short))]
         if paying:
             best = min(paying, key=lambda one: (one.leader, one.used_bytes - one.bytes, one.id))
             return Upkeep("defragment", best.id, f"{best.name}'s file has {best.bytes // MIB} MiB, of which {best.used_bytes // MIB} hold something")

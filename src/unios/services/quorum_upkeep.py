@@ -23,6 +23,8 @@ class QuorumUpkeep:
         self._store = store
         self._event = event
         self._compacted_s = -COMPACTED_S
+        self._rewritten: set[int] = set()
+        """Members that have been defragmented since."""
 
     async def look(self, health: Health | None) -> None:
         """Take a step if one is due. Of an etcd whose quota is not known none is: who runs it sees to it. Raises what the store says is wrong."""
@@ -30,14 +32,17 @@ class QuorumUpkeep:
             return
         now = time.monotonic()
         states = [State(one.id, one.name, one.answers, one.learner, one.leader, one.bytes, one.used_bytes, one.alarm) for one in health.members]
-        step = upkeep.decide(states, health.quota_bytes, compacted=now - self._compacted_s < COMPACTED_S)
+        compacted = now - self._compacted_s < COMPACTED_S
+        step = upkeep.decide(states, health.quota_bytes, compacted=compacted, rewritten=self._rewritten)
         match step.what if step is not None else "":
             case "compact":
                 _found, revision = await self._store.range("/nodes/", limit=1)
                 with contextlib.suppress(Compacted):  # it is already
                     await self._store.compact(revision)
                 self._compacted_s = now
+                self._rewritten.clear()
             case "defragment" if step is not None:
+                self._rewritten.add(step.member)
                 await self._store.defragment(step.member)
             case "disarm" if step is not None:
                 await self._store.disarm(step.member)
