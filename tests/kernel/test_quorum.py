@@ -379,6 +379,33 @@ def test_of_two_that_ask_to_leave_at_once_one_is_told_to_wait(tmp_path: Path) ->
     asyncio.run(work())
 
 
+def test_that_a_node_stays_is_written_when_the_store_is_back_unless_it_has_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, *(listed(number) for number in (1, 2, 3)))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}))
+        plain, refused = rig.store.delete, [3]
+
+        async def delete(key: str) -> None:
+            if refused[0]:
+                refused[0] -= 1
+                raise Unavailable("away")
+            await plain(key)
+
+        rig.store.delete = delete  # type: ignore[method-assign]
+        await rig.quorum.check_leave(())
+        await rig.quorum.stay()
+        assert refused == [0] and rig.store.deleted == [LEAVING + "n3"]
+        refused[0] = 1
+        await rig.quorum.check_leave(())
+        staying = asyncio.create_task(rig.quorum.stay())
+        await until(lambda: refused == [0])
+        await rig.quorum.check_leave(())
+        await staying
+        assert rig.store.deleted == [LEAVING + "n3"], "what it was told last holds"
+
+    done(work, monkeypatch)
+
+
 def test_a_decision_that_another_one_overtakes_is_made_again(tmp_path: Path) -> None:
     async def work() -> None:
         rig = Rig(tmp_path, *(listed(number) for number in (1, 2, 3)))

@@ -59,6 +59,9 @@ class Quorum:
         self._mirror = Mirror(node.store, PREFIX, QuorumRecord, self._on_record)
         self._at_work = False
         self._complained = ""
+        self._deciding = asyncio.Lock()
+        self._asked = 0
+        """How often this node has asked whether it may leave."""
         self._health = Health()
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
@@ -184,6 +187,12 @@ class Quorum:
         node = self._node
         if self.offer is None or quorum_member.read(node.folder) is None:
             return
+        async with self._deciding:
+            self._asked += 1
+            await self._decide_leave(together)
+
+    async def _decide_leave(self, together: Collection[str]) -> None:
+        node = self._node
         for _attempt in range(DECISIONS_MAX):
             before = Transaction(then=(Range(CHANGES), Range(LEAVING, prefix=True), Range("/nodes/", prefix=True), Range("/alive/", prefix=True)))
             changes, *seen = (one.records if isinstance(one, RangeResult) else () for one in (await node.store.transact(before)).results)
@@ -200,10 +209,16 @@ class Quorum:
         raise Unavailable("others leave, or the store's members change, at the same time: try again")
 
     async def stay(self) -> None:
-        """This node does not leave after all."""
-        if self.offer is not None:
-            with contextlib.suppress(UniosError):
-                await self._node.store.delete(LEAVING + self._node.name)
+        """This node does not leave after all: have that written, however long it takes; until it asks again whether it may."""
+        asked = self._asked
+        while self.offer is not None:
+            async with self._deciding:
+                if self._asked != asked:
+                    return
+                with contextlib.suppress(UniosError):
+                    await self._node.store.delete(LEAVING + self._node.name)
+                    return
+            await asyncio.sleep(LOOK_S)
 
     def _check_rest(self, members: Iterable[MemberView], nodes: Mapping[str, NodeRecord], there: Collection[str]) -> None:
         """Raise CallerError if those that are `there` could not decide without this node."""
