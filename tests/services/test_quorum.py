@@ -175,7 +175,9 @@ def test_a_member_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPat
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
-def test_a_store_that_does_not_answer_keeps_nobody_waiting_and_is_asked_by_one_look_at_a_time() -> None:
+def test_a_store_that_does_not_answer_keeps_nobody_waiting_and_is_asked_by_one_look_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quorum, "EVERY_S", 0)
+
     async def main() -> None:
         store, asked = Store(*THREE), 0
 

@@ -19,10 +19,11 @@ from unios.store.etcd import messages, protobuf, translation
 from unios.store.etcd.address import parse
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning
+from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.keys import Keys
 from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.recent import Recent
-from unios.store.model import Compare, Delete, Event, Put, Range, Record, Store, Transaction
+from unios.store.model import Compare, Delete, Event, Put, Range, Record, Revision, Store, Transaction
 
 
 @pytest.fixture
@@ -424,3 +425,32 @@ def test_an_etcd_that_is_away_is_asked_for_a_sign_of_life_ever_more_rarely(monke
     asyncio.run(work())
     between = [seconds for seconds in waits if seconds > 0.01]
     assert between[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0] and set(between[6:]) == {1.0}
+
+
+def test_who_is_let_in_between_two_generations_is_told_to_read_anew() -> None:
+    """He was among the watchers of the old one, after those had been cut off, and heard nothing any more."""
+
+    class Slow:
+        members = ()
+
+        def __init__(self) -> None:
+            self.asked, self.answered = asyncio.Event(), asyncio.Event()
+
+        async def call(self, _name: str, _request: bytes) -> bytes:
+            self.asked.set()
+            await self.answered.wait()
+            return b""
+
+    async def work() -> None:
+        slow = Slow()
+        gateway = Gateway(slow, b"/unios/x/", lambda: 0)  # type: ignore[arg-type]
+        gateway._begin(Beginning(Generation("old"), 5, (), ()))
+        watching = asyncio.create_task(gateway.watch("/k/", Revision(Generation("old"), 5)))
+        await slow.asked.wait()
+        gateway._break()
+        slow.answered.set()
+        watcher = await watching
+        gateway._begin(Beginning(Generation("new"), 9, (), ()))
+        assert watcher.cut_off
+
+    asyncio.run(work())
