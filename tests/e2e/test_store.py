@@ -57,6 +57,8 @@ def test_a_lost_file_is_made_anew_from_a_backup_and_nothing_runs_twice(system: S
     backup = tmp_path / "backup"
     system.unios("store", "backup", str(backup))
     system.unios("kill", str(running))
+    known = system.home / "home" / "system.json"  # a system that is younger than its first note of it does not know that it had a store
+    wait_for(lambda: json.loads(known.read_text()).get("generation"), bool, "the machine has noted which store it has")
     system.unios("down", "--all")
     for left in (system.home / "home" / "store").glob("store.db*"):
         left.unlink()
