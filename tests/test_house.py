@@ -22,7 +22,7 @@ MAY = {
     "services": {"services", "client", "store", "core", "wire"},
     "shell": {"shell", "client", "wire"},
 }
-TYPES = {"operations", "home", "peer", "ticks", "terminals", "queueing", "synchronising"}
+TYPES = {"keeping", "operations", "home", "peer", "ticks", "terminals", "queueing", "synchronising"}
 """Of wire, what services and shell may import: they open, frame and send nothing themselves."""
 IMPURE = {"asyncio", "os", "socket", "time", "random", "threading", "subprocess", "select", "signal", "pathlib", "datetime", "secrets", "uuid"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from unios.core.quorum import LEARNS_MS, LOST_MS, VOTERS, Candidate, Member, Step, decide
+from unios.core.quorum import ILL_ALONE_MS, ILL_MS, LEARNS_MS, LOST_MS, VOTERS, Candidate, Member, Step, decide
 
 
 def node(number: int, machine: int = 0, **more: object) -> Candidate:
@@ -23,7 +23,7 @@ class Cluster:
 
     def is_there(self, one: Member) -> bool:
         found = next((each for each in self.nodes.values() if each.peer == one.peer), None)
-        return found is not None and not found.gone and not found.absent_ms
+        return found is not None and not found.gone and not found.absent_ms and not one.ill_ms
 
     def serves(self) -> bool:
         voters = [one for one in self.members if not one.learner]
@@ -43,6 +43,8 @@ class Cluster:
             case "move":
                 self.members[at] = self.members[at]._replace(peer=self.nodes[step.node].peer)
             case "remove":
+                if self.members[at].ill_ms and step.node in self.nodes:
+                    self.nodes[step.node] = self.nodes[step.node]._replace(failed=True)
                 del self.members[at]
 
     def settle(self) -> list[Step]:
@@ -118,7 +120,19 @@ def test_a_new_address_is_told_first() -> None:
     assert step is not None and (step.what, step.member, step.node) == ("move", 102, "n2")
 
 
+def _falls_ill(chance: random.Random, world: Cluster) -> None:
+    """A member stops answering while its node is there, or answers again."""
+    at = chance.randrange(len(world.members))
+    before = world.members[at]
+    world.members[at] = before._replace(ill_ms=chance.choice([0, 1, ILL_MS, ILL_ALONE_MS]))
+    if not world.serves():
+        world.members[at] = before
+
+
 def _happens(chance: random.Random, world: Cluster) -> None:
+    if chance.random() < 0.2:
+        _falls_ill(chance, world)
+        return
     name = chance.choice([*world.nodes, f"n{len(world.nodes) + 1}"])
     if name not in world.nodes:
         world.nodes[name] = node(len(world.nodes) + 1, chance.randint(1, 5))
@@ -143,7 +157,8 @@ def test_whatever_happens_it_settles_and_no_step_stops_what_serves(seed: int) ->
             if step is not None:
                 world.take(step)
                 assert world.serves(), step
-    world.nodes = {name: one._replace(absent_ms=0) for name, one in world.nodes.items()}
+    world.nodes = {name: one._replace(absent_ms=0, failed=False) for name, one in world.nodes.items()}
+    world.members = [one._replace(ill_ms=0) for one in world.members]
     world.settle()
     fit = [one for one in world.nodes.values() if not one.gone]
     voters = [one for one in world.members if not one.learner]
@@ -161,3 +176,44 @@ def test_a_learner_that_does_not_catch_up_gives_way_to_another_node() -> None:
     nodes[1] = nodes[1]._replace(failed=True)
     assert (step := decide(nodes, waits[:1])) is not None and (step.what, step.node) == ("add", "n3")
     assert (step := decide(nodes, [member(1), member(3)])) is not None and (step.what, step.node) == ("add", "n2"), "it is the only one"
+
+
+def ill(*members: int, ms: int, of: tuple[int, ...] = (1, 2, 3)) -> list[Member]:
+    return [member(number)._replace(ill_ms=ms if number in members else 0) for number in of]
+
+
+def test_a_member_that_does_not_answer_on_a_node_that_is_there_is_replaced() -> None:
+    nodes = [node(1), node(2), node(3), node(4)]
+    assert decide(nodes, ill(2, ms=ILL_MS - 1)) is None
+    replaced = Cluster({each.name: each for each in nodes}, ill(2, ms=ILL_MS))
+    assert [(step.what, step.node) for step in replaced.settle()] == [("remove", "n2"), ("add", "n4"), ("promote", "n4")]
+
+
+def test_where_no_other_node_can_have_it_its_own_gets_a_new_one_once() -> None:
+    nodes = [node(1), node(2), node(3)]
+    assert decide(nodes, ill(2, ms=ILL_ALONE_MS - 1)) is None
+    again = Cluster({each.name: each for each in nodes}, ill(2, ms=ILL_ALONE_MS))
+    assert [(step.what, step.node) for step in again.settle()] == [("remove", "n2"), ("add", "n2"), ("promote", "n2")]
+    nodes[1] = nodes[1]._replace(failed=True)
+    assert decide(nodes, ill(2, ms=ILL_ALONE_MS)) is None, "a new one fell ill too: that is no matter of its copy"
+
+
+def test_an_ill_member_is_kept_if_the_others_could_not_decide_without_it() -> None:
+    assert decide([node(1), node(2), node(3), node(4)], ill(2, 3, ms=10 * ILL_ALONE_MS)) is None
+    assert decide([node(1, absent_ms=1), node(2), node(3), node(4)], ill(2, ms=10 * ILL_ALONE_MS)) is None
+    assert decide([node(1), node(2), node(3)], ill(1, ms=10 * ILL_ALONE_MS, of=(1,))) is None
+
+
+def test_a_learner_that_does_not_answer_gets_no_vote() -> None:
+    learner = member(2, learner=True, name="")
+    assert decide([node(1), node(2), node(3)], [member(1), learner._replace(ill_ms=1)]) is None
+    step = decide([node(1), node(2), node(3)], [member(1), learner._replace(ill_ms=1, waits_ms=LEARNS_MS)])
+    assert step is not None and step.what == "remove"
+
+
+def test_nothing_rests_on_one_that_may_leave() -> None:
+    nodes = [node(1), node(2), node(3)._replace(leaving=True), node(4, absent_ms=1)]
+    assert decide(nodes, ill(2, ms=10 * ILL_ALONE_MS)) is None
+    assert decide([node(1), node(2), node(3)._replace(leaving=True)], [member(1)]) is not None
+    grown = cluster(node(1), node(2), node(3)._replace(leaving=True), node(4))
+    assert [step.node for step in grown.settle()] == ["n2", "n2", "n4", "n4"]

@@ -1,5 +1,6 @@
 """A system that runs its own etcd: members come by themselves, each node may be lost, and what cannot be is said."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.system import System, wait_for
+from unios.errors import DiskFull
+from unios.store import client
 
 if shutil.which("etcd") is None or find_spec("grpc") is None:
     pytest.skip("etcd or grpcio is not installed", allow_module_level=True)
@@ -68,3 +71,65 @@ def test_it_shrinks_in_order_and_the_only_copy_cannot_leave(system: System) -> N
     wrong = system.unios("up", "--store", "etcd://127.0.0.1:1/other", check=False)
     assert wrong.returncode == 1 and b"which it runs itself" in wrong.stderr
     assert system.unios("run", "--", "echo", "still").stdout == b"still\n"
+
+
+def set_quota(system: System, mib: int) -> None:
+    path = system.home / "home" / "store" / "cluster.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quota_bytes": mib << 20}))
+
+
+async def fill(system: System, keys: int) -> int:
+    """Write values of 256 KiB, over and over to as many keys, until etcd has no space; return how many it took."""
+    store = client.StoreClient(client.at(system.home / "home" / "store"))
+    try:
+        for written in range(400):
+            try:
+                await store.put(f"/filled/{written % keys}", bytes(256 * 1024))
+            except DiskFull as error:
+                return written if "unios compacts its members" in str(error) and "raise quota_bytes" in str(error) else -1
+        raise AssertionError("it took everything")
+    finally:
+        await store.close()
+
+
+async def forget(system: System) -> None:
+    store = client.StoreClient(client.at(system.home / "home" / "store"))
+    try:
+        await store.delete("/filled/", prefix=True)
+    finally:
+        await store.close()
+
+
+def runs(system: System) -> int:
+    return system.unios("run", "--", "true", check=False, timeout=60).returncode
+
+
+def test_an_etcd_without_space_is_given_room_by_itself_and_what_a_person_has_to_do_is_said(system: System) -> None:
+    system.unios("up", "--store", "etcd")
+    system.unios("down", "--all")
+    set_quota(system, 16)
+    system.unios("up")
+    pid = system.run_detached("sleep", "1000", options=("--on-partition", "keep"))
+    assert asyncio.run(fill(system, 2)) > 20
+    wait_for(lambda: runs(system), lambda code: code == 0, "what was history is given back", 90)
+    assert system.process(pid)["incarnation"] == 1, "nobody was lost by it"
+    view = system.json("store", "status")
+    assert view["quota_bytes"] == 16 << 20 and max(one["bytes"] for one in view["members"]) < 12 << 20
+    assert any("takes writes again" in one["text"] for one in system.json("events"))
+
+    assert asyncio.run(fill(system, 400)) > 20  # records now, which nobody but a person can take away
+    said = system.unios("store", "status", check=False)
+    assert said.returncode == 1 and b"nospace" in said.stdout
+    warned = wait_for(
+        lambda: json.loads(system.unios("status", "--json", check=False).stdout)["warnings"],
+        lambda found: any("takes no writes" in one for one in found),
+        "it is said",
+        60,
+    )
+    assert any("raise quota_bytes" in one for one in warned)
+    assert any("alarm nospace" in one["found"] for one in json.loads(system.unios("doctor", "--json", check=False).stdout))
+    set_quota(system, 64)
+    system.unios("down", "--all", check=False)
+    system.unios("up", check=False, timeout=90)
+    wait_for(lambda: runs(system), lambda code: code == 0, "there is room again", 90)
+    asyncio.run(forget(system))

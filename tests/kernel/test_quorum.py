@@ -1,34 +1,41 @@
 """What a node does with its member of the store's etcd: begins one that is new, and only that; has none before the others let it go; and says when it may not."""
 
 import asyncio
+import signal
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from unios.core.nodes import Etcd, NodeRecord
-from unios.core.quorum import QuorumRecord, record_key
-from unios.errors import CallerError, DataLost
-from unios.kernel import cluster, quorum, quorum_member, runfiles, system
+from unios.core.nodes import Etcd, NodeRecord, alive_key, node_key
+from unios.core.quorum import CHANGES, LEAVING, QuorumRecord, record_key
+from unios.errors import CallerError, DataLost, Unavailable
+from unios.ids import Generation
+from unios.kernel import cluster, parts, quorum, quorum_member, runfiles, system
 from unios.kernel.cluster import Cluster
 from unios.kernel.quorum import Quorum
 from unios.kernel.quorum_member import MemberFile
+from unios.store.model import Delete, Operation, Put, Transaction, TransactionResult
 from unios.store.requests import MemberRequest, MemberView
+from unios.store.sqlite import Grant, SqliteEngine
 from unios.wire.home import Home
 
 PEER, CLIENT = "https://10.0.0.3:1001", "https://10.0.0.3:1002"
 
 
 class Members:
-    """A store that knows of members only."""
+    """The members as etcd lists them, and the records of an engine."""
 
     def __init__(self, *listed: MemberView) -> None:
         self.listed = list(listed)
         self.asked: list[MemberRequest] = []
         self.deleted: list[str] = []
+        self.engine = SqliteEngine(":memory:", Generation("g"))
 
     async def members(self) -> tuple[MemberView, ...]:
         return tuple(self.listed)
@@ -38,8 +45,17 @@ class Members:
         self.listed = [one for one in self.listed if one.id != request.id]
         return tuple(self.listed)
 
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        found = self.engine.run([transaction])[0].result
+        assert isinstance(found, TransactionResult), found
+        return found
+
     async def delete(self, key: str) -> None:
         self.deleted.append(key)
+        await self.transact(Transaction(then=(Delete(key),)))
+
+    def tell(self, *operations: Operation) -> None:
+        self.engine.run([Transaction(then=operations)])
 
 
 class Rig:
@@ -64,8 +80,11 @@ class Rig:
             system=SimpleNamespace(gateway=True),
             nodes=SimpleNamespace(values={f"n{at}": NodeRecord(f"n{at}", f"m{at}", 1, etcd=Etcd("3.4", peer(at), "")) for at in (1, 2, 3)}),
             membership=SimpleNamespace(view=lambda name: (self.states.get(name, "ready"), "")),
+            leasing=SimpleNamespace(lease=self.store.engine.run([Grant(60_000)])[0].result),
             start=lambda work: self.tasks.append(asyncio.get_running_loop().create_task(work)),
         )
+        for name, record in self.node.nodes.values.items():
+            self.store.tell(Put(node_key(name), msgspec.msgpack.encode(record)), Put(alive_key(name), b""))
         self.quorum = Quorum(self.node)  # type: ignore[arg-type]
         self.quorum.offer = Etcd("3.4", PEER, CLIENT)
 
@@ -227,7 +246,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_who_may_leave(tmp_path: Path, voters: tuple[int, ...], lost: tuple[str, ...], together: tuple[str, ...], said: str) -> None:
     rig = Rig(tmp_path, *(listed(number) for number in voters))
     rig.write(MemberFile("n3", PEER, CLIENT, {}))
-    rig.states = dict.fromkeys(lost, "lost")
+    rig.store.tell(*(Delete(alive_key(name)) for name in lost))
     if not said:
         asyncio.run(rig.quorum.check_leave(together))
         return
@@ -341,3 +360,118 @@ def test_a_kernel_beats_while_etcd_is_slow_to_say_its_version(tmp_path: Path, mo
 
     asyncio.run(work())
     assert rig.quorum.offer is not None and rig.quorum.offer.version == "3.4"
+
+
+def test_of_two_that_ask_to_leave_at_once_one_is_told_to_wait(tmp_path: Path) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, *(listed(number) for number in (1, 2, 3)))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}))
+        rig.store.tell(Put(LEAVING + "n2", b""))  # who was told so a moment ago, and is there still
+        with pytest.raises(CallerError, match="n2, which has another, is away or leaves too"):
+            await rig.quorum.check_leave(())
+        rig.store.tell(Delete(LEAVING + "n2"))
+        await rig.quorum.check_leave(())
+        assert rig.store.engine.run([Transaction(then=(Delete(LEAVING + "n3"),))])[0].events, "the next one is told"
+        await rig.quorum.check_leave(())
+        await rig.quorum.stay()
+        assert not rig.store.engine.run([Transaction(then=(Delete(LEAVING + "n3"),))])[0].events
+
+    asyncio.run(work())
+
+
+def test_that_a_node_stays_is_written_when_the_store_is_back_unless_it_has_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, *(listed(number) for number in (1, 2, 3)))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}))
+        plain, refused = rig.store.delete, [3]
+
+        async def delete(key: str) -> None:
+            if refused[0]:
+                refused[0] -= 1
+                raise Unavailable("away")
+            await plain(key)
+
+        rig.store.delete = delete  # type: ignore[method-assign]
+        await rig.quorum.check_leave(())
+        await rig.quorum.stay()
+        assert refused == [0] and rig.store.deleted == [LEAVING + "n3"]
+        refused[0] = 1
+        await rig.quorum.check_leave(())
+        staying = asyncio.create_task(rig.quorum.stay())
+        await until(lambda: refused == [0])
+        await rig.quorum.check_leave(())
+        await staying
+        assert rig.store.deleted == [LEAVING + "n3"], "what it was told last holds"
+
+    done(work, monkeypatch)
+
+
+def test_a_decision_that_another_one_overtakes_is_made_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        rig = Rig(tmp_path, *(listed(number) for number in (1, 2, 3)))
+        rig.write(MemberFile("n3", PEER, CLIENT, {}))
+        plain = rig.store.members
+
+        async def meanwhile() -> tuple[MemberView, ...]:
+            rig.store.tell(Put(CHANGES, b""), Put(LEAVING + "n1", b""))
+            return await plain()
+
+        rig.store.members = meanwhile  # type: ignore[method-assign]
+        with pytest.raises(CallerError, match="n1, which has another"):
+            await rig.quorum.check_leave(())
+        rig.store.tell(Delete(LEAVING + "n1"))
+
+        async def always() -> tuple[MemberView, ...]:
+            rig.store.tell(Put(CHANGES, b""))
+            return await plain()
+
+        rig.store.members = always  # type: ignore[method-assign]
+        with pytest.raises(Unavailable, match="try again"):
+            await rig.quorum.check_leave(())
+
+    asyncio.run(work())
+
+
+def test_a_node_that_comes_to_another_address_has_its_member_found_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path, listed(1), listed(2), listed(3))
+    managed(rig, "10.0.0.1:1002", "10.0.0.3:1002")
+    rig.write(MemberFile("n3", PEER, CLIENT, {}, listen="10.0.0.3", member=103))
+    system.write(rig.etcd / "offer.json", quorum.Offer(1001, 1002))
+    monkeypatch.setattr(quorum_member, "binary", lambda: "")
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        runfiles.write(rig.folder.run / "member.json", child.pid)
+        rig.quorum.offer = Etcd("", PEER, CLIENT)
+        asyncio.run(rig.quorum.readdress())
+        assert child.poll() is None, "nothing has changed"
+        rig.node.addresses.best = "10.0.0.33:1000"
+        asyncio.run(rig.quorum.readdress())
+        assert child.wait(10) == -signal.SIGTERM
+    assert rig.quorum.offer == Etcd("", "https://10.0.0.33:1001", "https://10.0.0.33:1002")
+    assert (found := rig.mine()) is not None and (found.peer, found.member) == ("https://10.0.0.33:1001", 103)
+
+
+def test_a_member_that_is_leaving_is_started_again_as_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 0 the supervisor takes it for one that need not run, finds that it shall, and starts it at once, over and over."""
+    rig = Rig(tmp_path)
+    managed(rig)
+    rig.write(MemberFile("n3", PEER, CLIENT, {}, leaving=True))
+    monkeypatch.setattr(quorum_member, "binary", lambda: "/bin/true")
+    monkeypatch.setattr(cluster, "issue", lambda *_: None)
+    monkeypatch.setattr(quorum_member.signal, "signal", lambda *_: None)
+    assert quorum_member.main(rig.folder, lambda: None) == 1
+
+
+def test_the_log_of_a_member_that_runs_on_is_turned_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+    managed(rig)
+    rig.folder.log.mkdir()
+    (rig.folder.log / "member.log").write_bytes(b"x" * (parts.LOG_BYTES_MAX + 1))
+    rig.write(MemberFile("n3", PEER, CLIENT, {}))
+    etcd = tmp_path / "etcd.sh"
+    etcd.write_text(f"#!/bin/sh\nwhile [ -s {rig.folder.log}/member.log ]; do sleep 0.01; done\n")
+    etcd.chmod(0o755)
+    monkeypatch.setattr(quorum_member, "binary", lambda: str(etcd))
+    monkeypatch.setattr(cluster, "issue", lambda *_: None)
+    monkeypatch.setattr(quorum_member.signal, "signal", lambda *_: None)
+    assert quorum_member.main(rig.folder, lambda: None) == 1
+    assert (rig.folder.log / "member.old.log").stat().st_size == parts.LOG_BYTES_MAX + 1

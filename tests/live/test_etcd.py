@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.system import wait_for
 from tests.live import machines
 from tests.live.machines import Lab, Machine, lab
+from tests.live.test_moving import change_address
 
 pytestmark = pytest.mark.live
 Restart = Callable[[Machine], None]
@@ -102,6 +103,19 @@ def test_any_machine_may_die_the_founder_included() -> None:
             one_dies(built, victim, lambda machine: member(machine, built.machines))
 
 
+def three_vote(first: Machine) -> None:
+    def voting() -> int:
+        return sum("keeps the store as well" in one["text"] for one in first.json("events"))
+
+    wait_for(voting, lambda count: count == 2, "three vote", 60)
+
+
+def answering(machine: Machine) -> list[str]:
+    return sorted(
+        one["node"] for one in json.loads(machine.unios("store", "status", "--json", check=False).stdout).get("members", ()) if one["answers"]
+    )
+
+
 def test_nor_is_any_needed_where_the_system_runs_etcd_itself() -> None:
     with three() as built:
         first, *others = built.machines
@@ -109,10 +123,36 @@ def test_nor_is_any_needed_where_the_system_runs_etcd_itself() -> None:
         for machine in others:
             machine.unios("join", first.json("join", "--root")["token"])
 
-        def voting() -> int:
-            return sum("keeps the store as well" in one["text"] for one in first.json("events"))
-
-        wait_for(voting, lambda count: count == 2, "three vote", 60)
+        three_vote(first)
         for victim in built.machines:
             one_dies(built, victim, lambda _machine: None)
         assert first.json("status")["keepers"] == ["n1", "n2", "n3"]
+
+
+def test_a_member_is_found_at_its_machines_new_address_and_a_gateway_that_knows_no_member_asks_other_machines() -> None:
+    with three() as built:
+        first, second, third = built.machines
+        first.unios("up", "--listen", first.address, "--store", "etcd")
+        for machine in (second, third):
+            machine.unios("join", first.json("join", "--root")["token"])
+        three_vote(first)
+        change_address(third, "10.99.0.33")
+        # what it tells clients, and that it answers there: the old address is gone
+        wait_for(lambda: answering(first), lambda found: found == ["n1", "n2", "n3"], "n3's member is reached", 60)
+        wait_for(
+            lambda: [one["text"] for one in first.json("events")],
+            lambda told: any("the member of the store on n3" in one for one in told),
+            "told",
+            30,
+        )
+        first.die()
+        wait_for(
+            lambda: second.unios("run", "--", "true", check=False).returncode, lambda code: code == 0, "the other two decide, at that address", 60
+        )
+
+        third.run("sh", "-c", 'sed -i \'s/"members":\\[[^]]*\\]/"members":["10.99.0.99:1"]/\' /var/unios/store/cluster.json')
+        gateway = json.loads(third.run("cat", "/var/unios/nodes/n3/run/store.json").stdout)["pid"]
+        third.run("kill", "-9", str(gateway))
+        wait_for(lambda: state(second, "n3"), lambda found: found != "ready", "n3 has lost the store", 30)
+        wait_for(lambda: state(second, "n3"), lambda found: found == "ready", "n3 has found it again", 60)
+        assert "10.99.0.99" not in third.run("cat", "/var/unios/store/cluster.json").stdout.decode()

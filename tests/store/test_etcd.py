@@ -12,16 +12,18 @@ import pytest
 
 from tests.store.engines import EtcdGateway, EtcdMember, opened, with_store
 from unios.errors import CallerError, Compacted, Misused, NotFound, OutcomeUnknown, Unavailable
+from unios.ids import Generation
 from unios.limits import VALUE_BYTES_MAX
 from unios.store import bounds
 from unios.store.etcd import messages, protobuf, translation
 from unios.store.etcd.address import parse
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning
+from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.keys import Keys
 from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.recent import Recent
-from unios.store.model import Compare, Delete, Event, Put, Range, Record, Store, Transaction
+from unios.store.model import Compare, Delete, Event, Put, Range, Record, Revision, Store, Transaction
 
 
 @pytest.fixture
@@ -391,3 +393,64 @@ def test_members_are_read_as_etcd_writes_them() -> None:
     found = messages.read_members(protobuf.blob(1, b"") + protobuf.blob(2, one) + protobuf.blob(2, learner))
     assert found == (messages.Listed(id_, "n1", ("https://a:1",), ("https://a:2",), False), messages.Listed(7, "", ("https://b:1",), (), True))
     assert messages.read_members(protobuf.blob(3, learner), 3)[0].id == 7
+
+
+def test_an_etcd_that_is_away_is_asked_for_a_sign_of_life_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With leases that were due the gateway asked again at once, for as long as etcd was away: an eighth of a core."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    class Away:
+        asked = 0
+
+        async def call(self, _name: str, _request: bytes) -> bytes:
+            self.asked += 1
+            raise Unavailable("away")
+
+    async def work() -> None:
+        away, clock = Away(), [0]
+        leases = EtcdLeases(away, Keys(b"/unios/x/"), "g", lambda: clock[0])  # type: ignore[arg-type]
+        leases.begin(Beginning(Generation("g"), 1, (messages.KeyValue(b"/unios/x/l/7", b"1000", 1, 1, 1),), ()))
+        clock[0] = 60_000
+        monkeypatch.setattr(asyncio, "sleep", note)
+        task = asyncio.create_task(leases.run())
+        while away.asked < 12:
+            await sleep(0)
+        task.cancel()
+
+    asyncio.run(work())
+    between = [seconds for seconds in waits if seconds > 0.01]
+    assert between[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0] and set(between[6:]) == {1.0}
+
+
+def test_who_is_let_in_between_two_generations_is_told_to_read_anew() -> None:
+    """He was among the watchers of the old one, after those had been cut off, and heard nothing any more."""
+
+    class Slow:
+        members = ()
+
+        def __init__(self) -> None:
+            self.asked, self.answered = asyncio.Event(), asyncio.Event()
+
+        async def call(self, _name: str, _request: bytes) -> bytes:
+            self.asked.set()
+            await self.answered.wait()
+            return b""
+
+    async def work() -> None:
+        slow = Slow()
+        gateway = Gateway(slow, b"/unios/x/", lambda: 0)  # type: ignore[arg-type]
+        gateway._begin(Beginning(Generation("old"), 5, (), ()))
+        watching = asyncio.create_task(gateway.watch("/k/", Revision(Generation("old"), 5)))
+        await slow.asked.wait()
+        gateway._break()
+        slow.answered.set()
+        watcher = await watching
+        gateway._begin(Beginning(Generation("new"), 9, (), ()))
+        assert watcher.cut_off
+
+    asyncio.run(work())

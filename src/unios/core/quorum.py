@@ -4,6 +4,7 @@ Interface: `decide(nodes, members)` -> the next step, or None. Invariants:
 - a member is added as a learner and votes only once it has caught up, so that no step lessens what the cluster may lose;
 - there are three voters, or one where fewer than three nodes can have one: two could lose none, as one, and stop for either;
 - a voter is taken away only while the others can decide without it, one that is out of the system or lost for LOST_MS before any that is there;
+- one that does not answer counts as away, whatever its node says;
 - members spread over machines before two share one.
 """
 
@@ -15,9 +16,17 @@ import msgspec
 VOTERS: Final = 3
 LOST_MS: Final = 60_000
 """So long a lost node keeps its member: it may come back, and bring its copy. Then another node gets one, if there is one to get it."""
+ILL_MS: Final = 60_000
+"""So long a member that does not answer, on a node that is there, keeps its place when another node can have it."""
+ILL_ALONE_MS: Final = 300_000
+"""So long if none can: a person may be mending it. Then it is begun anew where it was, with the copy of the others."""
 LEARNS_MS: Final = 600_000
 """So long a learner may take to catch up, with 4 GB over a slow line; then another node is tried, as no other change is made meanwhile."""
 PREFIX: Final = "/quorum/"
+LEAVING: Final = "/leaving/"
+"""Below it, attached to its lease, a node that has been told that it may leave: who decides next counts it as gone."""
+CHANGES: Final = "/changes-of-members"
+"""Written with each decision that lessens the members; who decides compares it with what it was before he looked, so that decisions are one after the other."""
 
 
 class QuorumRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +54,9 @@ class Candidate(NamedTuple):
     gone: bool = False
     """It has left the system."""
     failed: bool = False
-    """Its member did not catch up: any other goes before."""
+    """Its member did not catch up, or fell ill: any other goes before."""
+    leaving: bool = False
+    """It may be gone in a moment."""
 
 
 class Member(NamedTuple):
@@ -57,6 +68,8 @@ class Member(NamedTuple):
     learner: bool = False
     waits_ms: int = 0
     """Of a learner: for how long it has been one."""
+    ill_ms: int = 0
+    """For how long it has not answered; 0: it does."""
 
 
 class Step(NamedTuple):
@@ -78,10 +91,10 @@ def decide(nodes: Iterable[Candidate], members: Sequence[Member]) -> Step | None
     by_peer = {node.peer: node.name for node in known.values() if node.peer}
     names = {member.id: member.name or by_peer.get(member.peer, "") for member in members}
     fit = [node for node in known.values() if node.peer and not node.gone]
-    present = [node for node in fit if not node.absent_ms]
+    present = [node for node in fit if _is_there(node)]
     learners = [member for member in members if member.learner]
     voters = [member for member in members if not member.learner]
-    alive = [member for member in voters if (node := known.get(names[member.id])) and not node.gone and not node.absent_ms]
+    alive = [member for member in voters if (node := known.get(names[member.id])) and _is_there(node) and not member.ill_ms]
     size = VOTERS if len(fit) >= VOTERS else 1
 
     for member in members:
@@ -100,12 +113,18 @@ def decide(nodes: Iterable[Candidate], members: Sequence[Member]) -> Step | None
     return None
 
 
-def _learner(learner: Member, known: dict[str, Candidate], names: dict[int, str]) -> Step:
+def _is_there(node: Candidate) -> bool:
+    return not (node.gone or node.absent_ms or node.leaving)
+
+
+def _learner(learner: Member, known: dict[str, Candidate], names: dict[int, str]) -> Step | None:
     node = known.get(names[learner.id])
-    if node is None or node.gone or node.absent_ms:
+    if node is None or not _is_there(node):
         return Step("remove", names[learner.id], "it went away before its member had caught up", learner.id)
     if learner.waits_ms >= LEARNS_MS:
         return Step("remove", node.name, f"its member has not caught up in {learner.waits_ms // 1000} s; see member.log there", learner.id)
+    if learner.ill_ms:  # etcd would take one that had caught up and died since: of two voters it would be the one that stops both
+        return None
     return Step("promote", node.name, "its member has caught up", learner.id)
 
 
@@ -125,7 +144,19 @@ def _leave(
             return Step("remove", name, f"{name or 'its node'} has left the system", member.id)
         if node.absent_ms >= LOST_MS and spare:
             return Step("remove", name, f"{name} has been lost for {node.absent_ms // 1000} s, and {spare[0].name} can have one", member.id)
+        if not node.absent_ms and not node.leaving and (step := _cure(member, node, spare)) is not None:
+            return step
     return _spread(voters, alive, known, names, spare)
+
+
+def _cure(member: Member, node: Candidate, spare: Sequence[Candidate]) -> Step | None:
+    """Return the removal of a member that is ill on a node that is there: then another node gets one, or else that node a new one, once."""
+    said = f"its member has not answered for {member.ill_ms // 1000} s"
+    if member.ill_ms >= ILL_MS and spare:
+        return Step("remove", node.name, f"{said}, and {spare[0].name} can have one; see member.log there", member.id)
+    if member.ill_ms >= ILL_ALONE_MS and not node.failed:
+        return Step("remove", node.name, f"{said}: it gets a new one; see member.log there", member.id)
+    return None
 
 
 def _spread(
@@ -134,7 +165,7 @@ def _spread(
     if len(voters) < VOTERS or len(alive) < len(voters):
         return None
     machines = [known[names[member.id]].machine for member in voters]
-    fresh = next((node for node in spare if node.machine not in machines), None)
+    fresh = next((node for node in spare if node.machine not in machines and not node.failed), None)
     double = next((member for at, member in enumerate(voters) if machines[at] in machines[:at]), None)
     if fresh is None or double is None:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from unios.core.addresses import EVERYWHERE, is_loopback, join_address, split_address, told
+from unios.core.nodes import NodeRecord
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.kernel import interfaces, system
 from unios.kernel.node_records import change_node
@@ -124,11 +125,15 @@ class Addresses:
             sock.close()
 
     async def _tell(self) -> None:
-        """Write the addresses into the node's record, however long it takes; a later change comes to the same place."""
+        """Write the addresses into the node's record, that of its member of etcd among them, however long it takes; a later change comes to the same place."""
         node = self._node
+        await node.quorum.readdress()
         told_event = node.events.put("node", f"{node.name} is reached at {', '.join(self.all)} from now on")
         while True:
             with contextlib.suppress(UniosError):
-                await change_node(node.store, node.name, lambda record: msgspec.structs.replace(record, addresses=self.all), told_event)
+                await change_node(node.store, node.name, self._moved, told_event)
                 return
             await asyncio.sleep(DISK_RETRY_S)
+
+    def _moved(self, record: NodeRecord) -> NodeRecord:
+        return msgspec.structs.replace(record, addresses=self.all, etcd=self._node.quorum.offer)

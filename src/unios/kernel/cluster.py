@@ -38,6 +38,8 @@ class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
     cert: str = ""
     key: str = ""
     ca_key: str = ""
+    quota_bytes: int = 4 * 1024**3
+    """What each member's file may have at most, if unios runs them; then etcd takes no writes. Read when a member, or a gateway, begins."""
 
     @property
     def managed(self) -> bool:

@@ -49,12 +49,14 @@ from unios.kernel.ports import SERVICES, Broker, PortRecord
 from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.publishing import Publishing
 from unios.kernel.quorum import Quorum
+from unios.kernel.quorum_search import MemberSearch
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.registration import Registration
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
+from unios.kernel.store_operations import StoreOperations
 from unios.kernel.store_way import StoreWay
 from unios.kernel.system import SQLITE, NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
@@ -210,6 +212,8 @@ class Node:
             node_usage=usages.usage,
             processes_usage=usages.by_user,
         )
+        stores = StoreOperations(self)
+        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
         terminals = TerminalOperations(self)
         self.dispatch.offer(
             processes_terminal=terminals.terminal,
@@ -311,6 +315,7 @@ class Node:
     def warnings(self) -> Iterator[str]:
         """Return what a person should know, as sentences: the notes, and what is wrong."""
         yield from self.notes()
+        yield from self.quorum.warnings()
         for record in [record for record in self.nodes.values.values() if record.state == "joined"]:
             state, reason = self.membership.view(record.name)
             passing = state == "suspect" and self.membership.is_settling(record.name, boot_ms())
@@ -360,6 +365,7 @@ class Node:
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
                 self.quorum: HOUSEKEEPING,
+                MemberSearch(self): HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
             }

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,15 @@ def open_log(folder: NodeFolder, name: str) -> int:
     if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
         path.replace(path.with_suffix(".old.log"))
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def turn_log(folder: NodeFolder, name: str) -> None:
+    """Move what an overlong log has aside while others append to it: what they write in that moment may be lost."""
+    path = folder.log / f"{name}.log"
+    with contextlib.suppress(OSError):  # a full disk: it is tried again
+        if path.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(path, path.with_suffix(".old.log"))
+            os.truncate(path, 0)
 
 
 def start(folder: NodeFolder, name: str, beats: Beats) -> int:

@@ -9,27 +9,33 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from unios.core import upkeep
 from unios.core.addresses import EVERYWHERE, join_address, split_address
-from unios.core.nodes import Etcd
-from unios.core.quorum import PREFIX, VOTERS, QuorumRecord, record_key
+from unios.core.nodes import Etcd, NodeRecord
+from unios.core.quorum import CHANGES, LEAVING, PREFIX, VOTERS, QuorumRecord, record_key
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.kernel import cluster, parts, quorum_member, runfiles, system
 from unios.kernel.quorum_member import MemberFile
+from unios.store.etcd.channel import FULL, FULL_OURS
 from unios.store.mirror import Mirror
-from unios.store.requests import MemberRequest
+from unios.store.model import Compare, Put, Range, RangeResult, Transaction
+from unios.store.requests import Health, MemberHealth, MemberRequest, MemberView
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 0.5
+HEALTH_S: Final = 30.0
+"""How often is looked how the members are, for who asks for the system's status."""
 LET_GO_S: Final = 7.0
 """So long a node that leaves waits until its member is let go: two looks of the recovery service and a member that is slow."""
+DECISIONS_MAX: Final = 5
 PORTS_BELOW: Final = 10_000
 PORTS_GIVEN_FROM: Final = 32_768
 PORT_DRAWS: Final = 50
@@ -53,6 +59,10 @@ class Quorum:
         self._mirror = Mirror(node.store, PREFIX, QuorumRecord, self._on_record)
         self._at_work = False
         self._complained = ""
+        self._deciding = asyncio.Lock()
+        self._asked = 0
+        """How often this node has asked whether it may leave."""
+        self._health = Health()
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
 
@@ -83,6 +93,20 @@ class Quorum:
                 self._readdress(kept, mine.client.removeprefix("https://"), client.removeprefix("https://"))
         except (OSError, Unavailable) as error:  # a full disk, no free ports: that is no reason to have no kernel
             runfiles.complain(f"the store's member of {node.name} cannot be seen to until that is mended and it is started again: {error}")
+
+    async def readdress(self) -> None:
+        """Have the member, if there is one, be reached where this node is now; `offer` says it. Etcd is started anew for that: it tells where clients find
+        it, and shows certificates for its addresses, from then on."""
+        if self.offer is None:
+            return
+        before = self.offer
+        try:
+            await asyncio.to_thread(self._prepare)
+        except UniosError as error:
+            runfiles.complain(f"the store's member of {self._node.name} is not told the new address: {error}")
+        running = runfiles.read(self._node.folder.run / "member.json")
+        if self.offer != before and running is not None:
+            runfiles.kill(running, signal.SIGTERM)
 
     def _readdress(self, kept: cluster.Cluster, before: str, now: str) -> None:
         """Have the gateway of this machine ask its member where that is now: of the only one nobody else can tell it."""
@@ -126,22 +150,89 @@ class Quorum:
                 "freeze and nothing can be started; with three nodes that have etcd it gets three copies, of which one may be lost"
             )
 
+    def warnings(self) -> Iterator[str]:
+        """Return what is wrong with the store's members, as far as this kernel has asked, and who must act."""
+        quota, members = self._health.quota_bytes, self._health.members
+        names = self._names(members)
+        for one in members:
+            if one.alarm == "corrupt":
+                yield (
+                    f"the copy of the store on {names[one.id]} differs from the others (alarm corrupt): `unios leave --node {names[one.id]}` and join again"
+                )
+        full = [names[one.id] for one in members if one.alarm == "nospace"]
+        used = max((one.used_bytes for one in members), default=0)
+        if full:
+            yield f"the store takes no writes, its space is used up on {' and '.join(full)}: {FULL_OURS if quota else FULL}"
+        elif upkeep.is_short(used, quota):
+            yield (
+                f"the store's records take {used >> 20} MiB of the {quota >> 20} that it may have; at that it takes no writes: raise quota_bytes in "
+                "store/cluster.json on each machine that has it, and start the nodes there anew, one machine after the other"
+            )
+
+    def _names(self, members: Iterable[MemberHealth]) -> dict[int, str]:
+        peers = {record.etcd.peer: record.name for record in self._node.nodes.values.values() if record.etcd is not None}
+        return {one.id: peers.get(one.peer, one.name or one.peer) for one in members}
+
+    async def _watch_health(self) -> None:
+        while True:
+            with contextlib.suppress(UniosError):
+                self._health = await self._node.store.health()
+            await asyncio.sleep(HEALTH_S)
+
     async def check_leave(self, together: Collection[str]) -> None:
-        """Raise CallerError if the others could not go on without this node's member. `together`: nodes that leave with it."""
+        """Raise CallerError if the others could not go on without this node's member; else have that written, so that who decides next knows of it.
+
+        `together`: nodes that leave with it. Decided on what the store has now, and not on what is known here, and by one after the other.
+        """
         node = self._node
         if self.offer is None or quorum_member.read(node.folder) is None:
             return
-        voters = [one for one in await node.store.members() if not one.learner]
-        if all(one.peer != self.offer.peer for one in voters):
+        async with self._deciding:
+            self._asked += 1
+            await self._decide_leave(together)
+
+    async def _decide_leave(self, together: Collection[str]) -> None:
+        node = self._node
+        for _attempt in range(DECISIONS_MAX):
+            before = Transaction(then=(Range(CHANGES), Range(LEAVING, prefix=True), Range("/nodes/", prefix=True), Range("/alive/", prefix=True)))
+            changes, *seen = (one.records if isinstance(one, RangeResult) else () for one in (await node.store.transact(before)).results)
+            going, records, alive = ({record.key.rpartition("/")[2]: record.value for record in one} for one in seen)
+            nodes = {name: msgspec.msgpack.decode(value, type=NodeRecord) for name, value in records.items()}
+            there = {name for name, one in nodes.items() if name in alive and one.state == "joined" and name not in (*going, *together)}
+            self._check_rest(await node.store.members(), nodes, there)
+            decided = Transaction(
+                (Compare(CHANGES, "modified", "==", changes[0].modified if changes else 0),),
+                (Put(CHANGES, b""), Put(LEAVING + node.name, b"", node.leasing.lease)),
+            )
+            if (await node.store.transact(decided)).succeeded:
+                return
+        raise Unavailable("others leave, or the store's members change, at the same time: try again")
+
+    async def stay(self) -> None:
+        """This node does not leave after all: have that written, however long it takes; until it asks again whether it may."""
+        asked = self._asked
+        while self.offer is not None:
+            async with self._deciding:
+                if self._asked != asked:
+                    return
+                with contextlib.suppress(UniosError):
+                    await self._node.store.delete(LEAVING + self._node.name)
+                    return
+            await asyncio.sleep(LOOK_S)
+
+    def _check_rest(self, members: Iterable[MemberView], nodes: Mapping[str, NodeRecord], there: Collection[str]) -> None:
+        """Raise CallerError if those that are `there` could not decide without this node."""
+        node, voters = self._node, [one for one in members if not one.learner]
+        if self.offer is None or all(one.peer != self.offer.peer for one in voters):
             return
-        others = {record.etcd.peer: record.name for record in node.nodes.values.values() if record.etcd is not None and record.name != node.name}
+        others = {record.etcd.peer: name for name, record in nodes.items() if record.etcd is not None and name != node.name}
         names = [others.get(one.peer, one.name) for one in voters if one.peer != self.offer.peer]
-        away = [name for name in names if name in together or node.membership.view(name)[0] not in ("ready", "suspect")]
+        away = [name for name in names if name not in there]
         if (len(names) - len(away)) * 2 > len(voters):
             return
         if (len(voters) - 1) * 2 > len(voters):
             raise CallerError(
-                f"{node.name} has one of {len(voters)} copies of the system's store, and {' and '.join(away)}, which has another, is away or leaves with it: "
+                f"{node.name} has one of {len(voters)} copies of the system's store, and {' and '.join(away)}, which has another, is away or leaves too: "
                 "the rest could not go on; wait until there are others"
             )
         copies = "the only copy" if len(voters) == 1 else f"one of only {len(voters)} copies"
@@ -159,9 +250,12 @@ class Quorum:
         self.forget()
 
     async def run(self) -> None:
-        """Follow the records; ends only by cancellation."""
-        if self.offer is not None:
-            await self._mirror.run()
+        """Follow the records, and look how the members are; ends only by cancellation."""
+        async with asyncio.TaskGroup() as group:
+            if self.offer is not None:
+                group.create_task(self._mirror.run())
+            if self._node.system.gateway:
+                group.create_task(self._watch_health())
 
     def _on_record(self, _key: str, _before: QuorumRecord | None, now: QuorumRecord | None) -> None:
         if now is None or now.node != self._node.name or self.offer is None or self._at_work:

@@ -40,7 +40,6 @@ FLAGS: Final = {
     "snapshot-count": "10000",
     "auto-compaction-mode": "periodic",
     "auto-compaction-retention": "30m",
-    "quota-backend-bytes": str(4 * 1024**3),
     "max-txn-ops": "1024",
     "max-request-bytes": str(8 * 1024**2),
     "client-cert-auth": "true",
@@ -62,7 +61,7 @@ class MemberFile(msgspec.Struct, frozen=True, omit_defaults=True):
     member: int = 0
     """etcd's number of it; 0: not known yet. One that is added again is another member, and begins with no data."""
     leaving: bool = False
-    """The others are about to let it go: when etcd ends, that was why."""
+    """The others are about to let it go."""
 
 
 def folder_of(folder: NodeFolder) -> Path:
@@ -95,8 +94,8 @@ def version(path: str) -> str:
     return found[1] if found else ""
 
 
-def command(path: str, member: MemberFile, folder: Path) -> list[str]:
-    """Return how it is started."""
+def command(path: str, member: MemberFile, folder: Path, quota_bytes: int = 0) -> list[str]:
+    """Return how it is started; `quota_bytes` 0: etcd's own quota."""
     peer_port, client_port = urlsplit(member.peer).port, urlsplit(member.client).port
     shown = {f"{prefix}{name}-file": str(folder / f"etcd-{name}.pem") for prefix in ("", "peer-") for name in ("cert", "key")}
     flags = {
@@ -104,6 +103,7 @@ def command(path: str, member: MemberFile, folder: Path) -> list[str]:
         **shown,
         "trusted-ca-file": str(folder / "etcd-ca.pem"),
         "peer-trusted-ca-file": str(folder / "etcd-ca.pem"),
+        "quota-backend-bytes": str(quota_bytes),
         "name": member.name,
         "data-dir": str(folder / "data"),
         "listen-peer-urls": f"https://{join_address(member.listen, peer_port or 0)}",
@@ -155,12 +155,15 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
     begun = (mine / BEGUN).exists()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: stopping.append(number))
-    child = subprocess.Popen(command(path, member, mine), stdin=subprocess.DEVNULL, cwd="/", env=_environment(), preexec_fn=die_with_parent)
+    child = subprocess.Popen(
+        command(path, member, mine, found.quota_bytes), stdin=subprocess.DEVNULL, cwd="/", env=_environment(), preexec_fn=die_with_parent
+    )
     while child.poll() is None and not stopping:
         beat()
         if not begun and has_data(mine):
             _mark_begun(mine)
             begun = (mine / BEGUN).exists()
+        parts.turn_log(folder, "member")
         time.sleep(BEAT_MS / 1000)
     if child.poll() is None:
         child.terminate()
@@ -170,7 +173,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
             child.kill()
             child.wait()
     left = read(folder)
-    if stopping or left is None or left.leaving:
+    if stopping or left is None:  # of one that is leaving the others may still need the vote: it is started again, ever more slowly
         return 0
     return child.returncode if child.returncode > 0 else 1
 

@@ -76,10 +76,14 @@ class Stopping:
         if node.system.store_machine == node.system.machine and not self._others_on_machine(body):
             what = "keeps the system's store" if node.system.engine == SQLITE else "has the key of its authority, without which no machine can join"
             raise CallerError(f"{node.name} is the last node of the machine that {what}, and cannot leave it; `unios down` stops the system")
-        await node.quorum.check_leave(body.together)
-        async with self._or_go_on():
-            await self._empty(body, "left")
-            await self._sign_off("left")
+        try:
+            await node.quorum.check_leave(body.together)
+            async with self._or_go_on():
+                await self._empty(body, "left")
+                await self._sign_off("left")
+        except BaseException:
+            node.start(node.quorum.stay())
+            raise
         await node.quorum.let_go()
         node.folder.node_file.rename(node.folder.path / "node.json.left")
 

@@ -31,6 +31,12 @@ class StoreWay:
         await peer.start()
         return peer
 
+    async def elsewhere(self) -> Peer:
+        """Return a connection to the store by way of another machine, whatever this one has. Unavailable."""
+        peer = Peer(await self._link(), role=f"kernel of {self._node.name}")
+        await peer.start()
+        return peer
+
     async def connection(self, *, near: bool = False) -> socket.socket:
         """Return a connection to the store for a service or another kernel. `near`: not by way of yet another machine. Unavailable."""
         if self._node.system.has_store:
@@ -58,6 +64,8 @@ class StoreWay:
         node = self._node
         why = "no node of its machine is known"
         for name in self._nodes():
+            if node.system.has_store and node.system.machines.get(name) == node.system.machine:
+                continue  # it has no other way than this one
             try:
                 stream = await node.links.stream(name, "ports.relay", Connect(STORE), user=node.user, sequence=sequences.STORE)
                 if not self._keeps(name):

@@ -55,7 +55,7 @@ def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> in
             cluster.write(home, kept)
         return cluster.nearest_first(members)
 
-    return gateway.main(home.store, cluster.address_of(home, found), beat, moved)
+    return gateway.main(home.store, cluster.address_of(home, found), beat, moved, found.quota_bytes)
 
 
 def which(home: Home) -> cluster.Cluster | None:
@@ -76,6 +76,6 @@ def check(home: Home) -> None:
     known = system.read(home.system_file, SystemFile).generation
     if known and not (home.store / "store.db").exists():
         raise DataLost(
-            f"the store's file {home.store / 'store.db'} is gone, and with it the records of the system: restore it from a copy, "
-            "or remove UNIOS_HOME on every machine and begin anew"
+            f"the store's file {home.store / 'store.db'} is gone, and with it the records of the system: with a backup `unios store restore "
+            "FILE --yes` makes it anew; else remove UNIOS_HOME on every machine and begin anew"
         )

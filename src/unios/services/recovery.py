@@ -122,7 +122,7 @@ class Recovery:
             await tick_or(self._wake, EVERY_S)
             rounds += 1
             if self._view.tidier() == self._me:
-                await self._quorum.look()
+                self._quorum.start_look()
             if rounds % TIDY_EVERY == 0 and self._view.tidier() == self._me:
                 with contextlib.suppress(UniosError):
                     await self._tidy()

@@ -13,6 +13,7 @@ from typing import Final
 from unios.shell import doctor_disk, doctor_home, doctor_linux
 from unios.shell.doctor_machines import of_machines
 from unios.shell.doctor_nodes import ask, of_nodes
+from unios.shell.doctor_store import of_store
 from unios.shell.finding import Finding
 from unios.shell.session import Session
 from unios.shell.table import is_terminal, plain
@@ -31,7 +32,7 @@ def doctor(session: Session, given: Given) -> int:
     if mending:
         findings = [_tried(check, session.home.path) for check in CHECKS]
     answers = ask(session)
-    findings += [*of_nodes(session, answers), *of_machines(session, answers)]
+    findings += [*of_nodes(session, answers), *of_machines(session, answers), *of_store(session, answers)]
     if session.json:
         session.print_json([{"ok": finding.ok, **finding._asdict()} for finding in findings])
     else:

@@ -155,6 +155,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "devices": ("devices", "List the devices of all nodes."),
     "enable": ("enable", "Start this machine's nodes after each reboot (systemd)."),
     "disable": ("enable", "Undo `enable`."),
+    "store": ("store", "Show how the system's store stands; back it up, restore it."),
     "doctor": ("doctor", "Say what this machine lacks, what that costs and how to mend it."),
     "completion": ("completion", "Print the script that makes a shell complete what is typed."),
     "man": ("man", "Show the manual page."),
@@ -164,7 +165,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Processes", ("run", "ps", "wait", "kill", "freeze", "thaw", "renice", "logs", "attach", "exec", "forward", "results")),
     ("Queue and resources", ("queue", "hold", "release", "cancel", "policy", "quota", "usage", "devices")),
     ("Seeing", ("status", "top", "events", "doctor")),
-    ("System", ("up", "join", "leave", "down", "enable", "disable", "nodes")),
+    ("System", ("up", "join", "leave", "down", "enable", "disable", "nodes", "store")),
     ("Help", ("help", "man", "completion")),
 )
 """In what order help lists the words. One that is in no group is listed at the end."""

@@ -5,9 +5,9 @@ from the last revision that it delivered.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -25,10 +25,27 @@ from unios.store.model import (
     Transaction,
     TransactionResult,
 )
-from unios.store.requests import CompactRequest, LeaseRequest, MemberRequest, MemberView, WatchRequest
+from unios.store.requests import (
+    CompactRequest,
+    DefragmentRequest,
+    Dumped,
+    Health,
+    LeaseRequest,
+    MemberRequest,
+    MemberView,
+    RestoreRequest,
+    WatchRequest,
+)
 from unios.wire.doors import connect_unix
 from unios.wire.peer import Peer, Stream
 from unios.wire.transport import SocketTransport
+
+DEFRAGMENT_TIMEOUT_MS: Final = 130_000
+"""A member writes its file anew, of up to 4 GiB."""
+
+RESTORE_TIMEOUT_MS: Final = 120_000
+RESTORE_PART: Final = 5_000
+RESTORE_PART_BYTES: Final = 2 * 1024 * 1024
 
 Connect = Callable[[], Awaitable[Peer]]
 """Return a started connection to the store's process; raise Unavailable or OSError."""
@@ -138,6 +155,39 @@ class StoreClient:
         """Change who is a member; return who is then. As etcd refuses it, or OutcomeUnknown."""
         found: tuple[MemberView, ...] = await self._ask("store.member", request, tuple[MemberView, ...], writes=True)
         return found
+
+    async def health(self) -> Health:
+        """Return how the engine stands, each member of an etcd asked for itself."""
+        found: Health = await self._ask("store.health", None, Health)
+        return found
+
+    async def defragment(self, member: int) -> None:
+        """Have a member of the etcd give back what its file does not need."""
+        await self._ask("store.defragment", DefragmentRequest(member), int, writes=True, timeout_ms=DEFRAGMENT_TIMEOUT_MS)
+
+    async def disarm(self, member: int) -> None:
+        """Take back a member's alarm of no space: writes are taken again until the next."""
+        await self._ask("store.disarm", DefragmentRequest(member), int, writes=True)
+
+    async def dump(self) -> AsyncIterator[Dumped]:
+        """Yield all records as they are at one revision. Raises Unavailable, also in the midst of it."""
+        stream = (await self._connected()).stream("store.dump")
+        try:
+            async for page in stream.items(Dumped):
+                yield page
+        finally:
+            stream.close()
+
+    async def restore(self, operations: Sequence[Put | Delete]) -> None:
+        """Make these changes in one transaction, and begin a new generation. Leases go on. OutcomeUnknown: it may have been done."""
+        part, size = list[Put | Delete](), 0
+        for operation in operations:
+            part.append(operation)
+            size += len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
+            if size > RESTORE_PART_BYTES or len(part) >= RESTORE_PART:
+                await self._ask("store.restore", RestoreRequest(tuple(part)), int)
+                part, size = [], 0
+        await self._ask("store.restore", RestoreRequest(tuple(part), True), int, writes=True, timeout_ms=RESTORE_TIMEOUT_MS)
 
     async def close(self) -> None:
         self._closed = True

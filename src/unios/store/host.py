@@ -7,16 +7,20 @@ makes the next batch, so that one sync serves many. After the commit leave the a
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from unios.core.leases import Leases
 from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.store.model import Batch, Revision, StoreStatistics
-from unios.store.sqlite import End, Grant, Job, Look, Outcome, Result, SqliteEngine
+from unios.ids import Generation
+from unios.store import snapshots
+from unios.store.model import Batch, Delete, Put, Revision, StoreStatistics
+from unios.store.requests import Dumped
+from unios.store.sqlite import End, Grant, Job, Look, Outcome, Restore, Result, SqliteEngine
 from unios.store.watchers import Push, Watcher, Watchers
 
 T = TypeVar("T")
@@ -138,6 +142,9 @@ class StoreHost:
                 if owed:
                     self._ended.difference_update(owed)
                     self._loop.call_later(END_AGAIN_S, self._end_for_good, owed)
+            case Restore() if not isinstance(outcome.result, UniosError):
+                self._watchers.cut_off_all()
+                self._watchers = Watchers(self._engine.generation)
             case Look() if isinstance(outcome.result, Batch) and watcher is not None and wanted():
                 self._watchers.add(watcher, outcome.result)
         if done is not None:
@@ -206,6 +213,14 @@ class StoreHost:
 
     def unwatch(self, watcher: Watcher) -> None:
         self._watchers.remove(watcher)
+
+    async def restore(self, operations: tuple[Put | Delete, ...]) -> Result:
+        """Make these changes and begin a new generation; leases go on, who watches is cut off."""
+        return await self.do(Restore(operations, Generation(os.urandom(8).hex())))
+
+    def dump(self) -> AsyncIterator[Dumped]:
+        """Yield all records as they are at one moment. Others read and write meanwhile."""
+        return snapshots.dump(self._engine.path)
 
     async def statistics(self) -> StoreStatistics:
         """Return figures; keys and bytes are counted now."""

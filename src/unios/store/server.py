@@ -9,16 +9,17 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.host import StoreHost
-from unios.store.model import Revision, Transaction
-from unios.store.requests import CompactRequest, LeaseRequest, WatchRequest
+from unios.store.model import Delete, Put, Revision, Transaction
+from unios.store.requests import CompactRequest, Dumped, Health, LeaseRequest, RestoreRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.store.watchers import Push, Watcher
 from unios.wire import chained
@@ -28,6 +29,7 @@ from unios.wire.peer import Call, Peer
 from unios.wire.ticks import keep_step
 from unios.wire.transport import SocketTransport
 
+RESTORE_BYTES_MAX: Final = 256 * 1024 * 1024
 STEP_S: Final = 0.01
 """So long after the kernels' ticks the store has its own: renewals wake it before."""
 
@@ -37,6 +39,7 @@ class Requests:
 
     def __init__(self, host: StoreHost) -> None:
         self._host = host
+        self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""
@@ -56,6 +59,12 @@ class Requests:
                 return await host.do(Compact(call.decode(CompactRequest).revision))
             case "store.statistics":
                 return await host.statistics()
+            case "store.health":
+                return Health()
+            case "store.dump":
+                return await send_all(host.dump(), call)
+            case "store.restore":
+                return await self._restores.take(call, host.restore)
         raise CallerError(f"the store has no operation {call.op[:80]}")
 
     def at_once(self, call: Call) -> bool:
@@ -68,6 +77,33 @@ class Requests:
             case _:
                 return False
         return True
+
+
+async def send_all(pages: AsyncIterator[Dumped], call: Call) -> object:
+    """Serve store.dump."""
+    async for page in pages:
+        await call.send(page)
+    return None
+
+
+class Restores:
+    """The changes of restores that have come so far, by who asks."""
+
+    def __init__(self) -> None:
+        self._parts: WeakKeyDictionary[Peer, list[Put | Delete]] = WeakKeyDictionary()
+
+    async def take(self, call: Call, restore: Callable[[tuple[Put | Delete, ...]], Awaitable[object]]) -> object:
+        """Serve store.restore. Raises CallerError if it is more than RESTORE_BYTES_MAX."""
+        request = call.decode(RestoreRequest)
+        parts = self._parts.setdefault(call.peer, [])
+        parts += request.operations
+        if sum(len(one.key) + (len(one.value) if isinstance(one, Put) else 0) for one in parts) > RESTORE_BYTES_MAX:
+            del self._parts[call.peer]
+            raise CallerError(f"a restore changes at most {RESTORE_BYTES_MAX} bytes of records")
+        if not request.last:
+            return 0
+        del self._parts[call.peer]
+        return await restore(tuple(parts))
 
 
 class Watched(Protocol):

@@ -98,7 +98,14 @@ class Look(NamedTuple):
     after: Revision | None
 
 
-Job = Transaction | Grant | End | Compact | Look
+class Restore(NamedTuple):
+    """Job: make these changes, forget the history, and begin that generation."""
+
+    operations: tuple[Put | Delete, ...]
+    generation: Generation
+
+
+Job = Transaction | Grant | End | Compact | Look | Restore
 Result = TransactionResult | int | Batch | UniosError
 
 
@@ -198,7 +205,7 @@ class SqliteEngine:
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Do the jobs in order and return what each came to, after one commit for all of them. Raises Unavailable: nothing was done."""
         before = (self.number, self.compacted, self._lease)
-        history_bytes = self._history_bytes
+        generation, history_bytes = self.generation, self._history_bytes
         self._seen.clear()
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -212,7 +219,7 @@ class SqliteEngine:
                 self._db.execute("ROLLBACK")
         except sqlite3.Error as error:
             self.number, self.compacted, self._lease = before
-            self._history_bytes = history_bytes
+            self.generation, self._history_bytes = generation, history_bytes
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if error.sqlite_errorcode == _IOERR_FSYNC:
@@ -265,6 +272,8 @@ class SqliteEngine:
                     return self._compact_to(revision)
                 case Look(prefix, after):
                     return Outcome(self._history(prefix, after))
+                case Restore(operations, generation):
+                    return self._restore(operations, generation)
         except UniosError as refused:
             return Outcome(refused)
 
@@ -351,6 +360,15 @@ class SqliteEngine:
             "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(self.number, ordinal, event.kind, *_row(event.record)) for ordinal, event in enumerate(events)],
         )
+
+    def _restore(self, operations: Sequence[Put | Delete], generation: Generation) -> Outcome:
+        for operation in operations:
+            self._do(operation, [])
+        self.number += 1
+        self._compact(self.number)
+        self.generation = generation
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (generation,))
+        return Outcome(0)
 
     # leases
 

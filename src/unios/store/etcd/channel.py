@@ -79,6 +79,10 @@ class Channel:
     def members(self) -> tuple[str, ...]:
         return self._address.members
 
+    def to_one(self, member: str) -> "Channel":
+        """Return a connection to that member alone, let in as this one is. Give it back with `close`."""
+        return Channel(self._address._replace(members=(member,)))
+
     def turn_to(self, members: tuple[str, ...]) -> None:
         """Ask these from now on. What is under way ends by itself or is cut off after PARTING_S, when watches are gone on with at the others."""
         if members != self._address.members:
@@ -126,11 +130,11 @@ class Channel:
             self._methods[name] = self._channel.unary_unary(f"/etcdserverpb.{name}")
         return self._methods[name]
 
-    async def call(self, name: str, request: bytes, *, writes: bool | None = None) -> bytes:
+    async def call(self, name: str, request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. Raises what `_told` says."""
         metadata = await self._metadata()
         try:
-            answer: bytes = await self._method(name)(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+            answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
             raise self._told(error, writes=name in WRITES if writes is None else writes) from error
         except asyncio.CancelledError:
@@ -179,7 +183,7 @@ class Channel:
             case "OUT_OF_RANGE":
                 return Compacted(f"{sentence}: read everything again")
             case "RESOURCE_EXHAUSTED" if "space exceeded" in said:
-                return DiskFull(f"{sentence}; compact and defragment it, or raise its --quota-backend-bytes, then disarm the alarm")
+                return DiskFull(f"{sentence}; {FULL_OURS if self._address.server else FULL}")
             case "PERMISSION_DENIED":
                 return Denied(sentence)
             case "INVALID_ARGUMENT" if "too large" in said:
@@ -201,6 +205,11 @@ OPERATIONS_MAX: Final = 1_024
 """What members are to be started with: a value has up to 4 MiB, a transaction up to 512 parts of ours and some of the gateway's."""
 
 
+FULL: Final = "compact and defragment it, or raise its --quota-backend-bytes, then disarm the alarm"
+FULL_OURS: Final = (
+    "unios compacts its members and gives back what they do not need, within a minute; if that is not enough (`unios store status`), the system's owner "
+    "has to raise quota_bytes in store/cluster.json on each machine that has it, and start the nodes there anew, one machine after the other"
+)
 CUT: Final = "the connection was given up, since another member is asked now"
 
 

@@ -17,6 +17,8 @@ from unios.store.etcd.keys import Keys
 from unios.store.etcd.messages import Change, KeyValue, Ranged
 
 AGAIN_S: Final = 0.1
+AGAIN_S_MAX: Final = 1.0
+"""An etcd that stays away is asked ever more rarely, up to this."""
 
 
 class Beginning(NamedTuple):
@@ -42,7 +44,7 @@ class Feed:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        at, generation = 0, Generation("")
+        at, generation, wait_s = 0, Generation(""), AGAIN_S
         while True:
             try:
                 if at:
@@ -53,7 +55,7 @@ class Feed:
                         beginning = await self._read()
                         at, generation = beginning.number, beginning.generation
                         self._begun(beginning)
-                    self.trouble = None
+                    self.trouble, wait_s = None, AGAIN_S
                     pending += told.changes
                     if told.fragment:
                         continue
@@ -67,7 +69,8 @@ class Feed:
                 at = 0
             except UniosError as error:
                 self.trouble = error
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, AGAIN_S_MAX)
 
     async def present(self) -> int:
         """Return etcd's revision, no older than when it is asked."""
@@ -95,10 +98,10 @@ class Feed:
                 messages.range_(keys.endings, keys.endings_end),
             )
         ]
-        done = messages.read_transaction(
-            # a generation that was drawn and not heard of is read by the next attempt
-            await self._channel.call("KV/Txn", messages.transaction([absent], [messages.as_put(drawn), *reads], reads), writes=False)
-        )
+        known = messages.read_range(await self._channel.call("KV/Range", messages.range_(keys.generation, count_only=True))).total
+        # an etcd without space takes no transaction that might write; a generation that was drawn and not heard of is read by the next attempt
+        asked = messages.transaction([], reads, []) if known else messages.transaction([absent], [messages.as_put(drawn), *reads], reads)
+        done = messages.read_transaction(await self._channel.call("KV/Txn", asked, writes=False))
         generation, leases, endings = (one for one in done.results[-3:] if isinstance(one, Ranged))
         return Beginning(Generation(generation.found[0].value.decode()), done.revision, leases.found, endings.found)
 

@@ -6,7 +6,7 @@ what is written through this one.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from unios.core.quorum import PREFIX
@@ -14,16 +14,17 @@ from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable
 from unios.ids import Generation
 from unios.limits import WATCH_QUEUE_BYTES_MAX
 from unios.store import bounds
-from unios.store.etcd import members, messages, translation
+from unios.store.etcd import members, messages, translation, whole
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
+from unios.store.etcd.health import Doctor
 from unios.store.etcd.keys import Keys
 from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.members import Following, Moved
 from unios.store.etcd.messages import Change
 from unios.store.etcd.recent import Recent
-from unios.store.model import Batch, Event, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
-from unios.store.requests import MemberRequest, MemberView
+from unios.store.model import Batch, Delete, Event, Put, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
+from unios.store.requests import Dumped, Health, MemberRequest, MemberView
 from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
 from unios.store.watchers import Push, Watcher, Watchers
 
@@ -43,9 +44,11 @@ class Older(Unavailable):
 class Gateway:
     """The host of one system's store. See store/model.py for what it promises."""
 
-    def __init__(self, channel: Channel, root: bytes, now_ms: Callable[[], int], moved: Moved | None = None) -> None:
-        """`moved`: for a cluster of our own, whose members come and go."""
+    def __init__(self, channel: Channel, root: bytes, now_ms: Callable[[], int], moved: Moved | None = None, quota_bytes: int = 0) -> None:
+        """`moved`: for a cluster of our own, whose members come and go. `quota_bytes`: how much each may have, if that is known."""
         self._channel = channel
+        self._doctor = Doctor(channel)
+        self._quota_bytes = quota_bytes
         self._following = Following(channel, moved) if moved is not None else None
         self._keys = Keys(root)
         self._name = os.urandom(6).hex()
@@ -73,6 +76,7 @@ class Gateway:
 
     def _begin(self, beginning: Beginning) -> None:
         self._generation = beginning.generation
+        self._watchers.cut_off_all()  # those that were let in since the break
         self._watchers = Watchers(self._generation)
         self._recent = Recent(beginning.number)
         self._leases.begin(beginning)
@@ -194,6 +198,30 @@ class Gateway:
         self._following.changed()
         return found
 
+    async def health(self) -> Health:
+        """Ask each member for itself. Raises Unavailable if none can say who they are."""
+        return Health(await self._doctor.look(await self.members()), self._quota_bytes)
+
+    async def defragment(self, member: int) -> int:
+        await self._doctor.defragment(await self.members(), member)
+        return 0
+
+    async def disarm(self, member: int) -> int:
+        await self._doctor.disarm(member)
+        return 0
+
+    async def dump(self) -> AsyncIterator[Dumped]:
+        """Yield all records as they are at one revision."""
+        await self._wait()
+        async for page in whole.dump(self._channel, self._keys, self._generation):
+            yield page
+
+    async def restore(self, operations: tuple[Put | Delete, ...]) -> int:
+        """Make these changes and begin a new generation, at every gateway; leases go on. Raises Unavailable, OutcomeUnknown."""
+        await self._wait()
+        await whole.restore(self._channel, self._keys, operations)
+        return 0
+
     async def renew(self, lease: int) -> int:
         await self._wait()
         return await self._leases.renew(lease)
@@ -239,14 +267,16 @@ class Gateway:
         number = max(after.number, 1)
         # etcd itself says whether that revision is known and not compacted
         await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number, count_only=True))
-        if (events := self._recent.after(prefix, number)) is not None:
-            self._add(watcher, max(number, self._recent.heard), events)
-            return watcher
-        events, until = await self._catch_up(prefix, number)
-        newer = self._recent.after(prefix, until)
-        if newer is None:
-            raise Compacted("too much was written meanwhile: read everything again")
-        self._add(watcher, max(until, self._recent.heard), [*events, *newer])
+        events = self._recent.after(prefix, number) if after.generation == self._generation else []
+        if events is None:
+            events, number = await self._catch_up(prefix, number)
+            newer = self._recent.after(prefix, number)
+            if newer is None:
+                raise Compacted("too much was written meanwhile: read everything again")
+            events += newer
+        if after.generation != self._generation:  # it has begun while etcd was asked: what went before it is in no history
+            raise Compacted("the store has begun a new generation: read everything again")
+        self._add(watcher, max(number, self._recent.heard), events)
         return watcher
 
     def _add(self, watcher: Watcher, number: int, events: list[Event]) -> None:
@@ -281,4 +311,5 @@ class Gateway:
         self._watchers.remove(watcher)
 
     async def close(self) -> None:
+        await self._doctor.close()
         await self._channel.close()

@@ -32,6 +32,9 @@ FOREVER_S: Final = 9_000_000_000
 """The longest that etcd grants."""
 LEFT_MS: Final = 2_000
 """So long another gateway's e/ record stays before it counts as left."""
+AGAIN_S: Final = 0.05
+AGAIN_S_MAX: Final = 1.0
+"""An etcd that gives no sign of life is asked for one ever more rarely, up to this."""
 RENEWALS_MAX: Final = 60
 """Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
 
@@ -95,13 +98,19 @@ class EtcdLeases:
 
     async def run(self) -> None:
         """Ask etcd for a sign of life whenever there are leases and none came by itself, until cancelled."""
+        again_s = AGAIN_S
         try:
             while True:
                 await asyncio.sleep(self._judged.wait_ms(self._now_ms()) / 1000)
                 due = bool(self._seen or self._endings) and self._now_ms() - self._heard_ms >= min(LOOK_MS, self._judged.wait_ms(self._now_ms()))
-                if due:
-                    with contextlib.suppress(UniosError):
-                        await self._channel.call("KV/Put", messages.put(self._gateway, b""))
+                if not due:
+                    continue
+                try:
+                    await self._channel.call("KV/Put", messages.put(self._gateway, b""))
+                    again_s = AGAIN_S
+                except UniosError:  # with leases that are overdue there is no other wait
+                    await asyncio.sleep(again_s)
+                    again_s = min(2 * again_s, AGAIN_S_MAX)
         finally:
             for task in tuple(self._tasks):
                 task.cancel()

@@ -14,12 +14,23 @@ from unios.store.requests import MemberRequest, MemberView
 AGAIN_S: Final = 0.5
 LOOK_S: Final = 30.0
 """How often members are looked at of which nothing was heard: nobody tells that one has come back at another address."""
+ATTEMPTS: Final = 3
+BARRIER: Final = messages.range_(b"\0", count_only=True)
 METHODS: Final = {"promote": "Cluster/MemberPromote", "remove": "Cluster/MemberRemove", "move": "Cluster/MemberUpdate"}
 
 
 async def listed(channel: Channel) -> tuple[MemberView, ...]:
-    """Return the members, as whichever of them is asked knows them."""
-    return _views(messages.read_members(await channel.call("Cluster/MemberList", b"")))
+    """Return the members, no older than when it is asked. Raises Unavailable.
+
+    etcd 3.4 answers from what the member that is asked knows, which may be behind. So that one is had to catch up first, by a read of any key:
+    changes of members are entries of the same log.
+    """
+    for _attempt in range(ATTEMPTS):
+        caught_up = messages.read_member(await channel.call("KV/Range", BARRIER))
+        answer = await channel.call("Cluster/MemberList", b"")
+        if messages.read_member(answer) == caught_up:
+            return _views(messages.read_members(answer))
+    raise Unavailable("etcd's members change places too fast to say who they are: try again")
 
 
 async def change(channel: Channel, request: MemberRequest) -> tuple[MemberView, ...]:

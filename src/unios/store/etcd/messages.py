@@ -10,6 +10,7 @@ from unios.store.etcd.protobuf import blob, fields, integer
 TARGETS: Final = {"version": (0, 4), "created": (1, 5), "modified": (2, 6), "value": (3, 7), "lease": (4, 8)}
 """Of a compare: its number, and the field of its operand."""
 RESULTS: Final = {"==": 0, ">": 1, "<": 2, "!=": 3}
+_UNSIGNED: Final = 2**64 - 1
 
 
 class KeyValue(NamedTuple):
@@ -145,6 +146,11 @@ def member_of(member: int, peer: str = "") -> bytes:
     return integer(1, member) + (blob(2, peer.encode()) if peer else b"")
 
 
+def alarms(*, disarm: int = 0, alarm: int = 0) -> bytes:
+    """Ask which alarms are raised; or, of the member `disarm`, take back one of them."""
+    return integer(1, 2) + integer(2, disarm) + integer(3, alarm) if disarm else b""
+
+
 # answers
 
 
@@ -158,9 +164,39 @@ def read_token(data: bytes) -> str:
     return _bytes(_fields(data), 2).decode()
 
 
+def read_member(data: bytes) -> int:
+    """Return which member has answered, from the header of any answer."""
+    header = _fields(data).get(1, b"")
+    return _int(_fields(header), 2) & _UNSIGNED if isinstance(header, bytes) else 0
+
+
 def read_database_bytes(data: bytes) -> int:
     """Of an answer to Status."""
     return _int(_fields(data), 3)
+
+
+class Status(NamedTuple):
+    """How a member stands, as it says itself. `used_bytes`: 0 from an etcd that does not say."""
+
+    member: int
+    version: str
+    bytes: int
+    used_bytes: int
+    leader: int
+    errors: tuple[str, ...]
+
+
+def read_status(data: bytes) -> Status:
+    found = _fields(data)
+    errors = tuple(value.decode(errors="replace") for field, value in fields(data) if field == 8 and isinstance(value, bytes))
+    leader = _int(found, 4) & _UNSIGNED
+    return Status(read_member(data), _bytes(found, 2).decode(errors="replace"), _int(found, 3), _int(found, 9), leader, errors)
+
+
+def read_alarms(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return (member, alarm) of each that is raised; alarm 1 is NOSPACE, 2 CORRUPT."""
+    raised = [_fields(value) for field, value in fields(data) if field == 2 and isinstance(value, bytes)]
+    return tuple((_int(one, 1) & _UNSIGNED, _int(one, 2)) for one in raised)
 
 
 class Listed(NamedTuple):
@@ -188,7 +224,7 @@ def _read_member(data: bytes) -> Listed:
         else:
             rest[field] = value
     # an id is a uint64, which the wire's reader takes for signed
-    return Listed(_int(rest, 1) & (2**64 - 1), _bytes(rest, 2).decode(), tuple(peers), tuple(clients), bool(_int(rest, 5)))
+    return Listed(_int(rest, 1) & _UNSIGNED, _bytes(rest, 2).decode(), tuple(peers), tuple(clients), bool(_int(rest, 5)))
 
 
 def read_range(data: bytes) -> Ranged:

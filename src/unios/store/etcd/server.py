@@ -12,8 +12,8 @@ from unios.store.etcd.channel import Channel
 from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.members import Moved
 from unios.store.model import Transaction
-from unios.store.requests import CompactRequest, LeaseRequest, MemberRequest
-from unios.store.server import be_store, tend, watch
+from unios.store.requests import CompactRequest, DefragmentRequest, LeaseRequest, MemberRequest
+from unios.store.server import Restores, be_store, send_all, tend, watch
 from unios.store.sqlite import Compact, Grant
 from unios.wire.peer import Call
 
@@ -23,6 +23,7 @@ class GatewayRequests:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""
@@ -44,6 +45,16 @@ class GatewayRequests:
                 return await gateway.members()
             case "store.member":
                 return await gateway.change_member(call.decode(MemberRequest))
+            case "store.health":
+                return await gateway.health()
+            case "store.defragment":
+                return await gateway.defragment(call.decode(DefragmentRequest).id)
+            case "store.disarm":
+                return await gateway.disarm(call.decode(DefragmentRequest).id)
+            case "store.dump":
+                return await send_all(gateway.dump(), call)
+            case "store.restore":
+                return await self._restores.take(call, gateway.restore)
             case "store.statistics":
                 return await gateway.statistics()
         raise CallerError(f"the store has no operation {call.op[:80]}")
@@ -53,16 +64,18 @@ class GatewayRequests:
         return False
 
 
-async def serve(folder: Path, address: Address, beat: Callable[[], None], stop: asyncio.Event, moved: Moved | None = None) -> None:
+async def serve(
+    folder: Path, address: Address, beat: Callable[[], None], stop: asyncio.Event, moved: Moved | None = None, quota_bytes: int = 0
+) -> None:
     """Serve `folder` until `stop`; its lock must be held."""
     channel = Channel(address)
-    gateway = Gateway(channel, address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved)
+    gateway = Gateway(channel, address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved, quota_bytes)
     await tend(folder, GatewayRequests(gateway), gateway.run(), gateway.close, beat, stop)
 
 
-def main(folder: Path, address: Address, beat: Callable[[], None], moved: Moved | None = None) -> int:
+def main(folder: Path, address: Address, beat: Callable[[], None], moved: Moved | None = None, quota_bytes: int = 0) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one."""
-    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved))
+    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved, quota_bytes))
 
 
 if __name__ == "__main__":

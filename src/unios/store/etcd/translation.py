@@ -43,7 +43,7 @@ def _branch(keys: Keys, operations: tuple[Operation, ...]) -> list[bytes]:
     leases = _leases(operations)
     if any(not 0 < lease <= LEASE_ID_MAX for lease in leases):
         raise NotFound(f"lease {leases[0]} has ended")
-    found = [_operation(keys, operation) for operation in operations]
+    found = [operation(keys, one) for one in operations]
     if not leases:
         return found
     running = [messages.compare(keys.lease(lease), "version", ">", 0) for lease in leases]
@@ -54,7 +54,7 @@ def _leases(operations: tuple[Operation, ...]) -> list[int]:
     return sorted({operation.lease for operation in operations if isinstance(operation, Put) and operation.lease})
 
 
-def _operation(keys: Keys, operation: Operation) -> bytes:
+def operation(keys: Keys, operation: Operation) -> bytes:
     match operation:
         case Put(key, value, lease):
             return messages.as_put(messages.put(keys.record(key), value, lease))

@@ -1,0 +1,27 @@
+"""The system's store from the caller's side: how it stands, a backup, a return to one."""
+
+from typing import Final
+
+from unios.client.connection import Connection
+from unios.wire.keeping import BackedUp, BackUp, Restore, Restored, StoreView
+from unios.wire.operations import Empty
+
+FILE_TIMEOUT_S: Final = 600.0
+
+
+def status(connection: Connection) -> StoreView:
+    """Return how the store stands."""
+    view: StoreView = connection.ask("store.status", Empty(), StoreView)
+    return view
+
+
+def back_up(connection: Connection, path: str) -> BackedUp:
+    """Write all records, as they are at one moment, into a file of the machine of the node at the other end. Idempotent."""
+    done: BackedUp = connection.call("store.backup", BackUp(path), BackedUp, timeout_s=FILE_TIMEOUT_S)
+    return done
+
+
+def restore(connection: Connection, path: str) -> Restored:
+    """Have the store return to what is in a backup. Idempotent."""
+    done: Restored = connection.call("store.restore", Restore(path), Restored, timeout_s=FILE_TIMEOUT_S)
+    return done

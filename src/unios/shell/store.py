@@ -1,0 +1,100 @@
+"""`unios store status|backup|restore`: how the system's store stands, a backup of it, and the return to one."""
+
+import os
+from typing import Final
+
+from unios.client import store as client
+from unios.counted import counted
+from unios.shell.session import Session
+from unios.shell.table import table
+from unios.shell.usage import size
+from unios.shell.words import Given, Misused, Option, Word
+from unios.wire.keeping import StoreMember, StoreView
+
+ASKED: Final = ("status", "backup", "restore")
+HEAD: Final = ("NODE", "STATE", "VERSION", "SIZE", "USED", "TROUBLE")
+_NEEDS_SOMEBODY: Final = 1
+
+
+def store(session: Session, given: Given) -> int:
+    what, *rest = given.arguments or ("status",)
+    if what not in ASKED:
+        raise Misused(f"there is no `unios store {what}`: {', '.join(ASKED)}")
+    if len(rest) != (what != "status"):
+        raise Misused("`unios store status` takes nothing more" if what == "status" else f"`unios store {what}` takes one FILE")
+    if what == "status":
+        return _status(session)
+    path = os.path.abspath(rest[0])
+    return _back_up(session, path) if what == "backup" else _restore(session, path, sure=given.flag("yes"))
+
+
+def _status(session: Session) -> int:
+    view = client.status(session.connection)
+    ill = bool(view.trouble) or any(not one.answers or one.alarm for one in view.members)
+    if session.json:
+        session.print_json(view)
+        return _NEEDS_SOMEBODY if ill else 0
+    for line in described(view):
+        session.print(line)
+    if view.members:
+        session.print_table(table(HEAD, [_row(one) for one in view.members]))
+    return _NEEDS_SOMEBODY if ill else 0
+
+
+def described(view: StoreView) -> list[str]:
+    """Return what the figures say, as lines."""
+    engine = "embedded (SQLite)" if view.engine == "sqlite" else "etcd, run by unios" if view.managed else "etcd, run elsewhere"
+    lines = [f"engine    {engine}"]
+    if view.generation:
+        lines.append(f"revision  {view.revision} of generation {view.generation}")
+        lines.append(f"holds     {counted(view.keys, 'record')}, {counted(view.leases, 'lease')}")
+    largest = max((one.bytes for one in view.members), default=view.bytes)
+    if largest:
+        quota = f" of at most {size(view.quota_bytes)} ({100 * largest // view.quota_bytes} %)" if view.quota_bytes else ""
+        lines.append(f"size      {size(largest)}{quota}")
+    alarms = sorted({one.alarm for one in view.members if one.alarm})
+    if view.members:
+        lines.append(f"alarms    {', '.join(alarms) or 'none'}")
+    if view.trouble:
+        lines.append(f"trouble   {view.trouble}")
+    return lines
+
+
+def _row(one: StoreMember) -> tuple[object, ...]:
+    state = "learns" if one.learner else "leads" if one.leader else "follows" if one.answers else "away"
+    trouble = "; ".join(filter(None, (one.alarm and f"alarm {one.alarm}", one.trouble)))
+    return one.node, state, one.version, size(one.bytes), size(one.used_bytes), trouble
+
+
+def _back_up(session: Session, path: str) -> int:
+    done = client.back_up(session.connection, path)
+    if session.json:
+        session.print_json(done)
+    else:
+        session.print(f"{counted(done.records, 'record')} of revision {done.revision} are in {done.path} ({size(done.bytes)})")
+    return 0
+
+
+def _restore(session: Session, path: str, *, sure: bool) -> int:
+    if not sure:
+        raise Misused("a restore takes back what the system did since the backup: say --yes if that is meant")
+    done = client.restore(session.connection, path)
+    if session.json:
+        session.print_json(done)
+        return 0
+    session.print(f"the store is as the backup says: {counted(done.changed, 'record')} changed")
+    if done.lost:
+        pids = ", ".join(map(str, done.lost[:8])) + (", ..." if len(done.lost) > 8 else "")
+        session.note(f"what has become of {counted(len(done.lost), 'process', several='processes')} that ran or waited then is not known: {pids}")
+    return 0
+
+
+WORDS = {
+    "store": Word(
+        store,
+        Option("yes", "--yes", text="Restore without asking further: what the system did since the backup is taken back."),
+        argument="[status|backup FILE|restore FILE]",
+        text="Say how the system's store stands (exits 1 if something is wrong with it); write all its records into FILE; or have it return to such a FILE, "
+        "which is refused while processes run. FILE lies on the machine of the node that is asked.",
+    )
+}

@@ -1,0 +1,63 @@
+"""What may be asked of a kernel about the system's store: how it stands, a backup of it, a return to one. Data types only; docs/store.md is their manual."""
+
+import msgspec
+
+
+class StoreMember(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A member of the etcd behind the store. `node`: whose it is, or what etcd calls it; `alarm`: "nospace", "corrupt"; `trouble`: what is wrong with it."""
+
+    node: str
+    id: int
+    answers: bool
+    leader: bool = False
+    learner: bool = False
+    version: str = ""
+    bytes: int = 0
+    used_bytes: int = 0
+    alarm: str = ""
+    trouble: str = ""
+
+
+class StoreView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """store.status -> StoreView. `managed`: unios runs the etcd itself. `keys`, `leases`, `revision`: as the store answers, 0 and "" if it does not, which
+    `trouble` says then. `quota_bytes`: what a member's file may have at most, 0: no bound is known."""
+
+    engine: str
+    managed: bool = False
+    generation: str = ""
+    revision: int = 0
+    compacted: int = 0
+    keys: int = 0
+    leases: int = 0
+    bytes: int = 0
+    quota_bytes: int = 0
+    members: tuple[StoreMember, ...] = ()
+    trouble: str = ""
+
+
+class BackUp(msgspec.Struct, frozen=True):
+    """store.backup -> BackedUp (privileged). The file is made on the machine of the node that is asked, for its owner alone."""
+
+    path: str
+
+
+class BackedUp(msgspec.Struct, frozen=True):
+    path: str
+    revision: int
+    records: int
+    bytes: int
+
+
+class Restore(msgspec.Struct, frozen=True):
+    """store.restore -> Restored (privileged). The file lies on the machine of the node that is asked. Asked again it comes to the same."""
+
+    path: str
+
+
+class Restored(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`made_ms`: when the backup was made. `lost`: processes that lived then; what has become of them is not known."""
+
+    made_ms: int
+    records: int
+    changed: int
+    lost: tuple[int, ...] = ()
