@@ -29,6 +29,8 @@ LOG_TICK_MS = 20
 LOG_CALM_TICKS = 500
 """So many ticks after a span was begun a replica that had failed before is as good as any other."""
 LOG_RETRY_MS = 50
+LOG_NODES_S = 1.0
+"""How often a writer asks its kernel which nodes are there."""
 LOG_READ_BYTES = 1024 * 1024
 """Answered to one read, and a frame more at most."""
 LOGS_PER_USER_MAX = 1_000

@@ -90,6 +90,7 @@ class Writer:
         self.state: State = "short"
         self.confirmed = at
         self._pending: list[bytes] = []
+        self.pending_bytes = 0
         self._holders = tuple(holders)
         self._nodes = tuple(nodes)
         self._avoid: set[str] = set()
@@ -116,7 +117,9 @@ class Writer:
 
     def submit(self, entries: Iterable[bytes]) -> list[Order]:
         """Append; they are acknowledged in their turn. The first gets offset `end` as it was before."""
+        before = len(self._pending)
         self._pending.extend(entries)
+        self.pending_bytes += sum(map(len, self._pending[before:]))
         return self._send()
 
     def tick(self, nodes: Iterable[Candidate]) -> list[Order]:
@@ -185,7 +188,7 @@ class Writer:
 
     def found(self, record: LogRecord, version: int) -> list[Order]:
         """The record is this one now, whatever came of the last order."""
-        if self.state != "recording" or version < self.version:
+        if self.state != "recording":
             return []
         if record.epoch != self.epoch:
             return self._stop(f"another writer has taken the log {record.name} over (epoch {record.epoch})")
@@ -253,6 +256,7 @@ class Writer:
         upto = min(cursor.done for cursor in self._cursors.values())
         if upto <= self.confirmed:
             return []
+        self.pending_bytes -= sum(map(len, self._pending[: upto - self.confirmed]))
         del self._pending[: upto - self.confirmed]
         self.confirmed = upto
         return [Acknowledge(upto)]
