@@ -7,7 +7,6 @@ from pathlib import Path
 from unios.client.aio import Kernel
 from unios.client.log import LogWriter
 from unios.errors import UniosError
-from unios.kernel.callers import user_of
 from unios.wire.home import Home
 
 LANES = 8
@@ -16,7 +15,7 @@ LANES = 8
 async def main(home: str, node: str, name: str, who: str) -> None:
     kernel = Kernel(Home(Path(home)).node(node), role="appender")
     running = asyncio.create_task(kernel.run())
-    writer = await LogWriter.open(kernel, name, user=user_of(0))
+    writer = await LogWriter.open(kernel, name)
     print("open", writer.end, *writer.replicas, flush=True)
     count = 0
 

@@ -5,6 +5,9 @@ not answer is asked again, since everything asked of a replica is idempotent, un
 """
 
 import asyncio
+import contextlib
+import os
+import pwd
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -12,6 +15,7 @@ from typing import Any, Self
 from zlib import crc32
 
 from unios.client.aio import Kernel
+from unios.client.log_repair import repair
 from unios.core import log_recovery, log_writer
 from unios.core.log_recovery import Recovery
 from unios.core.log_replica import Refused
@@ -33,6 +37,13 @@ from unios.wire.logs import AppendLog, LogAnswer, LogPart, LogRecordView, OfLogR
 from unios.wire.operations import Empty, NodeView
 
 PASSING = (Unavailable, OutcomeUnknown)
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"#{os.geteuid()}"
 
 
 class LogCalls:
@@ -95,11 +106,11 @@ class LogCalls:
             raise NotFound(f"there is no log {self.name}")
         return found
 
-    async def nodes(self) -> list[Candidate]:
-        """Return the nodes that are ready: the nearest first, then in another order for each log."""
+    async def nodes(self, *, suspect: bool = False) -> list[Candidate]:
+        """Return the nodes that are ready, or that may be: the nearest first, then in another order for each log."""
         views: tuple[NodeView, ...] = await self.once("node.list", Empty(), tuple[NodeView, ...])
         near, salt = self._kernel.folder.name, self.name.encode()
-        ready = [view for view in views if view.state == "ready"]
+        ready = [view for view in views if view.state == "ready" or (suspect and view.state == "suspect")]
         ready.sort(key=lambda view: (view.name != near, crc32(salt + view.name.encode())))
         return [Candidate(view.name, view.machine) for view in ready]
 
@@ -243,11 +254,11 @@ class LogWriter(_Loop):
         self._nodes: Sequence[Candidate] = ()
 
     @classmethod
-    async def open(cls, kernel: Kernel, name: str, *, user: str, copies: int = LOG_COPIES, least: int = 0) -> Self:
+    async def open(cls, kernel: Kernel, name: str, *, copies: int = LOG_COPIES, least: int = 0) -> Self:
         """Take a log over, and make it if there is none: on `copies` nodes, on at least `least` (0: as many) where there are not more."""
         calls = LogCalls(kernel, name)
         view = await calls.record()
-        record = view.record or LogRecord(name, user, copies, least or copies)
+        record = view.record or LogRecord(name, _me(), copies, least or copies)
         recovery = await TakingOver(calls, Recovery(record, view.version, f"{kernel.folder.name}/{secrets.token_hex(8)}")).run()
         nodes = await calls.nodes()
         writer = Writer(recovery.record, recovery.version, at=recovery.at, holders=recovery.holders, nodes=nodes)
@@ -319,12 +330,14 @@ class LogWriter(_Loop):
             self._carry_out(self._writer.tick(self._nodes))
 
     async def _look(self) -> None:
-        """Keep to know who is there."""
+        """Keep to know who is there, and have copies made of what has too few."""
+        looked: object = None
         while True:
-            try:
+            with contextlib.suppress(UniosError):
                 self._nodes = await self.calls.nodes()
-            except UniosError:
-                pass
+                now = (frozenset(self._nodes), self._writer.record.numbers)
+                if self._writer.state == "open" and now != looked and await repair(self.calls):
+                    looked = now
             await asyncio.sleep(LOG_NODES_S)
 
     def _carry_out(self, orders: Iterable[log_writer.Order]) -> None:
