@@ -1,4 +1,4 @@
-"""Every bound and every period, but for those in object_limits.py and synchronisation_limits.py. Units last in the name."""
+"""Every bound and every period, but for those in log_limits.py, object_limits.py and synchronisation_limits.py. Units last in the name."""
 
 # leases and failure detection (design: loss noticed <= 1.5 s)
 LEASE_TTL_MS = 1_200

@@ -46,6 +46,7 @@ class World:
         self.loss = 0.0
         self.duplicates = 0.02
         self.slow = 1.0
+        self.command = "python -m tests.sim"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.effects = 0
         self.where: dict[tuple[int, int], str] = {}
@@ -85,7 +86,7 @@ class World:
 
     def fail(self, text: str) -> None:
         story = "\n".join(self.lines)
-        raise Violation(f"seed {self.seed}: {text}\n{story}\nreplay: python -m tests.sim --seeds 1 --start {self.seed}")
+        raise Violation(f"seed {self.seed}: {text}\n{story}\nreplay: {self.command} --seeds 1 --start {self.seed}")
 
     def effect(self, node: str, pid: int, incarnation: int) -> None:
         """A resource accepts an effect of a process. Invariant: never of an incarnation that another has followed."""

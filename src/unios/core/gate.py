@@ -9,7 +9,8 @@ rules:
   /ports/<any>/<its name> (the owner one that it speaks for), /events/<time>-<its name>-<n>, /processes/<pid> (the user that is written, and the one in the
   record there now, are such that it speaks for; a new one comes with its specification, its own or that of another new one; what may be in it and what
   may change says core/gate_processes.py), /specs/<pid> (the same of its own user and of its process's),
-  /requests/<id> (a new one only, that names a process of the same transaction), /next/pid (a pid). Each value has to be what its key promises: others
+  /requests/<id> (a new one only, that names a process of the same transaction), /next/pid (a pid),
+  /logs/<user>/<name> (a user that it speaks for). Each value has to be what its key promises: others
   decode it, and a record under a wrong key would stand for another process.
 - /usage/<user> is written by nobody who has to pass here: it is what users are judged by, and its tidying speaks for root.
 - **Deleting**: /alive, /ports and /events alike; one key at a time, never by prefix. What processes were is tidied away by who speaks for root, who adds
@@ -27,6 +28,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from unios.core import bounds, gate_processes
+from unios.core.logs import LogRecord, log_key
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key_of
 from unios.errors import CallerError, Denied
@@ -253,6 +255,14 @@ def _put_next(member: Member, put: _Put) -> None:
         raise Denied(f"{put.key[:80]} holds a pid from {PID_MIN} to {PID_MAX}, and {member.node} may write nothing else there")
 
 
+def _put_log(member: Member, put: _Put) -> None:
+    record = _decoded(put, LogRecord)
+    if log_key(record.user, record.name) != put.key:
+        raise Denied(f"{put.key[:80]} is not where the log {record.name[:80]} is described")
+    if not member.speaks_for(record.user):
+        raise Denied(f"{member.node} does not speak for {record.user[:80]}, whose log {put.key[:80]} is")
+
+
 _PUTS: Final[dict[str, Callable[[Member, _Put], None]]] = {
     "nodes": _put_node,
     "alive": _put_alive,
@@ -262,6 +272,7 @@ _PUTS: Final[dict[str, Callable[[Member, _Put], None]]] = {
     "specs": _put_spec,
     "requests": _put_request,
     "next": _put_next,
+    "logs": _put_log,
 }
 
 

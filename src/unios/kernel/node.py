@@ -40,6 +40,8 @@ from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.link import Refused
 from unios.kernel.link_warnings import link_notes, link_warnings
 from unios.kernel.links import Links
+from unios.kernel.log_keeping import LogKeeping
+from unios.kernel.log_operations import LogOperations
 from unios.kernel.memory_kills import MemoryKills
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
@@ -128,6 +130,7 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
         self.carrying = Carrying(self)
+        self.log_keeping = LogKeeping(self)
         self.gate = StoreGate(lambda: StoreClient(self.store_way.peer))
         ways = (self._places, self.port_places.wait, self._port_changed, self.store_way.connection)
         self.port_operations = PortOperations(
@@ -182,6 +185,8 @@ class Node:
         usages = UsageOperations(self)
         blocks = BlockOperations(self.carrying)
         self.dispatch.offer(blocks_put=blocks.put, blocks_get=blocks.get, blocks_has=blocks.has, blocks_drop=blocks.drop, blocks_list=blocks.list)
+        logs = LogOperations(self, self.log_keeping)
+        self.dispatch.offer(logs_append=logs.append, logs_read=logs.read, logs_seal=logs.seal, logs_trim=logs.trim, logs_record=logs.record)
         self.dispatch.offer(
             ports_listen=ports.listen,
             ports_connect=ports.connect,
@@ -380,6 +385,7 @@ class Node:
         self.broker.close()
         self.trees.close()
         self.carrying.close()
+        self.log_keeping.close()
         await self.store.close()
 
     async def _say_ready(self) -> None:
