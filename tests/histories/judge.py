@@ -12,7 +12,7 @@ from tests.histories.models import set as sets
 LINEAR: Final[dict[str, tuple[Model, Callable[[Sequence[Asked]], list[Operation]]]]] = {
     "register": (register.Register(), register.operations),
     "set": (sets.Set(once=True), sets.operations),
-    "queue": (queue.Queue(once=True), queue.operations),
+    "queue": (queue.Queue(), queue.operations),
     "lock": (lock.Lock(once=True), lock.operations),
     "rwlock": (lock.Lock(once=True), lock.operations),
     "election": (lock.Lock(once=True), lock.operations),

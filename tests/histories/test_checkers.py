@@ -82,7 +82,19 @@ GOOD_AND_BAD: dict[str, tuple[str, str, tuple[tuple[Any, ...], ...]]] = {
         (("a", "put", 1, 0, 1), ("a", "put", 2, 2, 3), ("b", "get", None, 4, 5, 2), ("b", "get", None, 6, 7, 1)),
     ),
     "an item twice": ("bad", "queue", (("a", "put", 1, 0, 1), ("b", "get", None, 2, 3, 1), ("c", "get", None, 4, 5, 1))),
-    "an item lost": ("bad", "queue", (("a", "put", 1, 0, 1), ("b", "get", None, 2, 3))),
+    "an item lost": ("bad", "queue", (("a", "put", 1, 0, 1), ("b", "get", None, 2, 3), ("a", "put", 2, 4, 5))),
+    "an item lost whose putter is not there any more": ("good", "queue", (("a", "put", 1, 0, 1), ("b", "get", None, 2, 3))),
+    "a loss that only one of two users is told of": (
+        "bad",
+        "queue",
+        (
+            ("b", "get", None, 0, 1),
+            ("a", "put", 1, 2, 3),
+            ("c", "get", None, 4, 5),
+            ("a", "get", None, 6, 7, None, "fail", "lost"),
+            ("b", "get", None, 8, 9),
+        ),
+    ),
     "an item lost, and its putter was told": (
         "good",
         "queue",
@@ -91,7 +103,7 @@ GOOD_AND_BAD: dict[str, tuple[str, str, tuple[tuple[Any, ...], ...]]] = {
     "an item that was there after the loss that one was told of": (
         "bad",
         "queue",
-        (("a", "put", 1, 0, 1), ("a", "put", 2, 2, 3, None, "fail", "lost"), ("a", "put", 3, 4, 5), ("b", "get", None, 6, 7)),
+        (("a", "put", 1, 0, 1), ("a", "put", 2, 2, 3, None, "fail", "lost"), ("a", "put", 3, 4, 5), ("b", "get", None, 6, 7), ("a", "put", 4, 8, 9)),
     ),
     "an unknown put that is got late": ("good", "queue", (("a", "put", 1, 0, None), ("b", "get", None, 2, 3), ("b", "get", None, 4, 5, 1))),
     "an unknown put that is got twice": ("bad", "queue", (("a", "put", 1, 0, None), ("b", "get", None, 2, 3, 1), ("b", "get", None, 4, 5, 1))),
@@ -99,7 +111,7 @@ GOOD_AND_BAD: dict[str, tuple[str, str, tuple[tuple[Any, ...], ...]]] = {
     "an unknown get that took two items": (
         "bad",
         "queue",
-        (("a", "put", 1, 0, 1), ("a", "put", 2, 1, 2), ("b", "get", None, 3, None), ("c", "get", None, 4, 5)),
+        (("a", "put", 1, 0, 1), ("a", "put", 2, 1, 2), ("b", "get", None, 3, None), ("c", "get", None, 4, 5), ("a", "put", 3, 6, 7)),
     ),
     "one holder after the other": (
         "good",
@@ -237,10 +249,10 @@ def test_what_a_right_object_answers_is_good(thing: type[Thing]) -> None:
 
 @pytest.mark.parametrize(("thing", "defect"), MANY, ids=[f"{thing.workload}: {defect}" for thing, defect in MANY])
 def test_what_a_wrong_object_answers_is_bad(thing: type[Thing], defect: str) -> None:
-    verdicts = [verdict_of(thing, defect, seed) for seed in range(SEEDS // 3)]
+    verdicts = [verdict_of(thing, defect, seed) for seed in range(SEEDS // 5)]
     bad = [verdict for verdict in verdicts if verdict.word == "bad"]
     assert {verdict.word for verdict in verdicts} <= {"good", "bad"}
-    assert len(bad) >= 4, f"{len(bad)} of {len(verdicts)} are found"
+    assert len(bad) >= 2, f"{len(bad)} of {len(verdicts)} are found"
     assert all(verdict.bad and verdict.why for verdict in bad)
 
 
@@ -271,7 +283,6 @@ CHOICES: dict[str, tuple[Model, Sequence[tuple[str, Any, Sequence[Any]]]]] = {
         ],
     ),
     "set": (sets.Set(), [("add", 1, (None,)), ("add", 2, (None,)), ("remove", 1, (None,)), ("read", None, ([], [1], [2], [1, 2]))]),
-    "queue": (queue.Queue(), [("put", 1, (None,)), ("put", 2, (None,)), ("get", None, (1, 2, None)), ("lose", None, (None,))]),
     "lock": (
         lock.Lock(),
         [("acquire", kind, ([1, token],)) for kind in ("read", "write") for token in (1, 2)]
@@ -295,22 +306,27 @@ def test_the_checker_says_what_trying_every_order_says(name: str) -> None:
     assert min(words.count("good"), words.count("bad")) > 50
 
 
-def test_what_a_queue_is_told_of_its_history_changes_no_verdict() -> None:
+QUEUE = [("put", None, (None,))] * 3 + [("get", None, (1, 2, 3, None))] * 5 + [("told", None, (None,))]
+
+
+def test_the_checker_says_of_queues_what_trying_every_order_says() -> None:
     words = []
-    for seed in range(3_000):
+    for seed in range(4_000):
         rng = Random(seed)
         operations, puts, gets = [], iter(range(1, 9)), list(range(1, 5))
-        for one in some(rng, queue.Queue(), CHOICES["queue"][1] * 2 + [("get", None, (1, 2, 3))] * 2):
+        for one in some(rng, queue.Queue(), QUEUE):
+            changes: dict[str, Any] = {"client": rng.choice("ab")}
             if one.action == "put":
-                operations.append(msgspec.structs.replace(one, argument=next(puts)))
-            elif one.must and one.result is not None:
-                operations.append(msgspec.structs.replace(one, result=gets.pop(rng.randrange(min(2, len(gets)))) if len(gets) > 1 else None))
-            else:
-                operations.append(one if one.must or one.action == "lose" else msgspec.structs.replace(one, ended_ns=None))
-        found = linear.check(queue.Queue(once=True), operations)
+                changes["argument"] = next(puts)
+            elif one.action == "get" and one.must and one.result is not None:
+                changes["result"] = gets.pop(rng.randrange(min(2, len(gets)))) if len(gets) > 1 else None
+            elif one.action == "get" and not one.must:
+                changes["ended_ns"] = None
+            operations.append(msgspec.structs.replace(one, **changes))
+        found = linear.check(queue.Queue(), operations)
         assert found.is_good == is_linearizable(queue.Queue(), operations), f"seed {seed}:\n" + "\n".join(map(str, operations))
         words.append(found.word)
-    assert min(words.count("good"), words.count("bad")) > 100
+    assert min(words.count("good"), words.count("bad")) > 400
 
 
 def test_what_a_lock_is_told_of_its_history_changes_no_verdict() -> None:

@@ -1,9 +1,8 @@
 """Strict serializability of transactions that append to lists and read them. Decides only; linear in the size of the history.
 
 After Adya (1999) and Kingsbury and Alvaro (2020, "Elle"): what is appended is appended once, so the longest list that anybody read says in which order its
-elements came (ww), who read what (wr), and what each reader came before (rw); that one transaction had ended before another began (rt) says the
-same. A circle in that is an order that nothing has. Besides: lists that do not agree, elements that nobody appended, or a transaction that was not done, and parts of a
-transaction.
+elements came (ww), who read what (wr), and what each reader came before (rw); that one transaction had ended before another began (rt) says the same.
+A circle in that is an order that nothing has. Besides: lists that do not agree, elements that nobody appended, or a transaction that was not done.
 
 It is exact where who appends to a list also reads it in the same transaction; else a bad history may pass, and a good one still never fails.
 """
