@@ -4,10 +4,11 @@ import signal
 import time
 from collections.abc import Callable
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tests.histories.rigs import PARTS, Rig, signal_all
 
+GOES_ON: Final = "goes on"
 Sleep = Callable[[float], bool]
 """Wait; True when the time of the run is over."""
 
@@ -60,8 +61,8 @@ class Nemesis:
         self._note(f"{node} stands still")
         signal_all(signal.SIGSTOP, pids)
         sleep(self._rng.choice([0.3, 1.0, 1.5, 2.5, 6.0]))
+        self._note(f"{node} {GOES_ON}")
         signal_all(signal.SIGCONT, pids)
-        self._note(f"{node} goes on")
 
     def _power(self, node: str, sleep: Sleep) -> None:
         self._note(f"{node} loses its power")

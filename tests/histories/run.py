@@ -13,13 +13,14 @@ from tests.histories import judge, table
 from tests.histories.client import Task
 from tests.histories.history import Began, Ended, Fault, Line, decode, encode, pair
 from tests.histories.linear import Verdict
-from tests.histories.nemesis import Nemesis, until
+from tests.histories.nemesis import GOES_ON, Nemesis, until
 from tests.histories.rigs import Rig
 from tests.histories.workloads import ALL
 
 PACE_S = 0.08
 LAST_S = 90.0
 GIVEN_UP_S = 15.0
+MOMENT_NS = 200_000_000
 
 
 class Report(NamedTuple):
@@ -158,7 +159,9 @@ def run(rig: Rig, seed: int, seconds: float, folder: Path, *, workloads: Sequenc
         keeping.join()
         clients.stop()
         clients.last(_keys(decode(file.read_bytes().splitlines())))
-        for line in ran(rig):
+        known = decode(file.read_bytes().splitlines())
+        goes_on_ns = [line.at_ns for line in known if isinstance(line, Fault) and line.text.endswith(GOES_ON)]
+        for line in ran(rig.witness.seen(), goes_on_ns):
             clients.write(encode(line))
     finally:
         over.set()
@@ -189,11 +192,19 @@ def _keys(lines: Iterable[Line]) -> dict[str, list[str]]:
     return {workload: list(keys) for workload, keys in found.items()}
 
 
-def ran(rig: Rig) -> list[Line]:
-    """Return what the witness says of each incarnation, as lines of the table's history."""
+def ran(effects: Iterable[tuple[float, int, int]], goes_on_ns: Sequence[int]) -> list[Line]:
+    """Return what the witness says of each incarnation, as lines of the table's history.
+
+    Left out is what an older incarnation sent in the moment in which a machine that had stood still whole went on: until its init runs too nobody can freeze
+    it, and what is outside the system can refuse nothing (docs/processes.md, what "never twice" covers).
+    """
     spans: dict[tuple[int, int], tuple[int, int]] = {}
-    for when_s, pid, incarnation in rig.witness.seen():
+    newest: dict[int, int] = {}
+    for when_s, pid, incarnation in effects:
         at_ns = int(when_s * 1e9)
+        if incarnation < newest.get(pid, 0) and any(0 <= at_ns - moment_ns < MOMENT_NS for moment_ns in goes_on_ns):
+            continue
+        newest[pid] = max(incarnation, newest.get(pid, 0))
         first, _last = spans.get((pid, incarnation), (at_ns, at_ns))
         spans[pid, incarnation] = first, at_ns
     lines: list[Line] = []
