@@ -13,9 +13,9 @@ from tests.e2e.system import wait_for
 _LISTEN = r"""
 import json, socket, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.bind(("10.99.0.100", 7000))
+sock.bind((sys.argv[2], int(sys.argv[3])))
 with open(sys.argv[1], "w", buffering=1) as file:
-    print("ready", file=file)
+    print("ready", sock.getsockname()[1], file=file)
     while True:
         data, _address = sock.recvfrom(200)
         print(json.dumps([time.monotonic(), *map(int, data.split())]), file=file)
@@ -34,14 +34,18 @@ SEND = (
 
 
 class Witness:
-    """One, on the bridge of a lab, at 10.99.0.100."""
+    """One, on the bridge of a lab, at 10.99.0.100; or without a lab on this machine, at 127.0.0.1."""
 
-    def __init__(self, switch_pid: int, folder: Path) -> None:
+    def __init__(self, switch_pid: int | None, folder: Path) -> None:
         self._file = folder / "witness"
-        inside = ["nsenter", "--target", str(switch_pid), "--net"]
-        subprocess.run([*inside, "ip", "addr", "add", "10.99.0.100/24", "dev", "br0"], check=True)
-        self._process = subprocess.Popen([*inside, sys.executable, "-c", _LISTEN, str(self._file)])
-        wait_for(lambda: self._file.exists() and "ready" in self._file.read_text(), bool, "the witness listens")
+        inside: list[str] = []
+        host, port = "127.0.0.1", 0
+        if switch_pid is not None:
+            inside, host, port = ["nsenter", "--target", str(switch_pid), "--net"], "10.99.0.100", 7000
+            subprocess.run([*inside, "ip", "addr", "add", "10.99.0.100/24", "dev", "br0"], check=True)
+        self._process = subprocess.Popen([*inside, sys.executable, "-c", _LISTEN, str(self._file), host, str(port)])
+        ready = wait_for(lambda: self._file.read_text() if self._file.exists() else "", lambda text: "ready" in text and "\n" in text, "it listens")
+        self.address = host, int(ready.split()[1])
 
     def seen(self) -> list[tuple[float, int, int]]:
         """Return (when, pid, incarnation) of every effect so far."""

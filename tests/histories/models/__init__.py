@@ -1,0 +1,1 @@
+"""Sequential objects that a history is compared with."""
