@@ -1,0 +1,104 @@
+"""`python -m tests.matrix`: play cells of the fault matrix in a random order for as long as asked, write down how they ended, and make docs/matrix.md of it.
+
+    python -m tests.matrix --minutes 60                       the long form, both engines
+    python -m tests.matrix --cells 'sqlite:pause:*'           these, once each
+    python -m tests.matrix --list                             what there is
+
+A cell is called ENGINE:FAULT:TARGET. Ends with 1 if one was a defect: the line says how to repeat it.
+"""
+
+import argparse
+import fnmatch
+import json
+import random
+import sys
+import time
+import traceback
+
+from tests.matrix import results
+from tests.matrix.cell import Outcome, every_cell, impossible, name_of, play
+from tests.matrix.faults import Fault
+from tests.matrix.targets import ENGINES, Target
+from tests.matrix.world import missing, world
+
+Cell = tuple[Fault, Target]
+
+
+def chosen(engine: str, pattern: str) -> list[Cell]:
+    return [cell for cell in every_cell(engine) if fnmatch.fnmatch(name_of(cell[0].name, cell[1].name, engine), pattern)]
+
+
+def played(engine: str, cells: list[Cell], until: float, *, as_json: bool) -> list[Outcome]:
+    """Play cells on one world after the other until all are played or the time is over."""
+    outcomes: list[Outcome] = []
+    waiting = list(cells)
+    while waiting and time.monotonic() < until:
+        with world(engine) as made:
+            while waiting and time.monotonic() < until:
+                fault, target = waiting.pop(0)
+                try:
+                    outcome = play(made, fault, target)
+                except Exception:  # noqa: BLE001 - a cell that cannot be played to its end is one that has failed
+                    outcome = Outcome(fault.name, target.name, engine, "defect", said=traceback.format_exc()[-1500:])
+                outcomes.append(outcome)
+                told(outcome, as_json=as_json)
+                if outcome.end == "defect":
+                    break
+    return outcomes
+
+
+def told(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.fields()), flush=True)
+        return
+    print(
+        f"{outcome.name:<40} {outcome.end:<10} stall {outcome.stall_s:5.1f} s ({outcome.slowest}), whole after {outcome.whole_s:5.1f} s  {outcome.said}",
+        flush=True,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", default="*", help="only these: ENGINE:FAULT:TARGET, with * and ?")
+    parser.add_argument("--minutes", type=float, default=0, help="go round again until so long has passed (0: each once)")
+    parser.add_argument("--seed", type=int, default=None, help="of the order")
+    parser.add_argument("--engine", choices=ENGINES, help="only this one")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--list", action="store_true", help="name the cells and play none")
+    parser.add_argument("--dry", action="store_true", help="write down nothing")
+    options = parser.parse_args()
+    engines = [options.engine] if options.engine else list(ENGINES)
+    if options.list:
+        for engine in engines:
+            for fault, target in chosen(engine, options.cells):
+                print(name_of(fault.name, target.name, engine), impossible(fault, target) and f"(not possible here: {impossible(fault, target)})")
+        return 0
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    print(f"seed {seed}", file=sys.stderr)
+    outcomes = rounds(engines, options.cells, random.Random(seed), options.minutes, as_json=options.json)
+    if not options.dry:
+        results.keep(outcomes)
+    bad = [outcome for outcome in outcomes if outcome.end == "defect"]
+    for outcome in bad:
+        print(f"defect: repeat it with: python -m tests.matrix --cells '{outcome.name}' --seed {seed}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def rounds(engines: list[str], pattern: str, draw: random.Random, minutes: float, *, as_json: bool) -> list[Outcome]:
+    """Play every chosen cell in a drawn order, engine by engine; again until the time is over."""
+    until = time.monotonic() + minutes * 60 if minutes else float("inf")
+    outcomes: list[Outcome] = []
+    while True:
+        for engine in engines:
+            if why := missing(engine):
+                print(f"{engine}: {why}", file=sys.stderr)
+                continue
+            cells = chosen(engine, pattern)
+            draw.shuffle(cells)
+            outcomes += played(engine, cells, until, as_json=as_json)
+        if not minutes or time.monotonic() >= until:
+            return outcomes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
