@@ -20,7 +20,7 @@ from tests.matrix import clock
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 PARTS: Final = ("supervisor", "guard", "kernel", "placement", "recovery", "locks", "store", "member")
-FORKS: Final = "guard, zygote and inits"
+FORKS: Final = "guards, zygotes and inits with a job"
 """They are forks of one another and look alike."""
 WHOLE_S: Final = 60
 """A system that is not whole so long after the fault has gone does not heal by itself."""
@@ -105,15 +105,19 @@ class World:
         return "" if now["well"] else f"status is not well: {now['problems']}"
 
     def census(self) -> dict[str, int]:
-        """Return how many there are of everything: processes by kind, mounts of each machine, control groups of trees."""
+        """Return how many there are of everything but spares, which may be more or fewer: processes by kind, mounts, control groups of trees."""
         counts: collections.Counter[str] = collections.Counter()
+        spares: set[str] = set()
         for machine in self.lab.machines:
             for pid in machine.pids():
                 words = machines.cmdline(pid).decode(errors="replace").replace("\0", " ").strip()
                 if words:  # a zombie has none
                     counts[kind(words)] += 1
-            counts[f"mounts of {machine.name}"] = len(Path(f"/proc/{machine.pid}/mounts").read_text().splitlines())
-        counts["groups"] = sum(path.is_dir() for path in machines.groups("/*.[0-9]*"))
+            root = Path(f"/proc/{machine.pid}")
+            counts[f"mounts of {machine.name}"] = len((root / "mounts").read_text().splitlines())
+            spares.update(os.listdir(root / f"root{machine.home}/nodes/{node(machine)}/spares"))
+        counts[FORKS] -= 2 * len(spares)  # an init and its launcher
+        counts["groups"] = len({path.name for path in machines.groups("/*.[0-9]*") if path.is_dir()} - spares)
         return dict(counts)
 
     def calm(self) -> dict[str, int]:
