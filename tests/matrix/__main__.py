@@ -14,6 +14,7 @@ import random
 import sys
 import time
 import traceback
+from collections.abc import Callable
 
 from tests.matrix import results
 from tests.matrix.cell import Outcome, every_cell, impossible, name_of, play
@@ -22,16 +23,17 @@ from tests.matrix.targets import ENGINES, Target
 from tests.matrix.world import missing, world
 
 Cell = tuple[Fault, Target]
+Heard = Callable[[Outcome], None]
 
 
 def chosen(engine: str, pattern: str) -> list[Cell]:
     return [cell for cell in every_cell(engine) if fnmatch.fnmatch(name_of(cell[0].name, cell[1].name, engine), pattern)]
 
 
-def played(engine: str, cells: list[Cell], until: float, *, as_json: bool) -> list[Outcome]:
+def played(engine: str, cells: list[Cell], until: float, heard: Heard) -> list[Outcome]:
     """Play cells on one world after the other until all are played or the time is over."""
     outcomes: list[Outcome] = []
-    waiting = list(cells)
+    waiting = [cell for cell in cells if not impossible(*cell)]
     while waiting and time.monotonic() < until:
         with world(engine) as made:
             while waiting and time.monotonic() < until:
@@ -41,8 +43,8 @@ def played(engine: str, cells: list[Cell], until: float, *, as_json: bool) -> li
                 except Exception:  # noqa: BLE001 - a cell that cannot be played to its end is one that has failed
                     outcome = Outcome(fault.name, target.name, engine, "defect", said=traceback.format_exc()[-1500:])
                 outcomes.append(outcome)
-                told(outcome, as_json=as_json)
-                if outcome.end == "defect" or (outcome.end != "impossible" and loses_its_node(fault, target)):
+                heard(outcome)
+                if outcome.end == "defect" or loses_its_node(fault, target):
                     break  # a node that was lost often gets nothing for half a minute (docs/machines.md), and the times would be those
     return outcomes
 
@@ -71,7 +73,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--list", action="store_true", help="name the cells and play none")
     parser.add_argument("--dry", action="store_true", help="write down nothing")
+    parser.add_argument("--new", action="store_true", help="only cells that were never played")
+    parser.add_argument("--page", action="store_true", help="only make docs/matrix.md anew")
     options = parser.parse_args()
+    if options.page:
+        results.Book().write()
+        return 0
     engines = [options.engine] if options.engine else list(ENGINES)
     if options.list:
         for engine in engines:
@@ -80,17 +87,22 @@ def main() -> int:
         return 0
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr)
-    outcomes = rounds(engines, options.cells, random.Random(seed), options.minutes, as_json=options.json)
-    if not options.dry:
-        results.keep(outcomes)
-    bad = [outcome for outcome in outcomes if outcome.end == "defect"]
+    book = results.Book()
+
+    def heard(outcome: Outcome) -> None:
+        told(outcome, as_json=options.json)
+        if not options.dry:
+            book.add(outcome)
+
+    done = set(book.kept) if options.new else set()
+    bad = [one for one in rounds(engines, options.cells, done, random.Random(seed), options.minutes, heard) if one.end == "defect"]
     for outcome in bad:
         print(f"defect: repeat it with: python -m tests.matrix --cells '{outcome.name}' --seed {seed}", file=sys.stderr)
     return 1 if bad else 0
 
 
-def rounds(engines: list[str], pattern: str, draw: random.Random, minutes: float, *, as_json: bool) -> list[Outcome]:
-    """Play every chosen cell in a drawn order, engine by engine; again until the time is over."""
+def rounds(engines: list[str], pattern: str, done: set[str], draw: random.Random, minutes: float, heard: Heard) -> list[Outcome]:
+    """Play every chosen cell that is not done in a drawn order, engine by engine; again until the time is over."""
     until = time.monotonic() + minutes * 60 if minutes else float("inf")
     outcomes: list[Outcome] = []
     while True:
@@ -98,10 +110,10 @@ def rounds(engines: list[str], pattern: str, draw: random.Random, minutes: float
             if why := missing(engine):
                 print(f"{engine}: {why}", file=sys.stderr)
                 continue
-            cells = chosen(engine, pattern)
+            cells = [cell for cell in chosen(engine, pattern) if name_of(cell[0].name, cell[1].name, engine) not in done]
             draw.shuffle(cells)
-            outcomes += played(engine, cells, until, as_json=as_json)
-        if not minutes or time.monotonic() >= until:
+            outcomes += played(engine, cells, until, heard)
+        if not minutes or done or time.monotonic() >= until:
             return outcomes
 
 

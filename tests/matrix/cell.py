@@ -21,7 +21,7 @@ PASSING: Final = (FORKS, "groups")
 
 @dataclass(frozen=True)
 class Outcome:
-    """`end`: masked, reported, defect or impossible. `stall_s`: the longest that any step took that met the fault, `slowest`. `whole_s`: from when the fault was
+    """`end`: masked, reported or defect. `stall_s`: the longest that any step took that met the fault, `slowest`. `whole_s`: from when the fault was
     taken back (a crash: from when it came) until the system was whole and every workload had succeeded again. `said`: what was reported, or what is wrong."""
 
     fault: str
@@ -59,10 +59,7 @@ def every_cell(engine: str) -> list[tuple[Fault, Target]]:
 
 
 def play(world: World, fault: Fault, target: Target) -> Outcome:
-    """Play one cell. After a defect the world is not to be used again."""
-    outcome = Outcome(fault.name, target.name, world.engine, "impossible", said=impossible(fault, target))
-    if outcome.said:
-        return outcome
+    """Play one cell that is possible. After a defect the world is not to be used again."""
     return _Cell(world, fault, target).play()
 
 
@@ -73,11 +70,29 @@ def changes(before: dict[str, int], now: dict[str, int]) -> list[str]:
     return [f"{name}: {had}, now {has}" for name, had, has in counts if has > had or (has < had and name not in PASSING)]
 
 
-class _Cell:
-    def __init__(self, world: World, fault: Fault, target: Target) -> None:
-        self.world, self.fault, self.target = world, fault, target
+class Judgement:
+    """What is wrong, and what was reported. `end` says which of the three a cell is."""
+
+    def __init__(self) -> None:
         self.wrong: list[str] = []
         self.reports: list[str] = []
+
+    def steps(self, steps: list[Step]) -> None:
+        for step in steps:
+            if step.how in REPORTED and step.text.strip():
+                self.reports.append(f"{step.name}: {step.how}: {step.text}")
+            elif step.how != "ok":
+                self.wrong.append(f"{step.name}: {step.how}: {step.text}")
+
+    @property
+    def end(self) -> str:
+        return "defect" if self.wrong else "reported" if self.reports else "masked"
+
+
+class _Cell(Judgement):
+    def __init__(self, world: World, fault: Fault, target: Target) -> None:
+        super().__init__()
+        self.world, self.fault, self.target = world, fault, target
 
     def play(self) -> Outcome:
         before = self.world.calm()
@@ -92,7 +107,7 @@ class _Cell:
         self.reports += self.world.told
         self._judge_sitter()
         steps = running.steps()
-        self._judge([step for step in steps if step.ended > began])
+        self.steps([step for step in steps if step.ended > began or step.how == "alien"])
         if not self.wrong:
             self._judge_leftovers(before)
         met = [step for step in steps if step.ended > began and step.began < healed + 1]
@@ -116,13 +131,6 @@ class _Cell:
             self.wrong.append(f"not whole {WHOLE_S} s after the fault has gone: {why}")
         return began, healed, time.monotonic()
 
-    def _judge(self, steps: list[Step]) -> None:
-        for step in steps:
-            if step.how in REPORTED:
-                self.reports.append(f"{step.name}: {step.how}: {step.text}")
-            elif step.how != "ok":
-                self.wrong.append(f"{step.name}: {step.how}: {step.text}")
-
     def _judge_sitter(self) -> None:
         """The process that sat on the victim runs, or its record says why it does not."""
         deadline = time.monotonic() + SITS_S
@@ -143,8 +151,7 @@ class _Cell:
 
     def _outcome(self, slowest: Step | None, whole_s: float) -> Outcome:
         said = list(dict.fromkeys(self.wrong or self.reports))
-        end = "defect" if self.wrong else "reported" if self.reports else "masked"
         text = "; ".join(said[:4]) + (f"; and {len(said) - 4} more" if len(said) > 4 else "")
         stall_s = slowest.ended - slowest.began if slowest else 0.0
         times = (round(stall_s, 1), round(max(whole_s, 0), 1))
-        return Outcome(self.fault.name, self.target.name, self.world.engine, end, *times, slowest.name if slowest else "", text)
+        return Outcome(self.fault.name, self.target.name, self.world.engine, self.end, *times, slowest.name if slowest else "", text)

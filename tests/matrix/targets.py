@@ -95,10 +95,10 @@ TARGETS: Final = (
     Target("store", on="keeper", pids=part("store"), records=("store/store.db",), engines=("sqlite",)),
     Target("gateway", on="keeper", pids=part("store"), ports=members(1), records=("store/cluster.json",), engines=("etcd",)),
     Target("member", pids=part("member"), engines=("etcd",)),
-    Target("etcd", pids=etcd, ports=members(0), records=("nodes/{node}/etcd/*/member/wal/*.wal",), engines=("etcd",), not_here={"clock jump": _GO}),
+    Target("etcd", pids=etcd, ports=members(0), records=("nodes/{node}/etcd/*/member/wal/*.wal",), engines=("etcd",), not_here={"clock": _GO}),
     Target("zygote", pids=zygote),
-    Target("init", pids=sitter_init, records=("nodes/{node}/trees/{sitter}.*/tree.json",), readers=("guard",), not_here={"clock jump": _NESTED}),
-    Target("porter", pids=porter, not_here={"clock jump": _BRIEF, "slow disk": _BRIEF}),
+    Target("init", pids=sitter_init, records=("nodes/{node}/trees/{sitter}.*/tree.json",), readers=("guard",), not_here={"clock": _NESTED}),
+    Target("porter", pids=porter, not_here={"clock": _BRIEF, "slow disk": _BRIEF}),
     Target("machine", whole=True, records=("nodes/{node}/node.json",)),
     Target("first machine", on="founder", whole=True, records=("system.json",)),
 )

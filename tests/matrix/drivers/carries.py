@@ -14,7 +14,7 @@ from unios import errors
 UNIOS = str(Path(sys.executable).parent / "unios")
 FILES, FILE_BYTES = 100, 20_000
 ENDS_S = 90
-_BY_EXIT = {75: errors.Unavailable, 76: errors.OutcomeUnknown, 74: errors.DataLost}
+_BY_EXIT = {125: errors.Unavailable, 75: errors.Unavailable, 76: errors.OutcomeUnknown, 74: errors.DataLost}
 
 
 def main() -> None:

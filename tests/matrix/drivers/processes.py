@@ -34,8 +34,10 @@ def life(node: str) -> Callable[[], None]:
             raise Wrong(f"{pid} has not ended within {ENDS_S} s: {view.state} on {view.node}, {view.reason}")
         judge(connection, pid)
         said = b"".join(chunk.data for chunk in output.follow(connection, pid, view=view) if isinstance(chunk, output.Chunk))
+        if view.reason.startswith("output was cut"):
+            raise OutcomeUnknown(f"{pid}: {view.reason}")
         if said != f"begin {number}\nend {number}\n".encode():
-            raise Wrong(f"{pid}.{view.incarnation} on {view.node} said {said!r} and not begin and end {number}")
+            raise Wrong(f"{pid}.{view.incarnation} on {view.node} said {said!r} and not begin and end {number}; {view.reason}")
 
     return step
 
