@@ -122,7 +122,7 @@ class Machine:
         self.pid = 0
         self._holder: subprocess.Popen[bytes] | None = None
         with self.disk.open("wb") as file:
-            file.truncate(DISK_MIB << 20)
+            file.truncate(lab.disk_mib << 20)
         sh("mkfs.ext4", "-q", "-F", self.disk)
 
     def boot(self) -> None:
@@ -234,9 +234,10 @@ class Machine:
 
 
 class Lab:
-    """Some pseudo-machines on one bridge."""
+    """Some pseudo-machines on one bridge, each with a disk of `disk_mib`."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, disk_mib: int = DISK_MIB) -> None:
+        self.disk_mib = disk_mib
         self.machines: list[Machine] = []
         self._groups = groups()
         self.folder = leash.hold(Path(tempfile.mkdtemp(prefix="unios-lab-")))
@@ -334,9 +335,9 @@ def cmdline(pid: int) -> bytes:
 
 
 @contextlib.contextmanager
-def lab(count: int) -> Iterator[Lab]:
+def lab(count: int, disk_mib: int = DISK_MIB) -> Iterator[Lab]:
     """Build machines, give them to a test, and take them away."""
-    built = Lab(count)
+    built = Lab(count, disk_mib)
     try:
         yield built
     finally:

@@ -50,8 +50,8 @@ def played(engine: str, cells: list[Cell], until: float, heard: Heard) -> list[O
 
 
 def loses_its_node(fault: Fault, target: Target) -> bool:
-    """Whether the node is likely to count as lost meanwhile."""
-    return target.whole or fault.needs == "network"
+    """Whether the node is likely to count as lost meanwhile, or all are."""
+    return target.whole or fault.needs == "network" or fault.name in target.beyond
 
 
 def told(outcome: Outcome, *, as_json: bool) -> None:

@@ -93,6 +93,7 @@ class _Cell(Judgement):
     def __init__(self, world: World, fault: Fault, target: Target) -> None:
         super().__init__()
         self.world, self.fault, self.target = world, fault, target
+        self.lasting = False
 
     def play(self) -> Outcome:
         before = self.world.calm()
@@ -105,10 +106,11 @@ class _Cell(Judgement):
         hung = running.stop()
         self.wrong += [f"{name} hangs" for name in hung]
         self.reports += self.world.told
-        self._judge_sitter()
+        if not self.lasting:
+            self._judge_sitter()
         steps = running.steps()
         self.steps([step for step in steps if step.ended > began or step.how == "alien"])
-        if not self.wrong:
+        if not self.wrong and not self.lasting:
             self._judge_leftovers(before)
         met = [step for step in steps if step.ended > began and step.began < healed + 1]
         return self._outcome(max(met, key=lambda step: step.ended - step.began, default=None), whole - healed)
@@ -123,7 +125,12 @@ class _Cell(Judgement):
             healed = time.monotonic()
         undo()
         deadline = time.monotonic() + WHOLE_S
+        word = self.target.beyond.get(self.fault.name, "")
         while (why := self.world.ailing()) and time.monotonic() < deadline:
+            if word and (said := self.world.says(self.target.machine(self.world), word)):
+                self.reports.append(f"unios status: {said}")
+                self.lasting = True
+                return began, healed, time.monotonic()
             time.sleep(0.1)
         if not why:
             why = running.wait_for_all(healed, WHOLE_S)

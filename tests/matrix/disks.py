@@ -56,7 +56,9 @@ def _lift(group: Path, number: str) -> None:
 def fill(world: World, target: Target) -> Undo:
     """Write the machine's disk full, to the last byte that root may have."""
     machine = target.machine(world)
-    machine.run("sh", "-c", f"for size in 1M 4k 1k; do dd if=/dev/zero of={_FILL}.$size bs=$size 2>/dev/null; done; sync {_FILL}*", check=False)
+    most = f"fallocate -l $(df --output=avail -B1 /var | tail -1) {_FILL}.most"
+    rest = f"for size in 1M 4k 1k; do dd if=/dev/zero of={_FILL}.$size bs=$size 2>/dev/null; done; sync {_FILL}*"
+    machine.run("sh", "-c", f"{most}; {rest}", check=False)
     return lambda: _empty(machine)
 
 

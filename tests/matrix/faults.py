@@ -20,6 +20,7 @@ class Fault:
     name: str
     apply: Callable[[World, Target], Undo]
     hold_s: float
+    how: str
     needs: str = "process"
     stays: bool = True
     """Whether there is something to take back from a process; from a machine there always is."""
@@ -83,18 +84,36 @@ HOUR_S: Final = 3600
 _NO_BLKIO: Final = disks.missing_controller()
 
 FAULTS: Final = (
-    Fault("crash", crash, 5, stays=False),
-    Fault("pause", pause, 4),
-    Fault("omission", networks.dropping(percent=30), 6, needs="network"),
-    Fault("partition", networks.dropping(), 5, needs="network"),
-    Fault("one-way, not heard", networks.dropping(("output",)), 5, needs="network"),
-    Fault("one-way, deaf", networks.dropping(("input",)), 5, needs="network"),
-    Fault("flapping", networks.by_turns(networks.flaps, 0.7), 7, needs="network"),
-    Fault("swizzled", networks.by_turns(networks.swizzle, 1.5), 9, needs="network"),
-    Fault("slow link", networks.slow(100), 6, needs="network"),
-    Fault("slow disk", disks.slow(20), 6, not_here=_NO_BLKIO),
-    Fault("disk full", disks.fill, 6, needs="disk"),
-    Fault("corrupt record", disks.corrupt, 2, needs="records", stays=False),
-    Fault("clock ahead", jump(HOUR_S), 4),
-    Fault("clock back", jump(-HOUR_S), 4),
+    Fault("crash", crash, 5, "SIGKILL; a machine loses its power, and is powered on after that time", stays=False),
+    Fault("pause", pause, 4, "SIGSTOP, then SIGCONT"),
+    Fault("omission", networks.dropping(percent=30), 6, "30 % of its packets are dropped, in both directions (nftables)", needs="network"),
+    Fault("partition", networks.dropping(), 5, "all are", needs="network"),
+    Fault("one-way, not heard", networks.dropping(("output",)), 5, "all that it sends are", needs="network"),
+    Fault("one-way, deaf", networks.dropping(("input",)), 5, "all that it is sent are", needs="network"),
+    Fault("flapping", networks.by_turns(networks.flaps, 0.7), 7, "cut off and not, every 0.7 s", needs="network"),
+    Fault(
+        "swizzled",
+        networks.by_turns(networks.swizzle, 1.5),
+        9,
+        "cut off from one machine after the other, then let back in another order",
+        needs="network",
+    ),
+    Fault(
+        "slow link",
+        networks.slow(100),
+        6,
+        "each frame is held for 100 ms in each direction (a relay in user space: netem is missing)",
+        needs="network",
+    ),
+    Fault(
+        "slow disk",
+        disks.slow(20),
+        6,
+        "20 writes a second (block controller of cgroup v1; a process's own writes, not the journal's)",
+        not_here=_NO_BLKIO,
+    ),
+    Fault("disk full", disks.fill, 6, "the machine's disk, to the last byte", needs="disk"),
+    Fault("corrupt record", disks.corrupt, 2, "half of its files is overwritten, and it and who reads them are killed", needs="records", stays=False),
+    Fault("clock ahead", jump(HOUR_S), 4, "its wall clock, by an hour (a preloaded library: Linux has no wall clock per namespace)"),
+    Fault("clock back", jump(-HOUR_S), 4, "likewise"),
 )

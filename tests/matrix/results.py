@@ -19,17 +19,36 @@ HEAD: Final = """# The fault matrix
 
 Made by `python -m tests.matrix`, of what is kept in tests/matrix/results.json. Do not edit it.
 
-On three pseudo-machines (namespaces and loop-mounted disks, on {cores}) programs start processes and wait for them, call a server, map over an
-executor and take turns at a lock; then a fault comes, stays for its time, and goes. A cell is
+On three pseudo-machines (namespaces and loop-mounted disks, on two cores) programs start processes and wait for them, call a server, map over an
+executor, take turns at a lock and carry folders; then a fault comes, stays for its time, and goes. A cell is
 
 - **masked T s**: nobody noticed anything but time; T is the longest that any one step took that met the fault, the time for which the fault stayed included;
 - **reported T s**: somebody got an error that says what was lost or not done; T s after the fault had gone the system was whole and everything went on;
 - **defect**: something hung, was wrong, did not become whole or left something behind;
-- **-**: not possible here; the reason is below the table.
+- **-**: not possible here; the reason is at the end. **?**: not played yet.
 
 In every cell that is not a defect: each acknowledged process ended once and rightly, or its record says why not; no call was done twice; every map was complete
 and right; no token of a lock was given twice or accepted out of order; all nodes were ready again and `unios status` well; and there were as many processes,
-mounts and control groups as before.
+mounts and control groups as before. A node that was lost several times gets nothing new for 30 s (docs/machines.md): where a fault does that, T holds it.
+
+| to | type |
+|---|---|
+| go round all cells for an hour, in an order that is drawn | `python -m tests.matrix --minutes 60` |
+| play some, once each | `python -m tests.matrix --cells 'etcd:partition:*'` |
+| play those that never were | `python -m tests.matrix --new` |
+| name them all | `python -m tests.matrix --list` |
+
+It needs root. `./test` plays a few, others each day. To add a fault, a process of the system or a workload: a line in tests/matrix/faults.py, targets.py or
+workloads.py.
+
+## The faults
+
+| fault | for | how |
+|---|---|---|
+{faults}
+
+The programs run on the machine that suffers if one of its processes is hit, and on another one if the machine is. *First machine* is the one that founded the
+system and, with the embedded store, has it.
 """
 
 
@@ -65,7 +84,7 @@ def worst(before: dict[str, Any] | None, outcome: Outcome) -> dict[str, Any]:
 
 
 def page(kept: dict[str, dict[str, Any]]) -> str:
-    text = [HEAD.format(cores="two cores")]
+    text = [HEAD.format(faults="\n".join(f"| {fault.name} | {fault.hold_s} s | {fault.how} |" for fault in FAULTS))]
     for engine in ENGINES:
         targets = [target for target in TARGETS if engine in target.engines]
         text.append(f"## {'The embedded store (SQLite)' if engine == 'sqlite' else 'etcd, three members of its own'}\n")
@@ -82,7 +101,7 @@ def shown(outcome: dict[str, Any] | None, why_not: str) -> str:
     if why_not:
         return "-"
     if outcome is None:
-        return "not played"
+        return "?"
     seconds = {"masked": outcome["stall_s"], "reported": outcome["whole_s"]}.get(outcome["end"])
     return outcome["end"] + (f" {seconds:.1f} s" if seconds is not None else "")
 

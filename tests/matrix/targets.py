@@ -22,7 +22,8 @@ LINK_PORT: Final = 7117
 @dataclass(frozen=True)
 class Target:
     """`on` is the machine that has it (an attribute of World: victim, founder, keeper, locks). `whole`: the machine itself.
-    `not_here`: why a fault, by name, cannot hit it alone."""
+    `not_here`: why a fault, by name, cannot hit it alone. `beyond`: what `unios status` on its machine has to say of a
+    fault of which no system can recover by itself."""
 
     name: str
     on: str = "victim"
@@ -33,6 +34,7 @@ class Target:
     engines: tuple[str, ...] = ENGINES
     whole: bool = False
     not_here: dict[str, str] = field(default_factory=dict)
+    beyond: dict[str, str] = field(default_factory=dict)
 
     def machine(self, world: World) -> Machine:
         found: Machine = getattr(world, self.on)
@@ -92,7 +94,7 @@ TARGETS: Final = (
     Target("placement", pids=part("placement"), records=("nodes/{node}/run/placement.json",)),
     Target("recovery", pids=part("recovery"), records=("nodes/{node}/run/recovery.json",)),
     Target("locks", on="locks", pids=part("locks"), records=("nodes/{node}/run/locks.json",)),
-    Target("store", on="keeper", pids=part("store"), records=("store/store.db",), engines=("sqlite",)),
+    Target("store", on="keeper", pids=part("store"), records=("store/store.db",), engines=("sqlite",), beyond={"corrupt record": "store.db"}),
     Target("gateway", on="keeper", pids=part("store"), ports=members(1), records=("store/cluster.json",), engines=("etcd",)),
     Target("member", pids=part("member"), engines=("etcd",)),
     Target("etcd", pids=etcd, ports=members(0), records=("nodes/{node}/etcd/*/member/wal/*.wal",), engines=("etcd",), not_here={"clock": _GO}),

@@ -22,6 +22,8 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 PARTS: Final = ("supervisor", "guard", "kernel", "placement", "recovery", "locks", "store", "member")
 FORKS: Final = "guards, zygotes and inits with a job"
 """They are forks of one another and look alike."""
+DISK_MIB: Final = 512
+"""With etcd's log there is room for carried folders still."""
 WHOLE_S: Final = 60
 """A system that is not whole so long after the fault has gone does not heal by itself."""
 
@@ -94,6 +96,12 @@ class World:
             return {"well": False, "problems": [done.stderr.decode().strip() or "no answer"]}
         return found
 
+    def says(self, machine: Machine, word: str) -> str:
+        """Return what `unios status` on a machine says if that holds the word, else nothing."""
+        done = machine.unios("status", check=False, timeout=30)
+        said = (done.stdout + done.stderr).decode()
+        return said if word in said else ""
+
     def ailing(self) -> str:
         """Return what keeps the system from being whole, or nothing."""
         now = self.status()
@@ -149,7 +157,7 @@ def node(machine: Machine) -> str:
 @contextlib.contextmanager
 def world(engine: str) -> Iterator[World]:
     """Build one, and take it away."""
-    with lab(3) as built:
+    with lab(3, DISK_MIB) as built:
         for machine in built.machines:
             clock.give(machine)
             machine.clock += (f"PYTHONPATH={CHECKOUT / 'src'}{os.pathsep}{CHECKOUT}",)
