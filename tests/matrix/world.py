@@ -43,6 +43,8 @@ class World:
         self.founder, self.victim, self.observer = built.machines
         self.sitter = 0
         """A process that sits on the machine that suffers, while a cell is played."""
+        self._own_groups: set[str] = set()
+        """The names of the nodes' groups: the host has others' too."""
         self.told: list[str] = []
         """What a person was told while a fault was applied or taken back: it was reported."""
 
@@ -71,6 +73,7 @@ class World:
         """Return the control groups of the machine's node."""
         text = machine.run("cat", f"{machine.home}/nodes/{node(machine)}/cgroup").stdout
         names = {Path(path).name for _kind, path in json.loads(text)}
+        self._own_groups |= names
         return {path for path in machines.groups() if path.name in names}
 
     def host_pid(self, machine: Machine, pid: int) -> int:
@@ -125,7 +128,9 @@ class World:
             counts[f"mounts of {machine.name}"] = len((root / "mounts").read_text().splitlines())
             spares.update(os.listdir(root / f"root{machine.home}/nodes/{node(machine)}/spares"))
         counts[FORKS] -= 2 * len(spares)  # an init and its launcher
-        counts["groups"] = len({path.name for path in machines.groups("/*.[0-9]*") if path.is_dir()} - spares)
+        counts["groups"] = len(
+            {path.name for path in machines.groups("/*.[0-9]*") if path.is_dir() and path.parent.name in self._own_groups} - spares
+        )
         return dict(counts)
 
     def calm(self) -> dict[str, int]:
@@ -165,6 +170,8 @@ def world(engine: str) -> Iterator[World]:
         made.founder.unios("up", "--listen", made.founder.address, *(["--store", "etcd"] if engine == "etcd" else []))
         for machine in built.machines[1:]:
             machine.unios("join", made.founder.json("join", "--root")["token"])
+        for machine in built.machines:
+            made.groups(machine)
         _warm(made)
         wait_for(made.ailing, lambda why: not why, "the system is whole", 60)
         try:
