@@ -11,7 +11,7 @@ from tests.matrix.targets import Target
 
 FAULTS: Final = ("crash", "pause", "partition", "one-way, deaf", "flapping", "slow link", "slow disk", "clock ahead")
 TARGETS: Final = ("kernel", "supervisor", "guard", "store", "gateway", "etcd", "machine", "first machine")
-EACH: Final = {"sqlite": 4, "etcd": 2}
+EACH: Final = {"sqlite": 3, "etcd": 1}
 """So many cells of each engine: about 90 seconds together."""
 
 
