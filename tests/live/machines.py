@@ -122,7 +122,7 @@ class Machine:
         self.pid = 0
         self._holder: subprocess.Popen[bytes] | None = None
         with self.disk.open("wb") as file:
-            file.truncate(DISK_MIB << 20)
+            file.truncate(lab.disk_mib << 20)
         sh("mkfs.ext4", "-q", "-F", self.disk)
 
     def boot(self) -> None:
@@ -234,11 +234,12 @@ class Machine:
 
 
 class Lab:
-    """Some pseudo-machines on one bridge."""
+    """Some pseudo-machines on one bridge, each with a disk of `disk_mib`."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, disk_mib: int = DISK_MIB) -> None:
+        self.disk_mib = disk_mib
         self.machines: list[Machine] = []
-        self._groups = _groups()
+        self._groups = groups()
         self.folder = leash.hold(Path(tempfile.mkdtemp(prefix="unios-lab-")))
         self._switch = subprocess.Popen(
             ["unshare", "--net", "sleep", "infinity"],
@@ -286,19 +287,19 @@ class Lab:
             machine.die()
         self._switch.kill()
         self._switch.wait(timeout=10)
-        _remove_groups(_groups() - self._groups)
+        remove_groups(groups() - self._groups)
         shutil.rmtree(self.folder, ignore_errors=True)
         leash.let_go(self.folder)
 
 
-def _groups(inside: str = "") -> set[Path]:
+def groups(inside: str = "") -> set[Path]:
     """Return the nodes' groups of the whole host, or what matches `inside` them: machines share its cgroup file systems."""
     return {path for top in ("unios-*", "*/unios-*") for path in found("/sys/fs/cgroup", top + inside)}
 
 
 def is_frozen(pid: int, incarnation: int) -> bool:
     """Return whether a tree of that name stands frozen in its group, on whichever machine."""
-    for group in _groups(f"/{pid}.{incarnation}"):
+    for group in groups(f"/{pid}.{incarnation}"):
         if not any((group / name).exists() for name in ("freezer.state", "cgroup.freeze")):
             continue  # of another hierarchy, in which nothing is frozen
         with contextlib.suppress(OSError):
@@ -307,9 +308,9 @@ def is_frozen(pid: int, incarnation: int) -> bool:
     return False
 
 
-def _remove_groups(groups: set[Path]) -> None:
+def remove_groups(left: set[Path]) -> None:
     """Remove what machines that lost their power left behind; a group with processes in it is another run's and stays."""
-    for group in groups:
+    for group in left:
         for folder in sorted((path for path in (group, *found(group, "**/")) if path.is_dir()), key=lambda path: -len(path.parts)):
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -334,9 +335,9 @@ def cmdline(pid: int) -> bytes:
 
 
 @contextlib.contextmanager
-def lab(count: int) -> Iterator[Lab]:
+def lab(count: int, disk_mib: int = DISK_MIB) -> Iterator[Lab]:
     """Build machines, give them to a test, and take them away."""
-    built = Lab(count)
+    built = Lab(count, disk_mib)
     try:
         yield built
     finally:
