@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from unios.core import gate
 from unios.core.gate import Member
+from unios.core.logs import LogRecord
 from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec
 from unios.core.rules import POLICY_KEY, PolicyRule, Quota, quota_key
@@ -40,6 +41,10 @@ def node(**fields: Any) -> bytes:
 
 def port(**fields: str) -> bytes:
     return packed({"name": "a/b", "node": "n2", "owner": "bob", "mode": 0o600, **fields})
+
+
+def log(user: str = "bob", name: str = "history", epoch: int = 0) -> bytes:
+    return packed(LogRecord(name=name, user=user, epoch=epoch))
 
 
 def event(name: str = "n2") -> bytes:
@@ -97,6 +102,19 @@ def test_its_own_records_it_may_write() -> None:
     put(SPEC, spec(), {PROCESS: process(), SPEC: spec()})
     put("/requests/ab1", b"400", together=(PROCESS,))
     put("/next/pid", b"316")
+
+
+def test_logs_of_its_users_it_may_write_and_no_others() -> None:
+    put("/logs/bob/history", log())
+    put("/logs/bob/a/b", log(name="a/b"))
+    put("/logs/bob/history", log(epoch=2), {"/logs/bob/history": log(epoch=1)})
+    put("/logs/alice/history", log("alice"), member=ANYBODY)
+    denied("/logs/alice/history", log("alice"))
+    denied("/logs/root/history", log("root"), member=ANYBODY)
+    denied("/logs/bob/history", log("alice"))
+    denied("/logs/alice/history", log())
+    denied("/logs/bob/other", log())
+    denied("/logs/bob/history", b"\xc1")
 
 
 @pytest.mark.parametrize("key", ["/tokens/ab", "/system", "/next/node", "/next/pid2", "/", "nodes/n2", "/nodes", "/nodes/n2/", "//nodes/n2", "/x/y"])
