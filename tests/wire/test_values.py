@@ -138,3 +138,20 @@ def test_any_bytes_of_another_user_are_a_plain_value_or_refused(data: bytes, bes
             decode(Value(msgspec.Raw(body), [memoryview(one) for one in beside]), trusted=False)
         except (Denied, ProtocolError):
             pass
+
+
+class Counted:
+    """Counts how often it is written, as a reference to an object does, which is lent with each pickle."""
+
+    written = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        Counted.written += 1
+        return Counted, ()
+
+
+@pytest.mark.parametrize("beside", [b"", bytes(PICKLE_BYTES), pickle.PickleBuffer(bytearray(BESIDE_BYTES)), pickle.PickleBuffer(bytearray(10))])
+def test_a_value_is_written_once_whatever_lies_beside_it(beside: Any) -> None:
+    Counted.written = 0
+    assert len(decode(encode((Counted(), beside), trusted=True)._replace(trusted=True), trusted=True)) == 2
+    assert Counted.written == 1

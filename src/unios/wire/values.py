@@ -73,33 +73,10 @@ NOTHING: Final = Value(msgspec.Raw(b"\xc4\x04" + pickle.dumps(None, 5)))
 NOTHING_PLAIN: Final = Value(msgspec.Raw(b"\xc0"))
 
 
-class _Beside(Exception):
-    """There is a buffer that travels beside the pickle."""
-
-
-def _none_beside(buffer: pickle.PickleBuffer) -> bool:
-    try:
-        if buffer.raw().nbytes < BESIDE_BYTES:
-            return True
-    except BufferError:
-        return True
-    raise _Beside
-
-
 def encode(value: object, *, trusted: bool) -> Value:
     """Return a value for the wire; `trusted`: the other side is of the same user. CallerError if it cannot travel."""
     if not trusted:
         return _encode_plain(value)
-    try:  # most: small, and all in the pickle
-        data = _dumps(value, 5, buffer_callback=_none_beside)
-        if len(data) < PICKLE_BYTES:
-            return made(Value, (msgspec.Raw(_encode(data)), (), False))
-    except (_Beside, *_UNPICKLABLE):
-        pass
-    return _encode_whole(value)
-
-
-def _encode_whole(value: object) -> Value:
     buffers: list[memoryview] = []
 
     def beside(buffer: pickle.PickleBuffer) -> bool:
@@ -113,8 +90,8 @@ def _encode_whole(value: object) -> Value:
         return False
 
     try:
-        try:
-            data = pickle.dumps(value, 5, buffer_callback=beside)
+        try:  # once, if that can be: what it writes may count, as references to objects do
+            data = _dumps(value, 5, buffer_callback=beside)
         except TypeError:  # perhaps for a memoryview, as allocate() returns: pickle has no way for those
             buffers.clear()
             file = io.BytesIO()
@@ -122,11 +99,14 @@ def _encode_whole(value: object) -> Value:
             data = file.getvalue()
     except _UNPICKLABLE as error:
         raise CallerError(f"this cannot be sent: {type(error).__name__}: {error}") from error
-    if (total := len(data) + sum(buffer.nbytes for buffer in buffers)) > MESSAGE_BYTES_MAX:
+    size = len(data)
+    if not buffers and size < PICKLE_BYTES:  # most
+        return made(Value, (msgspec.Raw(_encode(data)), (), False))
+    if (total := size + sum(buffer.nbytes for buffer in buffers)) > MESSAGE_BYTES_MAX:
         raise CallerError(f"this cannot be sent: it has {total} bytes, and the limit is {MESSAGE_BYTES_MAX}")
-    if len(data) >= PICKLE_BYTES:
+    if size >= PICKLE_BYTES:
         return Value(_BESIDE, [memoryview(data), *buffers])
-    return Value(msgspec.Raw(_encoder.encode(data)), buffers)
+    return Value(msgspec.Raw(_encode(data)), buffers)
 
 
 def _plain(value: Any) -> msgspec.msgpack.Ext:

@@ -36,7 +36,7 @@ class Interrupter:
 
     def _called(self, frame: FrameType, _event: str, _argument: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith(self._files) or code.co_name == "__del__":  # what is raised there goes nowhere
+        if not code.co_filename.endswith(self._files) or _is_finalizing(frame):
             return None
         if code not in self._points:
             self._points[code] = _points_of(code)
@@ -50,6 +50,15 @@ class Interrupter:
                 self.where = f"{frame.f_code.co_qualname} line {frame.f_lineno} at {frame.f_lasti}"
                 raise Interrupted(self.where)
         return self._opcode
+
+
+def _is_finalizing(frame: FrameType | None) -> bool:
+    """Return whether a finalizer does this, whenever the collector has come: what is raised there goes nowhere."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _points_of(code: CodeType) -> frozenset[int]:

@@ -95,3 +95,39 @@ def test_a_late_reader_leaves_the_line_whole_and_a_closed_one_ends_it(pair: tupl
     threading.Timer(0.05, raw.close).start()
     with pytest.raises(Closed):
         line.read(time.monotonic() + 10)
+
+
+class Interrupted(Exception):
+    """What a signal's handler raises."""
+
+
+def test_who_is_interrupted_while_nothing_comes_has_read_nothing_and_keeps_the_line(
+    pair: tuple[socket.socket, Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, line = pair
+
+    def interrupted(_deadline: float) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line, "_readable", interrupted)
+        with pytest.raises(Interrupted):
+            line.read(time.monotonic() + 10)
+    assert not line.is_closed
+    raw.sendall(ANSWER)
+    assert len(line.read(time.monotonic() + 10)) == 1
+
+
+def test_who_is_interrupted_while_he_reads_ends_the_line(pair: tuple[socket.socket, Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, line = pair
+    pull = line._pull
+
+    def interrupted(*given: Any) -> Any:
+        pull(*given)
+        raise Interrupted
+
+    raw.sendall(ANSWER)
+    monkeypatch.setattr(line, "_pull", interrupted)
+    with pytest.raises(Interrupted):
+        line.read(time.monotonic() + 10)
+    assert line.is_closed

@@ -217,7 +217,7 @@ class Line:
         if self._early:
             early, self._early = self._early, []
             return early
-        reader = self._reader
+        reader, waiting = self._reader, False
         try:
             if self.is_closed:  # perhaps in the midst of a frame, of which nobody knows any more how much has come
                 raise Closed("it was closed here")
@@ -229,7 +229,9 @@ class Line:
                 if not self._waits & _LOOKED_EACH:
                     self._vain = self._vain_again
             if found is None and deadline is not None:
+                waiting = True
                 self._readable(deadline)
+                waiting = False
             if reader.is_amid:
                 return self._read_on(reader)
             buffer, ancillary, flags = self._buffer, _NO_ANCILLARY, 0
@@ -245,9 +247,9 @@ class Line:
             if (type(message) is Reply or type(message) is Request) and not message.buffers and not message.descriptors:
                 return [(message, made(Value, (message.body, (), True)))]
             return self._heard(message)
-        except Late:  # and nothing was read
-            raise
         except BaseException as error:
+            if waiting:  # it is late, or a signal's handler has raised: nothing was read
+                raise
             closed = self.is_closed
             self.close()
             if isinstance(error, OSError) and error.errno is not None:  # as in _send
