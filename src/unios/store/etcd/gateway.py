@@ -5,6 +5,7 @@ what is written through this one.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -217,9 +218,12 @@ class Gateway:
             yield page
 
     async def restore(self, operations: tuple[Put | Delete, ...]) -> int:
-        """Make these changes and begin a new generation, at every gateway; leases go on. Raises Unavailable, OutcomeUnknown."""
+        """Make these changes and begin a new generation, at every gateway, and at this one before it returns; leases go on. Raises Unavailable, OutcomeUnknown."""
         await self._wait()
+        generation = self._generation
         await whole.restore(self._channel, self._keys, operations)
+        with contextlib.suppress(Older):  # it is done, and each gateway hears of it by and by
+            await self._another(generation)
         return 0
 
     async def renew(self, lease: int) -> int:
