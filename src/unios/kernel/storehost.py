@@ -30,8 +30,9 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
             failed.unlink(missing_ok=True)
             return _gateway(home, found, beat)
         check(home)
+        has_failed = failed.exists()  # perhaps since its file is damaged: that would come up when the page is read, again and again
         failed.unlink(missing_ok=True)
-        return server.main(home.store, beat, durable=not owner.is_owned(home))
+        return server.main(home.store, beat, durable=not owner.is_owned(home), check=has_failed)
     except UniosError as error:
         runfiles.place(failed, str(error))
         print(error, file=sys.stderr)

@@ -168,9 +168,9 @@ async def _serve(peer: Peer) -> None:
         peer.close("the store stops")
 
 
-async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, durable: bool = True) -> None:
-    """Serve `folder` until `stop`; its lock must be held."""
-    engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()), durable=durable)
+async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, durable: bool = True, check: bool = False) -> None:
+    """Serve `folder` until `stop`; its lock must be held. DataLost if its file is damaged."""
+    engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()), durable=durable, check=check)
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
 
     async def close() -> None:
@@ -218,10 +218,10 @@ def take_lock(folder: Path) -> int | None:
     return lock
 
 
-def main(folder: Path, beat: Callable[[], None], *, durable: bool = True) -> int:
-    """Be the store of `folder` until SIGTERM; 0, at once if it has one. `durable` false: no power cut need be outlived."""
+def main(folder: Path, beat: Callable[[], None], *, durable: bool = True, check: bool = False) -> int:
+    """Be the store of `folder` until SIGTERM; 0, at once if it has one. `durable` false: no power cut need be outlived. `check`: see SqliteEngine."""
     keep_step(STEP_S)
-    return be_store(folder, lambda stop: serve(folder, beat, stop, durable=durable))
+    return be_store(folder, lambda stop: serve(folder, beat, stop, durable=durable, check=check))
 
 
 def be_store(folder: Path, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:

@@ -24,7 +24,7 @@ from unios.limits import (
     RANGE_RECORDS_MAX,
     WATCH_QUEUE_BYTES_MAX,
 )
-from unios.store import bounds
+from unios.store import bounds, damage
 from unios.store.model import (
     Batch,
     Compare,
@@ -127,10 +127,12 @@ class SqliteEngine:
         history_kept: int = HISTORY_REVISIONS_KEPT,
         history_bytes_kept: int = HISTORY_BYTES_KEPT,
         durable: bool = True,
+        check: bool = False,
     ) -> None:
-        """Open or make it; `generation` counts only for a new one. Raises Unavailable if the file cannot be used.
+        """Open or make it; `generation` counts only for a new one. Raises Unavailable if the file cannot be used, DataLost if it is damaged.
 
-        `durable` false, for what need not outlive a power cut: nothing is synced, and what was acknowledged still outlives a kill of the store.
+        `check`: for that all of it is looked at first, and not only what is read by and by. `durable` false, for what need not outlive a power cut: nothing
+        is synced, and what was acknowledged still outlives a kill of the store.
         """
         self.path = os.fspath(path)
         self._durable = durable
@@ -147,7 +149,11 @@ class SqliteEngine:
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
             self._set_up(generation)
+            if check and (wrong := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise damage.lost(self.path, wrong)
         except sqlite3.Error as error:
+            if damage.is_damaged(error):
+                raise damage.lost(self.path, error) from error
             raise Unavailable(f"the store's file {self.path} cannot be used: {error}") from error
         if fresh and durable:
             _sync_folder(os.path.dirname(self.path) or ".")
@@ -224,6 +230,8 @@ class SqliteEngine:
                 self._db.execute("ROLLBACK")
             if error.sqlite_errorcode == _IOERR_FSYNC:
                 raise OutcomeUnknown(f"the disk of the store failed to sync: {error}") from error
+            if damage.is_damaged(error):
+                raise damage.lost(self.path, error) from error
             if _is_full(error):
                 raise DiskFull(
                     f"the disk of the store is full: {self.path} on {os.uname().nodename} cannot be written ({error}); make room on that disk"
