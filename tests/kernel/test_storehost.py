@@ -1,14 +1,15 @@
 """Which engine the store's process of a machine begins."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from unios.errors import DataLost
-from unios.kernel import certificates, cluster, storehost, system
+from unios.errors import DataLost, Unavailable
+from unios.kernel import boot, certificates, cluster, storehost, system
 from unios.kernel.cluster import Cluster
 from unios.kernel.system import SystemFile
-from unios.wire.home import Home
+from unios.wire.home import Home, NodeFolder
 
 
 def home_with(folder: Path, engine: str, *, gateway: bool) -> Home:
@@ -39,3 +40,12 @@ def test_a_secret_that_a_full_disk_took_in_part_replaces_nothing(tmp_path: Path,
     with pytest.raises(OSError, match="No space"):
         certificates.write_secret(path, b"new one")
     assert path.read_bytes() == b"old"
+
+
+def test_nodes_that_do_not_get_ready_say_what_the_store_has_said(tmp_path: Path) -> None:
+    folder = NodeFolder(tmp_path / "nodes" / "n1")
+    folder.run.mkdir(parents=True)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "failed").write_text("its file is damaged")
+    with pytest.raises(Unavailable, match=r"n1 did not get ready within .*: its file is damaged; what"):
+        boot._raise_failure([], [folder], time.monotonic() - 1)

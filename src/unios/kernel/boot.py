@@ -197,7 +197,16 @@ def _raise_failure(started: list[NodeFolder], waiting: list[NodeFolder], deadlin
     if waiting and time.monotonic() > deadline:
         names = ", ".join(folder.name for folder in waiting)
         logs = waiting[0].log
-        raise Unavailable(f"{names} did not get ready within {READY_S:.0f} s; what they said is in {logs}")
+        store = _read(Home(parts.home_of(waiting[0])).store / "failed")
+        raise Unavailable(f"{names} did not get ready within {READY_S:.0f} s{f': {store}' if store else ''}; what they said is in {logs}")
+
+
+def _read(path: Path) -> str:
+    """Return what a file says, nothing if there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _refused(folder: NodeFolder) -> str:
