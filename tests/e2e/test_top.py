@@ -69,7 +69,7 @@ def test_sorting_details_and_a_resize(whole: System, screen: Screen) -> None:
 
 
 def test_the_terminal_is_given_back_while_it_is_stopped_and_after_an_interrupt(whole: System) -> None:
-    screen = Screen(whole, shell='"$0" top; echo stopped; read line; echo "read $line"; fg; exit $?')
+    screen = Screen(whole, shell='"$0" top; echo stopped; read line; echo "read $line"; read line; fg; exit $?')  # the screen is fg's at once
     try:
         screen.wait_for("COMMAND")
         screen.type("\x1a")
@@ -77,6 +77,7 @@ def test_the_terminal_is_given_back_while_it_is_stopped_and_after_an_interrupt(w
         assert screen.is_restored()
         screen.type("this\n")
         screen.wait_for("read this")
+        screen.type("\n")
         screen.wait(lambda text: screen.alternate and "COMMAND" in text, "it is drawn again")
         screen.type("\x03")
         assert screen.finish() == 130 and screen.is_restored()

@@ -46,6 +46,7 @@ SPOKEN: dict[str, list[str]] = {
     "up": [],
     "join": [],
     "status": [],
+    "store": ["status"],
     "nodes": [],
     "run": ["-d", "--", "true"],
     "ps": ["-a"],
