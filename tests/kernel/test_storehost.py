@@ -1,6 +1,7 @@
 """Which engine the store's process of a machine begins."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,17 @@ def test_nodes_that_do_not_get_ready_say_what_the_store_has_said(tmp_path: Path)
     (tmp_path / "store" / "failed").write_text("its file is damaged")
     with pytest.raises(Unavailable, match=r"n1 did not get ready within .*: its file is damaged; what"):
         boot._raise_failure([], [folder], time.monotonic() - 1)
+
+
+def test_gateways_that_begin_at_once_have_one_certificate_and_its_key(tmp_path: Path) -> None:
+    """Each node of a machine begins one, and the store's lock decides later: who read the key of one and the certificate of another was let in nowhere."""
+    home = home_with(tmp_path, system.ETCD, gateway=True)
+    made = cluster.new("s")
+
+    def begin(_number: int) -> tuple[bytes, ...]:
+        cluster.address_of(home, made)
+        return tuple((home.store / f"etcd-{part}.pem").read_bytes() for part in ("key", "cert", "ca"))
+
+    home.store.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(begin, range(4)))) == 1

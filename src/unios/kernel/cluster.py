@@ -4,8 +4,11 @@ It holds all that lets one in, certificates and keys among it, so it may go to a
 """
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -82,15 +85,16 @@ def read(home: Home) -> Cluster | None:
 def issue(cluster: Cluster, name: str, hosts: Sequence[str], folder: Path) -> None:
     """Leave in `folder` what a member or a gateway of our own cluster shows: etcd-ca.pem, etcd-cert.pem, etcd-key.pem. Blocks. Raises InternalError."""
     made = certificates.ask({"issue": [cluster.ca_key, cluster.ca, name, [SERVER, *hosts]]})
-    for part, text in (("ca", cluster.ca), ("key", made["key"]), ("cert", made["certificate"])):
+    for part, text in (("key", made["key"]), ("cert", made["certificate"]), ("ca", cluster.ca)):  # the last says that all are there
         write_secret(folder / f"etcd-{part}.pem", text.encode())
 
 
 def address_of(home: Home, cluster: Cluster) -> Address:
     """Return where it is; certificates lie in files beside `cluster.json` from then on."""
     if cluster.managed:
-        if not (home.store / "etcd-cert.pem").exists() or _kept(home.store / "etcd-ca.pem") != cluster.ca:
-            issue(cluster, "gateway", (), home.store)
+        with _alone(home.store / "etcd.lock"):  # each node of this machine may begin a gateway: one's key is none for another's certificate
+            if not (home.store / "etcd-cert.pem").exists() or _kept(home.store / "etcd-ca.pem") != cluster.ca:
+                issue(cluster, "gateway", (), home.store)
         ca, cert, key = (str(home.store / f"etcd-{part}.pem") for part in ("ca", "cert", "key"))
         return Address(nearest_first(cluster.members), cluster.system, ca=ca, cert=cert, key=key, server=SERVER)
     paths = []
@@ -100,6 +104,17 @@ def address_of(home: Home, cluster: Cluster) -> Address:
             write_secret(path, text.encode())
         paths.append(str(path) if text else "")
     return Address(nearest_first(cluster.members), cluster.system, cluster.user, cluster.password, *paths)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is at this."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _kept(path: Path) -> str:
