@@ -29,7 +29,6 @@ _POLL_MS_MAX: Final = 24 * 3600 * 1000
 _CARRYING: Final = (Reply, Request)
 _DONTWAIT, _CLOEXEC = int(socket.MSG_DONTWAIT), int(socket.MSG_CMSG_CLOEXEC)
 _packed, _announced = LENGTH.pack, LENGTH.unpack_from
-_encode: Final = encode
 _LOOKS: Final = 64
 _LOOKED_EACH: Final = 127
 _VAIN_MAX: Final = 2
@@ -83,7 +82,7 @@ class Line:
 
     def send(self, message: Said, while_blocked: WhileBlocked = None, deadline: float | None = None) -> None:
         """Send a message without large buffers. Closed if that fails, Late at the deadline (time.monotonic), which ends the connection too."""
-        data = _encode(message)
+        data = encode(message)
         data = _packed(len(data)) + data if len(data) < _READ_BYTES else length_of(data) + data
         lock = self.sending
         try:
