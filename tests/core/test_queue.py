@@ -467,3 +467,18 @@ def test_groups_that_ask_for_more_than_is_free_are_passed_over_and_nothing_else_
         assert placed[0] == placed[1]
         running += placed[0]
     assert all(group.value == min(h[2].resources.cpu_milli for h in worlds[0].queue._groups[key]) for key, group in worlds[0].queue._least.items())
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (1023, "1023 bytes"),
+        (3 << 20, "3 MiB"),
+        (1000 << 30, "1000 GiB"),
+        (1023 << 20, "1023 MiB"),
+        (100_000 << 30, "97.7 TiB"),
+        (1 << 60, "1048576 TiB"),
+    ],
+)
+def test_sizes_are_told_without_exponents(size: int, text: str) -> None:
+    assert queue.mib(size) == text

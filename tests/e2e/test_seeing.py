@@ -79,6 +79,10 @@ def test_events_are_followed_as_a_story(whole: System) -> None:
         (["renice", "5", "29999"], 1),
         (["events", "--since", "soon"], 2),
         (["events", "-n", "0"], 2),
+        (["events", "--node-of", "n9"], 1),
+        (["queue", "29999"], 1),
+        (["up", "--name", "n9"], 1),
+        (["run", "--on", "n1", "--not-on", "n1", "true"], 2),
         (["doctor", "--mend"], 2),
         (["top", "-n", "0"], 2),
     ],
@@ -86,6 +90,19 @@ def test_events_are_followed_as_a_story(whole: System) -> None:
 def test_bad_input_gets_a_sentence(whole: System, words: list[str], code: int) -> None:
     done = whole.unios(*words, check=False)
     assert done.returncode == code and done.stderr.startswith((b"unios: ", b"Usage")) and b"Traceback" not in done.stderr, done
+
+
+def test_of_what_does_not_wait_the_queue_says_what_it_does(whole: System) -> None:
+    pid = whole.run_detached("sleep", "1000", options=("--on", "n1"))
+    said = whole.unios("queue", str(pid))
+    assert f"unios: {pid} does not wait: running on n1".encode() in said.stderr
+    whole.unios("kill", "-9", str(pid))
+
+
+def test_the_doctor_of_a_node_that_there_is_not_says_only_that(whole: System) -> None:
+    done = whole.unios("doctor", "--json", "--node", "n9", check=False)
+    lacking = [finding["check"] for finding in json.loads(done.stdout) if not finding["ok"] and finding["check"] in ("node n9", "store")]
+    assert done.returncode == 1 and lacking == ["node n9"]
 
 
 @pytest.mark.skipif(bool(test_ordinary_member.missing()), reason=test_ordinary_member.missing())

@@ -244,7 +244,7 @@ def test_a_session_is_frozen_with_its_process_and_hung_up_with_its_connection(wh
         whole.unios("freeze", str(pid))
         size = count.stat().st_size
         refused = whole.unios("exec", "-T", str(pid), "true", check=False)
-        assert refused.returncode == 75 and b"thaw it first" in refused.stderr
+        assert refused.returncode == 75 and b"thaw it first (unios thaw " in refused.stderr
         assert count.stat().st_size == size
         whole.unios("thaw", str(pid))
         wait_for(lambda: count.stat().st_size, lambda now: now > size, "it counts again")

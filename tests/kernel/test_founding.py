@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from unios.errors import Denied
+from unios.errors import CallerError, Denied
 from unios.kernel import founding
 from unios.kernel.certificates import Identity
 from unios.wire.home import Home
@@ -99,3 +99,22 @@ def test_a_node_that_joins_under_the_name_of_an_earlier_one_takes_over_no_member
     monkeypatch.setattr(founding, "_uri", lambda _certificate: Identity("s", "n3", "m", ("ann",)).uri())
     founding._join(home, Attempt())  # type: ignore[arg-type]
     assert not old.exists() and home.node("n3").node_file.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and a folder that is another user's")
+@pytest.mark.parametrize("there", [True, False])
+def test_root_makes_no_system_in_another_users_folder(folder: Path, there: bool) -> None:
+    os.chown(folder, NOBODY, -1)
+    home = folder if there else folder / "a" / "home"
+    with pytest.raises(Denied, match=r"is nobody's: start it as nobody, or choose a folder of root's"):
+        founding.prepare(Home(home))
+    assert not list(folder.iterdir())
+
+
+def test_a_name_that_no_node_of_the_machine_has_is_refused(folder: Path) -> None:
+    nodes = [Home(folder).node(name) for name in ("n1", "n2")]
+    founding.check_name(nodes, "n2")
+    founding.check_name(nodes, "")
+    founding.check_name([], "n9")
+    with pytest.raises(CallerError, match=r"has its nodes already \(n1, n2\), and none is called n9"):
+        founding.check_name(nodes, "n9")

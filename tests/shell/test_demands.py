@@ -55,6 +55,8 @@ def test_what_is_typed_becomes_the_demands_of_the_program() -> None:
     typed = given_(cpus="0.5", memory="1G", device=("gpu:2",), priority=20, time="1m", after=("301", "302:failed"), hold=True)
     assert asked.resources(typed) == Resources(500, 1 << 30, ("gpu:2",))
     assert demands.queueing(typed) == Queueing(20, 60_000, (After(301, "ok"), After(302, "failed")), True)
+    assert demands.placing(given_(on="n1", not_on=("n2",))).forbidden == ("n2",)
+    assert "leave no node" in read(lambda: demands.placing(given_(on="n1", not_on=("n2", "n1"))))
     assert asked.resources(given_()) == Resources() and demands.queueing(given_()) == Queueing()
 
 

@@ -417,7 +417,8 @@ class Queue:
 
 def mib(size: int) -> str:
     """Return a number of bytes for a person."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << shift:
-            return f"{size / (1 << shift):.3g} {unit}"
+            value = size / (1 << shift)
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
     return counted(size, "byte")

@@ -97,6 +97,7 @@ def _up(home: Home, options: argparse.Namespace) -> int:
             if options.store:
                 founding.check_store(home, sys.stdin.readline().strip())
             started = home.nodes()
+            founding.check_name(started, options.name)
             founding.readdress(home, started, options.listen, options.advertise, options.store_address)
         _offer_cores(started, options.cores)
         _start_all(started)

@@ -37,6 +37,7 @@ FINISH_S: Final = 10.0
 
 def prepare(home: Home) -> None:
     """Make the home's folder. Raises Denied or Unavailable with what is in the way."""
+    _check_owner(home.path)
     try:
         home.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         home.nodes_folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
@@ -52,11 +53,32 @@ def prepare(home: Home) -> None:
         raise Unavailable(f"UNIOS_HOME {home.path} cannot be used: {error.strerror}") from error
 
 
+def _check_owner(path: Path) -> None:
+    """Raise Denied if root would make its home in another user's folder: who owns a folder may exchange what is in it, also keys that root trusts."""
+    folder = _nearest(path)
+    try:
+        uid = folder.stat().st_uid
+    except OSError:
+        return  # the making of it says why
+    if os.geteuid() == 0 and uid:
+        whose = f"the system of UNIOS_HOME {path} is" if folder == path else f"UNIOS_HOME {path} cannot be root's: {folder} is"
+        raise Denied(
+            f"{whose} {user_of(uid)}'s: start it as {user_of(uid)}, or choose a folder of root's for a system of the whole machine (UNIOS_HOME, or --home)"
+        )
+
+
+def check_name(nodes: list[NodeFolder], name: str) -> None:
+    """Raise CallerError if a name is given and none of the machine's nodes has it: names are given when a node is made."""
+    names = [folder.name for folder in nodes]
+    if name and names and name not in names:
+        raise CallerError(
+            f"this machine has its nodes already ({', '.join(names)}), and none is called {name}: --name is for the first one of a new system, or with `unios join`"
+        )
+
+
 def _not_ours(path: Path) -> str:
     """Return why a home may not be written, and what to do about it."""
-    me, folder = user_of(os.geteuid()), path
-    while folder != folder.parent and not _is_there(folder):
-        folder = folder.parent
+    me, folder = user_of(os.geteuid()), _nearest(path)
     try:
         owner = user_of(folder.stat().st_uid)
     except OSError:
@@ -70,6 +92,13 @@ def _not_ours(path: Path) -> str:
     if owner == me:
         return f"{folder} is {me}'s own, but of mode {mode}: without the right to write there (chmod u+rwx) nothing can be started"
     return f"UNIOS_HOME {path} cannot be used: {folder} is {owner}'s, and {me} may not write there: choose another folder (UNIOS_HOME, or --home)"
+
+
+def _nearest(path: Path) -> Path:
+    """Return the folder itself, or the nearest above it that is there."""
+    while path != path.parent and not _is_there(path):
+        path = path.parent
+    return path
 
 
 def _is_there(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from unios.core.addresses import split_address
 from unios.core.nodes import may_speak_for
 from unios.core.routing import Attempt, Route, keeps_new
 from unios.core.sequences import ARRIVAL, PING
-from unios.errors import CallerError, Denied, ProtocolError, Unavailable, UniosError
+from unios.errors import Denied, NotFound, ProtocolError, Unavailable, UniosError
 from unios.kernel.callers import Caller, account_of, user_of
 from unios.kernel.certificates import Identity, identity_of
 from unios.kernel.clocks import boot_ms, wall_ms
@@ -414,7 +414,7 @@ class Links:
         link = self._links.get(node)
         if link is None:
             if node not in self._routes:
-                raise CallerError(f"there is no node {node}; `unios nodes` lists them")
+                raise NotFound(f"there is no node {node}; `unios nodes` lists them")
             raise Unavailable(f"{node} cannot be reached: {self._reasons.get(node, 'no link yet')}")
         return link
 

@@ -44,7 +44,9 @@ class Sessions:
             if self._init.status is not None or self._init.ending or not self._init.started:
                 raise program.Refused("not-found", "the program has ended, or has not begun")
             if self._init.state() == "frozen":
-                raise program.Refused("unavailable", "the process is frozen, and what is opened in it would be too: thaw it first")
+                raise program.Refused(
+                    "unavailable", f"the process is frozen, and what is opened in it would be too: thaw it first (unios thaw {self._init.job.pid})"
+                )
             if len(self._sessions) >= SESSIONS_MAX:
                 raise program.Refused("unavailable", f"{SESSIONS_MAX} programs have been opened in it, which is the limit")
             job = program.parse({**fields, "pid": self._init.job.pid, "incarnation": self._init.job.incarnation})

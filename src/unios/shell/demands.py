@@ -63,7 +63,10 @@ def _after(text: str) -> After:
 
 
 def placing(given: Given) -> Placing:
-    """Return where it would rather run."""
+    """Return where it would rather run; Misused if that is nowhere."""
+    pinned = given.text("on")
+    if pinned and pinned in given.many("not_on"):
+        raise Misused(f"--on {pinned} and --not-on {pinned} leave no node: leave one of them out")
     return Placing(given.text("policy"), given.many("not_on"), given.many("near"), given.many("apart"), given.text("label"))
 
 

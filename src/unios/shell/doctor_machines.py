@@ -21,7 +21,7 @@ def of_machines(session: Session, answers: dict[str, Asked]) -> Iterator[Finding
     """Yield findings about the nodes of this machine that other machines reach; nothing for those that are for this machine alone."""
     outer = False
     for name in local(session):
-        view, links, _failure = answers[name]
+        view, links, _failure, _known = answers[name]
         if view is None:
             continue  # the check of the node has said so
         if not view.addresses or view.addresses[0].startswith(_LOOPBACKS):

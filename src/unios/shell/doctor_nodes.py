@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from unios.client.connection import Connection
-from unios.errors import UniosError
+from unios.errors import NotFound, UniosError
 from unios.shell.finding import Finding
 from unios.shell.session import Session
 from unios.wire.operations import Empty, LinkView, NodeInfo
@@ -24,6 +24,8 @@ class Asked(NamedTuple):
     view: NodeInfo | None
     links: tuple[LinkView, ...] = ()
     failure: str = ""
+    known: bool = True
+    """False if the system has no node of that name."""
 
 
 def local(session: Session) -> list[str]:
@@ -60,13 +62,16 @@ def _ask(session: Session, name: str) -> Asked:
             links: tuple[LinkView, ...] = connection.call("node.links", Empty(), tuple[LinkView, ...], timeout_s=PATIENCE_S)
             return Asked(view, links)
     except UniosError as error:
-        return Asked(None, failure=str(error))
+        return Asked(None, failure=str(error), known=not isinstance(error, NotFound))
 
 
 def of_nodes(session: Session, answers: dict[str, Asked]) -> Iterator[Finding]:
     """Yield a finding for each node of this machine, or for the one that was named."""
     for name in [session.node] if session.node else local(session):
-        view, _links, failure = answers[name]
+        view, _links, failure, known = answers[name]
+        if not known:
+            yield Finding(f"node {name}", failure, "nothing can be asked of it", "unios nodes lists those that there are", True)
+            continue
         if view is None:
             yield Finding(f"node {name}", failure, "it does nothing", "unios up, and look into its log folder", bool(session.node))
             continue

@@ -25,7 +25,7 @@ OLDEST: Final = (3, 4)
 def of_store(session: Session, answers: dict[str, Asked]) -> Iterator[Finding]:
     """Yield findings about etcd: of the program always, of members where the system has some."""
     view = None
-    if any(asked.view is not None for asked in answers.values()):
+    if any(asked.view is not None for name, asked in answers.items() if session.node in ("", name)):
         try:
             view = client.status(session.connection)
         except UniosError as error:

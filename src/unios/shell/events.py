@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from unios.client.events import events as client
-from unios.errors import UniosError
+from unios.client.nodes import list_nodes
+from unios.errors import NotFound, UniosError
 from unios.limits import EVENTS_KEPT, STORY_QUIET_MS
 from unios.shell.moments import moment_of
 from unios.shell.session import Session
@@ -39,6 +40,11 @@ class Wanted:
         self._node = name
 
     @property
+    def node(self) -> str:
+        """The node that they are to be of; empty if of any."""
+        return self._node
+
+    @property
     def everything(self) -> bool:
         return not (self._since_ms or self._pids or self._kinds or self._name)
 
@@ -63,6 +69,8 @@ def events(session: Session, given: Given) -> int:
     if "last" in given.values and not last:
         raise Misused("-n takes a number from 1 on")
     happened = _happened(session, wanted, following=following, last=last)
+    if wanted.node and not following:
+        happened = _known(session, happened, wanted.node)
     if session.json and not following:
         session.print_json([describe(event) for event in happened])
     elif session.json:
@@ -86,6 +94,16 @@ def _happened(session: Session, wanted: Wanted, *, following: bool, last: int) -
     if following:  # told apart by what they are: the clocks of nodes differ, so the newest need not have the latest time
         known = frozenset(past)
         yield from (event for event in client(session.connection, follow=True) if wanted.takes(event) and event not in known)
+
+
+def _known(session: Session, happened: Iterable[EventView], node: str) -> Iterator[EventView]:
+    """Yield them all; if there is none, NotFound unless there is such a node: of one that has left long ago there may be."""
+    some = False
+    for event in happened:
+        some = True
+        yield event
+    if not some and node not in (view.name for view in list_nodes(session.connection)):
+        raise NotFound(f"there is no node {node}, and nothing that is kept of what happened tells of one: unios nodes lists them")
 
 
 def _told(happened: Iterable[EventView]) -> Iterator[Told]:

@@ -4,6 +4,7 @@ import time
 
 import msgspec
 
+from unios.client import processes
 from unios.client import queue as client
 from unios.errors import NotFound
 from unios.shell.ps import command_line
@@ -23,6 +24,7 @@ def queue(session: Session, given: Given) -> int:
     wanted = {pid_of(text) for text in given.arguments}
     if wanted:
         waiting = tuple(each for each in waiting if each.pid in wanted or each.array in wanted)
+        _check(session, wanted - {each.pid for each in waiting} - {each.array for each in waiting})
     if session.json:
         session.print_json([describe(each) for each in waiting])
         return 0
@@ -32,6 +34,13 @@ def queue(session: Session, given: Given) -> int:
     if len(waiting) > len(rows):
         session.print(f"... and {len(waiting) - len(rows)} more; --all shows them")
     return 0
+
+
+def _check(session: Session, others: set[int]) -> None:
+    """Say of pids that do not wait what they do instead. Raises NotFound for one that there is not."""
+    for pid in sorted(others):
+        view = processes.view(session.connection, pid)
+        session.note(f"{pid} does not wait: {view.state}{f' on {view.node}' if view.node else ''}")
 
 
 def describe(waiting: Waiting) -> dict[str, object]:
