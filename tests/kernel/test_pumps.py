@@ -10,8 +10,9 @@ import pytest
 from unios.kernel import pumps
 from unios.kernel.poller import Poller
 from unios.kernel.pumps import InputPump, OutputPump
-from unios.kernel.streams import StreamReader, StreamWriter
+from unios.kernel.streams import StreamWriter
 from unios.limits import STDIN_BUFFER_BYTES
+from unios.wire.segments import StreamReader
 
 
 class Output:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unios.kernel.streams import StreamReader, StreamWriter, file_name, segments
+from unios.kernel.streams import StreamWriter
+from unios.wire.segments import StreamReader, file_name, segments
 
 SEGMENT, KEPT = 100, 350
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from unios.kernel.poller import Client, Poller
-from unios.kernel.streams import NAMES, Name
 from unios.limits import STREAM_FLIGHT_BYTES, STREAM_HOLD_S, STREAM_KEPT_BYTES, STREAM_SEGMENT_BYTES
+from unios.wire.segments import NAMES, Name
 
 WINDOW_BYTES: Final = STREAM_KEPT_BYTES - STREAM_SEGMENT_BYTES - STREAM_FLIGHT_BYTES
 """What a kernel has acknowledged may still be on its way to the reader: when a kernel dies there, it is asked for again and has to be there."""

@@ -26,10 +26,11 @@ from unios.kernel.freezer import members as living
 from unios.kernel.lease_page import LeasePage
 from unios.kernel.pumps import InputPump, OutputPump
 from unios.kernel.sessions import Sessions
-from unios.kernel.streams import NAMES, StreamWriter
+from unios.kernel.streams import StreamWriter
 from unios.kernel.terminal import Terminal, TerminalInput, TerminalOutput
 from unios.kernel.time_index import TimeWriter
 from unios.limits import STREAM_HOLD_S
+from unios.wire.segments import NAMES
 
 KILL_AGAIN_S: Final = 0.05
 FREEZE_WAIT_S: Final = 0.02

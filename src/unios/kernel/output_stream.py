@@ -8,12 +8,12 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from unios.errors import Unavailable
-from unios.kernel.streams import NAMES, Name, StreamReader
 from unios.kernel.tree_peer import TreePeer
 from unios.limits import WIDE_CHUNK_BYTES
 from unios.wire.chunks import ChunkBuffer
 from unios.wire.operations import Follow
 from unios.wire.peer import Call
+from unios.wire.segments import NAMES, Name, StreamReader
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node

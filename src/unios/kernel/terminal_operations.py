@@ -21,12 +21,12 @@ from unios.kernel.callers import Caller
 from unios.kernel.output_stream import OutputStream
 from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.session_peer import SessionPeer
-from unios.kernel.streams import StreamReader
 from unios.kernel.tree_input import TreeInput
 from unios.kernel.trees import Trees
 from unios.limits import CHUNK_BYTES, FORWARDS_PER_USER_MAX, TERMINAL_NUDGE_S
 from unios.wire.operations import Empty, Follow
 from unios.wire.peer import Call
+from unios.wire.segments import StreamReader
 from unios.wire.terminals import AskOffsets, AskTerminal, Attach, Execute, Offsets, Reach, Said, TerminalView, Typed
 
 
