@@ -15,6 +15,7 @@ import msgspec
 from unios.errors import NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel.ports import PortRecord, port_key
+from unios.kernel.runfiles import complain
 from unios.limits import PORTS_PUBLISHED_AT_ONCE
 from unios.store.model import Delete, Put, Transaction, TransactionResult
 
@@ -84,10 +85,12 @@ class Publishing:
             for name in names:
                 self.changed(name)
             await asyncio.sleep(AGAIN_S)
-        except UniosError:  # the store refuses one of them, as of a user for whom this node does not speak: that keeps no other out
+        except UniosError as error:  # the store refuses one of them, as of a user for whom this node does not speak: that keeps no other out
             if len(names) > 1:
                 for name in names:
                     await self._tell([name])
+            else:
+                complain(f"port {names[0]} is known on this node only: {error}")
 
     async def _write(self, names: list[str], lease: LeaseId) -> None:
         writes: list[Put | Delete] = []

@@ -1,0 +1,180 @@
+"""The archive service: what programs have said survives their node. One per node, started when the first process runs there while there is another node.
+
+Every half second it looks at the files of this node's trees and appends what is new to a replicated log, which another machine has too (core/archive.py decides).
+Whoever asks for output whose node is away reads it from there: `output` on the port `archive` of any node.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from unios.client.aio import Kernel, serve
+from unios.client.log import LogReader, LogWriter
+from unios.core.archive import PREFIX, Gathering, Piece, Shelf, Stream, Want
+from unios.core.logs import LogRecord
+from unios.core.logs import PREFIX as LOGS
+from unios.core.processes import ProcessRecord, process_key
+from unios.errors import CallerError, Compacted, DataLost, Denied, LeaseLost, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.limits import ARCHIVE_PIECE_BYTES, ARCHIVE_TICK_MS, ARCHIVE_TURN_BYTES, BEAT_MS, STREAM_KEPT_BYTES
+from unios.services.outputs import Outputs
+from unios.store.client import StoreClient
+from unios.store.model import UNDECODABLE
+from unios.store.pages import every
+from unios.wire.archives import PORT, OfOutput
+from unios.wire.home import NodeFolder
+from unios.wire.operations import Accepted, Chunk, Empty
+from unios.wire.peer import Call
+from unios.wire.segments import NAMES, StreamReader
+
+REST_S: Final = 2.0
+"""After something that does not pass at once."""
+AWAY: Final = (Unavailable, OutcomeUnknown, DataLost, LeaseLost)
+
+
+class Archive:
+    """The service."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._name = f"{PREFIX}{kernel.folder.name}"
+        self._store = StoreClient(lambda: kernel.connect("store"))
+        self._outputs = Outputs(os.fspath(kernel.folder.trees))
+        self._shelf = Shelf()
+        self._writer: LogWriter | None = None
+        self._buffer = memoryview(bytearray(ARCHIVE_PIECE_BYTES))
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._kernel.listen(PORT, 0o666, self._serve)
+        while True:
+            try:
+                await self._turn()
+                await asyncio.sleep(ARCHIVE_TICK_MS / 1000)
+            except AWAY:  # another writer is one of this node too, from before
+                self._close()
+                await asyncio.sleep(REST_S)
+
+    async def _turn(self) -> None:
+        for stream, start, end in self._outputs.look():
+            self._shelf.saw(stream, start, end)
+        for pid, incarnation in self._outputs.vanished():
+            self._shelf.gone(pid, incarnation)
+        if self._writer is None:
+            if not self._shelf.plan(1):
+                return
+            self._writer = await self._open()
+        pieces = [piece for want in self._shelf.plan(ARCHIVE_TURN_BYTES) for piece in self._read(want)]
+        if pieces:
+            first = await self._writer.append(*map(msgspec.msgpack.encode, pieces))
+            for at, piece in enumerate(pieces, first):
+                self._shelf.added(at, (piece.pid, piece.incarnation, piece.stream), piece.offset, len(piece.data))
+        if upto := self._shelf.trim():
+            await self._writer.trim(upto)
+
+    async def _open(self) -> LogWriter:
+        """Take the log over, and see what it has: it may have been written by another process of this node."""
+        shelf = Shelf()
+        writer = await LogWriter.open(self._kernel, self._name)
+        async for at, piece in _pieces(LogReader(self._kernel, self._name)):
+            shelf.added(at, (piece.pid, piece.incarnation, piece.stream), piece.offset, len(piece.data))
+        for stream, (start, end) in self._outputs.all.items():
+            shelf.saw(stream, start, end)
+        self._shelf = shelf
+        return writer
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _read(self, want: Want) -> list[Piece]:
+        """Return the bytes as they are in the files, perhaps in several parts; fewer if the oldest have gone meanwhile."""
+        pid, incarnation, name = want.stream
+        reader = StreamReader(self._kernel.folder.trees / f"{pid}.{incarnation}", name)
+        pieces, at, end = [], want.offset, want.offset + want.count
+        try:
+            while at < end:
+                begin, count = reader.read(at, self._buffer[: end - at])
+                if not count or begin >= end:
+                    break
+                pieces.append(Piece(pid, incarnation, name, begin, bytes(self._buffer[:count])))
+                at = begin + count
+        except OSError:
+            pass  # the tree has been tidied away
+        finally:
+            reader.close()
+        return pieces
+
+    # for readers
+
+    async def _serve(self, stamp: Accepted, call: Call) -> object:
+        if call.op != "output":
+            raise CallerError(f"the archive service has no operation {call.op[:80]}")
+        body = call.decode(OfOutput)
+        record = await self._record(body.pid)
+        if stamp.user != record.user and not stamp.privileged:
+            raise Denied(f"process {body.pid} is {record.user}'s, and so is what it has said")
+        gathering = Gathering(body.pid, body.incarnation or record.incarnation, STREAM_KEPT_BYTES)
+        why = ""
+        for user, log in await self._logs(record, body.incarnation):
+            try:
+                async for _at, piece in _pieces(LogReader(self._kernel, log, user=user)):
+                    gathering.add(piece)
+            except (*AWAY, NotFound) as error:
+                why = f": {error}"
+            if not gathering.is_empty:
+                break
+        if gathering.is_empty:
+            raise NotFound(f"nothing that process {body.pid} has said is kept on another node than its own{why}")
+        for name in NAMES:
+            for offset, data, lost in gathering.read(name, body.out if name == "out" else body.err):
+                await call.send(Chunk(name, body.incarnation or record.incarnation, offset, data, lost))
+        return Empty()
+
+    async def _record(self, pid: int) -> ProcessRecord:
+        found = await self._store.get(process_key(pid))
+        if found is None:
+            raise NotFound(f"there is no process {pid}")
+        try:
+            return msgspec.msgpack.decode(found.value, type=ProcessRecord)
+        except UNDECODABLE as error:
+            raise DataLost(f"the record of process {pid} makes no sense: {error}") from error
+
+    async def _logs(self, record: ProcessRecord, incarnation: int) -> list[tuple[str, str]]:
+        """Return (user, name) of the logs that may have it, the likeliest first."""
+        records, _revision = await every(self._store, LOGS)
+        found = []
+        for each in records:
+            with contextlib.suppress(*UNDECODABLE):
+                log = msgspec.msgpack.decode(each.value, type=LogRecord)
+                if log.name.startswith(PREFIX):
+                    found.append((log.user, log.name))
+        own = f"{PREFIX}{record.node}"
+        return sorted(found, key=lambda log: (log[1] != own, log)) if incarnation not in (0, record.incarnation) else [log for log in found if log[1] == own]
+
+
+async def _pieces(reader: LogReader):  # type: ignore[no-untyped-def]
+    """Yield (offset, piece) of all that the log has."""
+    record = await reader.calls.present()
+    reader.offset = record.first
+    while True:
+        at = reader.offset
+        try:
+            entries = await reader.read()
+        except Compacted:  # trimmed meanwhile
+            reader.offset = (await reader.calls.present()).first
+            continue
+        if not entries:
+            return
+        for number, entry in enumerate(entries, at):
+            with contextlib.suppress(*UNDECODABLE):
+                yield number, msgspec.msgpack.decode(entry, type=Piece)
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the service of one node."""
+    return serve(folder, beat, BEAT_MS / 1000, lambda kernel: Archive(kernel).run(), "archive")
