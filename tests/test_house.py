@@ -62,7 +62,7 @@ def check(path: Path, modules: set[str]) -> list[str]:
                 wrong.append(f"{mine} imports {module}")
             if mine in ("services", "shell") and module.startswith("unios.wire.") and module.split(".")[2] not in TYPES:
                 wrong.append(f"{mine} imports {module}: of wire it takes the data types of operations only (decision 0009)")
-            if mine == "services" and module.startswith("unios.services.") and path.name in ("placement.py", "recovery.py", "locks.py"):
+            if mine == "services" and module.startswith("unios.services.") and path.name in ("placement.py", "recovery.py", "locks.py", "archive.py"):
                 name = module.split(".")[2]
                 if name in ("placement", "recovery", "locks"):
                     wrong.append(f"a service imports another: {module}")

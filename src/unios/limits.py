@@ -491,14 +491,3 @@ OBJECT_ENDS_MAX = 5
 """So often the process of an object may end while one call of it is under way, and the call is asked for again; then it may be the call that ends it."""
 OBJECT_WRITES_OPEN_MAX = 128
 """Of one caller's session at a time; over it another session is begun."""
-ARCHIVE_KEPT_BYTES = 128 * 1024 * 1024
-"""Of the log in which a node's outputs survive it; the oldest go first."""
-ARCHIVE_STREAM_BYTES = 4 * 1024 * 1024
-"""Of each of a process's two output streams that much, the last, survives its node; less where there are many."""
-ARCHIVE_PIECE_BYTES = 256 * 1024
-ARCHIVE_TICK_MS = 500
-"""So long after it was said at the latest output is on its way to another node."""
-ARCHIVE_TURN_BYTES = 8 * 1024 * 1024
-"""Sent away in one tick at most: over it a flood is not followed, only its last bytes."""
-ARCHIVE_WAIT_MS = 5_000
-"""So long a reader waits for the service that reads what is kept of a node that is away."""

@@ -35,3 +35,14 @@ LOG_READ_BYTES = 1024 * 1024
 """Answered to one read, and a frame more at most."""
 LOGS_PER_USER_MAX = 1_000
 """Of which one node keeps replicas for one user who is not privileged."""
+ARCHIVE_KEPT_BYTES = 128 * 1024 * 1024
+"""Of the log in which a node's outputs survive it; the oldest go first."""
+ARCHIVE_STREAM_BYTES = 4 * 1024 * 1024
+"""Of each of a process's two output streams that much, the last, survives its node; less where there are many."""
+ARCHIVE_PIECE_BYTES = 256 * 1024
+ARCHIVE_TICK_MS = 500
+"""So long after it was said at the latest output is on its way to another node."""
+ARCHIVE_TURN_BYTES = 8 * 1024 * 1024
+"""Sent away in one tick at most: over it a flood is not followed, only its last bytes."""
+ARCHIVE_WAIT_MS = 5_000
+"""So long a reader waits for the service that reads what is kept of a node that is away."""

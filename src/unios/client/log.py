@@ -49,9 +49,10 @@ def _me() -> str:
 class LogCalls:
     """What may be asked about one log, asked again where that may help."""
 
-    def __init__(self, kernel: Kernel, name: str) -> None:
+    def __init__(self, kernel: Kernel, name: str, *, user: str = "") -> None:
+        """`user`: whose log it is, for the privileged; one's own without."""
         check_name(name)
-        self._kernel, self.name = kernel, name
+        self._kernel, self.name, self._user = kernel, name, user
 
     async def once(self, op: str, body: object, type_: Any, *, node: str = "", timeout_ms: int = LOG_REPLICA_MS) -> Any:
         """Ask. Unavailable or OutcomeUnknown if no answer comes in time."""
@@ -85,7 +86,7 @@ class LogCalls:
         """Read the record, however long that takes."""
         while True:
             try:
-                found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name), LogRecordView)
+                found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, user=self._user), LogRecordView)
                 return found
             except PASSING:
                 await asyncio.sleep(LOG_RETRY_MS / 1000)
@@ -93,7 +94,7 @@ class LogCalls:
     async def change(self, record: LogRecord, version: int) -> LogRecordView:
         """Put the record once; return what is there then, `changed` only if that is sure."""
         try:
-            found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, record, version), LogRecordView)
+            found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, record, version, self._user), LogRecordView)
             return found
         except PASSING:
             await asyncio.sleep(LOG_RETRY_MS / 1000)
@@ -116,7 +117,7 @@ class LogCalls:
 
     async def part(self, node: str, span: Span, offset: int, *, closed: int, wait_ms: int = 0) -> LogPart:
         """Read from one replica."""
-        body = ReadLog(self.name, span.number, span.epoch, offset, closed, wait_ms)
+        body = ReadLog(self.name, span.number, span.epoch, offset, closed, wait_ms, self._user)
         found: LogPart = await self.once("logs.read", body, LogPart, node=node, timeout_ms=LOG_REPLICA_MS + wait_ms)
         return found
 
@@ -130,7 +131,7 @@ class LogCalls:
             if record.first >= upto or (await self.change(trimmed(record, upto), view.version)).changed:
                 break
         replicas = {replica for span in record.spans for replica in span.replicas}
-        await asyncio.gather(*(self.replica(node, "logs.trim", TrimLog(self.name, upto)) for node in replicas))
+        await asyncio.gather(*(self.replica(node, "logs.trim", TrimLog(self.name, upto, self._user)) for node in replicas))
 
 
 class _Loop:
@@ -409,11 +410,13 @@ async def seal(kernel: Kernel, name: str) -> int:
 class LogReader:
     """Reads a log from an offset on, from whichever replica answers; the nearest is asked first. Sees only what is acknowledged."""
 
-    def __init__(self, kernel: Kernel, name: str, offset: int = 0) -> None:
-        self.calls = LogCalls(kernel, name)
+    def __init__(self, kernel: Kernel, name: str, offset: int = 0, *, user: str = "") -> None:
+        self.calls = LogCalls(kernel, name, user=user)
         self.offset = offset
         self._near = kernel.folder.name
         self._record: LogRecord | None = None
+        self._ready: set[str] = set()
+        """Nodes that are asked before others."""
         self.masked = 0
         """How often a replica could not give what it should have, and another one did."""
 
@@ -440,12 +443,16 @@ class LogReader:
     async def _of(self, span: Span, wait_ms: int) -> Sequence[bytes]:
         away: UniosError | None = None
         failed = 0
-        for node in sorted(span.replicas, key=lambda node: node != self._near):
+        if not self._ready:
+            with contextlib.suppress(UniosError):
+                self._ready = {each.node for each in await self.calls.nodes()}
+        for node in sorted(span.replicas, key=lambda node: (node not in self._ready, node != self._near)):
             wait = 0 if not span.is_open else min(wait_ms, LOG_SEAL_MS)
             try:
                 part = await self.calls.part(node, span, self.offset, closed=0 if span.is_open else span.end, wait_ms=wait)
             except (*PASSING, CallerError, DataLost) as error:
                 away = error
+                self._ready.discard(node)
                 continue
             if part.refused == "trimmed":
                 raise Compacted(f"the log {self.calls.name} is trimmed up to {part.at}: {self.offset} is gone")

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from unios.client import processes
+from unios.client import archive, processes
 from unios.client.channel import Asked
 from unios.client.connection import PASSING, Connection
 from unios.client.processes import ENDED
@@ -67,10 +67,25 @@ class _Place:
         return anew
 
 
-def read(connection: Connection, pid: int, *, out: int = 0, err: int = 0) -> Iterator[Chunk]:
-    """Yield what is kept of the present incarnation's output, without waiting for more. Negative offsets count from the end."""
-    asked = connection.begin("processes.follow", Follow(pid, 0, out, err, follow=False))
-    yield from _chunks(asked)
+def read(connection: Connection, pid: int, *, incarnation: int = 0, out: int = 0, err: int = 0) -> Iterator[Chunk]:
+    """Yield what is kept of an incarnation's output (0: the present one's), without waiting for more. Negative offsets count from the end.
+
+    Where its node does not have it, or is away, what other nodes keep of it is yielded; what was raised, if that is nothing.
+    """
+    offsets = {"out": out, "err": err}
+    try:
+        for chunk in _chunks(connection.begin("processes.follow", Follow(pid, incarnation, out, err, follow=False))):
+            offsets[chunk.stream] = chunk.offset + len(chunk.data)
+            yield chunk
+    except (*PASSING, NotFound) as error:
+        yield from _archived(connection, pid, incarnation, offsets, error)
+
+
+def _archived(connection: Connection, pid: int, incarnation: int, offsets: dict[str, int], failure: UniosError) -> Iterator[Chunk]:
+    try:
+        yield from archive.output(connection, pid, incarnation=incarnation, out=offsets["out"], err=offsets["err"])
+    except (*PASSING, NotFound):
+        raise failure from None
 
 
 def follow(
@@ -108,7 +123,10 @@ def _follow(connection: Connection, pid: int, place: _Place, hold: bool, type_: 
                 return
             give_up_at = give_up_at or time.monotonic() + CLIENT_OUTPUT_RETRY_MS / 1000
             if time.monotonic() >= give_up_at:
-                raise Unavailable(f"the rest of the output of {pid} cannot be reached: {failure}") from failure
+                away = Unavailable(f"the rest of the output of {pid} cannot be reached: {failure}")
+                for chunk in _archived(connection, pid, place.incarnation, place.offsets, away):
+                    yield chunk if type_ is Chunk else Passing(chunk.stream, chunk.incarnation, chunk.offset, memoryview(chunk.data), chunk.lost)  # type: ignore[misc]
+                return
         if failure is not None:
             time.sleep(CLIENT_RETRY_MS / 1000)
 

@@ -1,7 +1,7 @@
 """Shelf: what a node's log of outputs has of what programs have said there, what it still lacks, and from where on the log is kept. Decides only.
 
-Output is in files of its node; the log is the copy that survives that node (decision 0049). Of each stream the last bytes are wanted. What is trimmed from the log and
-still wanted is lacking again, and so is written to it anew: the log stays within its bound whoever talks much, and who talks little is not pushed out.
+Output is in files of its node; the log is the copy that survives that node (decision 0049). Of each stream the last bytes are wanted. What is trimmed from
+the log and still wanted is lacking again, and so is written to it anew: the log stays within its bound, and who talks little is not pushed out by who talks much.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from unios.limits import ARCHIVE_KEPT_BYTES, ARCHIVE_PIECE_BYTES, ARCHIVE_STREAM_BYTES
+from unios.log_limits import ARCHIVE_KEPT_BYTES, ARCHIVE_PIECE_BYTES, ARCHIVE_STREAM_BYTES
 
 PREFIX: Final = "output-"
 """The log of node n1 is output-n1, of the user who runs that node."""
@@ -37,14 +37,14 @@ class Want(NamedTuple):
 
     stream: Stream
     offset: int
-    count: int
+    size: int
 
 
 class _Noted(NamedTuple):
     at: int
     stream: Stream
     offset: int
-    count: int
+    size: int
 
 
 class Ranges:
@@ -63,7 +63,8 @@ class Ranges:
             self._join()
 
     def remove(self, start: int, end: int) -> None:
-        self._cut(start, end)
+        if start < end:
+            self._cut(start, end)
 
     def _cut(self, start: int, end: int) -> None:
         kept = []
@@ -122,14 +123,14 @@ class Shelf:
     def gone(self, pid: int, incarnation: int) -> None:
         """The files of a process are not kept any more; what the log has of it stays until it is trimmed."""
         for name in ("out", "err"):
-            self._files.pop((pid, incarnation, name), None)  # type: ignore[arg-type]
-            self._lacking.pop((pid, incarnation, name), None)  # type: ignore[arg-type]
+            self._files.pop((pid, incarnation, name), None)
+            self._lacking.pop((pid, incarnation, name), None)
 
-    def added(self, at: int, stream: Stream, offset: int, count: int) -> None:
+    def added(self, at: int, stream: Stream, offset: int, size: int) -> None:
         """The log has this as its entry `at`."""
-        self._noted.append(_Noted(at, stream, offset, count))
-        self._cost += ENTRY_COST + count
-        self._has.setdefault(stream, Ranges()).add(offset, offset + count)
+        self._noted.append(_Noted(at, stream, offset, size))
+        self._cost += ENTRY_COST + size
+        self._has.setdefault(stream, Ranges()).add(offset, offset + size)
 
     def plan(self, bytes_max: int) -> list[Want]:
         """Return what is to be written to the log now, `bytes_max` together: of those that lack little first, so that nobody is kept waiting by a flood."""
@@ -141,20 +142,24 @@ class Shelf:
             else:
                 del self._lacking[stream]
         wants: list[Want] = []
-        for _size, stream, missing in sorted(lacks):
+        for _lack, stream, missing in sorted(lacks):
             for start, end in missing:
                 while start < end and bytes_max > 0:
-                    count = min(end - start, self._piece_bytes, bytes_max)
-                    wants.append(Want(stream, start, count))
-                    start += count
-                    bytes_max -= count
+                    size = min(end - start, self._piece_bytes, bytes_max)
+                    wants.append(Want(stream, start, size))
+                    start += size
+                    bytes_max -= size
         return wants
 
     def _missing(self, stream: Stream) -> list[tuple[int, int]]:
         start, end = self._files[stream]
-        # All that is wanted fits into half of the bound: so what is trimmed and written anew is less than what was new.
-        share = min(self._stream_bytes, max(1, self._kept_bytes // 2 // len(self._files) - ENTRY_COST))
-        return list(self._has.get(stream, Ranges()).missing(max(start, end - share), end))
+        return list(self._has.get(stream, Ranges()).missing(max(start, end - self.share), end))
+
+    @property
+    def share(self) -> int:
+        """Of each stream so many bytes are wanted. All that is wanted fits into half of the bound: what is trimmed and written anew is less than what was new."""
+        each = self._kept_bytes / 2 / max(1, len(self._files)) * self._piece_bytes / (self._piece_bytes + ENTRY_COST)
+        return min(self._stream_bytes, max(1, int(each) - ENTRY_COST))
 
     def trim(self) -> int:
         """Return up to which entry the log is to be trimmed to be within its bound, 0 for not now; what is lost by that is lacking from now on."""
@@ -164,9 +169,9 @@ class Shelf:
         while self._noted and self._cost > KEPT_AFTER_TRIM * self._kept_bytes:
             noted = self._noted.popleft()
             upto = noted.at + 1
-            self._cost -= ENTRY_COST + noted.count
+            self._cost -= ENTRY_COST + noted.size
             ranges = self._has[noted.stream]
-            ranges.remove(noted.offset, noted.offset + noted.count)
+            ranges.remove(noted.offset, noted.offset + noted.size)
             if not ranges.all:
                 del self._has[noted.stream]
             if noted.stream in self._files:

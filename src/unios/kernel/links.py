@@ -406,6 +406,11 @@ class Links:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout_s)
 
+    @property
+    def has_others(self) -> bool:
+        """Whether the system has another node than this one."""
+        return bool(self._routes)
+
     async def _link(self, node: str) -> Link:
         if node not in self._links and (node in self._routes or not self._routes):
             deadline = asyncio.get_running_loop().time() + LINK_WAIT_MS / 1000

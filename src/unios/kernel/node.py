@@ -129,6 +129,7 @@ class Node:
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
+        self._keeps_output = False
         self.carrying = Carrying(self)
         self.log_keeping = LogKeeping(self)
         self.gate = StoreGate(lambda: StoreClient(self.store_way.peer))
@@ -286,6 +287,12 @@ class Node:
         return record is not None and may_speak_for(record.users, user)
 
     # for the operations
+
+    def keep_output(self) -> None:
+        """Have what is said here copied to another node, from the first process on that runs while there is one."""
+        if not self._keeps_output and self.links.has_others:
+            self._keeps_output = True
+            parts.want(self.folder, "archive")
 
     def holds_pending(self, pid: int, incarnation: int) -> bool:
         """Whether the mirror still says that a start of this process on this node is to come."""

@@ -27,7 +27,7 @@ Main = Callable[[NodeFolder, Callable[[], None]], int]
 """(folder, beat) -> exit code."""
 
 SERVICES: Final = ("placement", "recovery")
-ON_DEMAND: Final = ("locks",)
+ON_DEMAND: Final = ("locks", "archive")
 """Services that are started when somebody first wants them: the kernel says so with a file, which is there while one is wanted."""
 BY_FILE: Final = (*ON_DEMAND, "member")
 """What runs while a file says that it is wanted. A member of etcd is wanted also after the node was down: its file is its configuration."""
@@ -38,6 +38,7 @@ MODULES: Final = {
     "placement": "unios.services.placement",
     "recovery": "unios.services.recovery",
     "locks": "unios.services.locks",
+    "archive": "unios.services.archive",
     "member": "unios.kernel.quorum_member",
 }
 """By name and not by import: the supervisor starts services, it does not know them."""

@@ -141,6 +141,7 @@ async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) 
         tree = await node.trees.spawn({**job, "lease": lease}, SPAWN_TIMEOUT_MS)
     # It runs: from here on nothing may fail, or it would be started elsewhere under the same incarnation.
     node.carrying.begun(record, spec)
+    node.keep_output()
     with contextlib.suppress(UniosError):
         if record.wanted == "frozen":
             await node.trees.init(pid, incarnation).ask("freeze")

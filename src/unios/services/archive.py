@@ -7,19 +7,20 @@ Whoever asks for output whose node is away reads it from there: `output` on the 
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
 
 from unios.client.aio import Kernel, serve
 from unios.client.log import LogReader, LogWriter
-from unios.core.archive import PREFIX, Gathering, Piece, Shelf, Stream, Want
+from unios.core.archive import PREFIX, Gathering, Piece, Shelf, Want
 from unios.core.logs import LogRecord
 from unios.core.logs import PREFIX as LOGS
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import CallerError, Compacted, DataLost, Denied, LeaseLost, NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.limits import ARCHIVE_PIECE_BYTES, ARCHIVE_TICK_MS, ARCHIVE_TURN_BYTES, BEAT_MS, STREAM_KEPT_BYTES
+from unios.limits import BEAT_MS, STREAM_KEPT_BYTES
+from unios.log_limits import ARCHIVE_PIECE_BYTES, ARCHIVE_TICK_MS, ARCHIVE_TURN_BYTES
 from unios.services.outputs import Outputs
 from unios.store.client import StoreClient
 from unios.store.model import UNDECODABLE
@@ -95,7 +96,7 @@ class Archive:
         """Return the bytes as they are in the files, perhaps in several parts; fewer if the oldest have gone meanwhile."""
         pid, incarnation, name = want.stream
         reader = StreamReader(self._kernel.folder.trees / f"{pid}.{incarnation}", name)
-        pieces, at, end = [], want.offset, want.offset + want.count
+        pieces, at, end = [], want.offset, want.offset + want.size
         try:
             while at < end:
                 begin, count = reader.read(at, self._buffer[: end - at])
@@ -136,11 +137,11 @@ class Archive:
         return Empty()
 
     async def _record(self, pid: int) -> ProcessRecord:
-        found = await self._store.get(process_key(pid))
-        if found is None:
+        found, _revision = await self._store.range(process_key(pid))
+        if not found.records:
             raise NotFound(f"there is no process {pid}")
         try:
-            return msgspec.msgpack.decode(found.value, type=ProcessRecord)
+            return msgspec.msgpack.decode(found.records[0].value, type=ProcessRecord)
         except UNDECODABLE as error:
             raise DataLost(f"the record of process {pid} makes no sense: {error}") from error
 
@@ -154,10 +155,14 @@ class Archive:
                 if log.name.startswith(PREFIX):
                     found.append((log.user, log.name))
         own = f"{PREFIX}{record.node}"
-        return sorted(found, key=lambda log: (log[1] != own, log)) if incarnation not in (0, record.incarnation) else [log for log in found if log[1] == own]
+        return (
+            sorted(found, key=lambda log: (log[1] != own, log))
+            if incarnation not in (0, record.incarnation)
+            else [log for log in found if log[1] == own]
+        )
 
 
-async def _pieces(reader: LogReader):  # type: ignore[no-untyped-def]
+async def _pieces(reader: LogReader) -> AsyncIterator[tuple[int, Piece]]:
     """Yield (offset, piece) of all that the log has."""
     record = await reader.calls.present()
     reader.offset = record.first

@@ -23,24 +23,37 @@ def logs(session: Session, given: Given) -> int:
     since_ms = moments.since(given.text("since"), time.time_ns() // 1_000_000) if given.text("since") else 0
     places = {"out": 0, "err": 0}
     view = processes.view(session.connection, pid)
-    if not view.node and (view.state in processes.ENDED or not given.flag("follow")):
+    incarnation = _incarnation(given, view)
+    if not view.node and not incarnation and (view.state in processes.ENDED or not given.flag("follow")):
         if not session.json:
             session.note(f"there is no output of {pid}{'' if view.state in processes.ENDED else ' yet'}: {view.reason}")
         return 0
     if since_ms:
         places = offsets_since(session.connection, pid, since_ms)
     if "tail" in given.values:
-        chunks = list(_kept(view, read(session.connection, pid, **places)))
+        chunks = list(_kept(view, read(session.connection, pid, incarnation=incarnation, **places)))
         for chunk in chunks:
             places[chunk.stream] = chunk.offset + len(chunk.data)
         _show(session, tail([chunk for chunk in chunks if chunk.stream in wanted], given.number("tail")))
         if not given.flag("follow"):
             return 0
-    said: Iterable[Chunk | Anew] = _kept(view, read(session.connection, pid, **places))
+    said: Iterable[Chunk | Anew] = _kept(view, read(session.connection, pid, incarnation=incarnation, **places))
     if given.flag("follow"):
         said = follow(session.connection, pid, view=view, out=places["out"], err=places["err"])
     _show(session, (part for part in said if isinstance(part, Anew) or part.stream in wanted))
     return 0
+
+
+def _incarnation(given: Given, view: ProcessView) -> int:
+    """Return which one's output is wanted, 0 for the present one's. Misused if there was none such, or it is not to be had as asked."""
+    wanted = given.number("incarnation")
+    if "incarnation" not in given.values or wanted == view.incarnation:
+        return 0
+    if not 1 <= wanted < view.incarnation:
+        raise Misused(f"--incarnation {wanted}: {view.pid} is at incarnation {view.incarnation}")
+    if given.flag("follow") or given.text("since"):
+        raise Misused("--incarnation of one that is over goes neither with -f nor with --since")
+    return wanted
 
 
 def _kept(view: ProcessView, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -98,6 +111,7 @@ WORDS = {
         Option("out", "--stdout", text="Only what it wrote to stdout."),
         Option("err", "--stderr", text="Only what it wrote to stderr."),
         Option("since", "--since", metavar="TIME", text="Only what it wrote since then: 10m or 1h30m (ago), 14:30, 2026-11-24T14:30."),
+        Option("incarnation", "--incarnation", metavar="N", number=True, text="What its Nth start has written [default: the last]."),
         Option("tail", "-n", "--tail", metavar="LINES", number=True, text="Only the last so many lines of each."),
         argument="PID",
         least=1,
