@@ -1,5 +1,6 @@
 """What programs have said is there after their node is gone."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,13 @@ def lose(system: System, node: str) -> None:
     system.power_cut(node)
     wait_for(lambda: system.nodes()[node]["state"], lambda state: state == "lost", f"{node} is lost", 20)
     shutil.rmtree(system.home / "home" / "nodes" / node / "trees")
+
+
+def service_of(system: System, node: str) -> int:
+    """Return the Linux pid of the archive service, 0 while there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return int(json.loads((system.home / "home" / "nodes" / node / "run" / "archive.json").read_bytes())["pid"])
+    return 0
 
 
 def parts(system: System, *words: str) -> list[dict[str, Any]]:
@@ -72,12 +80,12 @@ def test_the_output_of_the_incarnation_before_is_had_by_its_number(fresh: System
 def test_nothing_is_lost_or_doubled_when_the_service_is_killed_and_a_node_that_keeps_copies_dies(fresh: System) -> None:
     script = "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; sleep 0.02; done"
     pid = fresh.run_detached("sh", "-c", script, options=("--on", "n1", "--restart", "never"))
-    run = fresh.home / "home" / "nodes" / "n1" / "run" / "archive.json"
+    killed = {0}
     for _ in range(3):
         wait_archived(fresh, "n1", "line")
-        service = json.loads(run.read_bytes())["pid"]
+        service = wait_for(lambda: service_of(fresh, "n1"), lambda now: now not in killed, "the service is there")
         os.kill(service, signal.SIGKILL)
-        wait_for(lambda: run.exists() and json.loads(run.read_bytes())["pid"], lambda now: now not in (0, service), "it is there again")  # noqa: B023
+        killed.add(service)
     keeper = next(name for name in ("n2", "n3") if (fresh.home / "home" / "nodes" / name / "logs").exists())
     fresh.power_cut(keeper)
     fresh.unios("wait", str(pid))

@@ -15,10 +15,10 @@ import msgspec
 from unios.client.aio import Kernel, serve
 from unios.client.log import LogReader, LogWriter
 from unios.core.archive import PREFIX, Gathering, Piece, Shelf, Want
-from unios.core.logs import LogRecord
 from unios.core.logs import PREFIX as LOGS
+from unios.core.logs import LogRecord
 from unios.core.processes import ProcessRecord, process_key
-from unios.errors import CallerError, Compacted, DataLost, Denied, LeaseLost, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.errors import CallerError, Compacted, DataLost, Denied, LeaseLost, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import BEAT_MS, STREAM_KEPT_BYTES
 from unios.log_limits import ARCHIVE_PIECE_BYTES, ARCHIVE_TICK_MS, ARCHIVE_TURN_BYTES
 from unios.services.outputs import Outputs
