@@ -12,6 +12,12 @@ import pytest
 
 from tests.e2e import test_ordinary_member
 from tests.e2e.system import System, wait_for
+from tests.e2e.test_logs import everything, with_kernel
+from unios.client.aio import Kernel
+from unios.core.processes import process_key
+from unios.errors import Compacted
+from unios.services.archive import Archive
+from unios.store.client import StoreClient
 
 MARK = "the last words"
 
@@ -120,3 +126,25 @@ def test_where_there_is_one_node_nothing_is_copied(tmp_path: Path) -> None:
         system.unios("wait", str(pid))
         assert not (system.home / "home" / "nodes" / "n1" / "run" / "archive.wanted").exists()
         assert system.unios("logs", str(pid)).stdout == f"{MARK}\n".encode()
+
+
+def test_of_a_node_that_has_left_it_is_kept_as_long_as_its_processes_records(fresh: System) -> None:
+    pid = fresh.run_detached("echo", MARK, options=("--on", "n3", "--restart", "never"))
+    wait_archived(fresh, "n3", MARK)
+    lose(fresh, "n3")
+    fresh.unios("leave", "--dead", "n3")
+    shutil.rmtree(fresh.home / "home" / "nodes" / "n3")
+
+    async def tidy(kernel: Kernel) -> None:
+        await Archive(kernel)._tidy()
+
+    async def forget(kernel: Kernel) -> None:
+        await StoreClient(lambda: kernel.connect("store")).delete(process_key(pid))
+
+    with_kernel(fresh, "n1", tidy)
+    assert fresh.unios("logs", str(pid)).stdout == f"{MARK}\n".encode()
+    with_kernel(fresh, "n1", forget)
+    with_kernel(fresh, "n1", tidy)
+    with pytest.raises(Compacted):  # each replica keeps its last file, of 16 MiB at most
+        with_kernel(fresh, "n1", lambda kernel: everything(kernel, "output-n3"))
+    with_kernel(fresh, "n1", tidy)  # once more does no harm

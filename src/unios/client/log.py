@@ -52,7 +52,7 @@ class LogCalls:
     def __init__(self, kernel: Kernel, name: str, *, user: str = "") -> None:
         """`user`: whose log it is, for the privileged; one's own without."""
         check_name(name)
-        self._kernel, self.name, self._user = kernel, name, user
+        self._kernel, self.name, self.user = kernel, name, user
 
     async def once(self, op: str, body: object, type_: Any, *, node: str = "", timeout_ms: int = LOG_REPLICA_MS) -> Any:
         """Ask. Unavailable or OutcomeUnknown if no answer comes in time."""
@@ -86,7 +86,7 @@ class LogCalls:
         """Read the record, however long that takes."""
         while True:
             try:
-                found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, user=self._user), LogRecordView)
+                found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, user=self.user), LogRecordView)
                 return found
             except PASSING:
                 await asyncio.sleep(LOG_RETRY_MS / 1000)
@@ -94,7 +94,7 @@ class LogCalls:
     async def change(self, record: LogRecord, version: int) -> LogRecordView:
         """Put the record once; return what is there then, `changed` only if that is sure."""
         try:
-            found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, record, version, self._user), LogRecordView)
+            found: LogRecordView = await self.once("logs.record", OfLogRecord(self.name, record, version, self.user), LogRecordView)
             return found
         except PASSING:
             await asyncio.sleep(LOG_RETRY_MS / 1000)
@@ -117,7 +117,7 @@ class LogCalls:
 
     async def part(self, node: str, span: Span, offset: int, *, closed: int, wait_ms: int = 0) -> LogPart:
         """Read from one replica."""
-        body = ReadLog(self.name, span.number, span.epoch, offset, closed, wait_ms, self._user)
+        body = ReadLog(self.name, span.number, span.epoch, offset, closed, wait_ms, self.user)
         found: LogPart = await self.once("logs.read", body, LogPart, node=node, timeout_ms=LOG_REPLICA_MS + wait_ms)
         return found
 
@@ -131,7 +131,7 @@ class LogCalls:
             if record.first >= upto or (await self.change(trimmed(record, upto), view.version)).changed:
                 break
         replicas = {replica for span in record.spans for replica in span.replicas}
-        await asyncio.gather(*(self.replica(node, "logs.trim", TrimLog(self.name, upto, self._user)) for node in replicas))
+        await asyncio.gather(*(self.replica(node, "logs.trim", TrimLog(self.name, upto, self.user)) for node in replicas))
 
 
 class _Loop:
@@ -214,7 +214,7 @@ class TakingOver(_Loop):
             self._carry_out(self.recovery.found(view.record, view.version))
 
     async def _seal(self, order: log_recovery.Seal) -> None:
-        result = await self.calls.replica(order.replica, "logs.seal", SealLog(self.calls.name, order.number, order.of, order.epoch))
+        result = await self.calls.replica(order.replica, "logs.seal", SealLog(self.calls.name, order.number, order.of, order.epoch, self.calls.user))
         if result is None:
             self._carry_out(self.recovery.away(order.replica))
         elif isinstance(result, Refused):
@@ -233,7 +233,7 @@ class TakingOver(_Loop):
             if part.refused or not part.entries:
                 self._carry_out(self.recovery.source_ends(order.source, at))
                 return
-            body = AppendLog(self.calls.name, order.span.number, at, order.epoch, order.span.epoch, part.entries)
+            body = AppendLog(self.calls.name, order.span.number, at, order.epoch, order.span.epoch, part.entries, user=self.calls.user)
             end = await self.calls.replica(order.target, "logs.append", body)
             at += len(part.entries)
             if not isinstance(end, int) or end < at:
@@ -389,9 +389,9 @@ class LogWriter(_Loop):
             self._carry_out(writer.answered(order.replica, order.number, result))
 
 
-async def seal(kernel: Kernel, name: str) -> int:
+async def seal(kernel: Kernel, name: str, *, user: str = "") -> int:
     """End a log: whoever writes it is shut out, all that was acknowledged stays, and nobody writes until it is opened anew. Return its end. NotFound."""
-    calls = LogCalls(kernel, name)
+    calls = LogCalls(kernel, name, user=user)
     view = await calls.record()
     if view.record is None:
         raise NotFound(f"there is no log {name}")

@@ -44,7 +44,7 @@ async def _copy(calls: "LogCalls", record: LogRecord, wanted: Repair) -> bool:
     span, at = wanted.span, max(wanted.span.first, record.first)
     while at < span.end:
         entries = await _read(calls, wanted, at)
-        body = AppendLog(calls.name, span.number, at, of=span.epoch, entries=entries, restores=True)
+        body = AppendLog(calls.name, span.number, at, of=span.epoch, entries=entries, restores=True, user=calls.user)
         end = await calls.replica(wanted.target, "logs.append", body) if entries else None
         at += len(entries)
         if end is None or isinstance(end, Refused) or end < at:

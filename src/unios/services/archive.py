@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 
 from unios.client.aio import Kernel, serve
-from unios.client.log import LogReader, LogWriter
+from unios.client.log import LogCalls, LogReader, LogWriter, seal
 from unios.core.archive import PREFIX, Gathering, Piece, Shelf, Want
 from unios.core.logs import PREFIX as LOGS
 from unios.core.logs import LogRecord
+from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import CallerError, Compacted, DataLost, Denied, LeaseLost, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import BEAT_MS, STREAM_KEPT_BYTES
@@ -31,6 +32,10 @@ from unios.wire.operations import Accepted, Chunk, Empty
 from unios.wire.peer import Call
 from unios.wire.segments import NAMES, StreamReader
 
+NODES: Final = "/nodes/"
+PROCESSES: Final = "/processes/"
+TIDY_EVERY: Final = 1_000
+"""Turns: some ten minutes."""
 REST_S: Final = 2.0
 """After something that does not pass at once."""
 AWAY: Final = (Unavailable, OutcomeUnknown, DataLost, LeaseLost)
@@ -51,9 +56,13 @@ class Archive:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._kernel.listen(PORT, 0o666, self._serve)
+        turns = 0
         while True:
             try:
                 await self._turn()
+                turns += 1
+                if turns % TIDY_EVERY == 0:
+                    await self._tidy()
                 await asyncio.sleep(ARCHIVE_TICK_MS / 1000)
             except AWAY:  # another writer is one of this node too, from before
                 self._close()
@@ -86,6 +95,21 @@ class Archive:
             shelf.saw(stream, start, end)
         self._shelf = shelf
         return writer
+
+    async def _tidy(self) -> None:
+        """Let go of the logs of nodes that have left for good, once no record of a process says that it was there."""
+        logs = await self._all_logs()
+        nodes, _revision = await every(self._store, NODES)
+        gone = [log for log in logs if not any(_is_joined(record.value, log.name) for record in nodes)]
+        gone = [log for log in gone if log.spans and (log.spans[-1].is_open or log.first < log.closed_end)]
+        if not gone:
+            return
+        processes, _revision = await every(self._store, PROCESSES)
+        used = {_node_of(record.value) for record in processes}
+        for log in gone:
+            if log.name.removeprefix(PREFIX) not in used:
+                end = await seal(self._kernel, log.name, user=log.user)
+                await LogCalls(self._kernel, log.name, user=log.user).trim(end)
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -147,19 +171,35 @@ class Archive:
 
     async def _logs(self, record: ProcessRecord, incarnation: int) -> list[tuple[str, str]]:
         """Return (user, name) of the logs that may have it, the likeliest first."""
-        records, _revision = await every(self._store, LOGS)
-        found = []
-        for each in records:
-            with contextlib.suppress(*UNDECODABLE):
-                log = msgspec.msgpack.decode(each.value, type=LogRecord)
-                if log.name.startswith(PREFIX):
-                    found.append((log.user, log.name))
+        found = [(log.user, log.name) for log in await self._all_logs()]
         own = f"{PREFIX}{record.node}"
         return (
             sorted(found, key=lambda log: (log[1] != own, log))
             if incarnation not in (0, record.incarnation)
             else [log for log in found if log[1] == own]
         )
+
+    async def _all_logs(self) -> list[LogRecord]:
+        records, _revision = await every(self._store, LOGS)
+        found = []
+        for each in records:
+            with contextlib.suppress(*UNDECODABLE):
+                found.append(msgspec.msgpack.decode(each.value, type=LogRecord))
+        return [log for log in found if log.name.startswith(PREFIX)]
+
+
+def _is_joined(value: bytes, log: str) -> bool:
+    """Whether that is the record of the log's node, which is a member still. What cannot be read may be."""
+    with contextlib.suppress(*UNDECODABLE):
+        record = msgspec.msgpack.decode(value, type=NodeRecord)
+        return f"{PREFIX}{record.name}" == log and record.state == "joined"
+    return True
+
+
+def _node_of(value: bytes) -> str:
+    with contextlib.suppress(*UNDECODABLE):
+        return msgspec.msgpack.decode(value, type=ProcessRecord).node
+    return ""
 
 
 async def _pieces(reader: LogReader) -> AsyncIterator[tuple[int, Piece]]:
