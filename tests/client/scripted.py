@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from unios.errors import CallerError
+from unios.errors import CallerError, NotFound
 from unios.wire.doors import listen_unix
 from unios.wire.home import Home
 from unios.wire.operations import Connected
@@ -95,7 +95,10 @@ class ScriptedKernel:
         from unios.wire.operations import Connect
 
         ours, theirs = socket.socketpair()
-        self._serve(ours, self.services[call.decode(Connect).name])
+        name = call.decode(Connect).name
+        if name not in self.services:
+            raise NotFound(f"nobody listens on port {name}")
+        self._serve(ours, self.services[name])
         return Answer(Connected(1), [theirs.detach()])
 
 
