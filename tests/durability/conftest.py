@@ -7,7 +7,7 @@ import pytest
 
 from tests import preloads
 from tests.durability import disks
-from tests.durability.disks import Disk, Disks
+from tests.durability.disks import Disk, Disks, FailingDisk
 from tests.durability.syncs import Syncs
 
 
@@ -23,6 +23,13 @@ def all_disks() -> Iterator[Disks]:
 @pytest.fixture
 def disk(all_disks: Disks) -> Iterator[Disk]:
     made = all_disks.make()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def failing_disk(all_disks: Disks) -> Iterator[FailingDisk]:
+    made = all_disks.make_failing()
     yield made
     made.close()
 

@@ -29,6 +29,7 @@ TOOLS: Final = ("unshare", "nsenter", "mkfs.ext4", "mount", "umount")
 DISK_MIB: Final = 224
 """Sparse. Blocks leave 128 MiB of a disk free."""
 _OPTIONS: Final = "loop,commit=3600"
+_MADE_WITH: Final = ("-q", "-F", "-b", "4096", "-N", "2048", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard")
 
 
 def missing() -> str:
@@ -50,11 +51,7 @@ def _may_loop() -> bool:
 def _made(image: Path, mib: int) -> Path:
     with image.open("wb") as file:
         file.truncate(mib << 20)
-    subprocess.run(
-        ["mkfs.ext4", "-q", "-F", "-N", "2048", "-E", "lazy_itable_init=0,lazy_journal_init=0", image],
-        check=True,
-        capture_output=True,
-    )
+    subprocess.run(["mkfs.ext4", *_MADE_WITH, image], check=True, capture_output=True)
     return image
 
 
@@ -77,6 +74,11 @@ class Disks:
         self._count += 1
         return Disk(self, _made(self.folder / f"image-{self._count}", mib))
 
+    def make_failing(self) -> "FailingDisk":
+        """Return a new disk that can be made to fail."""
+        self._count += 1
+        return FailingDisk(self, self.folder / f"memory-{self._count}")
+
     def run(self, *words: str | Path) -> None:
         done = subprocess.run([*self.wrap, *map(str, words)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stderr}"
@@ -88,17 +90,20 @@ class Disks:
 
     def mount(self, image: Path) -> Path:
         """Mount an image, and return where it is for who sees the disks."""
-        place = self.folder / f"{image.name}.mounted"
+        place = self._place(image)
         place.mkdir()
         self.run("mount", "-o", _OPTIONS, image, place)
         return place
+
+    def _place(self, image: Path) -> Path:
+        return self.folder / f"{image.parent.name if image.parent != self.folder else ''}{image.name}.mounted"
 
     def outside(self, place: Path) -> Path:
         """Return where something on a disk is for this process."""
         return Path(f"/proc/{self._holder.pid}/root{place}")
 
     def unmount(self, image: Path) -> None:
-        place = self.folder / f"{image.name}.mounted"
+        place = self._place(image)
         self.run("umount", place)
         place.rmdir()
 
@@ -128,7 +133,7 @@ class Disks:
         """Copy an image as it is at this instant, mount the copy, yield where it is for who sees the disks, and take it away again."""
         self._count += 1
         copy = self.folder / f"copy-{self._count}"
-        subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+        subprocess.run(["cp", "--sparse=always", self.outside(image), copy], check=True)
         try:
             yield self.mount(copy)
         finally:
@@ -158,4 +163,40 @@ class Disk:
 
     def close(self) -> None:
         self._disks.unmount(self.image)
-        self.image.unlink()
+        self._disks.outside(self.image).unlink()
+
+
+class FailingDisk(Disk):
+    """One on which data that need room can be made to fail for a while, as bad sectors do, while its journal goes on: the file behind it lies in a file system
+    in memory that has no room then, and has holes where nothing was written yet.
+
+    So Linux itself says EIO once, and takes for written from then on what the disk never got.
+    """
+
+    def __init__(self, disks: Disks, memory: Path) -> None:
+        memory.mkdir()
+        self._memory, image = memory, memory / "image"
+        self._bytes = DISK_MIB + 8 << 20
+        disks.run("mount", "-t", "tmpfs", "-o", f"size={self._bytes}", "tmpfs", memory)
+        disks.run("truncate", "-s", f"{DISK_MIB}M", image)
+        disks.run("mkfs.ext4", *_MADE_WITH, image)
+        disks.run("fallocate", "-l", f"{DISK_MIB}M", image)
+        super().__init__(disks, image)
+        disks.run("fstrim", self.inside)
+
+    def fail(self) -> None:
+        """From now on."""
+        status = os.statvfs(self._disks.outside(self._memory))
+        self._resize((status.f_blocks - status.f_bfree) * status.f_frsize)
+
+    def recover(self) -> None:
+        """Let everything succeed again."""
+        self._resize(self._bytes)
+
+    def _resize(self, size: int) -> None:
+        self._disks.run("mount", "-o", f"remount,size={size}", self._memory)
+
+    def close(self) -> None:
+        self.recover()
+        super().close()
+        self._disks.run("umount", self._memory)

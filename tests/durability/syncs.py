@@ -6,7 +6,7 @@ from typing import Literal
 
 from tests import preloads
 
-Mode = Literal["through", "pretend", "fail", "die"]
+Mode = Literal["through", "pretend", "fail", "die", "sync-and-die"]
 
 
 class Syncs:
@@ -41,3 +41,8 @@ class Syncs:
                 owed = set() if path == "*" else {one for one in owed if os.path.dirname(one) != path}
         names = {os.path.relpath(one, folder) for one in owed if one.startswith(folder + "/")}
         return {name for name in names if os.path.lexists(seen / name)}
+
+
+def is_passing(name: str) -> bool:
+    """Whether nobody needs that name after a power cut."""
+    return "incoming" in name or name.endswith((".lock", "-shm"))

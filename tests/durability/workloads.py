@@ -110,13 +110,16 @@ def _kept(folder: Path) -> Facts:
 def _found(folder: Path) -> Iterator[Facts]:
     home = Home(folder / "home")
     founding.prepare(home)
-    founding.found(home, 2, "", "", "")
+    if home.system_file.exists():
+        yield _kept_keys(folder)
+    else:
+        founding.found(home, 2, "", "", "")
     told = ["system", "authority", "node n1", "node n2"]
     yield list(told)
     file = system.read(home.node("n1").node_file, NodeFile)
     file.address = "127.0.0.1:7"
     system.write(home.node("n1").node_file, file)
-    told.append("address")
+    told.append("address 127.0.0.1:7")
     yield list(told)
     cluster.write(home, cluster.Cluster(("127.0.0.1:2379",), "mine", password="first"))
     cluster.write(home, cluster.Cluster(("127.0.0.1:2379",), "mine", password="second"))
@@ -135,8 +138,8 @@ def _kept_keys(folder: Path) -> Facts:
         node = home.node(name)
         if _makes_sense(lambda node=node: (system.read(node.node_file, NodeFile), _matches(node.path))):  # type: ignore[misc]
             facts.append(f"node {name}")
-    if "node n1" in facts and system.read(home.node("n1").node_file, NodeFile).address:
-        facts.append("address")
+    if "node n1" in facts and (address := system.read(home.node("n1").node_file, NodeFile).address):
+        facts.append(f"address {address}")
     try:
         seen = cluster.read(home)
     except UniosError:
@@ -164,7 +167,7 @@ def _makes_sense(read: Callable[[], object]) -> bool:
 
 def _admit(folder: Path) -> Iterator[Facts]:
     guard = TokenGuard(folder / "tokens")
-    for number in (1, 2, 5):
+    for number in (1, 2, 5)[max(0, guard.greatest.number - 1) :]:
         guard.admit((1, number))
         yield [f"token {number}"]
 

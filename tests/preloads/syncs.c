@@ -1,7 +1,8 @@
 /* Syncs that lie, fail or are the last thing that a process does, and a list of them.
  *
  *     SYNCS          a file that is read before each sync:  MODE KIND TIMES TEXT
- *                    MODE   through: as ever.  pretend: say 0 and do nothing.  fail: do nothing and say EIO.  die: do nothing and end by SIGKILL
+ *                    MODE   through: as ever.  pretend: say 0 and do nothing.  fail: do nothing and say EIO.  die: do nothing and end by SIGKILL.
+ *                           sync-and-die: do it, whatever comes of it, and end by SIGKILL
  *                    KIND   any, file or folder: what the descriptor is.  A syncfs is of a folder
  *                    TIMES  a process does that so often; 0: always.  What is after that goes through
  *                    TEXT   is in the path; - is in every one
@@ -35,7 +36,7 @@ static void tell(const char *what, const char *path) {
     errno = kept;
 }
 
-/* 0: through, 1: say that it is done, -1: say EIO */
+/* 0: through, 1: say that it is done, 2: do it and end, -1: say EIO */
 static int rule(int descriptor, int whole, char *path) {
     static int times_done;
     char at[64], text[1024], mode[16] = "through", kind[16] = "any", part[512] = "-";
@@ -60,6 +61,7 @@ static int rule(int descriptor, int whole, char *path) {
     if (times && times_done >= times) return 0;
     times_done++;
     if (!strcmp(mode, "die")) kill(getpid(), SIGKILL);
+    if (!strcmp(mode, "sync-and-die")) return 2;
     return strcmp(mode, "fail") ? 1 : -1;
 }
 
@@ -70,7 +72,8 @@ static int sync_by(long number, int descriptor) {
         errno = EIO;
         return -1;
     }
-    int done = said ? 0 : syscall(number, descriptor);
+    int done = said == 1 ? 0 : syscall(number, descriptor);
+    if (said == 2) kill(getpid(), SIGKILL);
     if (!said && !done) tell("synced", number == SYS_syncfs ? "*" : path);
     return done;
 }

@@ -33,6 +33,7 @@ _INDEX_BYTES: Final = 16 * 1024
 """One frame is found at once for so many bytes of a file; the others are found from there."""
 _LEVELS: Final = 3
 """A log's folder, its user's, and that of all logs: their names are the disk's too before anything is acknowledged."""
+_ANEW_BYTES: Final = 1024 * 1024
 _AHEAD_BYTES: Final = 256 * 1024
 _FRAME_BYTES_MAX: Final = HEAD_BYTES + 2 * (LOG_COMMIT_BYTES + LOG_ENTRY_BYTES_MAX)
 
@@ -136,9 +137,13 @@ class LogFiles:
         """Bring to the disk what was found: a writer that was killed had not synced its last frame, perhaps, and then only the page cache has it.
 
         Written again, and not just synced: if its sync had failed Linux would take it for written. All before that frame was synced before it was begun.
+        A short file is even made anew: ext4 leaves blocks that were new when a write failed unwritten, whatever is written over them later.
         """
         for mine in self._files.values():
             file = mine[-1]
+            if file.size <= _ANEW_BYTES:
+                durable.place(file.path, Path(file.path).read_bytes())
+                continue
             descriptor = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if file.last < file.size:
