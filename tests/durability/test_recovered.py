@@ -19,34 +19,31 @@ pytestmark = pytest.mark.live
 
 def killed_at_a_sync(kind: str, disk: Disk, syncs: Syncs, *, steps: int, part: str, mode: Mode = "die") -> list[str]:
     """Do so many steps of a kind, and the next until it syncs what has `part` in its path; return what was acknowledged."""
-    with Program(kind, disk, syncs) as program:
-        for _ in range(steps - 1):
-            program.next()
-            program.go_on()
-        acknowledged = program.next()
-        assert isinstance(acknowledged, list)
+    acknowledged: list[str] = []
+    if not steps:
         syncs.become(mode, part=part)
-        program.go_on()
+    with Program(kind, disk, syncs) as program:
+        for step in range(1, steps + 1):
+            acknowledged = program.next()
+            assert isinstance(acknowledged, list)
+            if step == steps:
+                syncs.become(mode, part=part)
+            program.go_on()
         assert program.next() is None and program.end() == -signal.SIGKILL
     syncs.become("through")
     return acknowledged
 
 
 def first_word(kind: str, disk: Disk, syncs: Syncs) -> set[str]:
-    """Return what of its first acknowledgement a successor would lose in a power cut; see that at its last one no name is left unsynced, whoever made it."""
+    """Return what of its first acknowledgement a successor would lose in a power cut; see that no name is left unsynced then, whoever made it."""
     with Program(kind, disk, syncs) as program:
         said = program.next()
         assert isinstance(said, list), said
-        lost = set(said) - set(disk.after_a_power_cut(KINDS[kind].found))
-        while isinstance(said, list):
-            program.go_on()
-            said = program.next()
-        assert program.end() == 0
-    assert not {name for name in syncs.unsynced(str(disk.inside), disk.path) if not is_passing(name)}
-    return lost
+        assert not {name for name in syncs.unsynced(str(disk.inside), disk.path) if not is_passing(name)}
+        return set(said) - set(disk.after_a_power_cut(KINDS[kind].found))
 
 
-CASES = [("log", 1, ".log"), ("log", 3, ".log"), ("log", 7, "/mine"), ("blocks", 1, "/blocks/u-"), ("tokens", 1, "/tokens"), ("keys", 1, "/nodes/n1")]
+CASES = [("log", 1, ".log"), ("log", 3, ".log"), ("log", 7, "/mine"), ("blocks", 0, "/blocks/u-"), ("tokens", 1, "/tokens"), ("keys", 1, "/nodes/n1")]
 """Kind, steps before, and whose sync is the last thing that happens."""
 
 
