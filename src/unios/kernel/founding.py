@@ -42,12 +42,12 @@ def prepare(home: Home) -> None:
         if os.geteuid() == 0:
             home.path.chmod(0o711)  # whatever the umask; every user finds the door
             home.nodes_folder.chmod(0o711)
-        for folder in (home.ca, home.nodes_folder, *(node.path for node in home.nodes())):
-            if folder.exists():  # an `up` that was killed has not synced its last name, perhaps, and this one goes by it
-                durable.sync_folder(folder)
         probe = home.path / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()
+        for folder in (home.ca, home.nodes_folder, *(node.path for node in home.nodes())):
+            if folder.exists():  # an `up` that was killed has not synced its last name, perhaps, and this one goes by it
+                durable.sync_folder(folder)
     except PermissionError as error:
         raise Denied(_not_ours(home.path)) from error
     except OSError as error:
