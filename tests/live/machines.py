@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,13 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests import leash
+from tests import leash, preloads
 from tests.e2e.system import UNIOS, wait_for
 from tests.paths import found
 from unios.kernel import cgroups, linux_pids
 
 TOOLS = ("unshare", "nsenter", "ip", "nft", "mkfs.ext4", "mount")
 DISK_MIB = 192
+_CLOCK_FILE = "/var/clock.slots"
+_CLOCK_SLOTS = 32768
 
 _INSIDE = r"""
 set -e
@@ -66,36 +69,6 @@ def missing() -> str:
         return "needs root"
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
     return f"needs {', '.join(absent)}" if absent else ""
-
-
-_CLOCK = r"""
-#define _GNU_SOURCE
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-int clock_gettime(clockid_t id, struct timespec *now) {
-    int done = syscall(SYS_clock_gettime, id, now);
-    const char *ahead = getenv("CLOCK_AHEAD_S");
-    if (done == 0 && ahead && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += atol(ahead);
-    return done;
-}
-time_t time(time_t *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (out) *out = now.tv_sec;
-    return now.tv_sec;
-}
-int gettimeofday(struct timeval *out, void *zone) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    out->tv_sec = now.tv_sec;
-    out->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}
-"""
-"""Linux has no wall clock per namespace. libfaketime would do, but it breaks clock_nanosleep, which Python's sleep uses."""
 
 
 def _hidden() -> str:
@@ -150,15 +123,19 @@ class Machine:
 
     home = "/var/unios"
     clock: tuple[str, ...] = ()
-    """What everything that is started in the machine from now on gets in its environment so that its wall clock is another."""
+    """What everything that is started in the machine from now on gets in its environment so that its wall clock can be another."""
 
-    def set_clock(self, ahead_s: int) -> None:
-        """Put the machine's wall clock ahead (below 0: back) for what is started from now on, its time since boot as it is."""
-        library = self.lab.folder / "clock.so"
-        if not library.exists():
-            sh("cc", "-shared", "-fPIC", "-o", library, "-x", "c", "-", input=_CLOCK)
+    def give_clock(self) -> None:
+        """Let the machine have a wall clock of its own (tests/preloads/clock.c); what is started in it from now on looks at it."""
+        library = preloads.built("clock", self.lab.folder)
         self.run("sh", "-c", "cat > /var/clock.so", input=library.read_bytes())
-        self.clock = ("LD_PRELOAD=/var/clock.so", f"CLOCK_AHEAD_S={ahead_s}")
+        self.run("truncate", "-s", str(_CLOCK_SLOTS * 8), _CLOCK_FILE)
+        self.clock = ("LD_PRELOAD=/var/clock.so",)
+
+    def set_clock(self, ahead_s: int, pid: int = 0) -> None:
+        """Put the wall clock ahead (below 0: back), its time since boot as it is: of the whole machine, or of one process by the number that the machine has
+        for it. Needs `give_clock`; also what runs sees it."""
+        self.run("dd", f"of={_CLOCK_FILE}", "bs=8", f"seek={pid}", "conv=notrunc", "status=none", input=struct.pack("<q", ahead_s))
 
     def run(self, *words: str | bytes, timeout: float = 60, check: bool = True, **options: Any) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(

@@ -74,6 +74,7 @@ def _join_oddly(built: Lab) -> None:
     assert made["addresses"] == ["10.99.0.1:7117"]
 
     # Each address is tried in turn; of those that fail it is said why.
+    second.give_clock()
     second.set_clock(3600)
     second.run("env", "UNIOS_HOME=/var/other", UNIOS, "up", "--listen", "127.0.0.1:7300")
     wrong = other_addresses(made["token"], "10.99.0.1:1", "127.0.0.1:7300")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.live import machines
-from tests.matrix import clock, disks, networks
+from tests.matrix import disks, networks
 from tests.matrix.targets import Target
 from tests.matrix.world import World
 
@@ -71,11 +71,11 @@ def jump(seconds: int) -> Callable[[World, Target], Undo]:
     def apply(world: World, target: Target) -> Undo:
         machine = target.machine(world)
         if target.whole:
-            clock.jump(machine, seconds)
-            return lambda: clock.jump(machine, 0)
+            machine.set_clock(seconds)
+            return lambda: machine.set_clock(0)
         pid = _signal(world, target, 0)[0]
-        clock.jump(machine, seconds, pid)
-        return lambda: clock.jump(machine, 0, pid)
+        machine.set_clock(seconds, pid)
+        return lambda: machine.set_clock(0, pid)
 
     return apply
 

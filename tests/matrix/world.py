@@ -16,7 +16,6 @@ from typing import Any, Final
 from tests.e2e.system import wait_for
 from tests.live import machines
 from tests.live.machines import Lab, Machine, lab
-from tests.matrix import clock
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
 PARTS: Final = ("supervisor", "guard", "kernel", "placement", "recovery", "locks", "store", "member")
@@ -164,7 +163,7 @@ def world(engine: str) -> Iterator[World]:
     """Build one, and take it away."""
     with lab(3, DISK_MIB) as built:
         for machine in built.machines:
-            clock.give(machine)
+            machine.give_clock()
             machine.clock += (f"PYTHONPATH={CHECKOUT / 'src'}{os.pathsep}{CHECKOUT}",)
         made = World(built, engine)
         made.founder.unios("up", "--listen", made.founder.address, *(["--store", "etcd"] if engine == "etcd" else []))

@@ -49,10 +49,14 @@ class SqliteProcess(Engine):
         self.folder.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             (self.folder / "sock").unlink()
-        self.process = subprocess.Popen([*self._wrap, sys.executable, "-m", "unios.store.server", str(self.folder)])
+        self.process = subprocess.Popen([*self._wrap, sys.executable, "-m", "unios.store.server", self.argument()])
         deadline = time.monotonic() + 10
         while not self._listens() and time.monotonic() < deadline and self.process.poll() is None:
             time.sleep(0.005)
+
+    def argument(self) -> str:
+        """Return how the process calls its folder."""
+        return str(self.folder)
 
     def _listens(self) -> bool:
         """Whether it takes connections: its socket's file is there a moment earlier."""

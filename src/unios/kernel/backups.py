@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from unios import durable
 from unios.errors import CallerError, Denied, DiskFull, Unavailable
 from unios.store.model import UNDECODABLE, Revision
 from unios.store.requests import Dumped
@@ -88,7 +89,7 @@ async def write(path: Path, pages: AsyncIterator[Dumped], made: Header) -> Writt
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        await asyncio.to_thread(_sync, path.parent)
+        await asyncio.to_thread(durable.sync_folder, path.parent)
     except OSError as error:
         raise _told(error, path, "written") from error
     return Written(revision.number, count, out.bytes)
@@ -97,14 +98,6 @@ async def write(path: Path, pages: AsyncIterator[Dumped], made: Header) -> Writt
 def _to_disk(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read(path: Path) -> tuple[Header, dict[str, bytes]]:

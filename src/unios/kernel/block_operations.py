@@ -70,6 +70,7 @@ class BlockOperations:
                 await self._carrying.sources.take(batch, bundle)
                 taken += sum(map(len, bundle))
             await self._carrying.threaded(batch.commit)
+        await self._carrying.threaded(self._carrying.blocks.make_sure, user, names)
         missing = await self._carrying.threaded(self._carrying.blocks.missing, user, names)
         if missing:
             raise CallerError(f"{len(missing)} of the blocks that were named did not come; the first is {missing[0].hex()}")

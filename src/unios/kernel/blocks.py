@@ -8,7 +8,8 @@
   he gets three quarters of all, two get three sevenths each (the dynamic threshold of A. Choudhury and E. Hahne, IEEE/ACM ToN 6, 1998). The node's own
   user has no such bound.
 
-Blocking, and called from threads; one lock guards the counts of bytes. Never decides what is needed: the caller names what is pinned.
+Blocking, and called from threads; one lock guards the counts of bytes, another the names until they are on the disk.
+Never decides what is needed: the caller names what is pinned.
 
     blocks/u-<user>/<first two hex digits>/<the rest>
     blocks/incoming/<number>            a block that is being written; removed at the start
@@ -58,6 +59,10 @@ class BlockStore:
         self._node = node
         self._folder, self._bytes_max, self._young_s, self._owner = folder, bytes_max, young_s, folder_of(owner)
         self._lock = threading.Lock()
+        self._naming = threading.Lock()
+        """Of who gives names, until they are on the disk or taken back. Taken before `_lock`."""
+        self._sure: set[str] = set()
+        """Folders in which all names are on the disk, as far as this process has seen to it."""
         self._numbers = itertools.count()
         shutil.rmtree(f"{folder}/incoming", ignore_errors=True)
         os.makedirs(f"{folder}/incoming", mode=0o700, exist_ok=True)
@@ -198,25 +203,54 @@ class BlockStore:
         with self._lock:
             self._add(folder_of(user), -size)
 
-    def settle(self, user: str, written: "dict[bytes, tuple[str, int]]") -> None:
-        """Bring blocks that were written aside to the disk, and to their names, out of `written`. Raises Unavailable if the disk refuses.
+    def settle(self, user: str, written: "dict[bytes, tuple[str, int]]", relied: Collection[bytes] = ()) -> None:
+        """Bring blocks that were written aside to the disk, and to their names, out of `written`; and the names of those that were here already, `relied`: who
+        brought them perhaps waits for the disk still, or was killed before. Raises Unavailable if the disk refuses.
 
         What is left in `written` then is still aside: it is the caller's to forget, and what has its name is not.
         """
+        brought: list[bytes] = []
         try:
             sync([path for path, _size in written.values()], self._folder)
-            folders = set()
-            for name, (path, size) in list(written.items()):
-                folder, last = self._place(user, name)
-                if folder not in folders:
-                    os.makedirs(folder, mode=0o700, exist_ok=True)
-                    folders |= {folder, os.path.dirname(folder), self._folder}
-                if not self._bring(user, name, path, f"{folder}/{last}"):
-                    self.forget_aside(user, path, size)
-                del written[name]
-            sync(sorted(folders), self._folder)
+            with self._naming:
+                folders = {self._place(user, name)[0] for name in relied}
+                for name, (path, size) in list(written.items()):
+                    folder, last = self._place(user, name)
+                    folders.add(folder)
+                    self._make(folder)
+                    if self._bring(user, name, path, f"{folder}/{last}"):
+                        brought.append(name)
+                    else:
+                        self.forget_aside(user, path, size)
+                    del written[name]
+                self._sync_names(user, folders, brought)
+                gone = self.missing(user, relied)
         except OSError as error:
             raise _refusal(error)(f"blocks cannot be brought to the disk of {self._node}: {error.strerror}") from error
+        if gone:
+            raise Unavailable(f"blocks that were on {self._node} are gone meanwhile, or their disk has failed: put them again")
+
+    def make_sure(self, user: str, names: Collection[bytes]) -> None:
+        """Return when the names of those that are here are on the disk. Raises Unavailable if the disk refuses."""
+        self.settle(user, {}, set(names).difference(self.missing(user, names)))
+
+    def _make(self, folder: str) -> None:
+        """Make a folder of blocks. `_naming` is held."""
+        self._sure.discard(folder)
+        if not os.path.isdir(folder):
+            self._sure -= {os.path.dirname(folder), self._folder}
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    def _sync_names(self, user: str, folders: Collection[str], brought: Collection[bytes]) -> None:
+        """Bring what is in these folders, and their own names, to the disk; if that fails nobody is to find those that were just brought. `_naming` is held."""
+        needed = {*folders, *map(os.path.dirname, folders), self._folder, os.path.dirname(self._folder)} if folders else set[str]()
+        try:
+            sync(sorted(needed - self._sure), self._folder)
+        except OSError:
+            for name in brought:
+                self._remove(folder_of(user), name)
+            raise
+        self._sure |= needed
 
     def _bring(self, user: str, name: bytes, path: str, place: str) -> bool:
         """Give it its name; return whether it had not been there. Looked at and done in one: two batches may bring the same."""
@@ -261,6 +295,8 @@ class Batch:
     def __init__(self, store: BlockStore, user: str, pinned: Pinned) -> None:
         self._store, self._user, self._pinned = store, user, pinned
         self._written: dict[bytes, tuple[str, int]] = {}
+        self._relied: set[bytes] = set()
+        """Those that were there already."""
         self.bytes = 0
 
     def __enter__(self) -> "Batch":
@@ -279,16 +315,21 @@ class Batch:
         if not 0 < len(data) <= BLOCK_BYTES:
             raise CallerError(f"a block has 1 to {BLOCK_BYTES} bytes; one of {len(data)} was sent")
         name = name_of(data)
-        if name not in self._written and self._store.missing(self._user, (name,)):
+        if name in self._written:
+            return name
+        if not self._store.missing(self._user, (name,)):
+            self._relied.add(name)
+        else:
             self._written[name] = (self._store.write_aside(self._user, data, self._pinned), len(data))
             self.bytes += len(data)
         return name
 
     def commit(self) -> None:
         """Return when all are on disk. Idempotent."""
-        if self._written:
-            self._store.settle(self._user, self._written)
+        if self._written or self._relied:
+            self._store.settle(self._user, self._written, self._relied)
             self._written.clear()
+            self._relied.clear()
             self.bytes = 0
 
 

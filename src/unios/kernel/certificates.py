@@ -5,11 +5,9 @@ it is big: whoever runs long calls this module as a program (`python -m unios.ke
 """
 
 import datetime
-import errno
 import hashlib
 import ipaddress
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from unios import durable
 from unios.errors import InternalError, ProtocolError
 
 SCHEME: Final = "unios"
@@ -63,20 +62,7 @@ def identity_of(certificate: Mapping[str, Any] | None) -> Identity | None:
 
 def write_secret(path: Path, data: bytes) -> None:
     """Write a file that only its owner may read, durably and at once."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        if os.write(descriptor, data) < len(data):  # a disk that is full takes a part without a word
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.place(path, data)
 
 
 def mark(pem: bytes) -> str:
@@ -93,7 +79,7 @@ def mark_der(der: bytes) -> str:
 
 def make_authority(folder: Path, system: str) -> None:
     """Make the authority's key and certificate in `folder`, unless they are there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_folders(folder)
     if (folder / "ca.key").exists() and (folder / "ca.crt").exists():
         return
     key, certificate = new_authority(f"unios {system}")

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from unios import durable
 from unios.errors import CallerError, Unavailable
 from unios.kernel import certificates, interfaces
 from unios.kernel.certificates import new_authority, write_secret
@@ -68,7 +69,7 @@ def of_text(text: str, system: str) -> Cluster:
 
 def write(home: Home, cluster: Cluster) -> None:
     """Keep it for the gateways of this machine."""
-    home.store.mkdir(mode=0o700, exist_ok=True)
+    durable.make_folders(home.store)
     write_secret(home.store / FILE, msgspec.json.encode(cluster))
 
 

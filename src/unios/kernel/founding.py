@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from unios import errors
+from unios import durable, errors
 from unios.core.addresses import LOOPBACK, split_address
 from unios.errors import CallerError, Denied, InternalError, Unavailable, UniosError
 from unios.kernel import certificates, cluster, joining, quorum, quorum_member, runfiles, system, tokens
@@ -39,14 +39,16 @@ def prepare(home: Home) -> None:
     """Make the home's folder. Raises Denied or Unavailable with what is in the way."""
     _check_owner(home.path)
     try:
-        home.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        home.nodes_folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+        durable.make_folders(home.nodes_folder, 0o711 if os.geteuid() == 0 else 0o700)
         if os.geteuid() == 0:
             home.path.chmod(0o711)  # whatever the umask; every user finds the door
             home.nodes_folder.chmod(0o711)
         probe = home.path / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()
+        for folder in (home.ca, home.nodes_folder, *(node.path for node in home.nodes())):
+            if folder.exists():  # an `up` that was killed has not synced its last name, perhaps, and this one goes by it
+                durable.sync_folder(folder)
     except PermissionError as error:
         raise Denied(_not_ours(home.path)) from error
     except OSError as error:
@@ -178,7 +180,7 @@ def check_store(home: Home, store: str) -> None:
 def _write_node(home: Home, file: NodeFile, key: bytes, certificate: bytes) -> None:
     folder = home.node(file.name)
     mode = 0o711 if os.geteuid() == 0 else 0o700
-    folder.path.mkdir(mode=mode, parents=True, exist_ok=True)
+    durable.make_folders(folder.path, mode)
     folder.path.chmod(mode)
     certificates.write_secret(folder.path / "node.key", key)
     certificates.write_secret(folder.path / "node.crt", certificate)
@@ -289,7 +291,7 @@ def _join(home: Home, attempt: joining.Joining) -> dict[str, Any]:
     """Join, and write what came of it: the child's part, since it has the big library."""
     made = asyncio.run(attempt.run())
     joined = msgspec.json.decode(made["joined"], type=Joined)
-    home.ca.mkdir(mode=0o700, exist_ok=True)
+    durable.make_folders(home.ca)
     if not (home.ca / "ca.crt").exists():
         certificates.write_secret(home.ca / "ca.crt", made["authority"].encode())
     granted = certificates.identity_of({"subjectAltName": (("URI", _uri(joined.certificate)),)})

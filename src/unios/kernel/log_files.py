@@ -1,7 +1,8 @@
 """Files of a log's replica on this node: frames in append-only files, and a small file for what else must be remembered.
 
 - `commit` brings everything that it is given to disk with one fdatasync for each file it touches, or nothing of it counts and it raises.
-- Opening cuts torn tails (core/log_frames.py says what is one) and lists damage. Nothing is repaired here.
+- Opening cuts torn tails (core/log_frames.py says what is one) and lists damage. Nothing is repaired here. What it finds counts from then on as what is on
+  the disk, and is brought there.
 - Every read checks the frames that it returns.
 
 Blocking, and called from threads: one commit at a time, reads beside it. Decides nothing: core/log_replica.py does.
@@ -21,6 +22,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from unios import durable
 from unios.core import log_frames
 from unios.core.log_frames import HEAD_BYTES, Place
 from unios.core.log_replica import Commit, Kept, Replica, Write
@@ -29,6 +31,9 @@ from unios.log_limits import LOG_COMMIT_BYTES, LOG_ENTRY_BYTES_MAX, LOG_FILE_BYT
 _NAME: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)\.([0-9a-f]{8})\.log")
 _INDEX_BYTES: Final = 16 * 1024
 """One frame is found at once for so many bytes of a file; the others are found from there."""
+_LEVELS: Final = 3
+"""A log's folder, its user's, and that of all logs: their names are the disk's too before anything is acknowledged."""
+_ANEW_BYTES: Final = 1024 * 1024
 _AHEAD_BYTES: Final = 256 * 1024
 _FRAME_BYTES_MAX: Final = HEAD_BYTES + 2 * (LOG_COMMIT_BYTES + LOG_ENTRY_BYTES_MAX)
 
@@ -52,11 +57,13 @@ class Found(NamedTuple):
 class _File:
     """One file. `size` and `end` are what is durable."""
 
-    __slots__ = ("end", "epoch", "first", "index", "number", "path", "salt", "size")
+    __slots__ = ("end", "epoch", "first", "index", "last", "number", "path", "salt", "size")
 
     def __init__(self, path: str, number: int, epoch: int, first: int, salt: int) -> None:
         self.path, self.number, self.epoch, self.first, self.salt = path, number, epoch, first, salt
         self.size, self.end = 0, first
+        self.last = 0
+        """Where the last frame begins."""
         self.index: list[tuple[int, int]] = []
         """(first offset, position) of some frames."""
 
@@ -64,7 +71,7 @@ class _File:
         """There is one more frame."""
         if always or not self.index or place.position >= self.index[-1][1] + _INDEX_BYTES:
             self.index.append((place.first, place.position))
-        self.size, self.end = place.position + place.size, place.end
+        self.last, self.size, self.end = place.position, place.position + place.size, place.end
 
 
 class LogFiles:
@@ -105,6 +112,7 @@ class LogFiles:
             if mine and mine[-1].end < file.first:
                 damage.append((file.number, mine[-1].end, file.first))
             mine.append(file)
+        self._make_sure()
         self.found = Found(torn, damage)
         kept = [Kept(number, mine[0].epoch, mine[0].first, mine[-1].end) for number, mine in self._files.items()]
         return Replica(fence=max((self._state.fence, *(each.epoch for each in kept))), first=self._state.first, kept=kept)
@@ -125,6 +133,27 @@ class LogFiles:
                 os.close(descriptor)
         return len(data) - found.good
 
+    def _make_sure(self) -> None:
+        """Bring to the disk what was found: a writer that was killed had not synced its last frame, perhaps, and then only the page cache has it.
+
+        Written again, and not just synced: if its sync had failed Linux would take it for written. All before that frame was synced before it was begun.
+        A short file is even made anew: ext4 leaves blocks that were new when a write failed unwritten, whatever is written over them later.
+        """
+        for mine in self._files.values():
+            file = mine[-1]
+            if file.size <= _ANEW_BYTES:
+                durable.place(file.path, Path(file.path).read_bytes())
+                continue
+            descriptor = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if file.last < file.size:
+                    _write_at(descriptor, os.pread(descriptor, file.size - file.last, file.last), file.last)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        durable.sync_folder(self._folder)
+        durable.make_folders(self._folder, levels=_LEVELS)
+
     # writing
 
     def commit(self, commit: Commit) -> None:
@@ -135,15 +164,14 @@ class LogFiles:
         grown: list[_File] = []
         try:
             if not self._made:
-                os.makedirs(self._folder, mode=0o700)
-                _sync_folder(os.path.dirname(self._folder))
+                durable.make_folders(self._folder, levels=_LEVELS)
                 self._made = True
             if commit.fence or commit.first:
                 self._remember(commit)
             made += [self._make(each.number, each.epoch, each.first) for each in commit.created]
             places = [self._write(write, made, grown) for write in commit.writes]
             if made:
-                _sync_folder(self._folder)
+                durable.sync_folder(self._folder)
         except OSError:
             self._undo(made, grown)
             raise
@@ -159,15 +187,7 @@ class LogFiles:
 
     def _remember(self, commit: Commit) -> None:
         state = _State(commit.fence or self._state.fence, commit.first or self._state.first)
-        part = f"{self._folder}/.state"
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, msgspec.json.encode(state))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(part, f"{self._folder}/state")
-        _sync_folder(self._folder)
+        durable.place(f"{self._folder}/state", msgspec.json.encode(state))
         self._state = state
 
     def _make(self, number: int, epoch: int, first: int) -> _File:
@@ -184,9 +204,7 @@ class LogFiles:
         grown.append(file)
         frame = log_frames.encode(file.salt, file.epoch, write.first, write.entries)
         descriptor = self._descriptor(file)
-        written = 0
-        while written < len(frame):
-            written += os.pwrite(descriptor, memoryview(frame)[written:], file.size + written)
+        _write_at(descriptor, frame, file.size)
         os.fdatasync(descriptor)
         return file, Place(write.first, len(write.entries), file.size, len(frame))
 
@@ -277,12 +295,10 @@ def _frames(file: _File, position: int) -> Iterator[tuple[Place, list[bytes]]]:
             position += at
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write_at(descriptor: int, data: bytes, position: int) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, memoryview(data)[written:], position + written)
 
 
 def _remove(path: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from unios import durable
 from unios.core import upkeep
 from unios.core.addresses import EVERYWHERE, join_address, split_address
 from unios.core.nodes import Etcd, NodeRecord
@@ -81,7 +82,7 @@ class Quorum:
         listen = split_address(node.file.listen)[0]
         host = split_address(node.addresses.best)[0]
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            durable.make_folders(self._folder)
             ports = self._ports(listen)
             peer, client = (f"https://{join_address(host, port)}" for port in (ports.peer, ports.client))
             self.offer = Etcd(quorum_member.version(path) if path else "", peer, client)
@@ -131,6 +132,7 @@ class Quorum:
         self._write(member)
         cluster.write(self._node.home, msgspec.structs.replace(kept, members=(member.client.removeprefix("https://"),)))
         (self._folder / FOUND).unlink()
+        durable.sync_folder(self._folder)  # or it would be begun once more after a power cut
 
     def _write(self, member: MemberFile) -> None:
         system.write(parts.wanted(self._node.folder, "member"), member)
@@ -357,5 +359,5 @@ def _given_from() -> int:
 
 def mark_founder(folder: Path) -> None:
     """Have the node whose folder for etcd that is begin the cluster."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / FOUND).touch(mode=0o600)
+    durable.make_folders(folder)
+    durable.place(folder / FOUND, b"")

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from unios import durable
 from unios.core.addresses import join_address
 from unios.errors import DataLost, UniosError
 from unios.kernel import cluster, interfaces, parts
@@ -132,11 +133,7 @@ def check_data(folder: Path, name: str) -> None:
 
 def _mark_begun(folder: Path) -> None:
     with contextlib.suppress(OSError):  # on a full disk etcd says so itself; the next beat tries again
-        descriptor = os.open(folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        durable.place(folder / BEGUN, b"")
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from unios import __version__
+from unios import __version__, durable
 from unios.core import restoring
 from unios.errors import CallerError, Denied, Unavailable, UniosError
 from unios.ids import Generation
@@ -141,25 +141,29 @@ class StoreOperations:
         node = self._node
         plan = restoring.plan(records, {}, made=made, now_ms=node.wall_ms(), is_lost=True)
         event = node.events.put("store", f"the store's file was made anew from the backup of {made}{_lost(plan.lost)}")
-        await asyncio.to_thread(_make_file, node.home.store, (*_operations(plan), event))
+        await asyncio.to_thread(make_file, node.home.store, (*_operations(plan), event))
         return Restored(made_ms, len(records), len(plan.puts), plan.lost)
 
 
-def _make_file(folder: Path, operations: tuple[Put | Delete, ...]) -> None:
+def make_file(folder: Path, operations: tuple[Put | Delete, ...]) -> None:
     """Make the store's file with these records; it is there whole or not at all. Blocks. Raises CallerError if one is there."""
     part, path = folder / "restored.db", folder / "store.db"
-    part.unlink(missing_ok=True)
+    for left in ("restored.db", "restored.db-wal", "restored.db-shm"):  # of one that was broken off
+        (folder / left).unlink(missing_ok=True)
     engine = SqliteEngine(part, Generation(os.urandom(8).hex()))
     try:
         outcome = engine.run([RestoreJob(operations, engine.generation)])[0]
+        engine.checkpoint()
     finally:
         engine.close()
     if isinstance(outcome.result, UniosError):
         raise outcome.result
     for left in ("store.db-wal", "store.db-shm"):  # of the file that is gone: not to be taken for a part of this one
         (folder / left).unlink(missing_ok=True)
+    durable.sync_folder(folder)  # those are gone before there is a file that they would be taken for a part of
     try:
         os.link(part, path)
+        durable.sync_folder(folder)
     except FileExistsError as error:
         raise CallerError(f"{path} is there again: restore once more") from error
     finally:

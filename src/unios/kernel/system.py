@@ -1,11 +1,11 @@
 """What a machine knows of its system, and a node of itself, on its own disk: system.json and node.json."""
 
-import os
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
+from unios import durable
 from unios.errors import DataLost
 
 T = TypeVar("T")
@@ -60,14 +60,4 @@ def read(path: Path, type_: type[T]) -> T:
 
 def write(path: Path, value: object) -> None:
     """Write a file durably and at once."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        file.write(msgspec.json.encode(value))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.place(path, msgspec.json.encode(value), 0o666)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
+from unios.durable import make_folders
 from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
@@ -221,6 +222,8 @@ def take_lock(folder: Path) -> int | None:
 def main(folder: Path, beat: Callable[[], None], *, durable: bool = True, check: bool = False) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one. `durable` false: no power cut need be outlived. `check`: see SqliteEngine."""
     keep_step(STEP_S)
+    if durable:
+        make_folders(folder)
     return be_store(folder, lambda stop: serve(folder, beat, stop, durable=durable, check=check))
 
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
+from unios.durable import sync_folder
 from unios.errors import CallerError, Compacted, DiskFull, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
 from unios.limits import (
@@ -24,7 +25,7 @@ from unios.limits import (
     RANGE_RECORDS_MAX,
     WATCH_QUEUE_BYTES_MAX,
 )
-from unios.store import bounds, damage
+from unios.store import bounds, damage, wal
 from unios.store.model import (
     Batch,
     Compare,
@@ -145,19 +146,23 @@ class SqliteEngine:
         self._history_bytes = 0
         self._seen: dict[str, Record | None] = {}
         """What the present batch has looked up or written: a key that is compared is mostly written next."""
-        fresh = self.path != ":memory:" and not os.path.exists(self.path)
+        on_disk = durable and self.path != ":memory:"
         try:
+            if on_disk:
+                self.syncs += wal.make_sure(self.path)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
             self._set_up(generation)
             if check and (wrong := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise damage.lost(self.path, wrong)
+            if on_disk:
+                sync_folder(os.path.dirname(self.path))
+                self.syncs += 1
         except sqlite3.Error as error:
             if damage.is_damaged(error):
                 raise damage.lost(self.path, error) from error
             raise Unavailable(f"the store's file {self.path} cannot be used: {error}") from error
-        if fresh and durable:
-            _sync_folder(os.path.dirname(self.path) or ".")
-            self.syncs += 1
+        except OSError as error:
+            raise Unavailable(f"the store's file {self.path} cannot be used: {error.strerror}") from error
 
     def _set_up(self, generation: Generation) -> None:
         for pragma in (
@@ -195,6 +200,14 @@ class SqliteEngine:
         except sqlite3.Error:
             pass
         self._db.close()
+
+    def checkpoint(self) -> None:
+        """Bring all of it into the one file. Raises Unavailable if that cannot be."""
+        try:
+            if not self._checkpoint("TRUNCATE"):
+                raise Unavailable(f"the store cannot write its file: {self.path} is being read")
+        except sqlite3.Error as error:
+            raise Unavailable(f"the store cannot write its file: {error}") from error
 
     def leases(self) -> dict[int, int]:
         """Return the time to live in ms of every lease."""
@@ -262,10 +275,14 @@ class SqliteEngine:
             except (OSError, sqlite3.Error):
                 pass  # what is committed is in the WAL; a later checkpoint moves it
 
-    def _checkpoint(self, how: Literal["RESTART", "TRUNCATE"]) -> None:
-        """Move the WAL into the database. RESTART leaves the file its size: a sync then writes data alone, and not each time how long the file is now."""
-        self._db.execute(f"PRAGMA wal_checkpoint({how})")
+    def _checkpoint(self, how: Literal["RESTART", "TRUNCATE"]) -> bool:
+        """Move the WAL into the database; return whether no reader was in the way.
+
+        RESTART leaves the file its size: a sync then writes data alone, and not each time how long the file is now.
+        """
+        busy, _frames, _moved = self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         self.syncs += 2
+        return not busy
 
     def _one(self, job: Job) -> Outcome:
         try:
@@ -479,11 +496,3 @@ def _compare(left: int | bytes, op: str, right: int | bytes) -> bool:
 def _is_full(error: sqlite3.Error) -> bool:
     """Return whether it is room that the file lacks."""
     return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or error.sqlite_errorcode == _IOERR_SHMSIZE
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

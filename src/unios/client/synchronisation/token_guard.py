@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from unios.durable import sync_folder
 from unios.errors import DataLost, LeaseLost
 from unios.wire.synchronising import Token
 
@@ -30,6 +31,8 @@ class TokenGuard:
         """`path`: a file on a local disk that keeps the greatest token, for all processes that use it; made by the first token."""
         self._path = os.fsdecode(path) if path is not None else None
         self._greatest = _NONE
+        self._on_disk = _NONE
+        """What this object has brought to the disk itself: another process may have written the same and been killed before it synced that."""
         self._mutex = threading.Lock()
 
     @property
@@ -61,9 +64,12 @@ class TokenGuard:
             if descriptor is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 seen = self._seen(path, descriptor)
-                if _later(seen, mine) != seen:
+                if _later(seen, mine) != self._on_disk:
                     _written(os.pwrite(descriptor, _text(mine), 0), path)
                     os.fdatasync(descriptor)
+                    if self._on_disk == _NONE:
+                        sync_folder(os.path.dirname(path))
+                    self._on_disk = mine
                 return mine
             _later(self._seen(path, None), mine)
         _make(path)
@@ -117,11 +123,7 @@ def _make(path: str) -> None:
     finally:
         os.close(descriptor)
         os.unlink(made)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
 
 
 def _written(count: int, path: str) -> None:
