@@ -43,11 +43,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--survivors", action="store_true", help="name those that nothing has killed")
     parser.add_argument("--every", action="store_true", help="look also at those that tests have killed")
+    parser.add_argument("--sample", type=int, default=0, help="so many of each module, drawn at random; 0: all")
     options = parser.parse_args()
     if options.what == "table":
         table(options.survivors)
         return 0
-    main_of_seeds(options.modules, options.seeds, options.jobs, options.every, SEEDS)
+    main_of_seeds(options.modules, options.seeds, options.jobs, options.every, options.sample, SEEDS)
     return 0
 
 

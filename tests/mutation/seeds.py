@@ -7,6 +7,7 @@ longer than CPU_S: it is in a loop.
 
 import json
 import os
+import random
 import resource
 import signal
 import sys
@@ -30,13 +31,15 @@ UNDER_TEST: Final = "MUTANT_UNDER_TEST"
 Runs = list[tuple[str, int]]
 
 
-def mutants(every: bool) -> dict[str, list[str]]:
-    """Return the names of the mutants that tests have not killed, or of `every` one, by the function that they are of."""
+def mutants(every: bool, sample: int) -> dict[str, list[str]]:
+    """Return the names of the mutants that tests have not killed, or of `every` one, by the function that they are of; at most `sample` of a module."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path().glob(NAMES)):
-        for name, code in json.loads(path.read_text())["exit_code_by_key"].items():
-            if code in KILLED and not every:
-                continue
+        codes = json.loads(path.read_text())["exit_code_by_key"]
+        names = [name for name, code in codes.items() if every or code not in KILLED]
+        if sample:
+            names = random.Random(path.name).sample(names, min(sample, len(names)))
+        for name in names:
             found.setdefault(name.rpartition("__mutmut_")[0], []).append(name)
     return found
 
@@ -79,9 +82,13 @@ def verdict(name: str, runs: Runs) -> str:
     return "{} {}".format(*runs[code - 1]) if code else ""
 
 
-def judged(parts: list[str], seeds: int, jobs: int, every: bool) -> Iterator[tuple[str, str, int]]:
+def judged(parts: list[str], seeds: int, jobs: int, every: bool, sample: int) -> Iterator[tuple[str, str, int]]:
     """Yield each mutant whose name begins with one of `parts`, how it was killed, and how many runs there were that could."""
-    of = {function: names for function, names in mutants(every).items() if any(function.startswith(f"unios.core.{part}") for part in parts or [""])}
+    of = {
+        function: names
+        for function, names in mutants(every, sample).items()
+        if any(function.startswith(f"unios.core.{part}") for part in parts or [""])
+    }
     runs = reached({kind for function in of for kind in kinds_of(function)}, seeds)
     todo = [(name, [run for run in runs.get(function, []) if run[0] in kinds_of(function)]) for function, names in of.items() for name in names]
     with ThreadPoolExecutor(jobs) as pool:
@@ -89,11 +96,11 @@ def judged(parts: list[str], seeds: int, jobs: int, every: bool) -> Iterator[tup
             yield name, how, len(mine)
 
 
-def main(parts: list[str], seeds: int, jobs: int, every: bool, out: Path) -> None:
+def main(parts: list[str], seeds: int, jobs: int, every: bool, sample: int, out: Path) -> None:
     """Judge the mutants and write what came of it; what the file has of others stays."""
     found = json.loads(out.read_text()) if out.exists() else {}
     done: Counter[bool] = Counter()
-    for name, how, count in judged(parts, seeds, jobs, every):
+    for name, how, count in judged(parts, seeds, jobs, every, sample):
         found[name] = {"by": how, "runs": count}
         done[bool(how)] += 1
         if done.total() % 50 == 0:
