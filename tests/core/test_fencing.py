@@ -136,3 +136,27 @@ def test_the_property_bites(policy: OnPartition, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Leash, "_expired", lambda _self: False)
     leash = held(policy)
     assert leash.on(Tick(1_000)) == []
+
+
+def test_a_kill_says_why() -> None:
+    leash = held("stop")
+    assert leash.on(Tick(100)) == [Kill("its node lost the lease, and its policy is to stop")]
+    assert held().on(ClaimSuperseded(4)) == [Kill("incarnation 4 took its place")]
+
+
+def test_a_leash_begins_held_by_nobody_and_its_holds_are_true_or_false() -> None:
+    leash = Leash("replace", 1)
+    assert (leash.by_lease, leash.by_user, leash.killed) == (False, False, "")
+    assert leash.on(Tick(0)) == [Freeze(by_lease=True)] and leash.by_lease is True
+    leash.on(DeadlineMoved(100))
+    leash.on(ClaimConfirmed(1))
+    assert leash.by_lease is False
+
+
+@pytest.mark.parametrize("deadline", [1, 2])
+def test_who_wakes_at_the_first_moments_of_a_clock_is_told_so(deadline: int) -> None:
+    leash = Leash("replace", 1)
+    assert leash.on(DeadlineMoved(deadline)) == [WakeAt(deadline)]
+    leash.on(Tick(deadline))
+    leash.on(DeadlineMoved(deadline + 1))
+    assert leash.on(ClaimConfirmed(1)) == [WakeAt(deadline + 1), Thaw()]

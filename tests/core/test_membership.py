@@ -75,3 +75,39 @@ def test_a_node_does_not_suspect_itself() -> None:
     members.on(NodeChanged("n1", 1, False))
     assert members.on(LinkChanged("n1", False)) == []
     assert members.view("n9")[0] == "lost"
+
+
+def test_what_people_are_told_of_a_node_in_each_state() -> None:
+    members = Membership("n1")
+    assert members.view("n2") == ("lost", "its lease has not been seen")
+    members.on(LinkChanged("n2", True))
+    assert members.view("n2") == ("lost", "its lease has not been seen")  # nothing is known but a link
+    assert members.on(NodeChanged("n2", 1, False)) == [BecameLost("n2", 1)] and members.view("n2") == ("lost", "its lease has ended")
+    assert members.on(AliveChanged("n2", 1)) == [BecameReady("n2", 1)] and members.view("n2") == ("ready", "")
+    members.on(LinkChanged("n2", False))
+    assert members.view("n2") == ("suspect", "the link to it is broken")
+    assert members.on(NodeChanged("n2", 1, True)) == [BecameLeft("n2")] and members.view("n2") == ("left", "it left")
+    assert members.on(NodeChanged("n2", 0, False)) == [] and members.view("n2") == ("lost", "its lease has not been seen")
+
+
+def test_a_link_that_is_broken_stays_so_while_the_record_of_the_same_life_is_told_again() -> None:
+    members = ready()
+    members.on(LinkChanged("n2", False, "no answer"))
+    assert members.on(NodeChanged("n2", 1, False)) == [] and members.view("n2") == ("suspect", "no answer")
+
+
+def test_a_link_that_stands_is_not_forgotten_with_a_new_life_and_its_age_counts_from_when_it_came() -> None:
+    members = ready()
+    members.on(LinkChanged("n2", True, now_ms=10_000))
+    members.on(LinkChanged("n2", True, now_ms=20_000))  # told again: it is as old as it was
+    members.on(NodeChanged("n2", 2, False))
+    members.on(LinkChanged("n2", False, now_ms=20_000 + SETTLE_MS - 1))
+    assert members.is_settling("n2", 20_000 + SETTLE_MS)
+
+
+def test_a_link_that_has_lasted_just_long_enough_was_one_and_its_break_is_a_passing_trouble() -> None:
+    for lasted_ms, settling in ((SETTLE_MS - 1, False), (SETTLE_MS, True)):
+        members = ready()
+        members.on(LinkChanged("n2", True, now_ms=100_000))
+        members.on(LinkChanged("n2", False, now_ms=100_000 + lasted_ms))
+        assert members.is_settling("n2", 100_000 + lasted_ms) is settling

@@ -1,7 +1,7 @@
 """Supervision: starts, hangs, deaths and back-off."""
 
-from unios.core.supervision import STARTING_MS, Died, Kill, Order, Start, Started, Supervision, Tick, Wanted
-from unios.limits import BEAT_MS, HEALTHY_MS, HUNG_MS, RESTART_DELAY_MS_MAX
+from unios.core.supervision import PAUSE_MS, STARTING_MS, Died, Kill, Order, Start, Started, Supervision, Tick, Wanted
+from unios.limits import BEAT_MS, HEALTHY_MS, HUNG_MS, RESTART_DELAY_MS_FIRST, RESTART_DELAY_MS_MAX
 
 
 def run(decider: Supervision, start: int, end: int, beats: dict[str, int]) -> list[Order]:
@@ -91,3 +91,84 @@ def test_it_looks_when_the_next_part_would_be_silent_for_too_long() -> None:
     assert decider.wait_ms(1_100, {"kernel": 1_100}) == BEAT_MS
     assert decider.wait_ms(1_800, {"kernel": 1_100}) == 1_100 + HUNG_MS + 1 - 1_800
     assert decider.wait_ms(5_000, {"kernel": 1_100}) == BEAT_MS
+
+
+def test_what_is_shown_of_a_part_before_it_runs_while_it_does_and_after_each_kind_of_death() -> None:
+    decider = Supervision(["kernel"])
+    assert decider.names == ["kernel"] and decider.knows("kernel") and not decider.knows("store")
+    assert decider.status()[0].describe() == {"name": "kernel", "pid": 0, "restarts": 0, "state": "starting", "reason": ""}
+    decider.on(Started("kernel", 5, 10_000))
+    assert decider.status()[0].describe() == {"name": "kernel", "pid": 5, "restarts": 0, "state": "running", "reason": ""}
+    decider.on(Died("kernel", 5, -1, 9, 10_100))
+    assert decider.status()[0].describe() == {"name": "kernel", "pid": 0, "restarts": 1, "state": "starting", "reason": "it died of signal 9"}
+    for pid, code, why in ((6, 0, "exit code 0"), (7, 1, "exit code 1"), (8, -1, "an unknown cause")):
+        decider.on(Started("kernel", pid, 10_200))
+        decider.on(Died("kernel", pid, code, 0, 10_300))
+        assert str(decider.status()[0].describe()["reason"]).startswith(f"it died of {why};")
+
+
+def test_a_part_is_wanted_once_more_without_being_begun_anew_and_is_forgotten_when_it_is_not_wanted() -> None:
+    decider = started()
+    decider.on(Wanted("kernel"))
+    assert decider.status()[0].pid == 5
+    decider.on(Wanted("kernel", run=False))
+    decider.on(Wanted("kernel", run=False))
+    assert decider.names == [] and run(decider, 10_010, 30_000, {}) == []
+
+
+def test_a_part_that_was_told_to_start_and_never_came_is_started_again_after_a_while() -> None:
+    decider = Supervision(["kernel"])
+    assert decider.on(Tick(10_000, {})) == [Start("kernel")]
+    assert run(decider, 10_010, 10_000 + STARTING_MS, {}) == []
+    assert decider.on(Tick(10_000 + STARTING_MS, {})) == [Start("kernel")]
+    decider.on(Started("kernel", 5, 20_000))
+    assert decider.on(Died("kernel", 5, 0, 0, 20_100)) == [Start("kernel")]
+    assert run(decider, 20_110, 20_100 + STARTING_MS, {}) == []
+    assert decider.on(Tick(20_100 + STARTING_MS, {})) == [Start("kernel")]
+
+
+def test_the_first_waits_between_deaths_are_as_the_limits_say() -> None:
+    decider, waits = started(), []
+    decider.on(Died("kernel", 5, 1, 0, 10_100))
+    for pid, now in ((6, 20_000), (7, 30_000), (8, 40_000)):
+        decider.on(Started("kernel", pid, now))
+        assert decider.on(Died("kernel", pid, 1, 0, now)) == []
+        waits.append(next(wait for wait in range(1_000) if decider.on(Tick(now + wait, {}))))
+    assert waits == [RESTART_DELAY_MS_FIRST, 2 * RESTART_DELAY_MS_FIRST, 4 * RESTART_DELAY_MS_FIRST]
+
+
+def test_the_kill_of_what_hangs_says_who_and_why_and_is_the_reason_of_its_death() -> None:
+    decider = started()
+    decider.on(Tick(10_100, {"kernel": 10_100}))
+    for now in range(10_100, 10_100 + HUNG_MS + 1, BEAT_MS):
+        assert decider.on(Tick(now, {"kernel": 10_100})) == []
+    assert decider.on(Tick(10_100 + HUNG_MS, {"kernel": 10_100})) == []  # just so long is not too long
+    why = f"it hung: no sign of life for {HUNG_MS + 1} ms"
+    assert decider.on(Tick(10_101 + HUNG_MS, {"kernel": 10_100})) == [Kill("kernel", 5, why)]
+    decider.on(Died("kernel", 5, -1, 9, 11_000))
+    assert decider.status()[0].describe()["reason"] == why
+
+
+def test_a_beat_of_the_very_moment_of_the_start_is_one_of_what_was_started() -> None:
+    decider = started()
+    orders = run(decider, 10_010, 10_000 + HUNG_MS + 2 * BEAT_MS, {"kernel": 10_000})
+    assert [type(order) for order in orders] == [Kill]  # it has beaten, and has no more time than others
+
+
+def test_a_pause_counts_from_just_over_its_bound_on() -> None:
+    for pause_ms, killed in ((PAUSE_MS, 1), (PAUSE_MS + 1, 0)):
+        decider = started()
+        decider.on(Tick(10_001 + HUNG_MS - PAUSE_MS, {"kernel": 10_000}))
+        assert len(decider.on(Tick(10_001 + HUNG_MS - PAUSE_MS + pause_ms, {"kernel": 10_000}))) == killed
+
+
+def test_what_is_looked_at_next_is_never_what_was_killed_or_does_not_run_and_its_start_and_a_pause_count_as_a_beat() -> None:
+    decider = Supervision(["kernel", "store"])
+    decider.on(Started("kernel", 7, 1_000))
+    assert decider.wait_ms(1_600, {}) == 1_000 + HUNG_MS + 1 - 1_600  # from its start on, though it never beat
+    assert decider.wait_ms(1_000 + HUNG_MS, {}) == 1 and decider.wait_ms(1_001 + HUNG_MS, {}) == BEAT_MS
+    decider.on(Tick(50_000, {"kernel": 1_000}))  # the supervisor had stood still: all have their time again
+    assert decider.wait_ms(50_600, {"kernel": 1_000}) == HUNG_MS + 1 - 600
+    for now in range(50_100, 50_100 + HUNG_MS + BEAT_MS, 100):
+        decider.on(Tick(now, {"kernel": 1_001}))
+    assert decider.status()[0].killed and decider.wait_ms(50_600, {"kernel": 1_001}) == BEAT_MS

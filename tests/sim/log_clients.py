@@ -251,7 +251,7 @@ class ReaderSim(Client):
         self._step()
 
     def _later(self) -> None:
-        self.world.after(self.world.rng.uniform(5, 60), self._step)
+        self.world.after(self.world.rng.uniform(2, 20), self._step)
 
     def _step(self) -> None:
         if self._record is None or self.world.rng.random() < 0.2:

@@ -1,7 +1,6 @@
 """Mutants of the shipped deciders of logs: each has one protection switched off, and the simulation of logs must find what it lets through."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -132,6 +131,16 @@ def trim_goes_back() -> Any:
     return mock.patch("tests.sim.log_clients.trimmed", trimmed)
 
 
+def duplicate_delivery() -> Any:
+    """Entries that come again are appended again."""
+
+    def take(self: Replica, token: object, number: int, span: Any, epoch: int, first: int, entries: Any) -> list[Order]:
+        return original(self, token, number, span, epoch, max(first, span.taken), entries)
+
+    original = Replica._take
+    return mock.patch.object(Replica, "_take", take)
+
+
 LOG_MUTANTS: dict[str, Callable[[], Any]] = {
     "ack-before-durable": ack_before_durable,
     "seal-skipped": seal_skipped,
@@ -143,12 +152,6 @@ LOG_MUTANTS: dict[str, Callable[[], Any]] = {
     "late-answers-count": late_answers_count,
     "trim-forgotten": trim_forgotten,
     "trim-goes-back": trim_goes_back,
+    "duplicate-delivery": duplicate_delivery,
     "lost-span-is-empty": lost_span_is_empty,
 }
-
-
-@contextlib.contextmanager
-def log_applied(name: str) -> Iterator[None]:
-    """Run with the mutant, or with the shipped code for ""."""
-    with LOG_MUTANTS[name]() if name else contextlib.nullcontext():
-        yield

@@ -1,10 +1,14 @@
-"""One run of the simulation of logs: writers, readers, repairs and a seeded run of bad luck; then calm, and everything acknowledged must be there."""
+"""One run of the simulation of logs: writers, readers, repairs and bad luck as a schedule has them; then calm, and everything acknowledged must be there.
+
+Each method under `STEPS` is something that a schedule can do, with its arguments.
+"""
 
 from typing import Final
 
 from tests.sim.log_clients import ReaderSim, RepairSim, WriterSim
 from tests.sim.log_ledger import LogLedger
 from tests.sim.log_nodes import LogNode, LogStore
+from tests.sim.schedule import Schedule, Steps
 from tests.sim.world import World
 from unios.core.logs import LogRecord
 
@@ -12,21 +16,19 @@ TROUBLE_MS: Final = 6_000.0
 CALM_MS: Final = 6_000.0
 
 
-class LogRun:
-    """A log on three to five nodes."""
+STEPS: Final = Steps()
 
-    def __init__(self, seed: int) -> None:
-        self.world = World(seed)
-        self.world.command = "python -m tests.sim --logs"
-        rng = self.world.rng
+
+class LogRun:
+    """A log on the nodes of a schedule, to which its steps are done."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.world = World(schedule.seed)
         self.ledger = LogLedger(self.world.fail)
-        names = [f"n{number}" for number in range(1, rng.choice((3, 3, 4, 5)) + 1)]
+        names = [f"n{number}" for number in range(1, schedule.setup["nodes"] + 1)]
         self.nodes = {name: LogNode(self.world, name, self.ledger) for name in names}
-        self.disks = rng.random() < 0.15
-        """A disk is lost; then that is all that happens to nodes, since with two replicas more would be more than one loss."""
-        copies = rng.choice((2, 2, 3))
-        least = copies if self.disks or rng.random() < 0.7 else copies - 1
-        self.store = LogStore(self.world, self.ledger, LogRecord("x", "root", copies, least))
+        copies = schedule.setup["copies"]
+        self.store = LogStore(self.world, self.ledger, LogRecord("x", "root", copies, copies - schedule.setup["spare"]))
         self.writers: list[WriterSim] = []
         self.readers: list[ReaderSim] = []
         self._readers = 0
@@ -34,15 +36,15 @@ class LogRun:
         for _ in range(2):
             self.new_reader()
         self.repairs = RepairSim(self.world, "repair", self.nodes, self.store, self.ledger)
-        for _ in range(rng.randrange(60, 150)):
-            self.world.after(rng.uniform(50, TROUBLE_MS), self._append)
         self.spoiled = False
         """A disk is lost, or a frame damaged: once is enough."""
-        for _fault in range(rng.randrange(3, 14)):
-            self.world.after(rng.uniform(200, TROUBLE_MS), self._fault)
-        for _ in range(4):
-            self.world.after(rng.uniform(200, TROUBLE_MS), lambda: rng.choice(self.writers).trim() if self.writers else None)
-            self.world.after(rng.uniform(200, TROUBLE_MS), self.repairs.look)
+        for step in schedule.steps:
+            self.world.after(step.at_ms, lambda step=step: STEPS.do(self, step))  # type: ignore[misc]
+
+    @property
+    def count(self) -> int:
+        """How many entries were acknowledged."""
+        return len(self.ledger.acknowledged)
 
     def new_writer(self) -> None:
         self.writers.append(WriterSim(self.world, f"w{len(self.writers) + 1}", self.nodes, self.store, self.ledger))
@@ -51,72 +53,101 @@ class LogRun:
         self._readers += 1
         self.readers.append(ReaderSim(self.world, f"r{self._readers}", self.nodes, self.store, self.ledger))
 
-    def _append(self) -> None:
-        rng = self.world.rng
+    @STEPS
+    def append(self, rounds: int = 1, count: int = 1, apart_ms: float = 40.0) -> None:
+        """Every writer that lives appends so many entries, so many times; if none lives there is a new one."""
         alive = [writer for writer in self.writers if writer.alive]
         for writer in alive:
-            writer.append(rng.choice((1, 1, 2, 5)))
+            writer.append(count)
         if not alive:
             self.new_writer()
+        if rounds > 1:
+            self.world.after(2 * apart_ms * self.world.rng.random(), lambda: self.append(rounds - 1, count, apart_ms))
+
+    @STEPS
+    def trim(self, pick: float) -> None:
+        """A writer, who may be an old one, forgets some of what is acknowledged."""
+        self.writers[int(pick * len(self.writers))].trim()
+
+    @STEPS
+    def repair(self) -> None:
+        self.repairs.look()
 
     # trouble
 
-    def _fault(self) -> None:
-        rng, world = self.world.rng, self.world
-        lasts = rng.choice((rng.uniform(20, 300), rng.uniform(300, 1_500)))
-        node = rng.choice(list(self.nodes.values()))
-        kind = rng.randrange(12)
-        if kind in (0, 1, 2, 3, 4, 10) and self.disks:
-            if not self.spoiled:
-                world.say(f"{node.name}: loses its disk")
-                node.lose_disk()
-                self.spoiled = True
-            return
-        match kind:
-            case 0 | 1:
-                if node.replica is not None:
-                    node.crash()
-                    world.after(lasts, node.boot)
-            case 2:
-                for each in [node for node in self.nodes.values() if node.replica is not None]:
-                    each.crash()
-                    world.after(lasts, each.boot)
-            case 3 | 4:
-                self._cut(node.name, lasts)
-            case 5 | 6:
-                rng.choice(self.writers).kill()
-                self.new_writer()
-            case 7:
-                self.new_writer()
-            case 8:
-                self.store.up = False
-                world.say("store: is away")
-                world.after(lasts, self._store_back)
-            case 9:
-                node.slow = 40.0
-                world.after(lasts, lambda: setattr(node, "slow", 1.0))
-            case 10:
-                if node.replica is not None and not self.spoiled and node.disk.damage():
-                    world.say(f"{node.name}: a frame is damaged")
-                    self.spoiled = True
-            case _:
-                world.loss, world.slow = rng.choice(((0.3, 1.0), (0.05, 15.0), (0.6, 3.0)))
-                world.after(lasts, self._fair)
+    @STEPS
+    def crash(self, node: str, lasts_ms: float = 300.0) -> None:
+        """A machine loses power, and what was not synced: all, a tail, or a piece in the middle."""
+        there = self.nodes[node]
+        if there.replica is not None:
+            there.crash()
+            self.world.after(lasts_ms, there.boot)
+
+    @STEPS
+    def crash_all(self, lasts_ms: float = 300.0) -> None:
+        for node in self.nodes:
+            self.crash(node, lasts_ms)
+
+    @STEPS
+    def cut(self, node: str, lasts_ms: float = 300.0) -> None:
+        """Cut a node off from some of the others, who may be those that matter."""
+        self.world.cut_off([(node, other) for other in self._some_others(node)], lasts_ms)
+
+    @STEPS
+    def is_not_heard(self, node: str, lasts_ms: float = 300.0) -> None:
+        """What a node says does not reach some of the others."""
+        self.world.cut_off([(node, other) for other in self._some_others(node)], lasts_ms, one_way=True)
+
+    def _some_others(self, name: str) -> list[str]:
+        everybody = [*self.nodes, "store", *(client.name for client in (*self.writers, *self.readers)), "repair"]
+        return [other for other in everybody if other != name and self.world.rng.random() < 0.7]
+
+    @STEPS
+    def kill_writer(self, pick: float) -> None:
+        """A writer dies, and another one begins."""
+        self.writers[int(pick * len(self.writers))].kill()
+        self.new_writer()
+
+    @STEPS
+    def second_writer(self) -> None:
+        """Somebody takes the log over from a writer that lives."""
+        self.new_writer()
+
+    @STEPS
+    def store_away(self, lasts_ms: float = 300.0) -> None:
+        self.store.up = False
+        self.world.say("store: is away")
+        self.world.after(lasts_ms, self._store_back)
 
     def _store_back(self) -> None:
         self.store.up = True
 
-    def _fair(self) -> None:
-        self.world.loss, self.world.slow = 0.0, 1.0
+    @STEPS
+    def slow_disk(self, node: str, slower: float = 40.0, lasts_ms: float = 300.0) -> None:
+        there = self.nodes[node]
+        there.slow = slower
+        self.world.after(lasts_ms, lambda: setattr(there, "slow", 1.0))
 
-    def _cut(self, name: str, lasts: float) -> None:
-        """Cut a node off from some of the others, who may be those that matter."""
-        rng = self.world.rng
-        others = [*self.nodes, "store", *(client.name for client in (*self.writers, *self.readers)), "repair"]
-        pairs = {frozenset((name, other)) for other in others if other != name and rng.random() < 0.7}
-        self.world.say(f"network: {name} is cut off from {sorted('-'.join(sorted(pair)) for pair in pairs)}")
-        self.world.cut |= pairs
-        self.world.after(lasts, lambda: self.world.cut.difference_update(pairs))
+    @STEPS
+    def lose_disk(self, node: str) -> None:
+        """All that a node had is gone; once in a run."""
+        if not self.spoiled:
+            self.world.say(f"{node}: loses its disk")
+            self.nodes[node].lose_disk()
+            self.spoiled = True
+
+    @STEPS
+    def damage(self, node: str) -> None:
+        """A frame that was durable is spoiled; once in a run."""
+        there = self.nodes[node]
+        if there.replica is not None and not self.spoiled and there.disk.damage():
+            self.world.say(f"{node}: a frame is damaged")
+            self.spoiled = True
+
+    @STEPS
+    def network(self, loss: float = 0.3, slow: float = 1.0, duplicates: float = 0.02, lasts_ms: float = 300.0) -> None:
+        """For a while messages are lost, repeated, late and out of order."""
+        self.world.trouble(loss, slow, duplicates, lasts_ms)
 
     # the end
 
@@ -124,8 +155,7 @@ class LogRun:
         """Run it. Raises Violation."""
         self.world.run_until(TROUBLE_MS)
         self.world.say("-- the trouble is over")
-        self.world.cut.clear()
-        self._fair()
+        self.world.heal()
         self.store.up = True
         for node in self.nodes.values():
             node.slow = 1.0
@@ -153,10 +183,3 @@ class LogRun:
         for reader in self.readers:
             if reader.offset != writer.end:
                 self.world.fail(f"{reader.name} has read up to {reader.offset}, and the log ends at {writer.end}: {self.store.record}")
-
-
-def run_log(seed: int) -> LogRun:
-    """Run one seed; return the run for its figures. Raises Violation."""
-    made = LogRun(seed)
-    made.go()
-    return made

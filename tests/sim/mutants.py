@@ -1,7 +1,6 @@
 """Mutants: the shipped code with one protection switched off. The simulation must find the violation that each one lets through."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -32,7 +31,7 @@ def no_claims() -> Any:
     return mock.patch.object(claims, "holds", return_value=True)
 
 
-def hold_from_arrival() -> Any:
+def lease_too_long() -> Any:
     """The holder trusts its lease longer than the store does."""
     return mock.patch.object(holding, "LEASE_HOLD_MS", 2_500)
 
@@ -78,16 +77,9 @@ MUTANTS: dict[str, Callable[[], Any]] = {
     "no-fencing": no_fencing,
     "no-epochs": no_epochs,
     "no-claims": no_claims,
-    "hold-too-long": hold_from_arrival,
+    "lease-too-long": lease_too_long,
     "hasty-judge": hasty_judge,
-    "early-answer": early_answer,
+    "ack-before-durable": early_answer,
     "blind-writes": blind_writes,
     "no-admission": no_admission,
 }
-
-
-@contextlib.contextmanager
-def applied(name: str) -> Iterator[None]:
-    """Run with the mutant, or with the shipped code for ""."""
-    with MUTANTS[name]() if name else contextlib.nullcontext():
-        yield

@@ -137,6 +137,13 @@ class KernelSim:
         self._poll()
         self.later(RECONCILE_MS, self._reconcile)
 
+    def restart_services(self) -> None:
+        """They die with what they had seen and planned; what the kernel has set aside stays."""
+        self.world.say(f"{self.name}: the services begin anew")
+        self.records, self.nodes, self._claiming = {}, {}, set()
+        self.members = membership.Membership(self.name)
+        self.queueing = QueueSim(self, self.queueing.room)
+
     def later(self, delay_ms: float, work: Callable[[], None]) -> None:
         self.node.later(delay_ms, lambda: None if self.dead or self.hung else work())
 

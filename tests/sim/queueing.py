@@ -19,11 +19,11 @@ AGAIN_MS: Final = 700.0
 class QueueSim:
     """That of one life of a kernel."""
 
-    def __init__(self, kernel: "KernelSim") -> None:
+    def __init__(self, kernel: "KernelSim", room: Room | None = None) -> None:
         self._kernel = kernel
         self.books = Books()
         self.queue = Queue(self.books, Shares())
-        self._room: Room | None = None
+        self.room = room
 
     def take_in(self, record: ProcessRecord) -> None:
         self.books.put(record)
@@ -39,7 +39,11 @@ class QueueSim:
             found = kernel.records[placed.pid]
             wanted = claims.placed(found[0], placed.node, found[0].reason)
             kernel.replace(wanted, found[1], lambda result, wanted=wanted: kernel.won(result, wanted))  # type: ignore[misc]
-            kernel.later(AGAIN_MS, lambda pid=placed.pid: self.take_in(kernel.records[pid][0]))  # type: ignore[misc]
+            kernel.later(AGAIN_MS, lambda pid=placed.pid: self._again(pid))  # type: ignore[misc]
+
+    def _again(self, pid: int) -> None:
+        if self._kernel.queueing is self:  # else the service has begun anew, and knows nothing of it
+            self.take_in(self._kernel.records[pid][0])
 
     def _choose(self, record: ProcessRecord, names: list[str]) -> tuple[str, str]:
         ordered, _wrong = placement.order(placement.least_loaded, placement.candidates(self.books, names, record, {}))
@@ -57,8 +61,8 @@ class QueueSim:
         def lives(key: tuple[int, int]) -> bool:
             return key in trees and trees[key].state == "running"
 
-        if self._room is None:
-            self._room = Room()
+        if self.room is None:
+            self.room = Room()
             for pid, incarnation in filter(lives, trees):
-                self._room.hold(ProcessRecord(pid, incarnation, "running", "root"))
-        return self._room.take(record, CORES, 0, lives)
+                self.room.hold(ProcessRecord(pid, incarnation, "running", "root"))
+        return self.room.take(record, CORES, 0, lives)

@@ -1,4 +1,7 @@
-"""One run of the simulation: nodes, processes and a seeded run of bad luck; then calm, and everything must be running or explained."""
+"""One run of the simulation of nodes: processes and bad luck as a schedule has them; then calm, and everything must be running or explained.
+
+Each method under `STEPS` is something that a schedule can do, with its arguments.
+"""
 
 from typing import Any, Final
 
@@ -6,6 +9,7 @@ import msgspec
 
 from tests.sim.node import NodeSim
 from tests.sim.queueing import CORES
+from tests.sim.schedule import Schedule, Steps
 from tests.sim.store import StoreSim
 from tests.sim.world import World
 from unios.core import claims
@@ -16,41 +20,46 @@ from unios.store.model import Transaction as StoreTransaction
 
 TROUBLE_MS: Final = 12_000.0
 CALM_MS: Final = 14_000.0
-PROCESSES: Final = 6
+FIRST_PID: Final = 300
+
+
+STEPS: Final = Steps()
 
 
 class Run:
-    """A world with `count` nodes."""
+    """A world with the nodes of a schedule, to which its steps are done."""
 
-    def __init__(self, seed: int) -> None:
-        self.world = World(seed)
-        rng = self.world.rng
+    def __init__(self, schedule: Schedule) -> None:
+        self.world = World(schedule.seed)
         self.store = StoreSim(self.world)
         self.nodes: dict[str, NodeSim] = {}
-        for number in range(1, rng.choice((2, 3, 3, 4)) + 1):
+        for number in range(1, schedule.setup["nodes"] + 1):
             self.nodes[f"n{number}"] = NodeSim(self.world, f"n{number}", self.store, self.nodes)
         self.world.claimed = self.record
-        for number in range(PROCESSES):
-            self.world.after(rng.uniform(500, TROUBLE_MS / 2), lambda pid=300 + number: self._submit(pid))  # type: ignore[misc]
-        for _fault in range(rng.randrange(3, 12)):
-            self.world.after(rng.uniform(800, TROUBLE_MS), self._fault)
+        self._submitted = 0
+        for step in schedule.steps:
+            self.world.after(step.at_ms, lambda step=step: STEPS.do(self, step))  # type: ignore[misc]
+
+    @property
+    def count(self) -> int:
+        """How many effects were accepted."""
+        return self.world.effects
 
     def record(self, pid: int) -> ProcessRecord | None:
         """Return the record as the store has it now."""
         found = self.store.engine._get(process_key(pid))
         return msgspec.msgpack.decode(found.value, type=ProcessRecord) if found else None
 
-    def _submit(self, pid: int) -> None:
-        rng = self.world.rng
+    @STEPS
+    def submit(self, pick: float, restart: str = "on-loss", on_partition: str = "replace") -> None:
+        """A client submits a process to one of the kernels."""
         kernels = [node.kernel for node in self.nodes.values() if node.kernel is not None and not node.kernel.hung]
         if not kernels:
             return
-        kernel = rng.choice(kernels)
-        spec = ProcessSpec(
-            (b"x",),
-            restart=rng.choice(("on-loss", "on-loss", "never", "always", "on-failure")),
-            on_partition=rng.choice(("replace", "replace", "replace", "stop", "keep")),
-        )
+        kernel = kernels[int(pick * len(kernels))]
+        pid = FIRST_PID + self._submitted
+        self._submitted += 1
+        spec = ProcessSpec((b"x",), restart=restart, on_partition=on_partition)  # type: ignore[arg-type]
         record = claims.submitted(pid, spec, "root", "", "it waits", 0)
         node = kernel.best(record)
         record = claims.placed(record, node, "" if node else "it waits")
@@ -66,51 +75,76 @@ class Run:
 
     # trouble
 
-    def _fault(self) -> None:
-        rng, world = self.world.rng, self.world
-        node = rng.choice(list(self.nodes.values()))
-        lasts = rng.choice((rng.uniform(50, 700), rng.uniform(700, 1_600), rng.uniform(1_600, 4_000)))
-        match rng.randrange(10):
-            case 0:
-                if node.up:
-                    node.crash()
-                    world.after(lasts, lambda: None if node.up else node.boot())
-            case 1 | 2:
-                node.pause(lasts)
-            case 3:
-                node.kill_kernel()
-            case 4:
-                node.hang_kernel()
-            case 5 | 6:
-                self._cut({frozenset((node.name, "store"))}, lasts)
-            case 7:
-                others = rng.sample(sorted(self.nodes), k=max(1, len(self.nodes) // 2))
-                self._cut({frozenset((a, b)) for a in others for b in [*self.nodes, "store"] if b not in others}, lasts)
-            case 8:
-                if self.store.up:
-                    self.store.crash()
-                    world.after(min(lasts, 1_500), lambda: None if self.store.up else self.store.start())
-                else:
-                    self.store.pause(lasts)
-            case _:
-                world.loss, world.slow = rng.choice(((0.3, 1.0), (0.05, 20.0), (0.6, 5.0)))
-                world.say(f"network: loses {world.loss:.0%}, {world.slow:.0f} times as slow")
-                world.after(lasts, self._fair)
+    @STEPS
+    def crash(self, node: str, lasts_ms: float = 500.0) -> None:
+        """A machine loses power and comes back."""
+        there = self.nodes[node]
+        if there.up:
+            there.crash()
+            self.world.after(lasts_ms, lambda: None if there.up else there.boot())
 
-    def _cut(self, pairs: set[frozenset[str]], lasts: float) -> None:
-        self.world.say(f"network: cut between {sorted('-'.join(sorted(pair)) for pair in pairs)} for {lasts:.0f} ms")
-        self.world.cut |= pairs
-        self.world.after(lasts, lambda: self.world.cut.difference_update(pairs))
+    @STEPS
+    def pause(self, node: str, lasts_ms: float = 500.0) -> None:
+        """A machine stands still."""
+        self.nodes[node].pause(lasts_ms)
 
-    def _fair(self) -> None:
-        self.world.loss, self.world.slow = 0.0, 1.0
+    @STEPS
+    def kill_kernel(self, node: str) -> None:
+        self.nodes[node].kill_kernel()
+
+    @STEPS
+    def hang_kernel(self, node: str) -> None:
+        self.nodes[node].hang_kernel()
+
+    @STEPS
+    def restart_services(self, node: str) -> None:
+        """The services of a node die and begin with nothing in mind."""
+        kernel = self.nodes[node].kernel
+        if kernel is not None:
+            kernel.restart_services()
+
+    @STEPS
+    def cut_from_store(self, node: str, lasts_ms: float = 500.0) -> None:
+        self.world.cut_off([(node, "store")], lasts_ms)
+
+    @STEPS
+    def hears_nothing(self, node: str, lasts_ms: float = 500.0) -> None:
+        """A node is heard by the store and hears it not."""
+        self.world.cut_off([("store", node)], lasts_ms, one_way=True)
+
+    @STEPS
+    def is_not_heard(self, node: str, lasts_ms: float = 500.0) -> None:
+        self.world.cut_off([(node, "store")], lasts_ms, one_way=True)
+
+    @STEPS
+    def split(self, pick: float, lasts_ms: float = 500.0) -> None:
+        """Half of the nodes are cut off from all others."""
+        names = sorted(self.nodes)
+        first = int(pick * len(names))
+        apart = [names[(first + at) % len(names)] for at in range(max(1, len(names) // 2))]
+        self.world.cut_off([(a, b) for a in apart for b in [*self.nodes, "store"] if b not in apart], lasts_ms)
+
+    @STEPS
+    def crash_store(self, lasts_ms: float = 500.0) -> None:
+        """The store dies: what it has not committed is gone."""
+        if self.store.up:
+            self.store.crash()
+            self.world.after(min(lasts_ms, 1_500), lambda: None if self.store.up else self.store.start())
+
+    @STEPS
+    def pause_store(self, lasts_ms: float = 500.0) -> None:
+        self.store.pause(lasts_ms)
+
+    @STEPS
+    def network(self, loss: float = 0.3, slow: float = 1.0, duplicates: float = 0.02, lasts_ms: float = 500.0) -> None:
+        """For a while messages are lost, repeated, late and out of order."""
+        self.world.trouble(loss, slow, duplicates, lasts_ms)
 
     def go(self) -> None:
         """Run it. Raises Violation."""
         self.world.run_until(TROUBLE_MS)
         self.world.say("-- the trouble is over")
-        self.world.cut.clear()
-        self._fair()
+        self.world.heal()
         if not self.store.up:
             self.store.start()
         for node in self.nodes.values():
@@ -139,10 +173,3 @@ class Run:
                 held = self.record(tree.pid)
                 if tree.state == "running" and held is not None and not claims.holds(held, node.name, tree.incarnation):
                     self.world.fail(f"{node.name} still runs {tree.pid}.{tree.incarnation}, which it does not hold: {held}")
-
-
-def run(seed: int) -> Run:
-    """Run one seed; return the run for its figures. Raises Violation."""
-    made = Run(seed)
-    made.go()
-    return made

@@ -6,18 +6,24 @@ Times are true milliseconds. Each node has a clock of its own that runs a little
 import heapq
 import itertools
 import random
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from unios.core.processes import ProcessRecord
 
 DRIFT_MAX: Final = 0.01
 LINES_KEPT: Final = 60
+DUPLICATES: Final = 0.02
 
 
 class Violation(Exception):
-    """An invariant does not hold; carries seed and the last lines of what happened."""
+    """An invariant does not hold; says which, and the last lines of what happened. `kind`: which invariant, whoever broke it and when."""
+
+    def __init__(self, text: str, story: str = "") -> None:
+        super().__init__(f"{text}\n{story}")
+        self.text = text
+        self.kind = " ".join([word for word in text.split() if word.isalpha()][:5])
 
 
 class Clock:
@@ -41,12 +47,13 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
-        self.cut: set[frozenset[str]] = set()
-        """Pairs that cannot talk."""
+        self.cut: Counter[frozenset[str]] = Counter()
+        """Pairs that cannot talk, and how many cuts there are between them."""
+        self.deaf: Counter[tuple[str, str]] = Counter()
+        """The same one way: what the first says does not reach the second."""
         self.loss = 0.0
-        self.duplicates = 0.02
+        self.duplicates = DUPLICATES
         self.slow = 1.0
-        self.command = "python -m tests.sim"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.effects = 0
         self.where: dict[tuple[int, int], str] = {}
@@ -79,14 +86,43 @@ class World:
                 self.after(self.slow * self.rng.expovariate(1 / 3.0), lambda: self._arrive(source, target, deliver))
 
     def _arrive(self, source: str, target: str, deliver: Callable[[], None]) -> None:
-        if frozenset((source, target)) not in self.cut:
+        if self.passes(source, target):
             deliver()
+
+    def passes(self, source: str, target: str) -> bool:
+        """Return whether what the first says reaches the second now."""
+        return self.cut[frozenset((source, target))] <= 0 and self.deaf[source, target] <= 0
+
+    def cut_off(self, pairs: Iterable[tuple[str, str]], lasts_ms: float, *, one_way: bool = False) -> None:
+        """Cut these off from each other for a while, or with `one_way` the second of each from the first."""
+        ways = sorted(set(pairs))
+        self.say(f"network: cut {'one way ' if one_way else ''}between {['-'.join(pair) for pair in ways]} for {lasts_ms:.0f} ms")
+        here: Counter[object] = self.deaf if one_way else self.cut  # type: ignore[assignment]
+        keys: set[object] = {*ways} if one_way else {frozenset(pair) for pair in ways}
+        here.update(keys)
+        self.after(lasts_ms, lambda: here.subtract(keys))
+
+    def trouble(self, loss: float, slow: float, duplicates: float, lasts_ms: float) -> None:
+        """For a while the network loses and repeats so large a part of what is sent, and takes so many times as long."""
+        self.say(f"network: loses {loss:.0%}, repeats {duplicates:.0%}, {slow:.0f} times as slow for {lasts_ms:.0f} ms")
+        self.loss, self.slow, self.duplicates = loss, slow, duplicates
+        self.after(lasts_ms, self.fair)
+
+    def fair(self) -> None:
+        """The network loses nothing more and repeats little."""
+        self.loss, self.slow, self.duplicates = 0.0, 1.0, DUPLICATES
+
+    def heal(self) -> None:
+        """All can talk."""
+        self.fair()
+        self.cut.clear()
+        self.deaf.clear()
 
     # invariants
 
     def fail(self, text: str) -> None:
         story = "\n".join(self.lines)
-        raise Violation(f"seed {self.seed}: {text}\n{story}\nreplay: {self.command} --seeds 1 --start {self.seed}")
+        raise Violation(text, story)
 
     def effect(self, node: str, pid: int, incarnation: int) -> None:
         """A resource accepts an effect of a process. Invariant: never of an incarnation that another has followed."""
