@@ -62,12 +62,15 @@ takes its name (`unios leave --dead`, `unios join`), and when three members vote
 Where it was the founding machine, its disk had the authority's key (docs/security.md): the person who puts a new machine in its place puts the copy of that
 key on one that lives. Without a copy the system goes on, but takes in nobody.
 
+Not judged here: data that were synced to the file tree (there is none yet), the death of a service alone ([matrix.md](matrix.md)), and what a node costs that
+does nothing.
+
 """
 
 
 def page(book: Book) -> str:
     """Return the page."""
-    runs = book.runs
+    runs = sorted(book.runs, key=lambda run: run.number)
     text = [HEAD.format(cores=os.cpu_count())]
     victims = ", ".join(f"{name} {sum(run.victim == name for run in runs)} times" for name in ("m1", "m2", "m3"))
     busy = [float(run.busy) for run in runs]
@@ -77,8 +80,9 @@ def page(book: Book) -> str:
     )
     text.append(" (p50 / p99 / max).\n\n## The promises\n\n| promise (design, section 9) | figure | kept in | broken in runs |\n|---|---|---|---|\n")
     for promise, (words, figure) in _WORDS.items():
-        bad = [run.number for run in runs if promise in run.broken]
-        text.append(f"| {words} | {figure} | {len(runs) - len(bad)} of {len(runs)} | {', '.join(map(str, bad)) or 'none'} |\n")
+        judged = [run for run in runs if promise != "elsewhere" or run.orphans or promise in run.broken]
+        bad = [run.number for run in judged if promise in run.broken]
+        text.append(f"| {words} | {figure} | {len(judged) - len(bad)} of {len(judged)} | {', '.join(map(str, bad)) or 'none'} |\n")
     text.append("\n## The times\n\nSeconds after the death, p50 / p99 / max; of several machines or processes of one run the last one counts.\n\n")
     text.append("| what | without the leader | with the leader | promised |\n|---|---|---|---|\n")
     for name, words, bounds in (
@@ -104,7 +108,7 @@ def page(book: Book) -> str:
 TOLD_MAX: Final = 20
 _WORDS: Final = {
     "noticed": ("the loss is noticed, by all that live", f"<= {NOTICED_S[0]} s, with the leader <= {NOTICED_S[1]} s"),
-    "elsewhere": ("its processes run elsewhere", f"<= {ELSEWHERE_S[0]} s, <= {ELSEWHERE_S[1]} s"),
+    "elsewhere": ("its processes run elsewhere (where any of those that send ran there)", f"<= {ELSEWHERE_S[0]} s, <= {ELSEWHERE_S[1]} s"),
     "state": ("acknowledged control state is lost: keys, processes", "none"),
     "twice": ("effects of two incarnations are accepted; a call is done twice", "never"),
     "locks": ("two hold a lock at a time (section 8)", "never"),
