@@ -17,6 +17,7 @@ from collections.abc import Callable
 from tests.deaths import results
 from tests.deaths.results import Book, Run
 from tests.deaths.rig import Rig, rig
+from tests.e2e.system import UNIOS
 from tests.matrix.world import missing
 
 RUN_S = 35.0
@@ -58,8 +59,9 @@ def played(seed: int, numbers: list[int], until: float, heard: Heard) -> list[Ru
                 try:
                     built.replace()
                     run.whole_s = round(time.monotonic() - began, 1)
-                except Exception:  # noqa: BLE001 - a system that does not take a new machine in is a finding, and the next run needs a whole one
-                    run.broken["replaced"] = [traceback.format_exc()[-1500:]]
+                except Exception as error:  # noqa: BLE001 - a system that does not take a new machine in is a finding, and the next run needs a whole one
+                    traceback.print_exc()
+                    run.broken["replaced"] = [str(error).replace(UNIOS, "unios")[-1500:]]
                 heard(run)
                 if "replaced" in run.broken:
                     break

@@ -199,11 +199,16 @@ class Rig:
         victim.clock += (f"PYTHONPATH={CHECKOUT / 'src'}:{CHECKOUT}",)
         # the copy of the authority's key that docs/security.md asks for: the machine that had it may have died
         survivor.run("sh", "-c", f"umask 077; test -e {survivor.home}/ca/ca.key || cat > {survivor.home}/ca/ca.key", input=self._secret)
-        victim.unios("join", survivor.json("join", "--root")["token"], "--name", name)
+        victim.unios("join", self._token(survivor), "--name", name)
         self.world.groups(victim)
         self.drivers[victim.name] = self._driver(victim)
         wait_for(self._ailing, lambda why: not why, "the system is whole", WHOLE_S)
         self._all_go_on(time.monotonic())
+
+    def _token(self, survivor: Machine) -> str:
+        """Return a token to join with; one whose making got no answer is as good as none, and a person asks for another."""
+        done = wait_for(lambda: survivor.unios("join", "--root", "--json", check=False), lambda done: done.returncode == 0, "a token")
+        return str(json.loads(done.stdout)["token"])
 
     def _ailing(self) -> str:
         """Return what keeps the system from losing a machine: it is not whole, or fewer than three members vote."""
