@@ -23,7 +23,7 @@ from unios.demands import Resources
 from unios.wire.operations import Program
 with Connection() as connection:
     programs = [
-        Program(argv=(b"/bin/sh", b"-c", f"sleep 0.3; exit {code}".encode()), node=node, resources=Resources(cpu_milli=50))
+        Program(argv=(b"/bin/sh", b"-c", f"sleep 0.3; exit {code}".encode()), node=node, resources=Resources(cpu_milli=0))
         for code, node in enumerate(sys.argv[1:], 1)
     ]
     print(json.dumps([processes.submit(connection, program).pid for program in programs]))
