@@ -82,6 +82,19 @@ def test_each_renewal_that_is_acknowledged_moves_the_deadline_from_when_it_was_s
     assert DeadlinePage(tmp_path / "lease").left_ms() + boot_ms() - LEASE_HOLD_MS > began + 250
 
 
+def test_what_is_known_of_a_store_that_is_silent_grows_older_than_the_lease_and_says_so(tmp_path: Path) -> None:
+    silent, ages = Answering(LEASE_TTL_MS, Unavailable("away")), []
+
+    def met(leasing: Leasing) -> bool:
+        if silent.answered:
+            ages.append((silent.answered, leasing.stale_ms()))
+        return leasing.stale_ms() > 0
+
+    leased(silent, tmp_path / "lease", met)
+    assert ages[0] == (1, 0) and LEASE_HOLD_MS < ages[-1][1] < 10 * LEASE_HOLD_MS
+    assert silent.answered > 2, "answers that say nothing of the lease make nothing younger"
+
+
 def test_a_store_that_does_not_answer_moves_nothing_and_is_asked_again(tmp_path: Path) -> None:
     store, until_ms = Answering(Unavailable("away")), []
 

@@ -94,8 +94,12 @@ class Machine:
         self.disk = lab.folder / f"{self.name}.disk"
         self.pid = 0
         self._holder: subprocess.Popen[bytes] | None = None
+        self.new_disk()
+
+    def new_disk(self) -> None:
+        """Give it an empty disk; in the place of the one that it had, while it is off."""
         with self.disk.open("wb") as file:
-            file.truncate(lab.disk_mib << 20)
+            file.truncate(self.lab.disk_mib << 20)
         sh("mkfs.ext4", "-q", "-F", self.disk)
 
     def boot(self) -> None:
@@ -118,7 +122,16 @@ class Machine:
 
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """Return the command line that runs `words` inside the machine."""
-        env = [*self.clock, f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        tried = [f"PYTHONPATH={os.environ['PYTHONPATH']}"] if "PYTHONPATH" in os.environ else []  # the same unios as here
+        env = [
+            *tried,
+            *self.clock,
+            f"UNIOS_HOME={self.home}",
+            "HOME=/root",
+            "PATH=" + os.environ["PATH"],
+            "LANG=C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE=1",
+        ]
         return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "env", "-C", "/", "-i", *env, *words]
 
     home = "/var/unios"

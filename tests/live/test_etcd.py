@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.system import wait_for
 from tests.live import machines
 from tests.live.machines import Lab, Machine, lab
+from tests.live.test_any_node import every_pair
 from tests.live.test_moving import change_address
 
 pytestmark = pytest.mark.live
@@ -76,6 +77,7 @@ def one_dies(built: Lab, victim: Machine, restart: Restart) -> None:
     while done is None or done.returncode:  # said honestly while etcd has no leader
         done = others[0].unios("run", "--", "true", check=False)
         assert time.monotonic() - began < 30, done.stderr
+    every_pair(others)
     for pid, machine in zip(pids, built.machines, strict=True):
         if machine is not victim:
             assert process(others[1], pid)["incarnation"] == 1, "it ran on, and was not started again"
@@ -118,15 +120,30 @@ def answering(machine: Machine) -> list[str]:
 
 def test_nor_is_any_needed_where_the_system_runs_etcd_itself() -> None:
     with three() as built:
-        first, *others = built.machines
+        first, second, third = built.machines
         first.unios("up", "--listen", first.address, "--store", "etcd")
-        for machine in others:
+        for machine in (second, third):
             machine.unios("join", first.json("join", "--root")["token"])
 
         three_vote(first)
         for victim in built.machines:
             one_dies(built, victim, lambda _machine: None)
         assert first.json("status")["keepers"] == ["n1", "n2", "n3"]
+        for leaver, submitter, waiter in ((first, first, third), (second, third, first)):
+            passes_on_request(leaver, submitter, waiter)
+
+
+def passes_on_request(leaver: Machine, submitter: Machine, waiter: Machine) -> None:
+    """A job, and what waits for its end, go on when a node is told to stop: whichever it is, also the one that has run the queue."""
+    job = start(submitter, "sleep", "1000")
+    then = int(json.loads(submitter.unios("run", "-d", "--json", "--after", f"{job}:ended", "--", "sh", "-c", "exit 5").stdout)["pid"])
+    leaver.unios("down")
+    ran = wait_for(lambda: process(waiter, job), lambda one: one["state"] == "running" and one["node"] != f"n{leaver.number}", "the job runs", 30)
+    assert ran["incarnation"] <= 2
+    waiter.unios("kill", str(job))
+    assert waiter.unios("wait", str(then), check=False).returncode == 5
+    leaver.unios("up")
+    wait_for(lambda: state(waiter, f"n{leaver.number}"), lambda found: found == "ready", "it is back", 30)
 
 
 def test_a_member_is_found_at_its_machines_new_address_and_a_gateway_that_knows_no_member_asks_other_machines() -> None:

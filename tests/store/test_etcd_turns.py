@@ -1,19 +1,22 @@
 """What a gateway makes of an etcd that is not what it was: another state, other members, at other addresses. Without an etcd."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from unios.errors import Unavailable
+from unios.errors import OutcomeUnknown, Unavailable
+from unios.ids import Generation
 from unios.store.etcd import members
 from unios.store.etcd.address import Address
-from unios.store.etcd.channel import Channel
+from unios.store.etcd.channel import CALL_TIMEOUT_S, Channel
 from unios.store.etcd.feed import Beginning, Feed
 from unios.store.etcd.keys import Keys
-from unios.store.etcd.messages import Watched
+from unios.store.etcd.leases import SIGN_S, EtcdLeases
+from unios.store.etcd.messages import KeyValue, Watched
 from unios.store.etcd.protobuf import blob, integer
 
 KEYS = Keys(b"/unios/s/")
@@ -97,5 +100,49 @@ def test_a_member_that_came_back_elsewhere_is_found_though_nobody_tells(monkeypa
                 await asyncio.sleep(0.001)
         following.cancel()
         assert told[0] == ("10.0.0.9:2",)
+
+    asyncio.run(main())
+
+
+def test_a_member_that_was_not_waited_for_long_is_not_left() -> None:
+    pytest.importorskip("grpc")
+
+    async def main() -> None:
+        channel = Channel(Address(("10.0.0.1:1", "10.0.0.2:1"), "s"))
+        silent: Any = SimpleNamespace(code=lambda: SimpleNamespace(name="DEADLINE_EXCEEDED"), details=lambda: "Deadline Exceeded")
+        channel._told(silent, writes=True, timeout_s=SIGN_S)
+        assert channel.members == ("10.0.0.1:1", "10.0.0.2:1"), "its disk is slow, or its leader has just died"
+        channel._told(silent, writes=True)
+        assert channel.members == ("10.0.0.2:1", "10.0.0.1:1")
+        await channel.close()
+
+    asyncio.run(main())
+
+
+class DroppingEtcd:
+    """A follower whose leader has died: it drops what it passes on. `asked`: for how long each request would have been waited for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float]] = []
+
+    async def call(self, name: str, _request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
+        self.asked.append((name, timeout_s))
+        raise OutcomeUnknown("dropped")
+
+
+def test_neither_a_sign_of_life_nor_a_renewal_waits_for_what_a_dead_leader_took_along() -> None:
+    async def main() -> None:
+        etcd = DroppingEtcd()
+        leases = EtcdLeases(etcd, KEYS, "g", lambda: time.monotonic_ns() // 1_000_000)  # type: ignore[arg-type]
+        leases.begin(Beginning(Generation("one"), 1, (KeyValue(KEYS.lease(5), b"1200", 1, 1, 1, 0),), ()))
+        running = asyncio.create_task(leases.run())
+        with pytest.raises(OutcomeUnknown):
+            await leases.renew(5)
+        async with asyncio.timeout(10):
+            while [name for name, _timeout_s in etcd.asked].count("KV/Put") < 2:
+                await asyncio.sleep(0.001)
+        running.cancel()
+        assert {name for name, _timeout_s in etcd.asked} == {"KV/Put", "KV/Txn"}
+        assert all(timeout_s < CALL_TIMEOUT_S for _name, timeout_s in etcd.asked)
 
     asyncio.run(main())

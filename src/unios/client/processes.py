@@ -113,9 +113,10 @@ class Watch:
             pass
 
 
-def list_processes(connection: Connection, *, ended: bool = False) -> tuple[ProcessView, ...]:
-    """Return the processes of the system sorted by pid; with `ended` those that have ended too."""
-    views: tuple[ProcessView, ...] = connection.ask("processes.list", ListProcesses(ended), tuple[ProcessView, ...])
+def list_processes(connection: Connection, *, ended: bool = False, stale: bool = False) -> tuple[ProcessView, ...]:
+    """Return the processes of the system sorted by pid, linearizable; with `ended` those that have ended too; with `stale` as the node knows them, each with
+    how old that may be, also while the store does not answer."""
+    views: tuple[ProcessView, ...] = connection.ask("processes.list", ListProcesses(ended, stale), tuple[ProcessView, ...])
     return views
 
 

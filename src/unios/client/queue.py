@@ -13,7 +13,7 @@ from unios.client.processes import check, placement_of
 from unios.errors import UniosError
 from unios.limits import CALL_TIMEOUT_MS, SUBMIT_BATCH_BYTES_MAX, SUBMIT_BATCH_MAX, SUBMIT_TIMEOUT_MS
 from unios.wire.operations import Empty, Program
-from unios.wire.queueing import Alter, Element, PolicyView, QuotaView, SubmitMany, SubmittedMany, Waiting
+from unios.wire.queueing import Alter, AskRules, Element, PolicyView, QuotaView, SubmitMany, SubmittedMany, Waiting
 
 T = TypeVar("T")
 _PATIENCE_S = 1.0
@@ -95,9 +95,9 @@ def cancel(connection: Connection, pid: int) -> None:
     _ask(connection, "cancel", Alter(pid), Empty)
 
 
-def policy(connection: Connection) -> PolicyView:
-    """Return the system's placement policy and those that can be had."""
-    found: PolicyView = _ask(connection, "policy", None, PolicyView)
+def policy(connection: Connection, *, stale: bool = False) -> PolicyView:
+    """Return the system's placement policy, the latest, and those that can be had. With `stale` as the node knows it, which says how old that may be."""
+    found: PolicyView = _ask(connection, "policy", AskRules(stale), PolicyView)
     return found
 
 
@@ -107,9 +107,9 @@ def set_policy(connection: Connection, name: str) -> PolicyView:
     return found
 
 
-def quotas(connection: Connection) -> tuple[QuotaView, ...]:
-    """Return what each user may have at a time, and has."""
-    found: tuple[QuotaView, ...] = _ask(connection, "quotas", None, tuple[QuotaView, ...])
+def quotas(connection: Connection, *, stale: bool = False) -> tuple[QuotaView, ...]:
+    """Return what each user may have at a time, the latest, and has. With `stale` as the node knows it, which says how old that may be."""
+    found: tuple[QuotaView, ...] = _ask(connection, "quotas", AskRules(stale), tuple[QuotaView, ...])
     return found
 
 

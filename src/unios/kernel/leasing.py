@@ -69,6 +69,8 @@ class Leasing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._getting: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
+        self._heard_ms = boot_ms()
+        """When the last request was sent to which the store has said that this node's lease stands; before the first: when this kernel began."""
 
     @property
     def incarnation(self) -> int:
@@ -82,6 +84,11 @@ class Leasing:
     def left_ms(self) -> int:
         """Return what is left of the deadline; below 0 this node is cut off."""
         return self._page.left_ms()
+
+    def stale_ms(self) -> int:
+        """Return how old what this node knows of the store may be: since when it has not acknowledged the lease; 0 while it does so in time."""
+        age_ms = boot_ms() - self._heard_ms
+        return age_ms if age_ms > LEASE_HOLD_MS else 0
 
     async def wait_held(self) -> None:
         """Wait until the node is registered and its deadline has been moved once."""
@@ -143,6 +150,7 @@ class Leasing:
             case UniosError():
                 self._tell(holding.Failed())
             case _:
+                self._heard_ms = max(self._heard_ms, sent_ms)
                 self._tell(holding.Renewed(sent_ms, boot_ms()))
 
     async def _connect_and_renew(self, sent_ms: int) -> None:
@@ -159,6 +167,7 @@ class Leasing:
             async with asyncio.timeout(4 * LEASE_TTL_MS / 1000):
                 sent_ms = boot_ms()
                 self._lease, incarnation = await self._register()
+            self._heard_ms = max(self._heard_ms, sent_ms)
             self._tell(holding.Registered(incarnation, sent_ms))
         except (UniosError, TimeoutError):
             self._tell(holding.Failed())

@@ -129,6 +129,7 @@ class NodeOperations:
             record.addresses,
             node.membership.is_settling(record.name, boot_ms()),
             flaps,
+            node.leasing.stale_ms(),
         )
 
     async def links(self, caller: Caller, call: Call) -> object:
@@ -151,6 +152,7 @@ class NodeOperations:
             warnings=tuple(node.warnings()),
             notes=tuple(node.notes()),
             keepers=tuple(node.quorum.keepers),
+            stale_ms=node.leasing.stale_ms(),
         )
 
     async def events(self, caller: Caller, call: Call) -> object:

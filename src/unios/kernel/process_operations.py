@@ -51,7 +51,7 @@ HOPS_MAX: Final = 3
 """How often a request is passed on after a process, and how often the last kernel looks whether it has come back."""
 
 
-def view(record: ProcessRecord) -> ProcessView:
+def view(record: ProcessRecord, stale_ms: int = 0) -> ProcessView:
     """Return what `ps` shows."""
     return ProcessView(
         record.pid,
@@ -77,6 +77,7 @@ def view(record: ProcessRecord) -> ProcessView:
         nice=record.nice,
         carried=bool(record.carried),
         why=record.why,
+        stale_ms=stale_ms,
     )
 
 
@@ -97,8 +98,13 @@ class ProcessOperations:
     # anywhere
 
     async def list(self, caller: Caller, call: Call) -> object:
-        """The processes of the system, sorted by pid; linearizable."""
-        ended = call.decode(ListProcesses).ended
+        """The processes of the system, sorted by pid; linearizable, unless it is asked for what this node knows, which says how old it may be."""
+        body = call.decode(ListProcesses)
+        ended = body.ended
+        if body.stale:
+            stale_ms = self._node.leasing.stale_ms()
+            known = sorted(self._node.processes.values.values(), key=lambda record: record.pid)
+            return _bounded([view(record, stale_ms) for record in known if ended or record.state in LIVE])
         records, _revision = await every(self._node.store, "/processes/")
         return _bounded([view(record) for record in map(decode, records) if ended or record.state in LIVE])
 

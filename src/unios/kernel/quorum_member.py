@@ -38,6 +38,7 @@ FLAGS: Final = {
     "log-outputs": "stderr",
     "log-level": "warn",
     "pre-vote": "true",
+    "election-timeout": "600",
     "snapshot-count": "10000",
     "auto-compaction-mode": "periodic",
     "auto-compaction-retention": "30m",

@@ -9,6 +9,8 @@ import os
 import time
 from typing import Final
 
+from unios.limits import LEASE_HOLD_MS
+
 _BYTES: Final = 16
 NO_LEASE: Final = 2**64 - 1
 """The deadline where no lease is needed."""
@@ -33,6 +35,13 @@ class LeaseSeen:
     def holds(self) -> bool:
         """Whether the deadline has not passed."""
         return self._words[0] == NO_LEASE or time.clock_gettime_ns(time.CLOCK_BOOTTIME) < self._words[0]
+
+    @property
+    def stale_ms(self) -> int:
+        """How old what this node knows of the store may be: since when the store has not acknowledged the lease; 0 while the lease holds."""
+        if self.holds:
+            return 0
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - self._words[0] // 1_000_000 + LEASE_HOLD_MS
 
     def holds_as(self, number: int) -> bool:
         """Whether the lease of that number holds."""

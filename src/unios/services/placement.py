@@ -8,7 +8,7 @@ is started at once; all else is written down without a node, and the queue (serv
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -21,6 +21,7 @@ from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.errors import CallerError, OutcomeUnknown, Unavailable, UniosError
 from unios.limits import BEAT_MS, PID_MAX, PID_MIN
 from unios.services.batches import Batches, Pids, check_request
+from unios.services.lease_seen import LeaseSeen
 from unios.services.policies import Policies
 from unios.services.policy_deaths import deaths_of
 from unios.services.queueing import Queueing
@@ -32,13 +33,15 @@ from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted, Submit, Submitted
 from unios.wire.peer import Call
-from unios.wire.queueing import Alter, PolicyView, QuotaView, SubmitMany, Waiting
+from unios.wire.queueing import Alter, AskRules, PolicyView, QuotaView, SubmitMany, Waiting
 
 PORT: Final = "placement"
 ATTEMPTS_MAX: Final = 40
 COLLISIONS_MAX: Final = PID_MAX - PID_MIN
 """Numbers that may be found in use before a submission gives up."""
 READY_S: Final = 3.0
+_RULES: Final = cast("type[AskRules | None]", AskRules | None)
+"""A client of an older version says nothing."""
 
 
 def wall_ms() -> int:
@@ -89,14 +92,19 @@ class Placement:
             case "queue":
                 return tuple(_waiting(wait) for wait in self._queueing.outlook())
             case "policy":
-                return self._rules.policy()
+                return await self._rules.policy(self._stale_ms(call))
             case "set_policy":
                 return await self._rules.set_policy(stamp, call.decode(PolicyView))
             case "quotas":
-                return self._rules.quotas()
+                return await self._rules.quotas(self._stale_ms(call))
             case "set_quota":
                 return await self._rules.set_quota(stamp, call.decode(QuotaView))
         raise CallerError(f"the placement service has no operation {call.op[:80]}")
+
+    def _stale_ms(self, call: Call) -> int | None:
+        """Return how old the rules are that this node knows, if they may be stale; None if the latest are asked for."""
+        asked = call.decode(_RULES)
+        return LeaseSeen(str(self._kernel.folder.lease)).stale_ms if asked is not None and asked.stale else None
 
     async def _wait_complete(self) -> None:
         try:

@@ -1,12 +1,13 @@
 """Rules as the placement service shows and changes them: quotas and the placement policy. Only for the privileged; kept in the store, seen by all services."""
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 
 from unios.core import placement
 from unios.core.capacity import Use
-from unios.core.rules import POLICY_KEY, PolicyRule, Quota, quota_key
+from unios.core.rules import POLICY_KEY, PolicyRule, Quota, Rule, quota_key
 from unios.errors import CallerError, Denied
 from unios.services.foreign import installed
 from unios.services.queueing import wall_ms
@@ -28,11 +29,16 @@ class Rules:
         self._tasks: set[asyncio.Task[None]] = set()
         self._events = 0
 
-    def policy(self) -> PolicyView:
-        """Return the system's placement policy and those that there are."""
-        rule = self._view.rules.values.get(POLICY_KEY)
+    async def policy(self, stale_ms: int | None) -> PolicyView:
+        """Return the system's placement policy and those that there are: the latest, or Unavailable; with `stale_ms` as this node knows it, so old."""
+        rules = await self._laid_down(stale_ms)
+        rule = rules.get(POLICY_KEY)
         known = (*placement.POLICIES, *installed())
-        return PolicyView(rule.name, known, rule.replaced) if isinstance(rule, PolicyRule) else PolicyView(placement.DEFAULT, known)
+        name, replaced = (rule.name, rule.replaced) if isinstance(rule, PolicyRule) else (placement.DEFAULT, "")
+        return PolicyView(name, known, replaced, stale_ms or 0)
+
+    async def _laid_down(self, stale_ms: int | None) -> Mapping[str, Rule]:
+        return await self._view.rules.latest() if stale_ms is None else self._view.rules.values
 
     async def set_policy(self, stamp: Accepted, body: PolicyView) -> PolicyView:
         """Make that the system's policy, at once and everywhere. Idempotent."""
@@ -61,14 +67,16 @@ class Rules:
             compare = Compare(POLICY_KEY, "modified", "==", self._view.rules.modified[POLICY_KEY])
             await self._view.store.transact(Transaction((compare,), (put, event)))
 
-    def quotas(self) -> tuple[QuotaView, ...]:
-        """Return every user's bounds and what is set aside for him, by name."""
-        rules = {rule.user: rule for rule in self._view.rules.values.values() if isinstance(rule, Quota)}
+    async def quotas(self, stale_ms: int | None) -> tuple[QuotaView, ...]:
+        """Return every user's bounds, the latest, or Unavailable, with `stale_ms` as this node knows them, so old; and what is set aside for him, by name."""
+        rules = {rule.user: rule for rule in (await self._laid_down(stale_ms)).values() if isinstance(rule, Quota)}
         used = self._view.books.users
         found = []
         for user in sorted(rules.keys() | used.keys()):
             rule, use = rules.get(user, Quota(user)), used.get(user, Use())
-            found.append(QuotaView(user, rule.cpu_milli, rule.memory_bytes, rule.processes, use.cpu_milli, use.memory_bytes, use.processes))
+            found.append(
+                QuotaView(user, rule.cpu_milli, rule.memory_bytes, rule.processes, use.cpu_milli, use.memory_bytes, use.processes, stale_ms or 0)
+            )
         return tuple(found)
 
     async def set_quota(self, stamp: Accepted, body: QuotaView) -> Empty:

@@ -1,6 +1,7 @@
 """`unios nodes`: what the system consists of."""
 
 from unios.client import nodes as client
+from unios.shell.ps import say_stale
 from unios.shell.session import Session
 from unios.shell.table import table
 from unios.shell.words import Given, Word
@@ -15,6 +16,7 @@ def nodes(session: Session, given: Given) -> int:
         session.print_json([describe(view) for view in views])
     else:
         session.print_table(table(HEAD, [node_row(view) for view in views]))
+        say_stale(session, max((view.stale_ms for view in views), default=0))
     return 0
 
 

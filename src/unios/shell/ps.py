@@ -1,6 +1,7 @@
 """`unios ps`: the processes of the system, from any node."""
 
 from unios.client import processes
+from unios.errors import Unavailable
 from unios.shell.session import Session, shown
 from unios.shell.table import age, table
 from unios.shell.words import Given, Option, Word
@@ -12,7 +13,7 @@ ARRAY_ROWS_MAX = 10
 
 
 def ps(session: Session, given: Given) -> int:
-    views = present(session, processes.list_processes(session.connection, ended=given.flag("every")))
+    views = _listed(session, ended=given.flag("every"), stale=given.flag("stale"))
     if session.json:
         session.print_json([describe(view) for view in views])
     elif given.flag("usage"):
@@ -21,7 +22,24 @@ def ps(session: Session, given: Given) -> int:
         why = given.flag("why")
         head = (*HEAD, *(("WHY THERE",) if why else ()))
         session.print_table(table(head, [(*_row(view), *((view.why or "-",) if why else ())) for view in compact(views)]))
+    if not session.json:
+        say_stale(session, max((view.stale_ms for view in views), default=0))
     return 0
+
+
+def _listed(session: Session, *, ended: bool, stale: bool) -> tuple[ProcessView, ...]:
+    if stale:
+        return processes.list_processes(session.connection, ended=ended, stale=True)
+    try:
+        return present(session, processes.list_processes(session.connection, ended=ended))
+    except Unavailable as error:
+        raise Unavailable(f"{error}; `unios ps --stale` shows what this node knows") from error
+
+
+def say_stale(session: Session, stale_ms: int) -> None:
+    """Say how old what was just shown may be; nothing of what is as the store had it a moment ago."""
+    if stale_ms:
+        session.print(f"stale: {stale_ms / 1000:.1f} s: the store has not answered this node for so long, and what happened since is not in it")
 
 
 def present(session: Session, views: tuple[ProcessView, ...]) -> tuple[ProcessView, ...]:
@@ -117,6 +135,7 @@ WORDS = {
         Option("every", "-a", "--all", text="Those that have ended too."),
         Option("usage", "--usage", text="With processor time and memory: used now, at most if it has ended, and asked for."),
         Option("why", "--why", text="Say why each was given its node."),
+        Option("stale", "--stale", text="As this node knows them, also while the store does not answer: it is said how old that may be."),
         text="List the processes of the system: from any node, the same.",
     )
 }

@@ -7,7 +7,7 @@ import msgspec
 from unios.client import processes
 from unios.client import queue as client
 from unios.errors import NotFound
-from unios.shell.ps import command_line
+from unios.shell.ps import command_line, say_stale
 from unios.shell.resources import cores, size
 from unios.shell.session import Session, shown
 from unios.shell.signals import each, pid_of
@@ -87,14 +87,19 @@ def cancel(session: Session, given: Given) -> int:
 
 
 def policy(session: Session, given: Given) -> int:
-    view = client.set_policy(session.connection, given.arguments[0]) if given.arguments else client.policy(session.connection)
+    if given.arguments and given.flag("stale"):
+        raise Misused("--stale is for a look: a policy is laid down in the store or not at all")
+    view = (
+        client.set_policy(session.connection, given.arguments[0]) if given.arguments else client.policy(session.connection, stale=given.flag("stale"))
+    )
     if session.json:
-        session.print_json({"name": view.name, "known": view.known, "replaced": view.replaced})
+        session.print_json({"name": view.name, "known": view.known, "replaced": view.replaced, "stale_ms": view.stale_ms})
         return 0
     for name in view.known:
         session.print(f"{'*' if name == view.name else ' '} {name}")
     if view.replaced:
         session.note(f"{view.name} was replaced by the default: {view.replaced}; `unios policy {view.name}` tries it again")
+    say_stale(session, view.stale_ms)
     return 0
 
 
@@ -103,11 +108,13 @@ def quota(session: Session, given: Given) -> int:
     if not given.arguments:
         if changes or given.flag("none"):
             raise Misused("say whose quota it is: unios quota USER --cpus N")
-        return _show(session, client.quotas(session.connection))
+        return _show(session, client.quotas(session.connection, stale=given.flag("stale")))
     user = given.arguments[0]
+    if given.flag("stale") and (changes or given.flag("none")):
+        raise Misused("--stale is for a look: a quota is laid down in the store or not at all")
     if given.flag("none") and changes:
         raise Misused("--none removes the quota: leave the others out")
-    known = {view.user: view for view in client.quotas(session.connection)}
+    known = {view.user: view for view in client.quotas(session.connection, stale=given.flag("stale"))}
     old = known.get(user, QuotaView(user))
     stranger = user not in known and not _is_user(user)
     if stranger and (not changes or given.flag("none")):
@@ -150,6 +157,7 @@ def _show(session: Session, views: tuple[QuotaView, ...]) -> int:
         for view in views
     ]
     session.print_table(table(("USER", "CORES", "MEMORY MIB", "PROCESSES"), rows))
+    say_stale(session, max((view.stale_ms for view in views), default=0))
     return 0
 
 
@@ -157,6 +165,7 @@ def _of(used: float, bound: float) -> str:
     return f"{used:g} of {bound:g}" if bound else f"{used:g}"
 
 
+_STALE = Option("stale", "--stale", text="Show what this node knows, also while the store does not answer: it is said how old that may be.")
 WORDS = {
     "queue": Word(
         queue,
@@ -173,6 +182,7 @@ WORDS = {
     ),
     "policy": Word(
         policy,
+        _STALE,
         argument="[POLICY]",
         one=True,
         text="List the placement policies, the system's with a star; with POLICY make that the system's, at once.",
@@ -183,6 +193,7 @@ WORDS = {
         Option("memory", "--memory", metavar="SIZE", text="The same of memory, as in 8G."),
         Option("processes", "--processes", metavar="N", number=True, text="The most processes that have a node at a time."),
         Option("none", "--none", text="Remove the quota."),
+        _STALE,
         argument="[USER]",
         one=True,
         text="Show what users may have at a time, and have; with USER and a bound, lay it down.",

@@ -97,6 +97,12 @@ def report(facts: Facts, problems: list[Problem], now_ms: int, *, colour: bool) 
         if problem.type:
             yield plain(f"    type:  {problem.type}")
     yield ""
+    if facts.view.stale_ms:
+        yield _painted(
+            plain(f"stale: {facts.view.stale_ms / 1000:.1f} s: the store has not answered this node for so long; what follows is as it was then"),
+            1,
+            colour,
+        )
     yield table(HEAD, [node_row(node) for node in facts.view.nodes if node.state != "left" or node.running])
     yield plain(f"processes: {_counts(facts)}")
     yield from map(plain, _bad(facts, now_ms))

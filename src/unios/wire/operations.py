@@ -180,12 +180,16 @@ class ProcessView(msgspec.Struct, frozen=True, omit_defaults=True):
     """It runs in a folder that it took along."""
     why: str = ""
     """Why it was given its node."""
+    stale_ms: int = 0
+    """Of a list that may be stale: how old it may be; 0: the asked node heard from the store a moment ago."""
 
 
 class ListProcesses(msgspec.Struct, frozen=True, omit_defaults=True):
-    """processes.list -> tuple[ProcessView, ...] sorted by pid; linearizable. `ended`: those that have ended too."""
+    """processes.list -> tuple[ProcessView, ...] sorted by pid; linearizable. `ended`: those that have ended too. `stale`: as the asked node knows them, without
+    a question to the store, each with its age."""
 
     ended: bool = False
+    stale: bool = False
 
 
 class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -294,6 +298,8 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it, or the asked kernel's link to it, came or went a moment ago: if it is suspect, that passes."""
     flaps: bool = False
     """Whether it is lost and comes back again and again: nothing new is placed on it until it has stayed for a while."""
+    stale_ms: int = 0
+    """How old what is said here may be; 0: the asked node heard from the store a moment ago."""
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -357,6 +363,8 @@ class SystemView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Those of the warnings that merely are so and need nobody now."""
     keepers: tuple[str, ...] = ()
     """The nodes that have a member of the system's own etcd."""
+    stale_ms: int = 0
+    """How old all of this may be; 0: the asked node heard from the store a moment ago."""
 
 
 class WatchEvents(msgspec.Struct, frozen=True, omit_defaults=True):

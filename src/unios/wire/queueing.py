@@ -51,6 +51,13 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     index: int = 0
 
 
+class AskRules(msgspec.Struct, frozen=True, omit_defaults=True):
+    """placement: policy (AskRules) -> PolicyView, quotas (AskRules) -> tuple[QuotaView, ...]: what is laid down now, linearizable; Unavailable if the store does
+    not say. `stale`: as the asked node knows it, with its age."""
+
+    stale: bool = False
+
+
 class PolicyView(msgspec.Struct, frozen=True, omit_defaults=True):
     """placement: policy -> PolicyView, set_policy (name) -> PolicyView (privileged)."""
 
@@ -58,6 +65,8 @@ class PolicyView(msgspec.Struct, frozen=True, omit_defaults=True):
     known: tuple[str, ...] = ()
     replaced: str = ""
     """Why the default stands in for it."""
+    stale_ms: int = 0
+    """Of one that may be stale: how old it may be; 0: the asked node heard from the store a moment ago."""
 
 
 class QuotaView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,3 +79,5 @@ class QuotaView(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_milli_used: int = 0
     memory_bytes_used: int = 0
     processes_used: int = 0
+    """What is set aside is as the asked node knows it, also where the bounds are the latest."""
+    stale_ms: int = 0

@@ -131,12 +131,13 @@ class Channel:
         return self._methods[name]
 
     async def call(self, name: str, request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
-        """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. Raises what `_told` says."""
+        """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. One that is waited for less long than CALL_TIMEOUT_S
+        says nothing of the member if it is not answered. Raises what `_told` says."""
         metadata = await self._metadata()
         try:
             answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
-            raise self._told(error, writes=name in WRITES if writes is None else writes) from error
+            raise self._told(error, writes=name in WRITES if writes is None else writes, timeout_s=timeout_s) from error
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
@@ -166,12 +167,12 @@ class Channel:
         finally:
             stream.cancel()
 
-    def _told(self, error: Any, *, writes: bool) -> UniosError:
+    def _told(self, error: Any, *, writes: bool, timeout_s: float = CALL_TIMEOUT_S) -> UniosError:
         """Return what an error of the library is to us."""
         code, said = error.code().name, str(error.details() or "")
         sentence = f"etcd at {','.join(self._address.members)}: {said or code}"
         one_alone = len(self._address.members) > 1 and not _numeric(self._address.members)  # of names the library is given the first
-        if code == "DEADLINE_EXCEEDED" or (code == "UNAVAILABLE" and one_alone):
+        if (code == "DEADLINE_EXCEEDED" and timeout_s >= CALL_TIMEOUT_S) or (code == "UNAVAILABLE" and one_alone):
             self._silent()
         if "invalid auth token" in said or code == "UNAUTHENTICATED":
             self._token = ""

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from unios.core.leases import LOOK_MS, Leases
 from unios.errors import CallerError, NotFound, Unavailable, UniosError
-from unios.limits import LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
+from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
 from unios.store.etcd import messages
-from unios.store.etcd.channel import Channel
+from unios.store.etcd.channel import CALL_TIMEOUT_S, Channel
 from unios.store.etcd.feed import Beginning
 from unios.store.etcd.keys import Keys, number
 from unios.store.etcd.messages import Change
@@ -32,8 +32,11 @@ FOREVER_S: Final = 9_000_000_000
 """The longest that etcd grants."""
 LEFT_MS: Final = 2_000
 """So long another gateway's e/ record stays before it counts as left."""
+SIGN_S: Final = 0.5
+"""So long a sign of life is waited for. What a follower had passed on to a leader that has died is never answered (channel.py): with a new leader there the
+next one is, and until one is heard no lease's time runs. One that comes later is heard all the same."""
 AGAIN_S: Final = 0.05
-AGAIN_S_MAX: Final = 1.0
+AGAIN_S_MAX: Final = 0.25
 """An etcd that gives no sign of life is asked for one ever more rarely, up to this."""
 RENEWALS_MAX: Final = 60
 """Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
@@ -106,7 +109,7 @@ class EtcdLeases:
                 if not due:
                     continue
                 try:
-                    await self._channel.call("KV/Put", messages.put(self._gateway, b""))
+                    await self._channel.call("KV/Put", messages.put(self._gateway, b""), timeout_s=SIGN_S)
                     again_s = AGAIN_S
                 except UniosError:  # with leases that are overdue there is no other wait
                     await asyncio.sleep(again_s)
@@ -194,6 +197,7 @@ class EtcdLeases:
             done = await self._transact(
                 [messages.compare(self._keys.lease(lease), "version", ">", 0) for lease in known],
                 [messages.as_put(messages.put(self._keys.lease(lease), b"%d" % ttl)) for lease, ttl in known.items()],
+                timeout_s=LEASE_HOLD_MS / 1000,  # whose lease it is does not wait longer, and the next renewal waits for this one
             )
             if done.succeeded:
                 for lease, ttl in known.items():
@@ -242,8 +246,8 @@ class EtcdLeases:
             await self._channel.call("Lease/LeaseRevoke", messages.revoke(lease))
         await self._channel.call("KV/DeleteRange", messages.delete(self._keys.ending(lease)))
 
-    async def _transact(self, compares: list[bytes], then: list[bytes]) -> messages.Done:
-        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, [])))
+    async def _transact(self, compares: list[bytes], then: list[bytes], *, timeout_s: float = CALL_TIMEOUT_S) -> messages.Done:
+        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, []), timeout_s=timeout_s))
 
 
 async def _quiet(work: Coroutine[Any, Any, None]) -> None:
