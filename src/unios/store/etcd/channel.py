@@ -12,6 +12,8 @@ from typing import Any, Final
 from unios.errors import CallerError, Compacted, Denied, DiskFull, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.store.etcd import messages
 from unios.store.etcd.address import Address
+from unios.store.model import Traffic
+from unios.store.tally import Tally
 
 CALL_TIMEOUT_S: Final = 2.5
 """A follower whose leader has just died drops what it passes on, and never says so: this is how long such a request takes."""
@@ -63,6 +65,12 @@ class Channel:
         self._methods: dict[str, Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turned_s = 0.0
+        self._tally = Tally()
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Return what was asked of etcd, by operation, and what its watches said."""
+        asked, heard = self._tally.shown()
+        return asked | heard
 
     def _open(self) -> Any:
         address, grpc = self._address, self._grpc
@@ -133,6 +141,7 @@ class Channel:
     async def call(self, name: str, request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. Raises what `_told` says."""
         metadata = await self._metadata()
+        self._tally.asked(name, len(request))
         try:
             answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
@@ -151,6 +160,7 @@ class Channel:
             await stream.write(messages.watch(prefix, start))
             while (data := await stream.read()) is not self._grpc.aio.EOF:
                 told = messages.read_watch(data)
+                self._tally.told("watch", 1, len(data), len(told.changes))
                 if told.compacted:
                     raise Compacted(f"etcd has compacted its history up to revision {told.compacted}: read everything again")
                 if told.canceled:

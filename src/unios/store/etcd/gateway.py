@@ -27,6 +27,7 @@ from unios.store.etcd.recent import Recent
 from unios.store.model import Batch, Delete, Event, Put, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
 from unios.store.requests import Dumped, Health, MemberRequest, MemberView
 from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
+from unios.store.tally import Tally
 from unios.store.watchers import Push, Watcher, Watchers
 
 READY_S: Final = 3.0
@@ -57,7 +58,8 @@ class Gateway:
         self._feed = Feed(channel, self._keys, self._begin, self._hear, self._break)
         self._ready = asyncio.Event()
         self._generation = Generation("")
-        self._watchers = Watchers(self._generation)
+        self.tally = Tally()
+        self._watchers = Watchers(self._generation, self.tally)
         self._recent = Recent(0)
         self._arrived = asyncio.Event()
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -78,7 +80,7 @@ class Gateway:
     def _begin(self, beginning: Beginning) -> None:
         self._generation = beginning.generation
         self._watchers.cut_off_all()  # those that were let in since the break
-        self._watchers = Watchers(self._generation)
+        self._watchers = Watchers(self._generation, self.tally)
         self._recent = Recent(beginning.number)
         self._leases.begin(beginning)
         self._ready.set()
@@ -253,7 +255,16 @@ class Gateway:
         size = messages.read_database_bytes(await self._channel.call("Maintenance/Status", b""))
         revision = Revision(self._generation, found.revision)
         return StoreStatistics(
-            revision, self._compacted, found.total, len(self._leases), len(self._watchers), size, self._transactions, self._written
+            revision,
+            self._compacted,
+            found.total,
+            len(self._leases),
+            len(self._watchers),
+            size,
+            self._transactions,
+            self._written,
+            *self.tally.shown(),
+            self._channel.traffic(),
         )
 
     # watches
