@@ -103,6 +103,8 @@ STORE_COMES_MS = 400
 STORE_COMES_LOOK_S = 0.005
 RECORD_RETRY_MS_MAX = 1_000
 """Between two attempts to write a record into a store that is away."""
+SHARED_IN_FLIGHT_MAX = 128
+"""Requests of a node's services that are under way over the connection that they share with its kernel."""
 TALLY_NAMES_MAX = 64
 """By so many names a store's process counts what it is asked; the rest is counted together."""
 LIST_BYTES_MAX = 4 * 1024 * 1024

@@ -65,11 +65,11 @@ class Channel:
         self._methods: dict[str, Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turned_s = 0.0
-        self._tally = Tally()
+        self.tally = Tally()
 
     def traffic(self) -> dict[str, Traffic]:
         """Return what was asked of etcd, by operation, and what its watches said."""
-        asked, heard = self._tally.shown()
+        asked, heard = self.tally.shown()
         return asked | heard
 
     def _open(self) -> Any:
@@ -141,7 +141,7 @@ class Channel:
     async def call(self, name: str, request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. Raises what `_told` says."""
         metadata = await self._metadata()
-        self._tally.asked(name, len(request))
+        self.tally.asked(name, len(request))
         try:
             answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
@@ -153,14 +153,14 @@ class Channel:
             raise (OutcomeUnknown if changes else Unavailable)(f"etcd at {','.join(self._address.members)}: {CUT}") from None
         return answer
 
-    async def watch(self, prefix: bytes, start: int) -> AsyncIterator[messages.Watched]:
-        """Yield the messages of a watch until it breaks. Raises Unavailable, Compacted."""
+    async def watch(self, prefix: bytes, start: int, end: bytes = b"") -> AsyncIterator[messages.Watched]:
+        """Yield the messages of a watch of a prefix, or of what lies before `end`, until it breaks. Raises Unavailable, Compacted."""
         stream = self._channel.stream_stream("/etcdserverpb.Watch/Watch")(metadata=await self._metadata())
         try:
-            await stream.write(messages.watch(prefix, start))
+            await stream.write(messages.watch(prefix, start, end))
             while (data := await stream.read()) is not self._grpc.aio.EOF:
                 told = messages.read_watch(data)
-                self._tally.told("watch", 1, len(data), len(told.changes))
+                self.tally.told("watch", 1, len(data), len(told.changes))
                 if told.compacted:
                     raise Compacted(f"etcd has compacted its history up to revision {told.compacted}: read everything again")
                 if told.canceled:
