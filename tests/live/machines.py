@@ -146,6 +146,7 @@ class Machine:
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """Return the command line that runs `words` inside the machine."""
         env = [*self.clock, f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        env += [f"PYTHONPATH={path}"] if (path := os.environ.get("PYTHONPATH")) else []  # of a checkout that is not the installed one
         return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "env", "-C", "/", "-i", *env, *words]
 
     home = "/var/unios"

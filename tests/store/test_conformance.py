@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.engines import ENGINES, Engine, opened, with_store
+from tests.store.engines import WITH_SHARED, Engine, opened, with_store
 from unios.errors import CallerError, Compacted, NotFound, ProtocolError
 from unios.store.model import Batch, Compare, Delete, Event, Put, Range, RangeResult, Revision, Store, Transaction
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(params=sorted(WITH_SHARED))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    made = ENGINES[request.param](tmp_path)
+    made = WITH_SHARED[request.param](tmp_path)
     yield made
     made.stop()
 

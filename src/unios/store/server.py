@@ -19,6 +19,7 @@ from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.host import StoreHost
 from unios.store.model import Delete, Put, Range, Revision, Transaction
+from unios.store.rated import Rated
 from unios.store.requests import CompactRequest, Dumped, Health, LeaseRequest, RestoreRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
 from unios.store.tally import Tally, about, part
@@ -40,6 +41,7 @@ class Requests:
 
     def __init__(self, host: StoreHost) -> None:
         self._host = host
+        self.tally = host.tally
         self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
@@ -148,6 +150,8 @@ async def watch(host: Watched, call: Call) -> object:
 class Answering(Protocol):
     """What answers requests; `at_once`: without a task, False if it left this one."""
 
+    tally: Tally
+
     async def handle(self, call: Call) -> object: ...
 
     def at_once(self, call: Call) -> bool: ...
@@ -157,7 +161,7 @@ class Server:
     """Takes connections at the socket."""
 
     def __init__(self, folder: Path, requests: Answering) -> None:
-        self._requests = requests
+        self._requests = Rated(requests)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener = listen_unix(folder / "sock", mode=0o600)
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)

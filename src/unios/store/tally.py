@@ -6,10 +6,10 @@ A name is an operation with the first part of the key that it is about ("transac
 
 from typing import Final
 
-from unios.limits import TALLY_NAMES_MAX
 from unios.store.model import Delete, Put, Traffic, Transaction
 
 REST: Final = "others"
+TALLY_NAMES_MAX: Final = 64
 
 
 def part(key: str) -> str:

@@ -22,6 +22,7 @@ class GatewayRequests:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.tally = gateway.tally
         self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
