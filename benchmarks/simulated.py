@@ -31,6 +31,7 @@ from unios.services.view import View
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
 from unios.store.model import Put, Transaction
+from unios.store.sharing import Shared, SharingClient
 from unios.wire.peer import Peer
 from unios.wire.transport import SocketTransport
 
@@ -43,11 +44,12 @@ Open = Callable[[], Awaitable[Peer]]
 
 
 class SimulatedNode:
-    """One of them. `open_kernel` connects as the node's kernel does, `open_service` as its services do."""
+    """One of them. `connect`: to the store's process. `far`: that is of another machine, and the node has one connection for kernel and services."""
 
-    def __init__(self, number: int, open_kernel: Open, open_service: Open) -> None:
+    def __init__(self, number: int, connect: Open, *, far: bool) -> None:
         self.name = f"node{number}"
-        self.store = StoreClient(open_kernel, timeout_ms=60_000)
+        self.store = SharingClient(connect) if far else StoreClient(connect, timeout_ms=60_000)
+        open_service = _by_way_of(self.store.shared) if isinstance(self.store, SharingClient) else connect
         self._lease = LeaseId(0)
         self._mirrors: list[Mirror[Any]] = [
             Mirror(self.store, "/nodes/", NodeRecord),
@@ -111,6 +113,19 @@ class SimulatedNode:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for client in (self.store, *(view.store for view in self.views)):
             await client.close()
+
+
+def _by_way_of(shared: Shared) -> Open:
+    """Return how a service connects where its kernel shares its connection."""
+
+    async def connect() -> Peer:
+        ours, theirs = socket.socketpair()
+        shared.serve(SocketTransport(theirs))
+        peer = Peer(SocketTransport(ours), role="simulated service")
+        await peer.start()
+        return peer
+
+    return connect
 
 
 def at_socket(path: Path) -> Open:

@@ -65,6 +65,8 @@ class Channel:
         self._methods: dict[str, Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turned_s = 0.0
+        self._mute_s = 0.0
+        """Since when nothing has been answered that was asked with less patience than CALL_TIMEOUT_S; 0: something has."""
         self.tally = Tally()
 
     def traffic(self) -> dict[str, Traffic]:
@@ -145,12 +147,14 @@ class Channel:
         try:
             answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
-            raise self._told(error, writes=name in WRITES if writes is None else writes) from error
+            told = self._told(error, writes=name in WRITES if writes is None else writes, patient=timeout_s >= CALL_TIMEOUT_S)
+            raise told from error
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
             changes = name in WRITES if writes is None else writes
             raise (OutcomeUnknown if changes else Unavailable)(f"etcd at {','.join(self._address.members)}: {CUT}") from None
+        self._mute_s = 0.0
         return answer
 
     async def watch(self, prefix: bytes, start: int, end: bytes = b"") -> AsyncIterator[messages.Watched]:
@@ -176,12 +180,18 @@ class Channel:
         finally:
             stream.cancel()
 
-    def _told(self, error: Any, *, writes: bool) -> UniosError:
+    def _is_mute(self, *, patient: bool) -> bool:
+        """Return whether it has been waited long enough for an answer to say that none will come."""
+        now = asyncio.get_running_loop().time()
+        self._mute_s = self._mute_s or now
+        return patient or now - self._mute_s >= CALL_TIMEOUT_S
+
+    def _told(self, error: Any, *, writes: bool, patient: bool = True) -> UniosError:
         """Return what an error of the library is to us."""
         code, said = error.code().name, str(error.details() or "")
         sentence = f"etcd at {','.join(self._address.members)}: {said or code}"
         one_alone = len(self._address.members) > 1 and not _numeric(self._address.members)  # of names the library is given the first
-        if code == "DEADLINE_EXCEEDED" or (code == "UNAVAILABLE" and one_alone):
+        if (code == "DEADLINE_EXCEEDED" and self._is_mute(patient=patient)) or (code == "UNAVAILABLE" and one_alone):
             self._silent()
         if "invalid auth token" in said or code == "UNAUTHENTICATED":
             self._token = ""

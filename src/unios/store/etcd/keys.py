@@ -3,7 +3,7 @@
 d/KEY         a record of ours: its key follows
 l/LEASE       a lease that runs: its time to live in ms; every renewal writes it anew
 e/LEASE       a lease that is being made or ended: what etcd has of it is to be revoked
-g/GATEWAY     written by a gateway that wants to know whether etcd takes writes
+g/GATEWAY     written by a gateway that wants to know what has happened up to then
 generation    drawn once
 j/N           a seat of those that judge leases: the gateway that has it (judging.py)
 lg/GATEWAY    written by a judge that hears nothing: what it hears then is this, after all renewals before it

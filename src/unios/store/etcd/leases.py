@@ -24,7 +24,7 @@ from unios.core.leases import LOOK_MS, Leases
 from unios.errors import CallerError, NotFound, Unavailable, UniosError
 from unios.limits import LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
 from unios.store.etcd import messages
-from unios.store.etcd.channel import Channel
+from unios.store.etcd.channel import CALL_TIMEOUT_S, Channel
 from unios.store.etcd.feed import Beginning
 from unios.store.etcd.keys import Keys, number
 from unios.store.etcd.messages import Change
@@ -38,6 +38,9 @@ AGAIN_S_MAX: Final = 1.0
 """An etcd that gives no sign of life is asked for one ever more rarely, up to this."""
 KNOWN_MAX: Final = 256
 """Of so many leases a gateway that does not judge knows the time to live without asking: one node renews one."""
+RENEWAL_S: Final = 0.4
+"""So long a renewal may take. A follower whose leader has died drops what it passes on and never says so: whoever waited for that for as long as other requests
+may take would lose the lease, though there has long been a new leader. It is renewed again, which does no harm."""
 RENEWALS_MAX: Final = 60
 """Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
 
@@ -222,6 +225,7 @@ class EtcdLeases:
             done = await self._transact(
                 [messages.compare(self._keys.lease(lease), "version", ">", 0) for lease in known],
                 [messages.as_put(messages.put(self._keys.lease(lease), b"%d" % ttl)) for lease, ttl in known.items()],
+                RENEWAL_S,
             )
             if done.succeeded:
                 for lease, ttl in known.items():
@@ -273,8 +277,8 @@ class EtcdLeases:
             await self._channel.call("Lease/LeaseRevoke", messages.revoke(lease))
         await self._channel.call("KV/DeleteRange", messages.delete(self._keys.ending(lease)))
 
-    async def _transact(self, compares: list[bytes], then: list[bytes]) -> messages.Done:
-        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, [])))
+    async def _transact(self, compares: list[bytes], then: list[bytes], timeout_s: float = CALL_TIMEOUT_S) -> messages.Done:
+        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, []), timeout_s=timeout_s))
 
 
 async def _quiet(work: Coroutine[Any, Any, None]) -> None:
