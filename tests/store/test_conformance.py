@@ -113,7 +113,8 @@ def test_bad_requests_change_nothing(engine: Engine) -> None:
                 await store.transact(bad)
         with pytest.raises(NotFound):
             await store.transact(Transaction(then=(Put("/b", b""), Put("/c", b"", lease=999))))
-        assert (await store.range("/", prefix=True))[1] == before
+        found, revision = await store.range("/", prefix=True)
+        assert [(record.key, record.value) for record in found.records] == [("/a", b"1")] and (revision == before or not engine.dense)
 
     with_store(engine, work)
 
@@ -268,6 +269,8 @@ def test_statistics_count(engine: Engine) -> None:
             await store.put(f"/s/{n}", b"")
         after = await store.statistics()
         assert after.keys == before.keys + 10 and after.transactions >= before.transactions + 10
-        assert 1 <= after.syncs - before.syncs <= 20 and after.revision.number == before.revision.number + 10
+        assert 1 <= after.syncs - before.syncs <= 20
+        moved = after.revision.number - before.revision.number
+        assert moved == 10 if engine.dense else moved >= 10
 
     with_store(engine, work)

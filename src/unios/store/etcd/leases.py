@@ -33,6 +33,8 @@ FOREVER_S: Final = 9_000_000_000
 """The longest that etcd grants."""
 LEFT_MS: Final = 2_000
 """So long another gateway's e/ record stays before it counts as left."""
+LEFT: Final = b"left"
+"""What an e/ record says once somebody else finishes it."""
 AGAIN_S: Final = 0.05
 AGAIN_S_MAX: Final = 1.0
 """An etcd that gives no sign of life is asked for one ever more rarely, up to this."""
@@ -118,7 +120,7 @@ class EtcdLeases:
             self._start(self._end_if_silent(lease))
         for lease in [lease for lease, since in self._endings.items() if now - since > LEFT_MS]:
             self._endings[lease] = now
-            self._start(self._finish(lease))
+            self._start(self._finish_left(lease))
 
     async def run(self) -> None:
         """Ask etcd for a sign of life whenever there are leases and none came by itself, until cancelled."""
@@ -161,7 +163,7 @@ class EtcdLeases:
         await self._channel.call("KV/Put", messages.put(ending, b""))
         await self._channel.call("Lease/LeaseGrant", messages.grant(lease, FOREVER_S))
         done = await self._transact(
-            [messages.compare(ending, "version", ">", 0)],
+            [messages.compare(ending, "version", ">", 0), messages.compare(ending, "value", "==", b"")],
             [messages.as_delete(messages.delete(ending)), messages.as_put(messages.put(key, b"%d" % ttl_ms))],
         )
         if not done.succeeded:
@@ -270,6 +272,13 @@ class EtcdLeases:
             messages.as_delete(messages.delete(self._keys.lease(lease))),
             messages.as_put(messages.put(self._keys.ending(lease), b"")),
         ]
+
+    async def _finish_left(self, lease: int) -> None:
+        """Finish what another gateway seems to have left, if it has: what is heard may be old, and a lease that was made meanwhile is not to be revoked. Once
+        the record says so, making that lease fails."""
+        ending = self._keys.ending(lease)
+        if (await self._transact([messages.compare(ending, "version", ">", 0)], [messages.as_put(messages.put(ending, LEFT))])).succeeded:
+            await self._finish(lease)
 
     async def _finish(self, lease: int) -> None:
         """Delete the keys of an ended lease, and then what says that this has to be done. Idempotent."""
