@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import msgspec
 from benchmarks.etcd import OneMember
 from benchmarks.peers import Peers
 from benchmarks.row import Report, Row, limited
-from benchmarks.simulated import SimulatedNode, at_socket
+from benchmarks.simulated import SimulatedNode, at_socket, persisted
 from unios.core.processes import ProcessRecord, process_key
 from unios.core.seats import SEAT_RENEW_MS, SEATS
 from unios.ids import Pid
@@ -145,7 +146,7 @@ async def _measure(kind: str, size: int, report: Report) -> tuple[Sum, float]:
     async with _store(kind, size) as storing:
         nodes = [storing.node(number) for number in range(size)]
         for node in nodes:
-            await node.register()
+            await persisted(node.register)
         for node in nodes:
             node.follow()
             await node.wait_complete()
@@ -163,7 +164,7 @@ async def _measure(kind: str, size: int, report: Report) -> tuple[Sum, float]:
 
         before = await storing.settled()
         new = storing.node(size)
-        await new.register()
+        await persisted(new.register)
         joined = await storing.settled() - before
         report.rows.append(Row(f"{kind}, {size} nodes: told to one node as another comes", joined.events / size, "events", 1))
 
@@ -187,8 +188,8 @@ async def _lives(nodes: list[SimulatedNode]) -> None:
         node = nodes[number % len(nodes)]
         for state in STATES:
             record = ProcessRecord(Pid(1000 + number), 1, state, "somebody", (b"sleep", b"1"), node.name)  # type: ignore[arg-type]
-            await node.store.put(process_key(record.pid), msgspec.msgpack.encode(record))
-        await node.store.delete(process_key(Pid(1000 + number)))
+            await persisted(partial(node.store.put, process_key(record.pid), msgspec.msgpack.encode(record)))
+        await persisted(partial(node.store.delete, process_key(Pid(1000 + number))))
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from unios.core.quorum import PREFIX as QUORUM
 from unios.core.quorum import QuorumRecord
 from unios.core.rules import PREFIX as RULES
 from unios.core.rules import Rule
+from unios.errors import NotFound, OutcomeUnknown, Unavailable
 from unios.ids import LeaseId
 from unios.kernel.node import CALM_MS
 from unios.kernel.ports import PortRecord, port_key
@@ -41,6 +42,20 @@ GIB = 2**30
 USERS = ("root", "*")
 
 Open = Callable[[], Awaitable[Peer]]
+
+
+ATTEMPTS = 50
+
+
+async def persisted(work: Callable[[], Awaitable[object]]) -> None:
+    """Do it again while the store, on processors that hundreds of gateways share, answers too late."""
+    for _attempt in range(ATTEMPTS):
+        try:
+            await work()
+            return
+        except (Unavailable, OutcomeUnknown, NotFound):
+            await asyncio.sleep(0.2)
+    raise RuntimeError("the store does not answer")
 
 
 class SimulatedNode:
@@ -105,7 +120,7 @@ class SimulatedNode:
             await view.wait_complete()
 
     async def renew(self) -> None:
-        await self.store.lease_renew(self._lease)
+        await persisted(lambda: self.store.lease_renew(self._lease))
 
     async def close(self) -> None:
         for task in self._tasks:
