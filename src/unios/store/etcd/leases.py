@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from unios.core.leases import LOOK_MS, Leases
 from unios.errors import CallerError, NotFound, Unavailable, UniosError
-from unios.limits import LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
+from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
 from unios.store.etcd import messages
 from unios.store.etcd.channel import CALL_TIMEOUT_S, Channel
 from unios.store.etcd.feed import Beginning
@@ -40,9 +40,9 @@ AGAIN_S_MAX: Final = 1.0
 """An etcd that gives no sign of life is asked for one ever more rarely, up to this."""
 KNOWN_MAX: Final = 256
 """Of so many leases a gateway that does not judge knows the time to live without asking: one node renews one."""
-RENEWAL_S: Final = 0.4
-"""So long a renewal may take. A follower whose leader has died drops what it passes on and never says so: whoever waited for that for as long as other requests
-may take would lose the lease, though there has long been a new leader. It is renewed again, which does no harm."""
+RENEWAL_S: Final = LEASE_HOLD_MS / 1000
+"""So long a renewal may take: what is answered later moves no deadline of its holder. A follower whose leader has died drops what it passes on and never says so:
+who waited for that as long as other requests may take would hold up those that come after it, though there has long been a new leader."""
 RENEWALS_MAX: Final = 60
 """Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
 
