@@ -5,7 +5,23 @@ from pathlib import Path
 from benchmarks.row import Report, markdown_table
 
 FILE = Path(__file__).resolve().parent / "RESULTS.md"
-ORDER = ("boot", "spawn", "failover", "streams", "terminal", "queue", "carry", "calls", "tasks", "objects", "locks", "store", "logs")
+ORDER = (
+    "boot",
+    "spawn",
+    "failover",
+    "streams",
+    "terminal",
+    "queue",
+    "carry",
+    "calls",
+    "tasks",
+    "objects",
+    "locks",
+    "store",
+    "logs",
+    "scale",
+    "control",
+)
 HEAD = """# Results
 
 Written by `python -m benchmarks NAME [--peers]`; each run replaces its section. Do not edit.

@@ -78,7 +78,7 @@ def _hidden() -> str:
 
 
 def sh(*words: str | Path, **options: Any) -> str:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, **options)
     assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
     return done.stdout
 
@@ -122,16 +122,8 @@ class Machine:
 
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """Return the command line that runs `words` inside the machine."""
-        tried = [f"PYTHONPATH={os.environ['PYTHONPATH']}"] if "PYTHONPATH" in os.environ else []  # the same unios as here
-        env = [
-            *tried,
-            *self.clock,
-            f"UNIOS_HOME={self.home}",
-            "HOME=/root",
-            "PATH=" + os.environ["PATH"],
-            "LANG=C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE=1",
-        ]
+        env = [*self.clock, f"UNIOS_HOME={self.home}", "HOME=/root", "PATH=" + os.environ["PATH"], "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        env += [f"PYTHONPATH={path}"] if (path := os.environ.get("PYTHONPATH")) else []  # of a checkout that is not the installed one
         return ["nsenter", "--target", str(self.pid), "--all", f"--root=/proc/{self.pid}/root", "env", "-C", "/", "-i", *env, *words]
 
     home = "/var/unios"
@@ -151,9 +143,8 @@ class Machine:
         self.run("dd", f"of={_CLOCK_FILE}", "bs=8", f"seek={pid}", "conv=notrunc", "status=none", input=struct.pack("<q", ahead_s))
 
     def run(self, *words: str | bytes, timeout: float = 60, check: bool = True, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            self.command(*words), capture_output=True, timeout=timeout, **{"stdin": subprocess.DEVNULL} if "input" not in options else {}, **options
-        )
+        given: dict[str, Any] = options if "input" in options else {"stdin": subprocess.DEVNULL, **options}
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(self.command(*words), capture_output=True, timeout=timeout, **given)
         assert b"Traceback" not in done.stderr + done.stdout, done.stderr.decode()
         if check:
             assert done.returncode == 0, f"{self.name}: {words}: {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"

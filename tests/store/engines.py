@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from unios.store import client
+from unios.store import client, sharing
 from unios.store.model import Store
 from unios.wire.doors import connect_unix
+from unios.wire.peer import Peer
+from unios.wire.transport import SocketTransport
 
 
 class Engine:
@@ -180,7 +182,37 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
+class SharedConnection(SqliteProcess):
+    """The embedded engine as a node without a store on its machine has it: over the connection of its kernel, which it shares."""
+
+    async def open(self) -> Store:
+        shared = sharing.Shared(client.StoreClient(client.at(self.folder)))
+
+        async def connect() -> Peer:
+            ours, far = socket.socketpair()
+            shared.serve(SocketTransport(far))
+            peer = Peer(SocketTransport(ours), role="a service")
+            await peer.start()
+            return peer
+
+        return Sharing(connect, shared)
+
+
+class Sharing(client.StoreClient):
+    """A service's client, which takes the kernel's with it when it is closed."""
+
+    def __init__(self, connect: client.Connect, shared: sharing.Shared) -> None:
+        super().__init__(connect)
+        self.shared = shared
+
+    async def close(self) -> None:
+        await super().close()
+        await self.shared.store.close()
+
+
 ENGINES: dict[str, Callable[[Path], Engine]] = {"etcd": EtcdGateway, "sqlite": SqliteProcess}
+WITH_SHARED: dict[str, Callable[[Path], Engine]] = {**ENGINES, "shared": SharedConnection}
+"""And ways to them that pass on what a node needs, neither copies of all there is nor restores."""
 
 
 @contextlib.asynccontextmanager

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.engines import ENGINES, Engine, opened, with_store
+from tests.store.engines import WITH_SHARED, Engine, opened, with_store
 from unios.errors import CallerError, Compacted, NotFound, ProtocolError
 from unios.store.model import Batch, Compare, Delete, Event, Put, Range, RangeResult, Revision, Store, Transaction
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(params=sorted(WITH_SHARED))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    made = ENGINES[request.param](tmp_path)
+    made = WITH_SHARED[request.param](tmp_path)
     yield made
     made.stop()
 
@@ -28,11 +28,11 @@ def test_put_get_delete_and_the_numbers_of_a_record(engine: Engine) -> None:
     async def work(store: Store) -> None:
         first = await store.put("/a", b"1")
         second = await store.put("/a", b"2")
-        assert second.number == first.number + 1
+        assert second.number == first.number + 1 or (not engine.dense and second.number > first.number)
         result, revision = await store.range("/a")
         (record,) = result.records
         assert (record.value, record.created, record.modified, record.version) == (b"2", first.number, second.number, 2)
-        assert revision == second
+        assert revision == second or not engine.dense
         assert (await store.delete("/a"))[0] == 1
         assert (await store.delete("/a"))[0] == 0
         assert await value(store, "/a") is None
@@ -65,7 +65,7 @@ def test_transaction_takes_one_branch_atomically(engine: Engine) -> None:
         done = await store.transact(create)
         assert done.succeeded and done.results == (0, 0)
         again = await store.transact(create)
-        assert not again.succeeded and again.revision == done.revision
+        assert not again.succeeded and (again.revision == done.revision or not engine.dense)
         (seen,) = again.results
         assert isinstance(seen, RangeResult) and seen.records[0].value == b"mine"
         first, second = (await store.range("/k"))[0].records[0], (await store.range("/other"))[0].records[0]
@@ -113,7 +113,8 @@ def test_bad_requests_change_nothing(engine: Engine) -> None:
                 await store.transact(bad)
         with pytest.raises(NotFound):
             await store.transact(Transaction(then=(Put("/b", b""), Put("/c", b"", lease=999))))
-        assert (await store.range("/", prefix=True))[1] == before
+        found, revision = await store.range("/", prefix=True)
+        assert [(record.key, record.value) for record in found.records] == [("/a", b"1")] and (revision == before or not engine.dense)
 
     with_store(engine, work)
 
@@ -168,7 +169,7 @@ def test_watch_from_now_on_first_says_where_it_begins(engine: Engine) -> None:
         before = await store.put("/w/a", b"")
         watch = store.watch("/w/")
         first: Batch = await anext(watch)  # type: ignore[arg-type]
-        assert first == Batch(before)
+        assert first == Batch(before) or (not engine.dense and first.events == () and first.revision.number > before.number)
         after = await store.put("/w/b", b"")
         assert await anext(watch) == Batch(after, (Event("put", after.number, (await store.range("/w/b"))[0].records[0]),))  # type: ignore[arg-type]
 
@@ -268,6 +269,8 @@ def test_statistics_count(engine: Engine) -> None:
             await store.put(f"/s/{n}", b"")
         after = await store.statistics()
         assert after.keys == before.keys + 10 and after.transactions >= before.transactions + 10
-        assert 1 <= after.syncs - before.syncs <= 20 and after.revision.number == before.revision.number + 10
+        assert 1 <= after.syncs - before.syncs <= 20
+        moved = after.revision.number - before.revision.number
+        assert moved == 10 if engine.dense else moved >= 10
 
     with_store(engine, work)

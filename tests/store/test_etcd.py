@@ -172,6 +172,32 @@ def test_a_judge_that_did_not_hear_of_a_renewal_ends_nothing(tmp_path: Path, mem
         gateway.stop()
 
 
+def test_a_judge_that_hears_late_that_a_lease_was_made_does_not_revoke_it(tmp_path: Path, member: EtcdMember) -> None:
+    """It heard that the making had begun, and then nothing for longer than one takes."""
+    gateway = EtcdGateway(tmp_path / "one", member=member)
+
+    async def work(store: Store) -> None:
+        lease = await store.lease_grant(10_000)
+        revision = await store.put("/l", b"", lease=lease)
+        address = parse(f"etcd://127.0.0.1:{member.port}/tested")
+        channel, found, clock = Channel(address), Keys(address.root), [0]
+        judge = EtcdLeases(channel, found, "late", lambda: clock[0])
+        try:
+            judge.begin(Beginning(revision.generation, 1, (), (messages.KeyValue(found.ending(lease), b"", 1, 1, 1),)))
+            clock[0] = 60_000
+            judge.heard()
+            assert judge._tasks
+            await asyncio.gather(*judge._tasks)
+            assert await keys(store) == ["/l"] and await store.lease_renew(lease) == 10_000
+        finally:
+            await channel.close()
+
+    try:
+        with_store(gateway, work)
+    finally:
+        gateway.stop()
+
+
 def test_an_end_that_its_gateway_did_not_finish_is_finished_by_another(tmp_path: Path, member: EtcdMember) -> None:
     gateway = EtcdGateway(tmp_path / "one", member=member)
 

@@ -33,9 +33,9 @@ class OtherEtcd:
     async def call(self, name: str, _request: bytes, *, writes: bool | None = None) -> bytes:
         header = blob(1, integer(3, self.revision))
         found = header + blob(2, blob(1, KEYS.generation) + blob(5, self.generation.encode()))
-        return found if name == "KV/Range" else header + blob(3, blob(1, found)) + 2 * blob(3, blob(1, header))
+        return found if name == "KV/Range" else header + blob(3, blob(1, found)) + 3 * blob(3, blob(1, header))
 
-    async def watch(self, _prefix: bytes, start: int) -> AsyncIterator[Watched]:
+    async def watch(self, _prefix: bytes, start: int, _end: bytes = b"") -> AsyncIterator[Watched]:
         self.watched.append(start)
         yield Watched(self.revision, True, False, 0, "", False, ())
         await self.cut.wait()

@@ -99,7 +99,7 @@ class Node:
         self.journal = open_journal(folder, "kernel")
         self.membership = Membership(self.name)
         self.store_way = StoreWay(self)
-        self.store = StoreClient(self.store_way.peer)
+        self.store = self.store_way.client()
         self.records = Records(self.store)
         self.events = Events(self.store, self.name, wall_ms)
         self.starts = Starts()

@@ -22,9 +22,10 @@ from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel.callers import Caller
 from unios.kernel.clocks import wall_ms
-from unios.limits import GATE_ATTEMPTS_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX
+from unios.limits import GATE_ATTEMPTS_MAX, GATE_BURST_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX, GATE_RATE_MAX
 from unios.store.client import StoreClient
 from unios.store.model import UNDECODABLE, Batch, Compare, Delete, Put, Range, RangeResult, Record, Transaction, TransactionResult
+from unios.store.rated import Rates
 from unios.store.requests import LeaseRequest, WatchRequest
 from unios.wire.operations import Connected
 from unios.wire.peer import Call, Peer
@@ -42,6 +43,7 @@ class _Granted:
     def __init__(self) -> None:
         self.leases: dict[int, None] = {}
         self.connections = 0
+        self.rates = Rates(GATE_RATE_MAX, GATE_BURST_MAX)
 
 
 class StoreGate:
@@ -61,7 +63,7 @@ class StoreGate:
         store = self._open_client()
         try:
             await call.send(Connected(0))
-            await _serve(call, GateSession(member, store, granted.leases))
+            await _serve(call, GateSession(member, store, granted.leases, rates=granted.rates))
         finally:
             granted.connections -= 1
             await store.close()
@@ -80,15 +82,19 @@ async def _serve(call: Call, session: "GateSession") -> None:
 class GateSession:
     """One connection of one member. `leases`: those that it was granted, shared by its connections."""
 
-    def __init__(self, member: Member, store: StoreClient, leases: dict[int, None], clock: Callable[[], int] = wall_ms) -> None:
+    def __init__(
+        self, member: Member, store: StoreClient, leases: dict[int, None], clock: Callable[[], int] = wall_ms, rates: Rates | None = None
+    ) -> None:
         self._member = member
         self._wall_ms = clock
         self._store = store
+        self._rates = rates or Rates(GATE_RATE_MAX, GATE_BURST_MAX)
         self._leases = leases
         self._taken_up = False
 
     async def handle(self, call: Call) -> object:
-        """Serve one request."""
+        """Serve one request, in its turn."""
+        await self._rates.wait(call.op, self._member.node)
         match call.op:
             case "store.transact":
                 return await self.transact(call.decode(Transaction))

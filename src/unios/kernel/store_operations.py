@@ -21,7 +21,7 @@ from unios.kernel import backups, cluster
 from unios.kernel.callers import Caller
 from unios.kernel.system import SQLITE
 from unios.store.client import StoreClient
-from unios.store.model import Delete, Put
+from unios.store.model import Delete, Put, Traffic
 from unios.store.requests import Health
 from unios.store.sqlite import Restore as RestoreJob
 from unios.store.sqlite import SqliteEngine
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 TIMEOUT_MS: Final = 10_000
+
+
+def _rows(rows: dict[str, Traffic]) -> dict[str, tuple[int, int, int]]:
+    return {name: (row.messages, row.bytes, row.events) for name, row in rows.items()}
 
 
 class StoreOperations:
@@ -89,6 +93,7 @@ class StoreOperations:
             health.quota_bytes,
             members,
             trouble,
+            *(_rows(rows) for rows in (figures.asked, figures.told, figures.etcd)),
         )
 
     async def backup(self, caller: Caller, call: Call) -> object:

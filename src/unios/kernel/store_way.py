@@ -8,6 +8,8 @@ from unios.core.nodes import covers
 from unios.errors import Unavailable, UniosError
 from unios.kernel.port_operations import STORE
 from unios.kernel.system import SQLITE
+from unios.store.client import StoreClient
+from unios.store.sharing import Shared, SharingClient
 from unios.wire.doors import connect_unix
 from unios.wire.operations import Connect, Connected
 from unios.wire.peer import Peer
@@ -23,6 +25,15 @@ class StoreWay:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
+        self._shared: Shared | None = None
+
+    def client(self) -> StoreClient:
+        """Return the kernel's own client. Where the machine has no store it has a connection over a link, which the node's services share."""
+        if self._node.system.has_store:
+            return StoreClient(self.peer)
+        client = SharingClient(self.peer)
+        self._shared = client.shared
+        return client
 
     async def peer(self) -> Peer:
         """Return a connection to the store for this kernel. Unavailable."""
@@ -44,8 +55,10 @@ class StoreWay:
         if near:
             raise Unavailable(f"the machine of {self._node.name} has no store")
         ours, far = socket.socketpair()
-        transport = await self._link()
-        join(SocketTransport(far), transport)
+        if self._shared is not None:
+            self._shared.serve(SocketTransport(far))
+        else:
+            join(SocketTransport(far), await self._link())
         return ours
 
     def _here(self) -> socket.socket:

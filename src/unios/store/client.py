@@ -83,6 +83,11 @@ class StoreClient:
                 raise
             raise Unavailable(f"the store did not answer: {error}") from error
 
+    async def pass_on(self, op: str, body: msgspec.Raw, *, timeout_ms: int = 0) -> msgspec.Raw:
+        """Ask what another has asked; what was lost is OutcomeUnknown, whatever it was: he knows what he asked for."""
+        answer: msgspec.Raw = await self._ask(op, body, msgspec.Raw, writes=True, timeout_ms=timeout_ms)
+        return answer
+
     async def range(self, key: str, *, prefix: bool = False, after: str = "", limit: int = 0) -> tuple[RangeResult, Revision]:
         result = await self.transact(Transaction(then=(Range(key, prefix, after, limit),)))
         found = result.results[0]

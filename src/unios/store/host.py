@@ -21,6 +21,7 @@ from unios.store import snapshots
 from unios.store.model import Batch, Delete, Put, Revision, StoreStatistics
 from unios.store.requests import Dumped
 from unios.store.sqlite import End, Grant, Job, Look, Outcome, Restore, Result, SqliteEngine
+from unios.store.tally import Tally
 from unios.store.watchers import Push, Watcher, Watchers
 
 T = TypeVar("T")
@@ -81,7 +82,8 @@ class StoreHost:
         self._ended: set[int] = set()
         """Leases that nobody may renew any more and whose end is not on disk yet."""
         self._jobs: deque[_Entry] = deque()
-        self._watchers = Watchers(engine.generation)
+        self.tally = Tally()
+        self._watchers = Watchers(engine.generation, self.tally)
         self._loop = asyncio.get_running_loop()
         self._busy = False
         """Whether a batch is under way, or about to be."""
@@ -144,7 +146,7 @@ class StoreHost:
                     self._loop.call_later(END_AGAIN_S, self._end_for_good, owed)
             case Restore() if not isinstance(outcome.result, UniosError):
                 self._watchers.cut_off_all()
-                self._watchers = Watchers(self._engine.generation)
+                self._watchers = Watchers(self._engine.generation, self.tally)
             case Look() if isinstance(outcome.result, Batch) and watcher is not None and wanted():
                 self._watchers.add(watcher, outcome.result)
         if done is not None:
@@ -234,7 +236,15 @@ class StoreHost:
         self._thread.do(lambda: (engine.keys(), engine.bytes()), then)
         keys, size = await counted
         return StoreStatistics(
-            engine.revision, engine.compacted, keys, len(self._leases), len(self._watchers), size, engine.transactions, engine.syncs
+            engine.revision,
+            engine.compacted,
+            keys,
+            len(self._leases),
+            len(self._watchers),
+            size,
+            engine.transactions,
+            engine.syncs,
+            *self.tally.shown(),
         )
 
     def close(self) -> None:

@@ -113,6 +113,14 @@ class Batch(msgspec.Struct, frozen=True):
     events: tuple[Event, ...] = ()
 
 
+class Traffic(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What went one way since the process began. `messages`: requests, or messages to watchers."""
+
+    messages: int
+    bytes: int
+    events: int = 0
+
+
 class StoreStatistics(msgspec.Struct, frozen=True):
     revision: Revision
     compacted: int
@@ -123,6 +131,12 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     transactions: int
     syncs: int
     """fsyncs or their like that the engine has issued since it started."""
+    asked: dict[str, Traffic] = {}
+    """What this process was asked, by operation and part of the store (store/tally.py)."""
+    told: dict[str, Traffic] = {}
+    """What its watchers were told, by the prefix that they watch."""
+    etcd: dict[str, Traffic] = {}
+    """Of a gateway: what it asked of etcd, by operation, and what it heard of it ("watch")."""
 
 
 class Store(Protocol):

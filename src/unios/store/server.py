@@ -19,9 +19,11 @@ from unios.errors import CallerError, ProtocolError, UniosError
 from unios.ids import Generation
 from unios.limits import BEAT_MS, WATCH_CALM_MS_MAX
 from unios.store.host import StoreHost
-from unios.store.model import Delete, Put, Revision, Transaction
+from unios.store.model import Delete, Put, Range, Revision, Transaction
+from unios.store.rated import Rated
 from unios.store.requests import CompactRequest, Dumped, Health, LeaseRequest, RestoreRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
+from unios.store.tally import Tally, about, part
 from unios.store.watchers import Push, Watcher
 from unios.wire import chained
 from unios.wire.beating import beat_while_turning
@@ -40,6 +42,7 @@ class Requests:
 
     def __init__(self, host: StoreHost) -> None:
         self._host = host
+        self.tally = host.tally
         self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
@@ -47,12 +50,13 @@ class Requests:
         host = self._host
         match call.op:
             case "store.transact":  # at_once had to leave it: the asker does not read
-                return await host.do(call.decode(Transaction))
+                return await host.do(decoded(call, host.tally))
             case "store.watch":
                 return await watch(host, call)
             case "store.grant":
                 return await host.do(Grant(call.decode(LeaseRequest).ttl_ms))
             case "store.renew":
+                host.tally.asked("renew", size_of(call))
                 return host.renew(call.decode(LeaseRequest).lease)
             case "store.end":
                 return await host.end(call.decode(LeaseRequest).lease)
@@ -72,12 +76,25 @@ class Requests:
         """Serve without a task what is asked most: a transaction, which waits for the engine alone, and a renewal, which waits for nothing."""
         match call.op:
             case "store.transact":
-                self._host.submit(call.decode(Transaction), call.answer)
+                self._host.submit(decoded(call, self._host.tally), call.answer)
             case "store.renew":
+                self._host.tally.asked("renew", size_of(call))
                 call.answer(self._host.renew(call.decode(LeaseRequest).lease))
             case _:
                 return False
         return True
+
+
+def size_of(call: Call) -> int:
+    return len(memoryview(call.body))
+
+
+def decoded(call: Call, tally: Tally) -> Transaction:
+    """Return the transaction that is asked for, counted."""
+    transaction = call.decode(Transaction)
+    writes = any(not isinstance(one, Range) for one in (*transaction.then, *transaction.otherwise))
+    tally.asked(f"{'transact' if writes else 'range'} {about(transaction)}", size_of(call))
+    return transaction
 
 
 async def send_all(pages: AsyncIterator[Dumped], call: Call) -> object:
@@ -110,6 +127,8 @@ class Restores:
 class Watched(Protocol):
     """What is watched: a store's host, or a gateway."""
 
+    tally: Tally
+
     async def watch(self, prefix: str, after: Revision | None, *, calm_ms: int = 0, push: Push | None = None) -> Watcher: ...
 
     def unwatch(self, watcher: Watcher) -> None: ...
@@ -119,6 +138,7 @@ async def watch(host: Watched, call: Call) -> object:
     """Serve store.watch: tell what happens until the asker goes, or its watcher is cut off."""
     request = call.decode(WatchRequest)
     calm_ms = max(0, min(request.calm_ms, WATCH_CALM_MS_MAX))
+    host.tally.asked(f"watch {part(request.prefix)}", size_of(call))
     watcher = await host.watch(request.prefix, request.after, calm_ms=calm_ms, push=call.send_now)
     try:
         while True:
@@ -131,6 +151,8 @@ async def watch(host: Watched, call: Call) -> object:
 class Answering(Protocol):
     """What answers requests; `at_once`: without a task, False if it left this one."""
 
+    tally: Tally
+
     async def handle(self, call: Call) -> object: ...
 
     def at_once(self, call: Call) -> bool: ...
@@ -140,7 +162,7 @@ class Server:
     """Takes connections at the socket."""
 
     def __init__(self, folder: Path, requests: Answering) -> None:
-        self._requests = requests
+        self._requests = Rated(requests)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener = listen_unix(folder / "sock", mode=0o600)
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)

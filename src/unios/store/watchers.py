@@ -20,6 +20,7 @@ from unios.ids import Generation
 from unios.limits import FRAME_BYTES_MAX, WATCH_QUEUE_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
 from unios.store.model import Batch, Event, Revision
 from unios.store.sqlite import record_bytes
+from unios.store.tally import Tally, part
 from unios.wire.messages import pack
 
 BATCH_BYTES_MAX = FRAME_BYTES_MAX - 1024 * 1024
@@ -155,8 +156,9 @@ class _Audience:
 class Watchers:
     """Those of one store."""
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Generation, tally: Tally | None = None) -> None:
         self._generation = generation
+        self._tally = tally or Tally()
         self._audiences: dict[tuple[str, int], _Audience] = {}
 
     def __len__(self) -> int:
@@ -210,6 +212,8 @@ class Watchers:
         told = Told(Batch(revision, tuple(events)), size)
         for watcher in tuple(audience.members):
             watcher.tell(told)
+        count = len(audience.members)
+        self._tally.told(part(audience.prefix), count, count * told.bytes, count * len(told.batch.events))
 
 
 def latest(events: list[Event]) -> Iterator[Event]:

@@ -33,6 +33,12 @@ class StoreView(msgspec.Struct, frozen=True, omit_defaults=True):
     quota_bytes: int = 0
     members: tuple[StoreMember, ...] = ()
     trouble: str = ""
+    asked: dict[str, tuple[int, int, int]] = {}
+    """Of the store's process that the asked node uses, since it began: (messages, bytes, events) that it was asked, by operation and part of the store."""
+    told: dict[str, tuple[int, int, int]] = {}
+    """The same of what its watchers were told, by what they watch."""
+    etcd: dict[str, tuple[int, int, int]] = {}
+    """The same between a gateway and etcd."""
 
 
 class BackUp(msgspec.Struct, frozen=True):

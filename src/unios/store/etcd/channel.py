@@ -12,6 +12,8 @@ from typing import Any, Final
 from unios.errors import CallerError, Compacted, Denied, DiskFull, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.store.etcd import messages
 from unios.store.etcd.address import Address
+from unios.store.model import Traffic
+from unios.store.tally import Tally
 
 CALL_TIMEOUT_S: Final = 2.5
 """A follower whose leader has just died drops what it passes on, and never says so: this is how long such a request takes."""
@@ -63,6 +65,14 @@ class Channel:
         self._methods: dict[str, Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turned_s = 0.0
+        self._mute_s = 0.0
+        """Since when nothing has been answered that was asked with less patience than CALL_TIMEOUT_S; 0: something has."""
+        self.tally = Tally()
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Return what was asked of etcd, by operation, and what its watches said."""
+        asked, heard = self.tally.shown()
+        return asked | heard
 
     def _open(self) -> Any:
         address, grpc = self._address, self._grpc
@@ -134,24 +144,28 @@ class Channel:
         """Ask one thing. `writes`: whether it may change something, for a transaction that only reads. One that is waited for less long than CALL_TIMEOUT_S
         says nothing of the member if it is not answered. Raises what `_told` says."""
         metadata = await self._metadata()
+        self.tally.asked(name, len(request))
         try:
             answer: bytes = await self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except self._grpc.aio.AioRpcError as error:
-            raise self._told(error, writes=name in WRITES if writes is None else writes, timeout_s=timeout_s) from error
+            told = self._told(error, writes=name in WRITES if writes is None else writes, patient=timeout_s >= CALL_TIMEOUT_S)
+            raise told from error
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
             changes = name in WRITES if writes is None else writes
             raise (OutcomeUnknown if changes else Unavailable)(f"etcd at {','.join(self._address.members)}: {CUT}") from None
+        self._mute_s = 0.0
         return answer
 
-    async def watch(self, prefix: bytes, start: int) -> AsyncIterator[messages.Watched]:
-        """Yield the messages of a watch until it breaks. Raises Unavailable, Compacted."""
+    async def watch(self, prefix: bytes, start: int, end: bytes = b"") -> AsyncIterator[messages.Watched]:
+        """Yield the messages of a watch of a prefix, or of what lies before `end`, until it breaks. Raises Unavailable, Compacted."""
         stream = self._channel.stream_stream("/etcdserverpb.Watch/Watch")(metadata=await self._metadata())
         try:
-            await stream.write(messages.watch(prefix, start))
+            await stream.write(messages.watch(prefix, start, end))
             while (data := await stream.read()) is not self._grpc.aio.EOF:
                 told = messages.read_watch(data)
+                self.tally.told("watch", 1, len(data), len(told.changes))
                 if told.compacted:
                     raise Compacted(f"etcd has compacted its history up to revision {told.compacted}: read everything again")
                 if told.canceled:
@@ -167,12 +181,18 @@ class Channel:
         finally:
             stream.cancel()
 
-    def _told(self, error: Any, *, writes: bool, timeout_s: float = CALL_TIMEOUT_S) -> UniosError:
+    def _is_mute(self, *, patient: bool) -> bool:
+        """Return whether it has been waited long enough for an answer to say that none will come."""
+        now = asyncio.get_running_loop().time()
+        self._mute_s = self._mute_s or now
+        return patient or now - self._mute_s >= CALL_TIMEOUT_S
+
+    def _told(self, error: Any, *, writes: bool, patient: bool = True) -> UniosError:
         """Return what an error of the library is to us."""
         code, said = error.code().name, str(error.details() or "")
         sentence = f"etcd at {','.join(self._address.members)}: {said or code}"
         one_alone = len(self._address.members) > 1 and not _numeric(self._address.members)  # of names the library is given the first
-        if (code == "DEADLINE_EXCEEDED" and timeout_s >= CALL_TIMEOUT_S) or (code == "UNAVAILABLE" and one_alone):
+        if (code == "DEADLINE_EXCEEDED" and self._is_mute(patient=patient)) or (code == "UNAVAILABLE" and one_alone):
             self._silent()
         if "invalid auth token" in said or code == "UNAUTHENTICATED":
             self._token = ""

@@ -26,51 +26,96 @@ class Beginning(NamedTuple):
     number: int
     leases: tuple[KeyValue, ...]
     endings: tuple[KeyValue, ...]
+    seats: tuple[KeyValue, ...] = ()
 
 
 class Feed:
-    """`begun` is told the beginning, also after history was lost; `heard` each revision, whole and once."""
+    """`begun` is told the beginning, also after history was lost; `heard` each revision, whole and once; `joined` the leases
+    that there are when renewals are heard again."""
 
     def __init__(
-        self, channel: Channel, keys: Keys, begun: Callable[[Beginning], None], heard: Callable[[int, list[Change]], None], broken: Callable[[], None]
+        self,
+        channel: Channel,
+        keys: Keys,
+        begun: Callable[[Beginning], None],
+        heard: Callable[[int, list[Change]], None],
+        broken: Callable[[], None],
+        joined: Callable[[Beginning], None] = lambda _beginning: None,
     ) -> None:
         self._channel = channel
         self._keys = keys
         self._begun = begun
         self._heard = heard
         self._broken = broken
+        self._joined = joined
+        self._whole = True
+        """Whether renewals of leases are heard."""
+        self._joins = False
+        """Whether leases have to be read, since renewals were not heard before."""
+        self._at = 0
+        self._generation = Generation("")
+        self._listening: asyncio.Task[None] | None = None
         self.trouble: UniosError | None = Unavailable("etcd has not answered yet")
         """Why it hears nothing at present."""
 
+    def turn(self, *, whole: bool) -> None:
+        """From now on hear renewals of leases too, or no more. What else there is is heard without gap."""
+        if whole != self._whole:
+            self._whole, self._joins = whole, whole
+            if self._listening is not None:
+                self._listening.cancel()
+
     async def run(self) -> None:
         """Listen until cancelled."""
-        at, generation, wait_s = 0, Generation(""), AGAIN_S
+        while True:
+            listening = self._listening = asyncio.get_running_loop().create_task(self._listen())
+            try:
+                await asyncio.wait([listening])
+            finally:
+                self._listening = None
+                listening.cancel()
+            if not listening.cancelled():
+                listening.result()
+
+    async def _listen(self) -> None:
+        wait_s = AGAIN_S
         while True:
             try:
-                if at:
-                    at = await self._gone_on(at, generation)
+                if self._at:
+                    self._at = await self._gone_on(self._at, self._generation)
                 pending: list[Change] = []
-                async for told in self._channel.watch(self._keys.root, at):
-                    if told.created and not at:
-                        beginning = await self._read()
-                        at, generation = beginning.number, beginning.generation
-                        self._begun(beginning)
+                async for told in self._channel.watch(self._keys.root, self._at, b"" if self._whole else self._keys.leases):
+                    if told.created and (self._joins or not self._at):
+                        await self._begin()
                     self.trouble, wait_s = None, AGAIN_S
                     pending += told.changes
                     if told.fragment:
                         continue
                     for number, same in translation.revisions(tuple(pending)):
-                        if number > at:
-                            at = number
+                        if number > self._at:
+                            self._at = number
                             self._heard(number, same)
                     pending = []
             except (Compacted, LookupError):
                 self._broken()
-                at = 0
+                self._at = 0
             except UniosError as error:
                 self.trouble = error
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, AGAIN_S_MAX)
+
+    async def _begin(self) -> None:
+        """Read what there is, after the watch has begun: all of it, or the leases alone for one that has heard the rest. Raises Compacted."""
+        beginning = await self._read()
+        if not self._at:
+            self._at, self._generation = beginning.number, beginning.generation
+            self._joins = False
+            self._begun(beginning)
+            return
+        if beginning.generation != self._generation:
+            raise Compacted("the store has begun a new generation: read everything again")
+        self._joins = False
+        self._joined(beginning)
 
     async def present(self) -> int:
         """Return etcd's revision, no older than when it is asked."""
@@ -96,14 +141,15 @@ class Feed:
                 messages.range_(keys.generation),
                 messages.range_(keys.leases, keys.leases_end),
                 messages.range_(keys.endings, keys.endings_end),
+                messages.range_(keys.seats, keys.seats_end),
             )
         ]
         known = messages.read_range(await self._channel.call("KV/Range", messages.range_(keys.generation, count_only=True))).total
         # an etcd without space takes no transaction that might write; a generation that was drawn and not heard of is read by the next attempt
         asked = messages.transaction([], reads, []) if known else messages.transaction([absent], [messages.as_put(drawn), *reads], reads)
         done = messages.read_transaction(await self._channel.call("KV/Txn", asked, writes=False))
-        generation, leases, endings = (one for one in done.results[-3:] if isinstance(one, Ranged))
-        return Beginning(Generation(generation.found[0].value.decode()), done.revision, leases.found, endings.found)
+        generation, leases, endings, seats = (one for one in done.results[-4:] if isinstance(one, Ranged))
+        return Beginning(Generation(generation.found[0].value.decode()), done.revision, leases.found, endings.found, seats.found)
 
     async def _restored(self) -> int:
         """etcd is back with an older state: its revisions mean other things now. A new generation says so."""

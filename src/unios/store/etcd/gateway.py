@@ -19,6 +19,7 @@ from unios.store.etcd import members, messages, translation, whole
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
 from unios.store.etcd.health import Doctor
+from unios.store.etcd.judging import Judging
 from unios.store.etcd.keys import Keys
 from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.members import Following, Moved
@@ -27,6 +28,7 @@ from unios.store.etcd.recent import Recent
 from unios.store.model import Batch, Delete, Event, Put, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
 from unios.store.requests import Dumped, Health, MemberRequest, MemberView
 from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
+from unios.store.tally import Tally
 from unios.store.watchers import Push, Watcher, Watchers
 
 READY_S: Final = 3.0
@@ -54,10 +56,12 @@ class Gateway:
         self._keys = Keys(root)
         self._name = os.urandom(6).hex()
         self._leases = EtcdLeases(channel, self._keys, self._name, now_ms)
-        self._feed = Feed(channel, self._keys, self._begin, self._hear, self._break)
+        self._feed = Feed(channel, self._keys, self._begin, self._hear, self._break, self._leases.begin)
+        self._judging = Judging(channel, self._keys, self._name, now_ms, lambda: self._feed.trouble is None, self._judges)
         self._ready = asyncio.Event()
         self._generation = Generation("")
-        self._watchers = Watchers(self._generation)
+        self.tally = Tally()
+        self._watchers = Watchers(self._generation, self.tally)
         self._recent = Recent(0)
         self._arrived = asyncio.Event()
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -70,6 +74,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed.run())
             group.create_task(self._leases.run())
+            group.create_task(self._judging.run())
             if self._following is not None:
                 group.create_task(self._following.run())
 
@@ -78,9 +83,10 @@ class Gateway:
     def _begin(self, beginning: Beginning) -> None:
         self._generation = beginning.generation
         self._watchers.cut_off_all()  # those that were let in since the break
-        self._watchers = Watchers(self._generation)
+        self._watchers = Watchers(self._generation, self.tally)
         self._recent = Recent(beginning.number)
         self._leases.begin(beginning)
+        self._judging.begin(beginning.seats)
         self._ready.set()
         if self._following is not None:
             self._following.changed()
@@ -96,7 +102,9 @@ class Gateway:
         for change in changes:
             if change.now.key == self._keys.generation:
                 raise Compacted("the store has begun a new generation: read everything again")
+            self._channel.tally.told(f"heard {self._keys.section(change.now.key)}", 1, len(change.now.key) + len(change.now.value), 1)
             self._leases.hear(change)
+            self._judging.hear(change)
         self._recent.note(number, events)
         if events:
             self._watchers.tell(tuple(events))
@@ -105,6 +113,11 @@ class Gateway:
         self._leases.heard()
         self._arrived.set()
         self._arrived = asyncio.Event()
+
+    def _judges(self, judges: bool) -> None:
+        if not judges:
+            self._leases.cease()
+        self._feed.turn(whole=judges)
 
     async def _wait(self) -> None:
         try:
@@ -253,7 +266,16 @@ class Gateway:
         size = messages.read_database_bytes(await self._channel.call("Maintenance/Status", b""))
         revision = Revision(self._generation, found.revision)
         return StoreStatistics(
-            revision, self._compacted, found.total, len(self._leases), len(self._watchers), size, self._transactions, self._written
+            revision,
+            self._compacted,
+            found.total,
+            await self._leases.count(),
+            len(self._watchers),
+            size,
+            self._transactions,
+            self._written,
+            *self.tally.shown(),
+            self._channel.traffic(),
         )
 
     # watches
@@ -294,7 +316,7 @@ class Gateway:
         size = 0
         try:
             async with asyncio.timeout(CATCH_UP_S):
-                async for told in self._channel.watch(self._keys.root, number):
+                async for told in self._channel.watch(self._keys.root, number, self._keys.leases):
                     for change in told.changes:
                         if number < change.now.modified <= until and change.now.key.startswith(self._keys.record(prefix)):
                             events.append(translation.event(self._keys, change))

@@ -3,8 +3,12 @@
 d/KEY         a record of ours: its key follows
 l/LEASE       a lease that runs: its time to live in ms; every renewal writes it anew
 e/LEASE       a lease that is being made or ended: what etcd has of it is to be revoked
-g/GATEWAY     written by a gateway that wants to know whether etcd takes writes
+g/GATEWAY     written by a gateway that wants to know what has happened up to then
 generation    drawn once
+j/N           a seat of those that judge leases: the gateway that has it (judging.py)
+lg/GATEWAY    written by a judge that hears nothing: what it hears then is this, after all renewals before it
+
+What is heard by gateways that do not judge lies before l/.
 """
 
 from unios.store.etcd import messages
@@ -19,8 +23,16 @@ class Keys:
         self.leases = root + b"l/"
         self.endings = root + b"e/"
         self.gateways = root + b"g/"
+        self.seats = root + b"j/"
+        self.signs = root + b"lg/"
         self.generation = root + b"generation"
+        self.seats_end = messages.after(self.seats)
         self.data_end, self.leases_end, self.endings_end = (messages.after(key) for key in (self.data, self.leases, self.endings))
+
+    def section(self, key: bytes) -> str:
+        """Return which of the above a key is, "l/" say; for people."""
+        name, slash, _rest = key.removeprefix(self.root).decode(errors="replace").partition("/")
+        return name + slash
 
     def record(self, key: str) -> bytes:
         return self.data + key.encode()

@@ -1,13 +1,14 @@
 """Leases in etcd: of our own length, renewed by records, judged by each gateway with its own clock.
 
 etcd's own leases are in whole seconds, last at least two and are judged by its leader alone. Here each lease is a record l/LEASE; a renewal writes it
-anew, and is answered when that is durable. Every gateway hears renewals through its feed. A judge that has heard none for the time to live deletes the
+anew, and is answered when that is durable. The gateways that judge (judging.py) hear renewals through their feeds; the others hear none, and know only the
+times to live of leases that were granted and renewed through them. A judge that has heard none for the time to live deletes the
 record if it is still the one that it heard of last (compare-and-delete): a renewal that anybody had answered before makes it fail. From then on the
 lease cannot be renewed nor put with, and its keys go in one revision: they hang on a lease of etcd's own with the same number and no end of its own,
 which is revoked.
 
 Time in which nothing was heard does not count: not the judge's pause, not an etcd that was away or took no writes. A judge that hears nothing for a while
-writes a record of its own (g/GATEWAY): what it hears then is that one.
+writes a record of its own (lg/GATEWAY): what it hears then is that one.
 
 e/LEASE says that etcd's own lease is to be revoked: it is written before that lease is made and before its keys are deleted. Whoever finds one that
 stays does what its gateway did not come to.
@@ -35,9 +36,16 @@ LEFT_MS: Final = 2_000
 SIGN_S: Final = 0.5
 """So long a sign of life is waited for. What a follower had passed on to a leader that has died is never answered (channel.py): with a new leader there the
 next one is, and until one is heard no lease's time runs. One that comes later is heard all the same."""
+LEFT: Final = b"left"
+"""What an e/ record says once somebody else finishes it."""
 AGAIN_S: Final = 0.05
 AGAIN_S_MAX: Final = 0.25
 """An etcd that gives no sign of life is asked for one ever more rarely, up to this."""
+KNOWN_MAX: Final = 256
+"""Of so many leases a gateway that does not judge knows the time to live without asking: one node renews one."""
+RENEWAL_S: Final = LEASE_HOLD_MS / 1000
+"""So long a renewal may take: what is answered later moves no deadline of its holder. A follower whose leader has died drops what it passes on and never says so:
+who waited for that as long as other requests may take would hold up those that come after it, though there has long been a new leader."""
 RENEWALS_MAX: Final = 60
 """Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
 
@@ -48,7 +56,7 @@ class EtcdLeases:
     def __init__(self, channel: Channel, keys: Keys, gateway: str, now_ms: Callable[[], int]) -> None:
         self._channel = channel
         self._keys = keys
-        self._gateway = keys.gateways + gateway.encode()
+        self._gateway = keys.signs + gateway.encode()
         self._now_ms = now_ms
         self._judged = Leases({}, now_ms())
         self._seen: dict[int, tuple[int, int]] = {}
@@ -59,14 +67,28 @@ class EtcdLeases:
         """Renewals that wait for the next transaction."""
         self._renewing = False
         self._heard_ms = 0
+        self._judges = True
+        self._since = 0
+        """Up to this revision, leases are as they were read."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def __len__(self) -> int:
-        return len(self._seen)
+    async def count(self) -> int:
+        """Return how many leases run."""
+        if self._judges:
+            return len(self._seen)
+        return messages.read_range(
+            await self._channel.call("KV/Range", messages.range_(self._keys.leases, self._keys.leases_end, count_only=True))
+        ).total
+
+    def cease(self) -> None:
+        """Judge no more: renewals are not heard from now on. `begin` has it judge again."""
+        self._judges = False
+        self._judged, self._endings = Leases({}, self._now_ms()), {}
 
     def begin(self, beginning: Beginning) -> None:
         """Take what there is; every lease has its full time again."""
         now = self._now_ms()
+        self._judges, self._since = True, beginning.number
         self._seen = {number(one.key): (one.modified, int(one.value)) for one in beginning.leases}
         self._judged = Leases({lease: ttl for lease, (_modified, ttl) in self._seen.items()}, now)
         self._endings = {number(one.key): now for one in beginning.endings}
@@ -75,6 +97,8 @@ class EtcdLeases:
     def hear(self, change: Change) -> None:
         """Note a change of one of the records here."""
         key, now = change.now.key, self._now_ms()
+        if not self._judges or change.now.modified <= self._since:
+            return
         if key.startswith(self._keys.leases):
             lease = number(key)
             if change.deleted:
@@ -93,11 +117,13 @@ class EtcdLeases:
         """Something has been heard: judge. Never called while etcd is away, so that such time does not count."""
         now = self._now_ms()
         self._heard_ms = now
+        if not self._judges:
+            return
         for lease in self._judged.look(now):
             self._start(self._end_if_silent(lease))
         for lease in [lease for lease, since in self._endings.items() if now - since > LEFT_MS]:
             self._endings[lease] = now
-            self._start(self._finish(lease))
+            self._start(self._finish_left(lease))
 
     async def run(self) -> None:
         """Ask etcd for a sign of life whenever there are leases and none came by itself, until cancelled."""
@@ -105,7 +131,11 @@ class EtcdLeases:
         try:
             while True:
                 await asyncio.sleep(self._judged.wait_ms(self._now_ms()) / 1000)
-                due = bool(self._seen or self._endings) and self._now_ms() - self._heard_ms >= min(LOOK_MS, self._judged.wait_ms(self._now_ms()))
+                due = (
+                    self._judges
+                    and bool(self._seen or self._endings)
+                    and self._now_ms() - self._heard_ms >= min(LOOK_MS, self._judged.wait_ms(self._now_ms()))
+                )
                 if not due:
                     continue
                 try:
@@ -129,14 +159,14 @@ class EtcdLeases:
         """Make a lease; return its id. Raises CallerError, Unavailable, OutcomeUnknown."""
         if not LEASE_TTL_MS_MIN <= ttl_ms <= LEASE_TTL_MS_MAX:
             raise CallerError(f"a lease of {ttl_ms} ms: allowed are {LEASE_TTL_MS_MIN} to {LEASE_TTL_MS_MAX} ms")
-        if len(self._seen) >= LEASES_MAX:
+        if await self.count() >= LEASES_MAX:
             raise Unavailable(f"the store has {LEASES_MAX} leases, its limit")
         lease = random.SystemRandom().getrandbits(62) | 1
         ending, key = self._keys.ending(lease), self._keys.lease(lease)
         await self._channel.call("KV/Put", messages.put(ending, b""))
         await self._channel.call("Lease/LeaseGrant", messages.grant(lease, FOREVER_S))
         done = await self._transact(
-            [messages.compare(ending, "version", ">", 0)],
+            [messages.compare(ending, "version", ">", 0), messages.compare(ending, "value", "==", b"")],
             [messages.as_delete(messages.delete(ending)), messages.as_put(messages.put(key, b"%d" % ttl_ms))],
         )
         if not done.succeeded:
@@ -148,7 +178,10 @@ class EtcdLeases:
         """Note what this gateway wrote before it hears it."""
         if revision > self._seen.get(lease, (0, 0))[0]:
             self._seen[lease] = (revision, ttl_ms)
-            self._judged.granted(lease, ttl_ms, self._now_ms())
+            if self._judges:
+                self._judged.granted(lease, ttl_ms, self._now_ms())
+            elif len(self._seen) > KNOWN_MAX:
+                del self._seen[next(iter(self._seen))]
 
     async def renew(self, lease: int) -> int:
         """Renew a lease; return its time to live in ms, once that is durable. Raises NotFound, Unavailable, OutcomeUnknown."""
@@ -197,13 +230,16 @@ class EtcdLeases:
             done = await self._transact(
                 [messages.compare(self._keys.lease(lease), "version", ">", 0) for lease in known],
                 [messages.as_put(messages.put(self._keys.lease(lease), b"%d" % ttl)) for lease, ttl in known.items()],
-                timeout_s=LEASE_HOLD_MS / 1000,  # whose lease it is does not wait longer, and the next renewal waits for this one
+                timeout_s=RENEWAL_S,
             )
             if done.succeeded:
                 for lease, ttl in known.items():
                     self._note(lease, done.revision, ttl)
                 return known
             known = await self._read(leases)  # some have ended: the others are renewed
+            if not self._judges:
+                for lease in set(leases).difference(known):
+                    self._seen.pop(lease, None)
         raise Unavailable("leases end faster than they can be renewed")
 
     async def _read(self, leases: list[int]) -> dict[int, int]:
@@ -239,6 +275,13 @@ class EtcdLeases:
             messages.as_delete(messages.delete(self._keys.lease(lease))),
             messages.as_put(messages.put(self._keys.ending(lease), b"")),
         ]
+
+    async def _finish_left(self, lease: int) -> None:
+        """Finish what another gateway seems to have left, if it has: what is heard may be old, and a lease that was made meanwhile is not to be revoked. Once
+        the record says so, making that lease fails."""
+        ending = self._keys.ending(lease)
+        if (await self._transact([messages.compare(ending, "version", ">", 0)], [messages.as_put(messages.put(ending, LEFT))])).succeeded:
+            await self._finish(lease)
 
     async def _finish(self, lease: int) -> None:
         """Delete the keys of an ended lease, and then what says that this has to be done. Idempotent."""

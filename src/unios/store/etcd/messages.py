@@ -115,9 +115,9 @@ def as_transaction(request: bytes) -> bytes:
     return blob(4, request)
 
 
-def watch(prefix: bytes, start: int) -> bytes:
-    """Watch a prefix from a revision on, with what was before each change; a long revision may come in fragments."""
-    return blob(1, blob(1, prefix) + blob(2, after(prefix)) + integer(3, start) + integer(6, 1) + integer(8, 1))
+def watch(prefix: bytes, start: int, end: bytes = b"") -> bytes:
+    """Watch a prefix, or what lies before `end`, from a revision on, with what was before each change; a long revision may come in fragments."""
+    return blob(1, blob(1, prefix) + blob(2, end or after(prefix)) + integer(3, start) + integer(6, 1) + integer(8, 1))
 
 
 def grant(lease: int, ttl_s: int) -> bytes:

@@ -11,9 +11,8 @@ from unios.store.etcd.address import Address, parse
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.members import Moved
-from unios.store.model import Transaction
 from unios.store.requests import CompactRequest, DefragmentRequest, LeaseRequest, MemberRequest
-from unios.store.server import Restores, be_store, send_all, tend, watch
+from unios.store.server import Restores, be_store, decoded, send_all, size_of, tend, watch
 from unios.store.sqlite import Compact, Grant
 from unios.wire.peer import Call
 
@@ -23,6 +22,7 @@ class GatewayRequests:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.tally = gateway.tally
         self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
@@ -30,12 +30,13 @@ class GatewayRequests:
         gateway = self._gateway
         match call.op:
             case "store.transact":
-                return await gateway.do(call.decode(Transaction))
+                return await gateway.do(decoded(call, gateway.tally))
             case "store.watch":
                 return await watch(gateway, call)
             case "store.grant":
                 return await gateway.do(Grant(call.decode(LeaseRequest).ttl_ms))
             case "store.renew":
+                gateway.tally.asked("renew", size_of(call))
                 return await gateway.renew(call.decode(LeaseRequest).lease)
             case "store.end":
                 return await gateway.end(call.decode(LeaseRequest).lease)
