@@ -129,6 +129,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "join": ("boot", "Let another machine in, or with a TOKEN join its system."),
     "leave": ("boot", "Take a node out of the system for good."),
     "down": ("boot", "Stop the nodes of this machine."),
+    "upgrade": ("upgrade", "Have the nodes of this machine run another version while what runs goes on."),
     "status": ("status", "Say whether all is well, and if not what to type."),
     "nodes": ("nodes", "List the nodes."),
     "run": ("run", "Run a program somewhere in the system."),

@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS history (
 CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL);
 """
 FORMAT: Final = 1
+"""Of the file: one of another is refused. A change of SCHEMA or of what a column means takes a new number."""
 CHECKPOINT_PAGES: Final = 1_000
 COMMIT_PAGES: Final = 12
 """About so many pages a small commit writes."""
