@@ -84,8 +84,19 @@ def _supervise(folder: NodeFolder) -> int:
         return 0
     os.umask(0o077)
     parts.warm()
+    if _is_late(folder):
+        return 0
     _detach(folder)
     return supervisor.main(folder)
+
+
+def _is_late(folder: NodeFolder) -> bool:
+    """Whether a supervisor of another installation is to run by now: an upgrade, or its way back, has changed what `restart` says since this one was started."""
+    try:
+        named = json.loads((folder.run / "restart").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(named != supervisor.restart(folder))
 
 
 def _up(home: Home, options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from typing import Final
 
 from unios.core.holding import MARGIN_MS
 from unios.errors import Unavailable, UniosError
-from unios.kernel import founding, guarded, parts, runfiles
+from unios.kernel import founding, guarded, parts, runfiles, supervisor
 from unios.kernel.beats import Beats
 from unios.kernel.lease_bridge import LeaseBridge
 from unios.kernel.runfiles import Running
@@ -55,7 +55,7 @@ def replace(home: Home, folder: NodeFolder, new: Installation, before: Installat
     trees, seen = running(folder), _ready(home)
     runfiles.place(folder.run / UNDER_WAY, json.dumps(list(before)))
     with LeaseBridge(home, folder):
-        _replace_supervisor(home, folder, new)
+        _replace_supervisor(folder, new)
         for name in KINDS:
             _replace_part(home, folder, name)
         _wait(lambda: founding.is_ready(folder), lambda: _failed(folder, "kernel"), READY_S, "its kernel did not register")
@@ -86,28 +86,29 @@ def _has_ended(folder: NodeFolder, name: str) -> bool:
     return not path.exists() or (path / "exit.json").exists()
 
 
-def _replace_supervisor(home: Home, folder: NodeFolder, new: Installation) -> None:
-    """Kill the old one: on SIGTERM it would end the node. Whoever finds it gone, its guard say, starts what `restart` names."""
-    words = ("unios.kernel.boot", "--home", str(home.path), "--supervise", folder.name)
-    runfiles.place(folder.run / "restart", json.dumps(new.command(*words)))
+def _replace_supervisor(folder: NodeFolder, new: Installation) -> None:
+    """Kill the old one: on SIGTERM it would end the node. Its guard starts what `restart` names; one of ours beside that could be late, and take the place of
+    a third."""
+    runfiles.place(folder.run / "restart", json.dumps(supervisor.restart(folder, new)))
     old = runfiles.read(folder.run / "supervisor.json")
     if old is not None:
         runfiles.kill(old, signal.SIGKILL)
         runfiles.wait_gone(old, END_S)
+    runfiles.remove(folder.run / "parts")  # what the old one said
+    if runfiles.read(folder.run / "guard.json") is None:
+        _start_supervisor(folder, new)
+    _wait(lambda: _beats(folder, "supervisor", old), lambda: "", START_S, "its supervisor did not begin")
+
+
+def _start_supervisor(folder: NodeFolder, new: Installation) -> None:
     log = parts.open_log(folder, "supervisor")
     try:
-        child = subprocess.Popen(
-            [new.python, "-P", "-m", *words], env=new.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-        )
+        child = subprocess.Popen(supervisor.restart(folder, new), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
     except OSError as error:
         raise NotReplaced(f"{new.python} cannot be started: {error.strerror}") from error
     finally:
         os.close(log)
-
-    def failed() -> str:
-        return f"its supervisor ended with {child.returncode}" if child.poll() and runfiles.read(folder.run / "supervisor.json") is None else ""
-
-    _wait(lambda: _beats(folder, "supervisor", old), failed, START_S, "its supervisor did not begin")
+    child.returncode = 0  # whoever it belongs to by then reaps it
 
 
 def _replace_part(home: Home, folder: NodeFolder, name: str) -> None:
