@@ -11,7 +11,7 @@ import pytest
 
 from unios import __version__
 from unios.errors import CallerError, Unavailable
-from unios.kernel import guarded, installations, runfiles, trees_protocol
+from unios.kernel import boot, guarded, installations, runfiles, supervisor, trees_protocol
 from unios.store import sqlite
 from unios.wire import installation
 from unios.wire.home import Home
@@ -113,3 +113,13 @@ def test_a_tree_keeps_the_protocol_of_its_init(tmp_path: Path) -> None:
 def test_protocols_of_trees_that_are_spoken() -> None:
     assert all(map(trees_protocol.is_spoken, (None, trees_protocol.PROTOCOL_MIN, trees_protocol.PROTOCOL)))
     assert not any(map(trees_protocol.is_spoken, (trees_protocol.PROTOCOL_MIN - 1, trees_protocol.PROTOCOL + 1, "1")))
+
+
+def test_a_supervisor_that_is_started_and_finds_that_another_is_to_run_is_late(tmp_path: Path) -> None:
+    folder = Home(tmp_path).node("n1")
+    folder.run.mkdir(parents=True)
+    assert not boot._is_late(folder)
+    runfiles.place(folder.run / "restart", json.dumps(supervisor.restart(folder)))
+    assert not boot._is_late(folder)
+    runfiles.place(folder.run / "restart", json.dumps(supervisor.restart(folder, Installation(sys.executable, "/other/src"))))
+    assert boot._is_late(folder)

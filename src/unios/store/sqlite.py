@@ -160,7 +160,16 @@ class SqliteEngine:
             _sync_folder(os.path.dirname(self.path) or ".")
             self.syncs += 1
 
+    def _check_format(self) -> None:
+        """Raise Unavailable if the file is another version's, before anything is made in it."""
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            return
+        found = self._db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+        if found is not None and found[0] != FORMAT:
+            raise Unavailable(f"the store's file {self.path} has format {found[0]}, this unios reads {FORMAT}: use the version that wrote it")
+
     def _set_up(self, generation: Generation) -> None:
+        self._check_format()
         for pragma in (
             "journal_mode=WAL",
             f"synchronous={'FULL' if self._durable else 'OFF'}",
@@ -177,8 +186,6 @@ class SqliteEngine:
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             self._db.execute("COMMIT")
             self.syncs += 1
-        if meta["format"] != FORMAT:
-            raise Unavailable(f"the store's file {self.path} has format {meta['format']}, this unios reads {FORMAT}: use the version that wrote it")
         self.generation = Generation(meta["generation"])
         self.number = int(meta["revision"])
         self.compacted = int(meta["compacted"])
