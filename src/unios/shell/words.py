@@ -166,7 +166,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Processes", ("run", "ps", "wait", "kill", "freeze", "thaw", "renice", "logs", "attach", "exec", "forward", "results")),
     ("Queue and resources", ("queue", "hold", "release", "cancel", "policy", "quota", "usage", "devices")),
     ("Seeing", ("status", "top", "events", "doctor")),
-    ("System", ("up", "join", "leave", "down", "enable", "disable", "nodes", "store")),
+    ("System", ("up", "join", "leave", "down", "upgrade", "enable", "disable", "nodes", "store")),
     ("Help", ("help", "man", "completion")),
 )
 """In what order help lists the words. One that is in no group is listed at the end."""
