@@ -191,18 +191,28 @@ def _wait(reached: Callable[[], bool], failed: Callable[[], str], seconds: float
 
 
 def try_out(home: Home, one: Installation) -> None:
-    """Start a node of an installation in an empty home and take it away again. Unavailable if it does not get ready: so nothing of the system is touched."""
-    for words in (("--nodes", "1"), ("--down", "--all")):
-        done = subprocess.run(
-            [one.python, "-P", "-m", "unios.kernel.boot", "--home", str(home.path), *words],
-            env=one.environment(),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=3 * READY_S,
-            check=False,
-        )
-        if done.returncode:
-            said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
-            why = next((str(each["text"]) for each in said if "error" in each), "") or done.stderr.decode(errors="replace").strip()[-400:]
-            raise Unavailable(f"a node of it that was tried in a folder of its own did not work: {why}")
+    """Start a node of an installation in an empty home and take it away again, whatever became of it. Unavailable if it did not get ready: so nothing of the
+    system is touched."""
+    try:
+        _try(home, one, "--nodes", "1")
+    except BaseException:
+        with contextlib.suppress(UniosError, subprocess.TimeoutExpired):
+            _try(home, one, "--down", "--all")  # one that did not get ready in time goes on trying
+        raise
+    _try(home, one, "--down", "--all")
+
+
+def _try(home: Home, one: Installation, *words: str) -> None:
+    done = subprocess.run(
+        [one.python, "-P", "-m", "unios.kernel.boot", "--home", str(home.path), *words],
+        env=one.environment(),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=3 * READY_S,
+        check=False,
+    )
+    if done.returncode:
+        said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
+        why = next((str(each["text"]) for each in said if "error" in each), "") or done.stderr.decode(errors="replace").strip()[-400:]
+        raise Unavailable(f"a node of it that was tried in a folder of its own did not work: {why}")
