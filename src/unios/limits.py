@@ -233,6 +233,8 @@ CLIENT_EVENTS_AGAIN = 200
 """So many past events are asked for again after a break, to miss none; those seen are left out."""
 
 # machines
+UPGRADE_NODE_MS = 120_000
+"""So long an upgrade may take for each node, its way back included."""
 NODES_PER_MACHINE_MAX = 16
 """Of `unios up --nodes`: several on one machine are for trying out."""
 USER_UNKNOWN_S = 10

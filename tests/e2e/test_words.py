@@ -47,6 +47,7 @@ SPOKEN: dict[str, list[str]] = {
     "join": [],
     "status": [],
     "store": ["status"],
+    "upgrade": ["--check"],
     "nodes": [],
     "run": ["-d", "--", "true"],
     "ps": ["-a"],

@@ -112,3 +112,19 @@ def test_a_lease_that_has_ended_is_registered_anew_with_and_without_a_connection
         store = Answering(LEASE_TTL_MS, NotFound("it has ended"), LEASE_TTL_MS, connected=connected)
         leased(store, tmp_path / "lease", lambda leasing: len(store.asked) >= 3 and leasing.left_ms() > 0)  # noqa: B023 it is called in this round
         assert store.registered == 2 and store.asked[:3] == [1, 1, 2]
+
+
+def test_a_deadline_is_moved_on_by_another_only_while_it_stands_and_under_the_same_lease(tmp_path: Path) -> None:
+    page, other = DeadlinePage(tmp_path / "lease"), DeadlinePage(tmp_path / "lease")
+    now = boot_ms()
+    other.extend(now + 1_000, 0)
+    assert page.left_ms() < 0, "there was none"
+    page.move(now + 60_000, 3)
+    other.extend(now + 70_000, 2)
+    other.extend(now + 50_000, 3)
+    assert 50_000 < page.left_ms() <= 60_000
+    other.extend(now + 70_000, 3)
+    assert 60_000 < page.left_ms() <= 70_000
+    page.move(now - 1, 3)
+    other.extend(now + 70_000, 3)
+    assert page.left_ms() < 0, "what froze at it has to be compared with its record first"

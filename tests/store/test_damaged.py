@@ -1,11 +1,12 @@
 """A store's file that is not what was written: whoever asks is told that it is damaged and what to do, and nothing serves it."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from unios.errors import DataLost
+from unios.errors import DataLost, Unavailable
 from unios.ids import Generation
 from unios.kernel import storehost
 from unios.store import server
@@ -98,3 +99,17 @@ def test_a_store_whose_file_is_found_to_be_damaged_ends(tmp_path: Path) -> None:
         host.close()
 
     asyncio.run(work())
+
+
+def test_a_file_of_another_format_is_refused_and_nothing_is_made_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    written(path)
+    with sqlite3.connect(path) as base:
+        base.execute("UPDATE meta SET value = 2 WHERE name = 'format'")
+        base.execute("DROP TABLE leases")
+    base.close()
+    with pytest.raises(Unavailable, match="has format 2, this unios reads 1: use the version that wrote it"):
+        SqliteEngine(path, Generation("g"))
+    with sqlite3.connect(path) as base:
+        assert base.execute("SELECT name FROM sqlite_master WHERE name = 'leases'").fetchall() == [], "a newer one may have none"
+    base.close()

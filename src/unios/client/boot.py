@@ -14,25 +14,36 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from unios.client import readiness
 from unios.client.channel import Asked, Channel
 from unios.client.connection import PASSING
 from unios.errors import CallerError, InternalError, OutcomeUnknown, Unavailable, UniosError, from_wire
-from unios.limits import BOOT_TIMEOUT_MS, LEAVE_TIMEOUT_MS
+from unios.limits import BOOT_TIMEOUT_MS, LEAVE_TIMEOUT_MS, UPGRADE_NODE_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
-from unios.wire.installation import environment, obstacle
+from unios.wire.installation import Installation, environment, obstacle, own_place, remembered
 from unios.wire.operations import Leave
 
 Progress = Callable[[str], None]
 Warn = Callable[[str, int], None]
 """(sentence, the TCP port that it is about or 0)"""
+Told = Callable[[dict[str, object]], None]
 _LINE_BYTES_MAX = 64 * 1024
 _STOP_HELLO_S = 1.0
 BREAK_OFF_S: Final = 40.0
 """So long the program that starts nodes may take to take that back."""
+
+
+class Upgraded(NamedTuple):
+    """`replaced`: the nodes that run `release` by now, or, if that was only looked at, would; `had`: those that did already."""
+
+    release: str
+    python: str
+    path: str
+    replaced: tuple[str, ...]
+    had: tuple[str, ...]
 
 
 def _silent(_text: str) -> None:
@@ -65,7 +76,19 @@ def up(
     arguments += [f"--cores={cores}"] if cores >= 0 else []
     arguments += ["--store"] if store else []
     stdin = store.encode() + b"\n" if store else b""
-    return _boot(home, [*arguments, *_options(name, listen, advertise)], stdin=stdin, progress=progress)
+    return _boot(home, [*arguments, *_options(name, listen, advertise)], stdin=stdin, progress=progress, one=chosen(home, progress))
+
+
+def chosen(home: Home, progress: Progress) -> Installation | None:
+    """Return the installation that an upgrade has chosen for this machine's nodes, if that is another than this and is there: a unit of systemd, say, may
+    still name the one before. None: this one."""
+    now = remembered(home.path).get("now")
+    if now is None or now.is_at(own_place()):
+        return None
+    if not os.access(now.python, os.X_OK):
+        progress(f"the installation that the nodes ran, {now.python}, is gone: they run this one from now on")
+        return None
+    return now
 
 
 def join(
@@ -81,6 +104,25 @@ def embed(home: Home, *, nodes: int = 1, progress: Progress = _silent) -> list[s
     When this process ends, in whatever way, nothing of it stays on this machine. Raises what boot says went wrong; then nothing stays either.
     """
     return _boot(home, [f"--owner={os.getpid()}", f"--nodes={nodes}"], progress=progress)
+
+
+def upgrade(
+    home: Home, *, to: str = "", back: bool = False, node: str = "", check: bool = False, progress: Progress = _silent, warn: Warn = _unwarned
+) -> Upgraded:
+    """Have the nodes of this machine, or only `node`, run another installation, one after the other; what runs on them goes on.
+
+    `to`: an interpreter, a virtual environment or a checkout, by default this process's installation; `back`: what they ran before the last upgrade; `check`:
+    only say whether it could be done. Idempotent: asked again it goes on where it was. CallerError: it makes no sense; Unavailable: it cannot be done, or the
+    roll stopped at a node, which then runs again what it ran; the text says where the roll stands.
+    """
+    arguments = ["--upgrade", *([f"--to={os.path.abspath(to)}"] if to else []), *(["--back"] if back else []), *(["--check"] if check else [])]
+    told: list[dict[str, object]] = []
+    timeout_ms = BOOT_TIMEOUT_MS + UPGRADE_NODE_MS * len(home.nodes())
+    _boot(home, [*arguments, *([f"--node={node}"] if node else [])], progress=progress, warn=warn, told=told.append, timeout_ms=timeout_ms)
+    fields = told[-1] if told else {}
+    names = [fields.get(key, []) for key in ("replaced", "had")]
+    replaced, had = (tuple(map(str, each)) if isinstance(each, list) else () for each in names)
+    return Upgraded(str(fields.get("release", "")), str(fields.get("python", "")), str(fields.get("path", "")), replaced, had)
 
 
 def _options(name: str, listen: str, advertise: str) -> list[str]:
@@ -126,15 +168,27 @@ def _greet(folder: NodeFolder) -> Channel | None:
     return None
 
 
-def _boot(home: Home, arguments: Sequence[str], *, stdin: bytes = b"", progress: Progress, warn: Warn = _unwarned) -> list[str]:
-    command = [sys.executable, "-P", "-m", "unios.kernel.boot", "--home", str(home.path), *arguments]
+def _boot(
+    home: Home,
+    arguments: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    progress: Progress,
+    warn: Warn = _unwarned,
+    told: Told = lambda _fields: None,
+    timeout_ms: int = BOOT_TIMEOUT_MS,
+    one: Installation | None = None,
+) -> list[str]:
+    """Run the program that starts nodes, of this installation or of `one`."""
+    python, env = (one.python, one.environment()) if one else (sys.executable, environment())
+    command = [python, "-P", "-m", "unios.kernel.boot", "--home", str(home.path), *arguments]
     with tempfile.TemporaryFile() as complaints:
         try:
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/", env=environment())
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, cwd="/", env=env)
         except OSError as error:
-            raise Unavailable(f"cannot start {sys.executable}: {obstacle() or error.strerror}") from error
+            raise Unavailable(f"cannot start {python}: {obstacle() or error.strerror}") from error
         try:
-            ready = _listen(child, stdin, progress, warn)
+            ready = _listen(child, stdin, progress, warn, told, timeout_ms)
         except BaseException:
             _break_off(child, progress)
             raise
@@ -160,7 +214,7 @@ def _break_off(child: "subprocess.Popen[bytes]", progress: Progress) -> None:
         child.kill()
 
 
-def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, warn: Warn) -> list[str]:
+def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, warn: Warn, told: Told, timeout_ms: int) -> list[str]:
     if child.stdin is None or child.stdout is None:
         raise InternalError("boot was started without pipes")
     try:
@@ -170,7 +224,7 @@ def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, 
         pass
     ready: list[str] = []
     failure: UniosError | None = None
-    for line in _lines(child.stdout, child.pid):
+    for line in _lines(child.stdout, child.pid, timeout_ms):
         said = _parse(line)
         if "ready" in said:
             ready.append(str(said["ready"]))
@@ -179,6 +233,8 @@ def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, 
             failure = failure or from_wire(str(said["error"]), str(said.get("text", "")))
         elif "warning" in said:
             warn(str(said["warning"]), int(str(said.get("port") or 0)))
+        elif isinstance(said.get("upgraded"), dict):
+            told(said["upgraded"])  # type: ignore[arg-type]
         elif "progress" in said:
             progress(str(said["progress"]))
     child.wait()
@@ -187,17 +243,17 @@ def _listen(child: "subprocess.Popen[bytes]", stdin: bytes, progress: Progress, 
     return ready
 
 
-def _lines(pipe: IO[bytes], pid: int) -> Iterator[bytes]:
+def _lines(pipe: IO[bytes], pid: int, timeout_ms: int) -> Iterator[bytes]:
     """Yield lines until the program has ended; a node that inherited the pipe does not keep us waiting."""
     gone = os.pidfd_open(pid)
     os.set_blocking(pipe.fileno(), False)
     buffer = b""
-    deadline = time.monotonic() + BOOT_TIMEOUT_MS / 1000
+    deadline = time.monotonic() + timeout_ms / 1000
     try:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise OutcomeUnknown(f"starting or stopping took more than {BOOT_TIMEOUT_MS // 1000} s; see `unios status`")
+                raise OutcomeUnknown(f"starting or stopping took more than {timeout_ms // 1000} s; see `unios status`")
             readable, _ = readiness.wait([pipe.fileno(), gone], timeout_s=left)
             data = pipe.read() or b""
             *lines, buffer = (buffer + data).split(b"\n")

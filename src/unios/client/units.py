@@ -5,7 +5,7 @@ Why the unit is as it is (decision 0022):
 - `unios up` starts daemons that look after each other and ends: a oneshot that stays "active". systemd restarts none of them, since the guard and the
   supervisor already do; a restart by systemd would only end what runs.
 - Stopping is `unios down --all`: what may run elsewhere is handed over, what cannot gets SIGTERM. Only what is left after that is systemd's to kill.
-- Reloading is `unios up`: it starts what is missing and touches nothing that runs. So an upgrade is `systemctl reload`, never `restart`.
+- Reloading is `unios up`: it starts what is missing and touches nothing that runs. An upgrade is `unios upgrade` (decision 0046), never `restart`.
 - Delegate: below the unit's control group, unios makes its own. OOMPolicy: one program that is killed for memory must not end all of them.
 """
 

@@ -35,6 +35,10 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     cores: int = 1
     version: str = ""
     protocol: int = 1
+    """The newest that it speaks on links, and `protocol_min` the oldest."""
+    protocol_min: int = 1
+    release: str = ""
+    """The version and a mark of the files of what it runs; "" of an older one."""
     joined_ms: int = 0
     stopped: bool = False
     """It was stopped in order; `unios up` on its machine brings it back."""

@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
             return _supervise(home.node(options.supervise))
         if options.down:
             return _down(home, options)
+        if options.upgrade:
+            return _upgrade(home, options)
         with unfinished.heard():
             return _embed(home, options) if options.owner else _up(home, options)
     except UniosError as error:
@@ -69,7 +71,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--owner", type=int, default=0, metavar="PID", help="the system ends with this process, which starts it; its home is new")
     parser.add_argument("--down", action="store_true")
     parser.add_argument("--all", action="store_true")
-    parser.add_argument("--node", default="")
+    parser.add_argument("--node", default="", help="of this machine: only that")
+    parser.add_argument("--upgrade", action="store_true", help="have the nodes run another installation, one after the other; by default this one")
+    parser.add_argument("--to", default="", metavar="PATH", help="that installation: an interpreter, a virtual environment or a checkout")
+    parser.add_argument("--back", action="store_true", help="the one that was there before the last upgrade")
+    parser.add_argument("--check", action="store_true", help="only say whether it could be done")
     return parser.parse_args(argv)
 
 
@@ -78,8 +84,19 @@ def _supervise(folder: NodeFolder) -> int:
         return 0
     os.umask(0o077)
     parts.warm()
+    if _is_late(folder):
+        return 0
     _detach(folder)
     return supervisor.main(folder)
+
+
+def _is_late(folder: NodeFolder) -> bool:
+    """Whether a supervisor of another installation is to run by now: an upgrade, or its way back, has changed what `restart` says since this one was started."""
+    try:
+        named = json.loads((folder.run / "restart").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(named != supervisor.restart(folder))
 
 
 def _up(home: Home, options: argparse.Namespace) -> int:
@@ -139,6 +156,17 @@ def _down(home: Home, options: argparse.Namespace) -> int:
     unfinished.break_off(home)
     sweep.down(home, None, say)
     unfinished.end(home)
+    return 0
+
+
+def _upgrade(home: Home, options: argparse.Namespace) -> int:
+    if owner.is_owned(home):
+        raise CallerError("an embedded system ends with its program, whose next start is its upgrade")
+    from unios.kernel import upgrade  # not for every supervisor
+
+    os.umask(0o077)
+    with _lock(home):
+        upgrade.roll(home, to=options.to, back=options.back, node=options.node, check=options.check, say=say)
     return 0
 
 

@@ -8,7 +8,7 @@ It serves `guard.sock`; a request carries `id` and `op` and gets one answer:
 | list | | trees |
 | forget | pid, incarnation | ok; the folder of an ended tree is removed |
 | watch | | ok; from then on events `exit` |
-| info | | pid, namespaces, why_not, freezer, place, groups, trees |
+| info | | pid, protocol, namespaces, why_not, freezer, place, groups, trees |
 
 Spawn answers when the program has been executed, or why it cannot be, and answers the same when it is asked the same again. Errors: program-not-found,
 program-not-runnable, cwd, too-big, limits, denied, superseded, caller, unavailable. A job whose init is killed goes to another init if that one had
@@ -159,6 +159,7 @@ class Guard:
     def _info(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
+            "protocol": trees_protocol.PROTOCOL,
             "namespaces": self._spares.namespaces,
             "why_not": self._spares.why_not,
             "freezer": self._place.version if self._place else "signals",

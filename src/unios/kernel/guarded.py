@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from unios.kernel import runfiles
+from unios.kernel import runfiles, trees_protocol
 
 DEAD: Final = {"code": 137, "signal": 9, "core": False, "fenced": False, "lost": True, "reason": "the init of its tree was killed"}
 
@@ -35,6 +35,8 @@ class Tree:
         self.namespaces = True
         self.owner: Owner = ()
         self.freezer = ""
+        self.protocol = trees_protocol.PROTOCOL
+        """What its init speaks: inits are forked from their guard."""
         self.devices: list[str] = []
         """What its kernel gave to it alone."""
         self.failure: dict[str, Any] = {}
@@ -56,6 +58,7 @@ class Tree:
             "group": self.group,
             "namespaces": self.namespaces,
             "freezer": self.freezer,
+            "protocol": self.protocol,
             **({"devices": self.devices} if self.devices else {}),
             **({"failure": self.failure} if self.failure else {}),
             **({"exit": self.exit} if self.exit else {}),
@@ -166,6 +169,7 @@ def load(folder: str) -> Tree | None:
         tree.state = str(fields["state"])
         tree.init = runfiles.Running(int(fields["init_pid"]), int(fields["init_start"]))
         tree.group, tree.namespaces, tree.freezer = str(fields["group"]), bool(fields["namespaces"]), str(fields["freezer"])
+        tree.protocol = int(fields.get("protocol", 1))
         tree.devices = [str(path) for path in fields.get("devices", ())]
         tree.failure, tree.exit = dict(fields.get("failure", {})), dict(fields.get("exit", {}))
     except (OSError, ValueError, KeyError, TypeError):

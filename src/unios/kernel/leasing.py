@@ -49,6 +49,16 @@ class DeadlinePage:
             self._words[1] = lease
         self._words[0] = until_ms * 1_000_000
 
+    def extend(self, until_ms: int, lease: int) -> None:
+        """Move the deadline on if the page is of that lease: never back, and never one that has passed, whose claims only the kernel can check."""
+        if self._words[1] == lease and boot_ms() * 1_000_000 < self._words[0] < until_ms * 1_000_000:
+            self._words[0] = until_ms * 1_000_000
+
+    @property
+    def lease(self) -> int:
+        """Its number: the node's incarnation."""
+        return self._words[1]
+
     def left_ms(self) -> int:
         return self._words[0] // 1_000_000 - boot_ms()
 

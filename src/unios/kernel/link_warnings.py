@@ -16,10 +16,17 @@ CLOCK_MEND = "nothing of unios depends on it, but times in `ps` and `events` do;
 
 
 def link_notes(node: "Node") -> Iterator[str]:
-    """Yield where this node is reached, if other machines reach it."""
+    """Yield where this node is reached, if other machines reach it; and what the others run, if that differs."""
     outer = [address for address in node.addresses.all if not is_loopback(split_address(address)[0])]
     if outer:
         yield f"{node.name} takes links from other machines at {', '.join(outer)}: a firewall has to let that one TCP port in"
+    joined = [record for record in node.nodes.values.values() if record.state == "joined" and not record.stopped]
+    releases = sorted({record.release or record.version for record in joined})
+    if len(releases) > 1:
+        each = "; ".join(
+            f"{release} on {', '.join(sorted(one.name for one in joined if (one.release or one.version) == release))}" for release in releases
+        )
+        yield f"nodes run different releases, which understand each other ({each}): `unios upgrade` on the machine of the older ones"
 
 
 def link_warnings(node: "Node") -> Iterator[str]:

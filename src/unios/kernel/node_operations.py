@@ -21,6 +21,7 @@ from unios.kernel.clocks import boot_ms
 from unios.kernel.node_records import remove_node
 from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
 from unios.wire.home import Home
+from unios.wire.installation import release
 from unios.wire.operations import (
     Empty,
     EventView,
@@ -76,6 +77,7 @@ class NodeOperations:
             bounded=tuple(sorted(node.trees.bounded)),
             disk_bytes=disk.f_blocks * disk.f_frsize,
             disk_free_bytes=disk.f_bavail * disk.f_frsize,
+            release=release(),
         )
 
     async def list(self, caller: Caller, call: Call) -> object:
@@ -130,6 +132,9 @@ class NodeOperations:
             node.membership.is_settling(record.name, boot_ms()),
             flaps,
             node.leasing.stale_ms(),
+            record.protocol,
+            record.protocol_min,
+            record.release,
         )
 
     async def links(self, caller: Caller, call: Call) -> object:

@@ -22,6 +22,7 @@ from setproctitle import setproctitle
 from unios.kernel import descriptors, owner, runfiles
 from unios.kernel.beats import Beats
 from unios.wire.home import Home, NodeFolder
+from unios.wire.installation import release
 
 Main = Callable[[NodeFolder, Callable[[], None]], int]
 """(folder, beat) -> exit code."""
@@ -50,6 +51,7 @@ def warm() -> None:
     """Import what the parts need, so that a fork has it; then keep the collector from touching those pages."""
     for module in MODULES.values():
         importlib.import_module(module)
+    release()  # as it is imported: what the files say later is another matter
     gc.collect()
     gc.freeze()
 

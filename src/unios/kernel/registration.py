@@ -14,11 +14,13 @@ from unios.errors import Denied, NotFound, Unavailable
 from unios.ids import LeaseId
 from unios.kernel import runfiles
 from unios.kernel.clocks import boot_ms
+from unios.kernel.node_records import change_node
 from unios.kernel.node_usage import machine
 from unios.limits import LEASE_TTL_MS, STORE_COMES_LOOK_S, STORE_COMES_MS
 from unios.store.model import Compare, Put, Transaction
 from unios.store.pages import every
-from unios.wire.messages import PROTOCOL_MAX
+from unios.wire.installation import release
+from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -60,6 +62,17 @@ class Registration:
             except Unavailable:
                 await asyncio.sleep(STORE_COMES_LOOK_S)
 
+    async def _say_what_runs(self) -> None:
+        """Correct the record if the predecessor was of another version: its lease stands, so nothing else writes that."""
+
+        def mine(record: NodeRecord) -> NodeRecord:
+            return msgspec.structs.replace(record, version=__version__, release=release(), protocol=PROTOCOL_MAX, protocol_min=PROTOCOL_MIN)
+
+        result, _revision = await self._node.store.range(node_key(self._node.name))
+        known = [msgspec.msgpack.decode(record.value, type=NodeRecord) for record in result.records]
+        if any(record != mine(record) for record in known):
+            await change_node(self._node.store, self._node.name, mine)
+
     async def _take_up(self) -> tuple[LeaseId, int] | None:
         try:
             fields = json.loads(self._file.read_text())
@@ -71,6 +84,7 @@ class Registration:
             result, _revision = await self._node.store.range(alive_key(self._node.name))
             if result.records and result.records[0].lease == lease:
                 await self._tidy_ports(lease)
+                await self._say_what_runs()
                 return lease, incarnation
         return None
 
@@ -94,7 +108,9 @@ class Registration:
                 users=node.identity.users,
                 cores=node.cores,
                 version=__version__,
+                release=release(),
                 protocol=PROTOCOL_MAX,
+                protocol_min=PROTOCOL_MIN,
                 memory_bytes=machine().memory_bytes,
                 devices=node.devices.present,
                 joined_ms=known.joined_ms if known else node.wall_ms(),

@@ -13,18 +13,18 @@ import json
 import os
 import select
 import signal
-import sys
 from typing import Final
 
 from unios.core.supervision import Died, Event, Kill, Order, Start, Started, Supervision, Tick, Wanted
 from unios.errors import UniosError
-from unios.kernel import freezer, parts, runfiles, system
+from unios.kernel import freezer, installations, parts, runfiles, system
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.journals import open_journal
 from unios.kernel.owner import GIVEN_UP, Owner
 from unios.kernel.system import SystemFile
 from unios.wire.home import Home, NodeFolder
+from unios.wire.installation import Installation, own_place
 
 STOP_S: Final = 4.0
 """How long parts of a kind have together to end on SIGTERM before they are killed."""
@@ -225,6 +225,11 @@ def hosts_store(home: Home) -> bool:
         return False
 
 
+def restart(folder: NodeFolder, one: Installation | None = None) -> list[str]:
+    """Return the command line that starts a node's supervisor, of this installation or of `one`."""
+    return (one or own_place()).command("unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name)
+
+
 def main(folder: NodeFolder) -> int:
     """Be the node's supervisor; 0 at once if it has one."""
     folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -233,8 +238,8 @@ def main(folder: NodeFolder) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 0
-    restart = [sys.executable, "-P", "-m", "unios.kernel.boot", "--home", str(parts.home_of(folder)), "--supervise", folder.name]
-    runfiles.place(folder.run / "restart", json.dumps(restart))
+    runfiles.place(folder.run / "restart", json.dumps(restart(folder)))
     Beats(folder.beats).clear("supervisor")
+    installations.say(folder, os.getpid())
     runfiles.write(folder.run / "supervisor.json", os.getpid())
     return Supervisor(folder).run()

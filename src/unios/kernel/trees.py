@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from unios.core.sequences import SIGNAL
 from unios.errors import NotFound, Unavailable
@@ -16,11 +16,14 @@ from unios.kernel.bounds import Bounds
 from unios.kernel.callers import pid_namespace_of
 from unios.kernel.exit_notes import Receiver
 from unios.kernel.hierarchies import Hierarchy
-from unios.kernel.runfiles import start_of
+from unios.kernel.runfiles import complain, start_of
 from unios.kernel.tree_peer import TreePeer
+from unios.kernel.trees_protocol import PROTOCOL, PROTOCOL_MIN, is_spoken
 from unios.wire.home import NodeFolder
 from unios.wire.running import in_sequence
 
+APART_S: Final = 1.0
+"""So long a guard that has been found wanting is not asked again."""
 OnExit = Callable[[int, int, dict[str, Any]], None]
 """(pid, incarnation, the fields of exit.json)"""
 
@@ -28,13 +31,15 @@ OnExit = Callable[[int, int, dict[str, Any]], None]
 class TreeInfo:
     """One tree."""
 
-    __slots__ = ("exit", "group", "incarnation", "init_pid", "namespace", "pid", "state")
+    __slots__ = ("exit", "group", "incarnation", "init_pid", "namespace", "pid", "protocol", "state")
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.pid, self.incarnation = int(fields["pid"]), int(fields["incarnation"])
         self.state = str(fields.get("state", "running"))
         self.init_pid = int(fields.get("init_pid", 0))
         self.group = str(fields.get("group", ""))
+        self.protocol = fields.get("protocol")
+        """What its init speaks; None: it is older than such numbers."""
         self.exit: dict[str, Any] = dict(fields.get("exit") or fields.get("failure") or {})
         self.namespace = pid_namespace_of(self.init_pid) if fields.get("namespaces") else 0
 
@@ -80,6 +85,9 @@ class Trees:
                 guard = TreePeer(self._folder.guard_door, self._on_event)
                 await guard.ask("watch")
                 info = await guard.ask("info")
+                if not is_spoken(info.get("protocol")):
+                    complain(f"the guard of this node speaks protocol {info.get('protocol')}, this kernel {PROTOCOL_MIN} to {PROTOCOL}")
+                    raise Unavailable("the guard of this node is of another version")
                 self.namespaces, self.freezer = bool(info["namespaces"]), str(info["freezer"])
                 self.hierarchies = tuple(Hierarchy(*fields) for fields in info.get("groups", ()))
                 self.bounded = frozenset(kind for one in self.hierarchies for kind in one.kinds)
@@ -91,7 +99,8 @@ class Trees:
                 self._on_list()
                 await guard.closed.wait()
             except Unavailable:
-                pass
+                if guard is not None:  # it answers, and not as it should
+                    await asyncio.sleep(APART_S)
             finally:
                 self._up.clear()
                 if guard is not None:
@@ -173,7 +182,10 @@ class Trees:
         return peer
 
     def open_init(self, pid: int, incarnation: int, on_event: Callable[[dict[str, Any]], None]) -> TreePeer:
-        """Return a connection of the caller's own."""
+        """Return a connection of the caller's own. Unavailable: it has ended, or this kernel does not speak as old as it does."""
+        tree = self.trees.get((pid, incarnation))
+        if tree is not None and not is_spoken(tree.protocol):
+            raise Unavailable(f"process {pid} is looked after by code that speaks protocol {tree.protocol}, this kernel {PROTOCOL_MIN} to {PROTOCOL}")
         return TreePeer(self._folder.trees / f"{pid}.{incarnation}" / "sock", on_event)
 
     def _drop_init(self, key: tuple[int, int]) -> None:

@@ -2,6 +2,10 @@
 
 Bytes that are not text (argv, env, paths) travel as `os.fsdecode` makes them: JSON escapes what is not UTF-8. Light on purpose: guard and inits
 import it. Decoding never raises anything but `Garbage`, whatever arrives.
+
+An init runs the code that it was made with until its tree ends, whatever is upgraded meanwhile. So what it speaks is written in its tree.json (`protocol`;
+without it: 1), the guard says its own in `info`, and kernel and guard speak all from PROTOCOL_MIN on. A change that an older side would not understand, or
+would do otherwise, takes a new number; fields and requests that the other side may leave alone do not.
 """
 
 import json
@@ -11,12 +15,19 @@ from typing import Any, Final, NamedTuple
 from unios.limits import TREE_FRAME_BYTES_MAX
 
 _HEAD: Final = struct.Struct(">I")
+PROTOCOL_MIN: Final = 1
+PROTOCOL: Final = 1
 JSON: Final = ord("J")
 DATA: Final = ord("D")
 
 
 class Garbage(Exception):
     """The peer sent what the protocol does not allow: close the connection."""
+
+
+def is_spoken(protocol: object) -> bool:
+    """Whether this side speaks what the other one says it does; None: it is older than the number, and speaks 1."""
+    return protocol is None or (isinstance(protocol, int) and PROTOCOL_MIN <= protocol <= PROTOCOL)
 
 
 class Frame(NamedTuple):

@@ -7,7 +7,7 @@ from unios.shell.table import table
 from unios.shell.words import Given, Word
 from unios.wire.operations import NodeView
 
-HEAD = ("NAME", "STATE", "MACHINE", "CORES", "RUNNING", "INCARNATION", "NOTE")
+HEAD = ("NAME", "STATE", "MACHINE", "CORES", "RUNNING", "INCARNATION", "VERSION", "NOTE")
 
 
 def nodes(session: Session, given: Given) -> int:
@@ -27,7 +27,16 @@ def describe(view: NodeView) -> dict[str, object]:
 
 def node_row(view: NodeView) -> tuple[object, ...]:
     """Return the cells of a node under HEAD."""
-    return view.name, view.state, view.machine[:12], view.cores or "-", view.running, view.incarnation, view.reason
+    return (
+        view.name,
+        view.state,
+        view.machine[:12],
+        view.cores or "-",
+        view.running,
+        view.incarnation,
+        view.release or view.version or "-",
+        view.reason,
+    )
 
 
 WORDS = {

@@ -129,6 +129,7 @@ INDEX: dict[str, tuple[str, str]] = {
     "join": ("boot", "Let another machine in, or with a TOKEN join its system."),
     "leave": ("boot", "Take a node out of the system for good."),
     "down": ("boot", "Stop the nodes of this machine."),
+    "upgrade": ("upgrade", "Have the nodes of this machine run another version while what runs goes on."),
     "status": ("status", "Say whether all is well, and if not what to type."),
     "nodes": ("nodes", "List the nodes."),
     "run": ("run", "Run a program somewhere in the system."),
@@ -165,7 +166,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Processes", ("run", "ps", "wait", "kill", "freeze", "thaw", "renice", "logs", "attach", "exec", "forward", "results")),
     ("Queue and resources", ("queue", "hold", "release", "cancel", "policy", "quota", "usage", "devices")),
     ("Seeing", ("status", "top", "events", "doctor")),
-    ("System", ("up", "join", "leave", "down", "enable", "disable", "nodes", "store")),
+    ("System", ("up", "join", "leave", "down", "upgrade", "enable", "disable", "nodes", "store")),
     ("Help", ("help", "man", "completion")),
 )
 """In what order help lists the words. One that is in no group is listed at the end."""

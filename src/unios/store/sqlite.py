@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS history (
 CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL);
 """
 FORMAT: Final = 1
+"""Of the file: one of another is refused. A change of SCHEMA or of what a column means takes a new number."""
 CHECKPOINT_PAGES: Final = 1_000
 COMMIT_PAGES: Final = 12
 """About so many pages a small commit writes."""
@@ -164,7 +165,16 @@ class SqliteEngine:
         except OSError as error:
             raise Unavailable(f"the store's file {self.path} cannot be used: {error.strerror}") from error
 
+    def _check_format(self) -> None:
+        """Raise Unavailable if the file is another version's, before anything is made in it."""
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            return
+        found = self._db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+        if found is not None and found[0] != FORMAT:
+            raise Unavailable(f"the store's file {self.path} has format {found[0]}, this unios reads {FORMAT}: use the version that wrote it")
+
     def _set_up(self, generation: Generation) -> None:
+        self._check_format()
         for pragma in (
             "journal_mode=WAL",
             f"synchronous={'FULL' if self._durable else 'OFF'}",
@@ -181,8 +191,6 @@ class SqliteEngine:
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             self._db.execute("COMMIT")
             self.syncs += 1
-        if meta["format"] != FORMAT:
-            raise Unavailable(f"the store's file {self.path} has format {meta['format']}, this unios reads {FORMAT}: use the version that wrote it")
         self.generation = Generation(meta["generation"])
         self.number = int(meta["revision"])
         self.compacted = int(meta["compacted"])

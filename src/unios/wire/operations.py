@@ -264,6 +264,8 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_bytes: int = 0
     disk_free_bytes: int = 0
     """Of the file system with the node's UNIOS_HOME, as far as its user may use it."""
+    release: str = ""
+    """The version and a mark of the files that run."""
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -300,6 +302,11 @@ class NodeView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it is lost and comes back again and again: nothing new is placed on it until it has stayed for a while."""
     stale_ms: int = 0
     """How old what is said here may be; 0: the asked node heard from the store a moment ago."""
+    protocol: int = 1
+    """The newest protocol of links that it speaks, and `protocol_min` the oldest."""
+    protocol_min: int = 1
+    release: str = ""
+    """The version and a mark of the files of what it runs; "" of an older one."""
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, omit_defaults=True):
