@@ -103,11 +103,6 @@ STORE_COMES_MS = 400
 STORE_COMES_LOOK_S = 0.005
 RECORD_RETRY_MS_MAX = 1_000
 """Between two attempts to write a record into a store that is away."""
-ASKED_RATE_MAX, ASKED_BURST_MAX = 4_000, 8_000
-RENEWED_RATE_MAX, RENEWED_BURST_MAX = 100, 200
-ASKED_WAIT_MS_MAX = 1_000
-"""Requests to the store over one connection a second, and at once; renewals apart. What is more waits; what would wait for longer is refused."""
-SHARED_IN_FLIGHT_MAX = 128
 LIST_BYTES_MAX = 4 * 1024 * 1024
 """Of the arguments that a list of processes shows, all together."""
 
@@ -118,8 +113,6 @@ GATE_LEASES_MAX = 8
 """Of one member at a time; a node needs one."""
 GATE_CONNECTIONS_MAX = 32
 """Of one member at a time; a node needs three."""
-GATE_RATE_MAX, GATE_BURST_MAX = 500, 2_000
-"""Of one member over all of its connections, requests a second and at once: each takes several of the store."""
 GATE_CLOCK_MS_MAX = 60_000
 """So far the time at which such a member says that a process was submitted may be from that of the gate: the queue goes by age."""
 GATE_ATTEMPTS_MAX = 10

@@ -11,7 +11,7 @@ import pytest
 
 from tests.wire.pairs import bounded, peers, settled, until
 from unios.errors import NotFound, Unavailable
-from unios.kernel import door, links, port_operations, ports
+from unios.kernel import door, links, port_operations, ports, strangers
 from unios.kernel.callers import Caller
 from unios.kernel.door import Door
 from unios.kernel.links import Links
@@ -156,24 +156,24 @@ def test_of_too_many_strangers_the_oldest_goes_and_whoever_shows_a_certificate_i
         await asyncio.sleep(60)
 
     async def work() -> None:
-        monkeypatch.setattr(links, "STRANGERS_MAX", 3)
+        monkeypatch.setattr(strangers, "STRANGERS_MAX", 3)
         monkeypatch.setattr(links, "TlsTransport", make)
         monkeypatch.setattr(links, "identity_of", lambda _certificate: "somebody")
         one: Any = Links(None, {}, (None, None), None, None, None, None, None)  # type: ignore[arg-type]
         one._established = established
         one._refusal = lambda *_args: None
-        tasks = [asyncio.create_task(one._take_in(None, via=""))]
+        tasks = [asyncio.create_task(one.take_in(None, via="", origin=""))]
         await settled()
         made[0].handshake.set_result(None)
         await until(lambda: bool(served))
-        tasks += [asyncio.create_task(one._take_in(None, via="")) for _ in range(5)]
+        tasks += [asyncio.create_task(one.take_in(None, via="", origin="")) for _ in range(5)]
         await settled()
         assert [bool(handshake.closed) for handshake in made] == [False, True, True, False, False, False]
         assert len(one._strangers) == 3
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert not one._strangers
+        assert len(one._strangers) == 0
 
     bounded(work)
 

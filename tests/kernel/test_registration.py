@@ -39,7 +39,7 @@ class ComingStore:
 
 async def registered(store: ComingStore, folder: Path, store_machine: str) -> tuple[LeaseId, int]:
     node: Any = types.SimpleNamespace(
-        name="n1", store=store, folder=types.SimpleNamespace(run=folder), system=types.SimpleNamespace(has_store=store_machine == "m")
+        name="n1", place="here", store=store, folder=types.SimpleNamespace(run=folder), system=types.SimpleNamespace(has_store=store_machine == "m")
     )
     registration = Registration(node)
 
@@ -101,6 +101,7 @@ def test_the_ports_of_a_kernel_that_died_are_taken_back_all_of_them_and_no_other
     store = StandingStore()
     node: Any = types.SimpleNamespace(
         name="n1",
+        place="here",
         store=store,
         folder=types.SimpleNamespace(run=tmp_path),
         system=types.SimpleNamespace(has_store=False),

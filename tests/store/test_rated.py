@@ -9,7 +9,6 @@ import pytest
 
 from unios.errors import NotFound, Unavailable
 from unios.ids import Generation
-from unios.limits import ASKED_BURST_MAX, ASKED_RATE_MAX, RENEWED_BURST_MAX
 from unios.store import client, rated
 from unios.store.host import StoreHost
 from unios.store.rated import Rated, Rates
@@ -17,6 +16,7 @@ from unios.store.server import Requests as StoreRequests
 from unios.store.server import Server
 from unios.store.sqlite import SqliteEngine
 from unios.store.tally import Tally
+from unios.store_limits import ASKED_BURST_MAX, ASKED_RATE_MAX, RENEWED_BURST_MAX
 
 
 class Requests:

@@ -2,6 +2,7 @@
 
 from unios.client.connection import Connection
 from unios.limits import LEAVE_TIMEOUT_MS
+from unios.wire.expelling import Expel, Expelled
 from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeUsage, NodeView, RemoveNode, SystemView, Token
 
 
@@ -59,3 +60,9 @@ def stop(connection: Connection, *, force: bool = False) -> None:
 def remove(connection: Connection, name: str) -> None:
     """Take a lost node out of the system for good. Idempotent. CallerError if it is there."""
     connection.call("node.remove", RemoveNode(name), Empty)
+
+
+def expel(connection: Connection, name: str) -> Expelled:
+    """Cut a node off that is not to be trusted any more; return who has confirmed it. Idempotent."""
+    found: Expelled = connection.call("node.expel", Expel(name), Expelled, timeout_s=LEAVE_TIMEOUT_MS / 1000)
+    return found

@@ -3,9 +3,10 @@
 A member is a node with a certificate; it speaks for the users in it and for nobody else. Every check returns nothing or raises Denied with a sentence. The
 rules:
 
-- **Reading** (range, watch): everything but join tokens, and the specifications and requests of users that it does not speak for. Those are left out.
-- **Comparing**: never a token, and never the value of a specification or a request: comparing would be reading it bit by bit.
-- **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, its certificate as it is, not once it has left), /alive/<its name>,
+- **Reading** (range, watch): everything but join tokens, the audit log, and the specifications and requests of users that it does not speak for. Those are left out.
+- **Comparing**: never a token nor the audit log, and never the value of a specification or a request: comparing would be reading it bit by bit.
+- **Putting**: /nodes/<its name> (name and machine its own, no users that its certificate lacks, its certificate as it is, or the next one
+  that its record names, not once it has left), /alive/<its name>,
   /ports/<any>/<its name> (the owner one that it speaks for), /events/<time>-<its name>-<n>, /processes/<pid> (the user that is written, and the one in the
   record there now, are such that it speaks for; a new one comes with its specification, its own or that of another new one; what may be in it and what
   may change says core/gate_processes.py), /specs/<pid> (the same of its own user and of its process's),
@@ -94,7 +95,7 @@ def _split(key: str) -> tuple[str, str]:
 def may_read(member: Member, key: str, value: bytes, owner: str | None = None) -> bool:
     """Return whether the member may see a record. `owner`: of a request, the user of the process that it names, None if there is none."""
     kind, _name = _split(key)
-    if kind == "tokens":
+    if kind in ("tokens", "audit"):
         return False
     if kind == "specs":
         spec = _try(value, ProcessSpec)
@@ -114,7 +115,7 @@ def names_process(key: str, value: bytes) -> str:
 def check_compare(member: Member, key: str, target: str) -> None:
     """May it compare that of that key?"""
     kind, _name = _split(key)
-    if kind == "tokens" or (kind in HIDDEN_VALUES and target == "value"):
+    if kind in ("tokens", "audit") or (kind in HIDDEN_VALUES and target == "value"):
         raise Denied(f"{member.node} may not compare the {target} of {key[:80]}")
 
 
@@ -186,8 +187,13 @@ def _put_node(member: Member, put: _Put) -> None:
         raise Denied(f"{member.node} has left the system: join again with a new token")
     if old is not None and old.machine != member.machine:
         raise Denied(f"another machine has a node {member.node}: join again under another name")
-    if old is not None and old.certificate and record.certificate != old.certificate:
-        raise Denied(f"the record of {member.node} names its certificate: that was written when it was let in, and stays")
+    if old is None or not old.certificate:
+        return
+    renewed = bool(old.next_certificate) and (record.certificate, record.next_certificate) == (old.next_certificate, "")
+    if not renewed and (record.certificate, record.next_certificate) != (old.certificate, old.next_certificate):
+        raise Denied(
+            f"the record of {member.node} names its certificate: that is written when it is let in, or another one is made for it, and stays"
+        )
 
 
 def _put_alive(member: Member, put: _Put) -> None:

@@ -47,10 +47,16 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[Device, ...] = ()
     certificate: str = ""
     """SHA-256 of the node's certificate, hex: under its name no other is taken. Empty: of an older version, any is."""
+    next_certificate: str = ""
+    """The same of the one that was made for it and is to take its place: until it has, both are taken."""
     returns_ms: tuple[int, ...] = ()
     """When it came back after a loss, the last FLAP_LOSSES times, by its own wall clock (core/flapping.py)."""
     etcd: Etcd | None = None
     """None: it can have no member of the system's own etcd."""
+    place: str = ""
+    """Where its kernel registered from (kernel/place.py): while its lease stands another one is a copy of it."""
+    expelled: bool = False
+    """It has not left but was cut off: nobody waits for it to say good-bye."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +65,13 @@ class TokenRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_ms: int
     users: tuple[str, ...]
     used_by: str = ""
+
+
+def rank_of(record: NodeRecord | None, mark: str) -> int:
+    """Return how new a node's certificate is by its record: 2: the next one, 1: the present one, 0: neither, or nobody knows."""
+    if record is None or not mark:
+        return 0
+    return 2 if mark == record.next_certificate else int(mark == record.certificate)
 
 
 def may_speak_for(users: tuple[str, ...], user: str) -> bool:

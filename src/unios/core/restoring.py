@@ -1,8 +1,9 @@
 """Restoring: what has to change in the store so that it is again as a backup says. Decides only; kernel/store_operations.py has it done.
 
 A backup says what the system knew once. What is true whatever the store says stays as it is: which nodes there are, and which of them were expelled; who
-has a member of etcd; counters, of which no number may be given twice (pids, tokens of locks, incarnations of nodes); what happened (events). Nothing that
-lived when the backup was made is started by it a second time: what came of it since is not known, unless the store that is there knows.
+has a member of etcd; counters, of which no number may be given twice (pids, tokens of locks, incarnations of nodes); what happened (events), and who did it
+(the audit log). Nothing that lived when the backup was made is started by it a second time: what came of it since is not known, unless the store that is
+there knows.
 
 Records that hang on a lease are neither in a backup nor touched here: they are of who is there now.
 """
@@ -20,7 +21,7 @@ from unios.errors import CallerError
 
 PROCESSES: Final = "/processes/"
 NODES: Final = "/nodes/"
-STAYS: Final = (NODES, PREFIX, LEAVING, CHANGES, "/next/", "/locks/", "/tokens/")
+STAYS: Final = (NODES, PREFIX, LEAVING, CHANGES, "/next/", "/locks/", "/tokens/", "/audit/")
 """What the store that is there knows better than any backup."""
 BOTH: Final = "/events/"
 EPOCH: Final = "/locks/epoch"

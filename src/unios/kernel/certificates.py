@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import ipaddress
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from unios import durable
+from unios.core.validity import DATED_BACK_MS
 from unios.errors import InternalError, ProtocolError
+from unios.security_limits import AUTHORITY_LIFE_S, CERTIFICATE_LIFE_S
 
 SCHEME: Final = "unios"
-VALID_DAYS: Final = 3_650
+LIFE_VARIABLE: Final = "UNIOS_CERTIFICATE_LIFE_S"
+"""Another life of nodes' certificates, in seconds: for tests of what else takes a quarter of a year."""
 
 
 class Identity(NamedTuple):
@@ -95,7 +99,7 @@ def new_authority(name: str) -> tuple[bytes, bytes]:
 
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    builder = _builder(subject, subject, key.public_key())
+    builder = _builder(subject, subject, key.public_key(), AUTHORITY_LIFE_S)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs=True), critical=True)
     return _pem(key), builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -112,7 +116,7 @@ def issue(key_pem: bytes, certificate_pem: bytes, name: str, hosts: Sequence[str
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise ValueError("the authority's key is not of an elliptic curve")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])]), authority.subject, key.public_key())
+    builder = _builder(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])]), authority.subject, key.public_key(), AUTHORITY_LIFE_S)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs=False), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
@@ -150,7 +154,8 @@ def sign(folder: Path, public_key: bytes, identity: Identity) -> bytes:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(holder, ec.EllipticCurvePublicKey):
         raise ValueError("the key is not of an elliptic curve")
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, identity.node[:64])])
-    builder = _builder(name, authority.subject, holder)
+    life_s = int(os.environ.get(LIFE_VARIABLE, CERTIFICATE_LIFE_S))
+    builder = _builder(name, authority.subject, holder, life_s, authority.not_valid_after_utc)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs=False), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri())]), critical=False)
@@ -185,18 +190,20 @@ def _pem(key: Any) -> bytes:
     return pem
 
 
-def _builder(subject: Any, issuer: Any, key: Any) -> Any:
+def _builder(subject: Any, issuer: Any, key: Any, life_s: int, end: datetime.datetime | None = None) -> Any:
+    """`end`: the authority's own, after which nothing that it signed holds."""
     from cryptography import x509
 
     now = datetime.datetime.now(datetime.UTC)
+    until = now + datetime.timedelta(seconds=life_s)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # clocks of machines differ
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .not_valid_before(now - datetime.timedelta(milliseconds=DATED_BACK_MS))  # clocks of machines differ
+        .not_valid_after(min(until, end) if end is not None else until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -213,7 +220,10 @@ def _usage(*, signs: bool) -> Any:
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Do one request: {"sign": public key, "ca": folder, "identity": [...]}, {"fingerprint": certificate}, or {"issue": [authority's key, its certificate,
-    name, hosts]}."""
+    name, hosts]}, {"key": true}."""
+    if "key" in request:
+        key, public = make_key()
+        return {"key": key.decode(), "public": public.decode()}
     if "sign" in request:
         system, node, machine, users = request["identity"]
         return {"certificate": sign(Path(request["ca"]), request["sign"].encode(), Identity(system, node, machine, tuple(users))).decode()}

@@ -28,6 +28,7 @@ STREAMED: Final = frozenset(
         "processes.exec",
         "processes.reach",
         "node.events",
+        "node.audit",
         "ports.relay",
         "blocks.put",
         "blocks.get",
@@ -49,6 +50,8 @@ class Dispatch:
         self._node = node
         self._table: dict[str, Operation] = {}
         self.links: Links | None = None
+        self.told: Callable[[Caller, Call, UniosError | None], None] = lambda _caller, _call, _error: None
+        """Hears how each operation has come out here."""
 
     def offer(self, **operations: Operation) -> None:
         """Add operations; `ports_listen=f` offers ports.listen."""
@@ -61,7 +64,8 @@ class Dispatch:
     async def from_client(self, caller: Caller, call: Call) -> object:
         """Serve a client of this machine."""
         if call.op in KERNELS_ONLY:
-            raise Denied(f"{call.op} is for kernels")
+            self.told(caller, call, error := Denied(f"{call.op} is for kernels"))
+            raise error
         if call.node and call.node != self._node:
             return await self.forward(caller, call, call.node)
         return await self._serve(caller, call)
@@ -76,7 +80,13 @@ class Dispatch:
         operation = self._table.get(call.op)
         if operation is None:
             raise CallerError(f"this kernel has no operation {call.op[:80]}: its unios may be older than the caller's")
-        return await operation(caller, call)
+        try:
+            found = await operation(caller, call)
+        except UniosError as error:
+            self.told(caller, call, error)
+            raise
+        self.told(caller, call, None)
+        return found
 
     async def forward(self, caller: Caller, call: Call, node: str) -> object:
         """Have `node` do it, in the caller's name."""

@@ -1,10 +1,12 @@
-"""Link: one established connection of this kernel to another, with what is known of it. Data only; kernel/links.py makes and keeps them."""
+"""Link: one established connection of this kernel to another, with what is known of it; kernel/links.py makes and keeps them."""
 
 from typing import NamedTuple
 
 from unios.core.clocks import ClockOffset
 from unios.kernel.certificates import Identity
-from unios.wire.peer import Peer
+from unios.kernel.clocks import wall_ms
+from unios.wire.operations import Pong
+from unios.wire.peer import Call, Peer
 
 
 class Refused(NamedTuple):
@@ -30,10 +32,16 @@ class LinkStatistics(NamedTuple):
 class Link:
     """One established connection."""
 
-    __slots__ = ("clock", "dialled", "identity", "peer", "rtt_ms", "via")
+    __slots__ = ("again_ms", "clock", "dialled", "identity", "mark", "peer", "rtt_ms", "superseded_ms", "turn", "until_ms", "via")
 
-    def __init__(self, peer: Peer, identity: Identity, *, via: str, dialled: bool) -> None:
+    def __init__(self, peer: Peer, identity: Identity, *, via: str, dialled: bool, mark: str, turn: int, until_ms: int) -> None:
+        """`mark`: of the certificate that the other side has shown; `turn`: counts those that this side has; `until_ms`: when the first of both ends, wall."""
         self.peer, self.identity, self.via, self.dialled = peer, identity, via, dialled
+        self.mark, self.turn, self.until_ms = mark, turn, until_ms
+        self.again_ms = 0
+        """Before that it is not tried to make it again with a newer certificate."""
+        self.superseded_ms = 0
+        """Since when there is one with newer certificates; 0: there is none."""
         self.rtt_ms = 0.0
         self.clock = ClockOffset()
 
@@ -41,3 +49,11 @@ class Link:
         version = self.peer.theirs.facts.get("version", "") if self.peer.theirs else ""
         offset = self.clock.estimate_ms() or 0.0
         return LinkStatistics(self.identity.node, True, self.via, self.rtt_ms, "", version[:40], offset, self.clock.doubt_ms())
+
+
+def answer_ping(call: Call) -> bool:
+    """Serve what needs no task: a ping."""
+    if call.op != "links.ping":
+        return False
+    call.answer(Pong(wall_ms()))
+    return True

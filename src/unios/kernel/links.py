@@ -10,24 +10,29 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from unios.core.addresses import split_address
+from unios.core.knocks import origin_of
 from unios.core.nodes import may_speak_for
 from unios.core.routing import Attempt, Route, keeps_new
 from unios.core.sequences import ARRIVAL, PING
+from unios.core.validity import validity
 from unios.errors import Denied, NotFound, ProtocolError, Unavailable, UniosError
 from unios.kernel.callers import Caller, account_of, user_of
-from unios.kernel.certificates import Identity, identity_of
+from unios.kernel.certificates import Identity, identity_of, mark_der
 from unios.kernel.clocks import boot_ms, wall_ms
-from unios.kernel.link import Link, LinkStatistics, Refused
-from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS, RELAYS_MAX, STRANGERS_MAX
+from unios.kernel.link import Link, LinkStatistics, Refused, answer_ping
+from unios.kernel.link_relays import LinkRelays
+from unios.kernel.link_ways import way
+from unios.kernel.strangers import Join, Strangers
+from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS
+from unios.security_limits import LINK_REMAKE_MS, LINK_SUPERSEDED_MS
 from unios.wire.acceptor import Acceptor
 from unios.wire.holding import Holding
 from unios.wire.messages import VersionsApart
-from unios.wire.operations import Empty, Pong, RelayTo
+from unios.wire.operations import Empty, Pong, TurnedAway
 from unios.wire.peer import Call, Peer, Stream
-from unios.wire.pipes import CallTransport, StreamTransport
 from unios.wire.running import in_sequence
 from unios.wire.ticks import delay, tick_or
 from unios.wire.tls import TlsTransport
@@ -41,7 +46,6 @@ CALM_S: Final = 1.0
 
 
 LinkHandler = Callable[[Caller, Call], Awaitable[object]]
-Join = Callable[[Call], Awaitable[object]]
 Judge = Callable[[Identity, bytes], Refused | None]
 """Whether the node that shows this certificate (and its bytes) may have a link."""
 OnLink = Callable[[str, bool, str], None]
@@ -67,7 +71,7 @@ class Links:
         self._me = me
         self._facts = facts
         self._server, self._client = contexts
-        self._handler, self._join, self._on_link = handler, join, on_link
+        self._handler, self._on_link = handler, on_link
         self._routes: dict[str, Route] = {}
         self._links: dict[str, Link] = {}
         self._reasons: dict[str, str] = {}
@@ -76,9 +80,19 @@ class Links:
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
         self._acceptor: Acceptor | None = None
-        self._strangers: dict[TlsTransport, None] = {}
-        """Who came in and has shown no certificate so far, the oldest first."""
-        self._relays = 0
+        self._strangers = Strangers(join, facts)
+        self._relays = LinkRelays(self)
+        self._served: dict[Peer, tuple[str, str]] = {}
+        """Each connection of a kernel that is served, also one that makes way for a better: its node, and the hash of the certificate that it has shown."""
+        self._turn = 0
+        self.until_ms = 1 << 62
+        """Counts the certificates of this side, and when the present one ends."""
+        self.rank: Callable[[str, str], int] = lambda _name, _mark: 0
+        """How new a node's certificate is (core/nodes.rank_of)."""
+        self._turned: set[Peer] = set()
+        """Those that are being told that there is one like them already: nothing is served to them meanwhile."""
+        self.twin: Callable[[str, str], str] = lambda _name, _place: ""
+        """Why a node of that name that runs in that place gets no link, "" if it may."""
         self.holding = Holding(user_of(os.geteuid()))
         self.port = 0
 
@@ -96,35 +110,48 @@ class Links:
             sock.close()
             raise
         self.port = int(sock.getsockname()[1])
-        self._acceptor = in_sequence(ARRIVAL, Acceptor, sock, lambda taken: self._start(self._take_in(SocketTransport(taken), via="")))
+        self._acceptor = in_sequence(ARRIVAL, Acceptor, sock, self._taken)
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _take_in(self, transport: Transport, *, via: str) -> None:
-        """Serve one who connected: a kernel of the system, or somebody who wants to join."""
+    def _taken(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it has gone again
+            origin = origin_of(str(sock.getpeername()[0]))
+            if self._strangers.hears(origin):
+                self._start(self.take_in(SocketTransport(sock), via="", origin=origin))
+                return
+        sock.close()
+
+    async def take_in(self, transport: Transport, *, via: str, origin: str) -> None:
+        """Serve one who connected: a kernel of the system, or somebody who wants to join. `origin`: what his failures count for."""
+        turn = self._turn
         tls = TlsTransport(transport, self._server, server_side=True)
-        self._admit_stranger(tls)
+        self._strangers.admit(tls, origin)
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_MS / 1000):
-                await tls.handshake
-            identity = identity_of(tls.peer_certificate())
+            try:
+                async with asyncio.timeout(HELLO_TIMEOUT_MS / 1000):
+                    await tls.handshake
+                identity = identity_of(tls.peer_certificate())
+            except (UniosError, TimeoutError):
+                self._strangers.failed(origin)
+                raise
             if identity is None:
-                await self._serve_stranger(tls)
+                await self._strangers.serve(tls, origin)
             else:
-                self._strangers.pop(tls, None)
+                self._strangers.known(tls)
                 if (refused := self._refusal(tls, identity)) is not None:
                     await self._turn_away(tls, refused)
-                await self._established(tls, identity, via=via, dialled=False)
+                await self._established(tls, identity, turn, via=via, dialled=False)
         except (UniosError, TimeoutError) as error:
             tls.close(str(error))
         except asyncio.CancelledError:
             tls.close("given up")
             raise
         finally:
-            self._strangers.pop(tls, None)
+            self._strangers.known(tls)
 
     def _refusal(self, tls: TlsTransport, identity: Identity) -> Refused | None:
         if identity.system != self._me.system:
@@ -140,28 +167,6 @@ class Links:
             await peer.start()
             await asyncio.wait_for(peer.closed(), FAREWELL_S)
         raise Denied(refused.why)
-
-    def _admit_stranger(self, tls: TlsTransport) -> None:
-        """Of too many the oldest goes and not the newest: a kernel shows its certificate at once, those that only sit here do not keep it out."""
-        while len(self._strangers) >= STRANGERS_MAX:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            oldest.close(f"{STRANGERS_MAX} others came without a certificate meanwhile")
-        self._strangers[tls] = None
-
-    async def _serve_stranger(self, tls: TlsTransport) -> None:
-        peer = Peer(tls, self._only_join, role="kernel", facts=self._facts)
-        try:
-            async with asyncio.timeout(2 * CONNECT_TIMEOUT_MS / 1000 + 30):
-                await peer.start()
-                await peer.closed()
-        finally:
-            peer.close("strangers may not stay")
-
-    async def _only_join(self, call: Call) -> object:
-        if call.op not in ("join.hello", "join.probe", "join.ask"):
-            raise Denied("who has no certificate of this system may only join it")
-        return await self._join(call)
 
     # the ways out
 
@@ -185,6 +190,14 @@ class Links:
             # Not at once: the answer to its very leaving is still on the way.
             asyncio.get_running_loop().call_later(FAREWELL_S, link.peer.close, "the node has left the system")
 
+    def cut(self, name: str, marks: frozenset[str], why: str) -> frozenset[str]:
+        """Close every connection to a node of that name or with one of these certificates, at once; return the hashes of what they had shown. New ones are for
+        the judge to refuse. Idempotent."""
+        cut = {peer: mark for peer, (node, mark) in self._served.items() if node == name or mark in marks}
+        for peer in cut:
+            peer.close(why)
+        return frozenset(cut.values())
+
     async def run(self) -> None:
         """Keep the links; ends only by cancellation."""
         try:
@@ -194,6 +207,7 @@ class Links:
                     if name not in self._trying and (attempt := route.next(now, self._straight())):
                         self._trying.add(name)
                         self._start(self._try(name, route, attempt))
+                self._remake_stale()
                 self._wanted.clear()
                 await tick_or(self._wanted, CALM_S if self._routes.keys() <= self._links.keys() else TICK_S)
         finally:
@@ -204,15 +218,16 @@ class Links:
 
     async def _try(self, name: str, route: Route, attempt: Attempt) -> None:
         tls: TlsTransport | None = None
+        turn = self._turn
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_MS / 1000):
-                tls = TlsTransport(await self._way(name, attempt), self._client, server_side=False)
+                tls = TlsTransport(await way(name, attempt, self._links.get(attempt.via)), self._client, server_side=False)
                 await tls.handshake
             identity = identity_of(tls.peer_certificate())
             if identity is None or identity.node != name:
                 raise ProtocolError(f"at {attempt.address or attempt.via} is {identity.node if identity else 'nobody'}, not {name}")
             settled = asyncio.Event()
-            self._start(self._established(tls, identity, via=attempt.via, dialled=True, settled=settled))
+            self._start(self._established(tls, identity, turn, via=attempt.via, dialled=True, settled=settled))
             await settled.wait()  # a second attempt before that would make a second connection, and the two sides might keep different ones
         except (OSError, UniosError, TimeoutError, ValueError) as error:  # ValueError: a name that is none
             if tls is not None:
@@ -222,74 +237,39 @@ class Links:
         finally:
             self._trying.discard(name)
 
-    async def _way(self, name: str, attempt: Attempt) -> Transport:
-        if attempt.via:
-            between = self._links.get(attempt.via)
-            if between is None:
-                raise Unavailable(f"no link to {attempt.via}")
-            stream = between.peer.stream("links.relay", RelayTo(name), user=user_of(os.geteuid()))
-            await stream.next(Empty)
-            return StreamTransport(stream)
-        host, port = split_address(attempt.address)
-        loop = asyncio.get_running_loop()
-        info = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
-        sock = socket.socket(info[0], socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            await loop.sock_connect(sock, info[4])
-        except BaseException:
-            sock.close()
-            raise
-        return SocketTransport(sock)
-
-    async def relay(self, caller: Caller, call: Call) -> object:
-        """links.relay: pass bytes on to a node that the asker does not reach. They are ciphertext to this node."""
-        body = call.decode(RelayTo)
-        link = self._links.get(body.to)
-        if link is None or link.via:
-            raise Unavailable(f"{self._me.node} has no straight link to {body.to}")
-        if self._relays >= RELAYS_MAX:
-            raise Unavailable(f"{self._me.node} relays {RELAYS_MAX} connections, its bound")
-        self._relays += 1
-        try:
-            async with link.peer.stream("links.accept", RelayTo(self._me.node), user=user_of(os.geteuid())) as onward:
-                await onward.next(Empty)
-                await call.send(Empty())
-                await _join_ends(call, onward)
-        finally:
-            self._relays -= 1
-        return Empty()
-
-    async def accept(self, caller: Caller, call: Call) -> object:
-        """links.accept: a connection that comes through the asking node; who is at its end is for TLS to say."""
-        body = call.decode(RelayTo)
-        await call.send(Empty())
-        transport = CallTransport(call)
-        await self._take_in(transport, via=body.to)
-        return Empty()
-
     # a link
 
-    async def _established(self, tls: TlsTransport, identity: Identity, *, via: str, dialled: bool, settled: asyncio.Event | None = None) -> None:
+    async def _established(
+        self, tls: TlsTransport, identity: Identity, turn: int, *, via: str, dialled: bool, settled: asyncio.Event | None = None
+    ) -> None:
         """Serve a link to its end. `settled` is set when it has been taken or has failed."""
         try:
-            await self._serve_link(tls, identity, via, dialled, settled or asyncio.Event())
+            await self._serve_link(tls, identity, turn, via, dialled, settled or asyncio.Event())
         finally:
             if settled is not None:
                 settled.set()
 
-    async def _serve_link(self, tls: TlsTransport, identity: Identity, via: str, dialled: bool, settled: asyncio.Event) -> None:
+    async def _serve_link(self, tls: TlsTransport, identity: Identity, turn: int, via: str, dialled: bool, settled: asyncio.Event) -> None:
         name = identity.node
         if (refused := self._refusal(tls, identity)) is not None:
             raise Denied(refused.why)
-        peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts, at_once=_answer_ping, held=self.holding.of)
-        link = Link(peer, identity, via=via, dialled=dialled)
+        der = tls.peer_certificate_der()
+        peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts, at_once=answer_ping, held=self.holding.of)
+        link = Link(peer, identity, via=via, dialled=dialled, mark=mark_der(der), turn=turn, until_ms=min(self.until_ms, validity(der).until_ms))
         why = ""
+        self._served[peer] = (name, link.mark)
         try:
             facts = (await peer.start()).facts
             if "refused" in facts:
                 self._on_refused(identity, f"{name} refuses: {facts['refused'][:200]}", "left" in facts)
                 raise Denied(facts["refused"][:200])
+            if why := self.twin(name, facts.get("place", "")):
+                self._turned.add(peer)
+                with contextlib.suppress(UniosError):
+                    await peer.call("links.refused", TurnedAway(why), None, user=user_of(os.geteuid()), timeout_ms=round(1000 * FAREWELL_S))
+                raise Denied(why)
+            if (refused := self._refusal(tls, identity)) is not None:  # it may have been expelled since
+                raise Denied(refused.why)
             if not self._admit(name, link):
                 peer.close("there is a better link")
                 return
@@ -305,25 +285,35 @@ class Links:
             if dialled and name in self._routes and self._links.get(name) is None:
                 self._routes[name].failed(boot_ms())
         finally:
+            del self._served[peer]
+            self._turned.discard(peer)
             peer.close(why)
             self._gone(name, link, why)
 
     def _admit(self, name: str, link: Link) -> bool:
         old = self._links.get(name)
+        newer = 0
         if old is not None and not old.peer.is_closed:
-            kept = keeps_new(
-                self._me.node,
-                name,
-                old_dialled_here=old.dialled,
-                new_dialled_here=link.dialled,
-                old_straight=not old.via,
-                new_straight=not link.via,
+            newer = self._newness(name, link) - self._newness(name, old)
+            kept = (
+                newer > 0
+                if newer
+                else keeps_new(
+                    self._me.node,
+                    name,
+                    old_dialled_here=old.dialled,
+                    new_dialled_here=link.dialled,
+                    old_straight=not old.via,
+                    new_straight=not link.via,
+                )
             )
             if not kept:
                 self._tell_route(name)
                 return False
         self._links[name] = link
-        if old is not None:
+        if newer > 0 and old is not None:
+            old.superseded_ms = boot_ms()  # what goes on over it does so to its end
+        elif old is not None:
             asyncio.get_running_loop().call_later(0.2, old.peer.close, "there is a better link")
         self._reasons.pop(name, None)
         self._tell_route(name)
@@ -331,6 +321,42 @@ class Links:
         self._changed.set()
         self._changed = asyncio.Event()
         return True
+
+    def _newness(self, name: str, link: Link) -> int:
+        return link.turn + self.rank(name, link.mark)
+
+    # another certificate of this side
+
+    def show(self, certificate: Path, key: Path, until_ms: int) -> None:
+        """Show another certificate from now on: links are made again with it, beside those that there are, which go when nothing goes on over them."""
+        for context in (self._server, self._client):
+            context.load_cert_chain(certificate, key)
+        self._turn += 1
+        self.until_ms = until_ms
+        self._wanted.set()
+
+    def _remake_stale(self) -> None:
+        now_ms = boot_ms()
+        for name, link in self._links.items():
+            if link.turn < self._turn and name not in self._trying and now_ms >= link.again_ms:
+                link.again_ms = now_ms + LINK_REMAKE_MS
+                self._start(self._remake(name, link, asks=True))
+
+    async def _remake(self, name: str, link: Link, *, asks: bool) -> None:
+        """Make a link again with the certificates of now. `asks`: have the other side do it, if this one cannot."""
+        route = self._routes.get(name)
+        if route is None:
+            return
+        for attempt in (Attempt(via=link.via),) if link.via else tuple(Attempt(address=address) for address in route.addresses):
+            if name in self._trying:
+                return
+            self._trying.add(name)
+            await self._try(name, route, attempt)
+            if self._links.get(name) is not link:
+                return
+        if asks:
+            with contextlib.suppress(UniosError):
+                await link.peer.call("links.again", None, Empty, user=user_of(os.geteuid()), timeout_ms=CONNECT_TIMEOUT_MS)
 
     def _tell_route(self, name: str) -> None:
         """Let the route know of the link that there is, so that nothing is dialled that is not needed."""
@@ -350,6 +376,12 @@ class Links:
     def _ping(self, name: str, link: Link) -> None:
         """Ask now, and again and again; a peer that does not answer in time is let go. No task: it is the most frequent of all requests at rest."""
         if link.peer.is_closed:
+            return
+        if wall_ms() >= link.until_ms:
+            link.peer.close("a certificate of it has ended")
+            return
+        if link.superseded_ms and link.peer.is_idle and boot_ms() - link.superseded_ms >= LINK_SUPERSEDED_MS:
+            link.peer.close("there is a link with newer certificates")
             return
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -371,13 +403,22 @@ class Links:
     async def _serve(self, identity: Identity, call: Call) -> object:
         if call.op == "links.ping":  # at_once had to leave it: the asker does not read
             return Pong(wall_ms())
+        if call.op == "links.again":
+            if (link := self._links.get(identity.node)) is not None:
+                self._start(self._remake(identity.node, link, asks=False))
+            return Empty()
+        if call.op == "links.refused":
+            self._on_refused(identity, f"{identity.node} refuses: {call.decode(TurnedAway).why[:600]}", False)
+            return None
+        if call.peer in self._turned:
+            raise Denied(f"{identity.node} is there already, in another place")
         user = call.user
         if not may_speak_for(identity.users, user):
             raise Denied(f"{identity.node} may not speak for {user or 'nobody'}")
         if call.op == "links.relay":
-            return await self.relay(self._caller(identity, user), call)
+            return await self._relays.relay(call)
         if call.op == "links.accept":
-            return await self.accept(self._caller(identity, user), call)
+            return await self._relays.accept(call)
         return await self._handler(self._caller(identity, user), call)
 
     def _caller(self, identity: Identity, user: str) -> Caller:
@@ -392,6 +433,16 @@ class Links:
         """Whether there is a link to that node."""
         return node in self._links
 
+    @property
+    def me(self) -> str:
+        """The node whose links these are."""
+        return self._me.node
+
+    def straight(self, node: str) -> Link | None:
+        """Return the link to that node if there is one that goes through no other."""
+        link = self._links.get(node)
+        return link if link is not None and not link.via else None
+
     def identity(self, node: str) -> Identity | None:
         """Return who the linked node is, None without a link."""
         link = self._links.get(node)
@@ -405,11 +456,6 @@ class Links:
         """Wait for the next link that comes up."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout_s)
-
-    @property
-    def has_others(self) -> bool:
-        """Whether the system has another node than this one."""
-        return bool(self._routes)
 
     async def _link(self, node: str) -> Link:
         if node not in self._links and (node in self._routes or not self._routes):
@@ -451,33 +497,3 @@ class Links:
             link.peer.close("the kernel stops")
         for task in list(self._tasks):
             task.cancel()
-
-
-def _answer_ping(call: Call) -> bool:
-    """Serve what needs no task: a ping."""
-    if call.op != "links.ping":
-        return False
-    call.answer(Pong(wall_ms()))
-    return True
-
-
-async def _join_ends(call: Call, onward: Stream) -> None:
-    """Pass items both ways until either side ends."""
-
-    async def upward() -> None:
-        while (item := await call.receive(bytes)) is not None:
-            await onward.send(item)
-
-    async def downward() -> None:
-        while (item := await onward.next(bytes)) is not None:
-            await call.send(item)
-
-    tasks = [asyncio.ensure_future(upward()), asyncio.ensure_future(downward())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, UniosError):
-                await task

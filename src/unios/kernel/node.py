@@ -16,15 +16,16 @@ from unios import __version__, errors
 from unios.core import membership as members
 from unios.core import sequences
 from unios.core.membership import Membership
-from unios.core.nodes import Alive, NodeRecord, covers, may_speak_for, node_key
+from unios.core.nodes import Alive, NodeRecord, alive_key, covers, may_speak_for, node_key, rank_of
 from unios.core.processes import ProcessRecord, process_key
 from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import UniosError
-from unios.kernel import parts, runfiles, sequencer, system
+from unios.kernel import keys, parts, runfiles, sequencer, system
 from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
+from unios.kernel.auditing import Auditing
 from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
 from unios.kernel.carrying import Carrying
@@ -34,6 +35,7 @@ from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
 from unios.kernel.events import Events
+from unios.kernel.expelling import Expelling
 from unios.kernel.journals import open_journal
 from unios.kernel.last_watch import LastWatch
 from unios.kernel.leasing import DeadlinePage, Leasing
@@ -45,6 +47,7 @@ from unios.kernel.log_operations import LogOperations
 from unios.kernel.memory_kills import MemoryKills
 from unios.kernel.node_operations import NodeOperations, service_view
 from unios.kernel.part_events import PartEvents
+from unios.kernel.place import place_of, twin_text
 from unios.kernel.port_operations import PortOperations
 from unios.kernel.port_places import PortPlaces
 from unios.kernel.ports import SERVICES, Broker, PortRecord
@@ -55,6 +58,7 @@ from unios.kernel.quorum_search import MemberSearch
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.registration import Registration
+from unios.kernel.renewing import Renewing
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
@@ -92,7 +96,9 @@ class Node:
         self.system = system.read(self.home.system_file, SystemFile)
         self.file = system.read(folder.node_file, NodeFile)
         self.user = user_of(os.geteuid())
+        keys.install(folder.path)
         self.certificate = mark((folder.path / "node.crt").read_bytes())
+        self.place = place_of(folder.path)
         self.why_not = ""
         """What keeps this node from its system and does not pass by itself: another version, no right to be there any more."""
         self.identity = Identity(self.system.id, self.name, self.system.machine, self.file.users)
@@ -117,11 +123,18 @@ class Node:
         self.leasing = Leasing(self.store, DeadlinePage(folder.lease), self.registration.register, self.reconciling.check_claims, self.journal)
         self.stopping = Stopping(self)
         self.tokens = Tokens(self)
+        self.expelling = Expelling(self)
+        self.auditing = Auditing(self)
+        self.renewing = Renewing(self)
         self.addresses = Addresses(self)
         self.quorum = Quorum(self)
         self.dispatch = Dispatch(self.name)
+        self.dispatch.told = self.auditing.told
         self.links = self._make_links()
         self.dispatch.links = self.links
+        self.links.twin = self._twin
+        self.links.rank = lambda name, mark: rank_of(self.nodes.values.get(node_key(name)), mark)
+        self.links.until_ms = self.renewing.renewal.validity.until_ms
         self.nodes = Mirror(self.store, "/nodes/", NodeRecord, self._on_node)
         self.alive = Mirror(self.store, "/alive/", Alive, self._on_alive)
         self.processes = Mirror(self.store, "/processes/", ProcessRecord, calm_ms=CALM_MS, hurries=True)
@@ -152,12 +165,14 @@ class Node:
         folder = self.folder.path
         files = (self.home.ca / "ca.crt", folder / "node.crt", folder / "node.key")
         contexts = (server_context(*files), client_context(*files))
-        facts = {"node": self.name, "system": self.system.id, "version": __version__}
+        facts = {"node": self.name, "system": self.system.id, "version": __version__, "place": self.place}
         return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link, self._judge, self._on_refused)
 
     def _judge(self, identity: Identity, certificate: bytes) -> Refused | None:
         """Whether the node of that certificate may have a link: by the records, and while there are none by what is remembered of them."""
         name, mark = identity.node, mark_der(certificate)
+        if (refused := self.expelling.refusal(mark)) is not None:
+            return refused
         if self.nodes.revision is None:
             if self.system.left.get(name) == mark:
                 return Refused(f"{name} has left the system", True)
@@ -167,7 +182,7 @@ class Node:
         record = self.nodes.values.get(node_key(name))
         if record is None:
             return None  # it has just been let in: its record is on the way
-        if record.certificate not in ("", mark):
+        if record.certificate not in ("", mark) and not rank_of(record, mark):
             return Refused(f"the certificate is of an earlier node called {name}")
         if record.state == "left":
             return Refused(f"{name} has left the system", bool(record.certificate))
@@ -176,10 +191,23 @@ class Node:
     def _on_refused(self, who: Identity, why: str, left: bool) -> None:
         if left and covers(who.users, self.identity.users):
             self.start(self.stopping.removed(why))
-        elif not self.why_not:  # the first stands: how long it has stood is what boot looks at
+        else:
+            self.keep_out(why)
+
+    def keep_out(self, why: str) -> None:
+        """Say what keeps this node from its system."""
+        if not self.why_not:  # the first stands: how long it has stood is what boot looks at
             self.why_not = why
             with contextlib.suppress(OSError):
                 runfiles.place(self.folder.run / "why", why)
+
+    def _twin(self, name: str, place: str) -> str:
+        """Return why a kernel of that name in that place is no node of the system: another one that is there has the name."""
+        record = self.nodes.values.get(node_key(name))
+        alive = self.alive.values.get(alive_key(name))
+        if record is None or alive is None or not place or record.place in ("", place):
+            return ""
+        return twin_text(name)
 
     def _offer(self) -> None:
         ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
@@ -215,6 +243,11 @@ class Node:
             node_stop=nodes.stop,
             node_leave=nodes.leave,
             node_remove=nodes.remove,
+            node_expel=nodes.expel,
+            node_cut=nodes.cut,
+            node_certify=self.renewing.certify,
+            node_audit=self.auditing.show,
+            node_note=self.auditing.written_for,
             node_usage=usages.usage,
             processes_usage=usages.by_user,
         )
@@ -242,6 +275,8 @@ class Node:
         gone = now is None or now.state == "left"
         if now is not None and gone and (now.name, now.certificate) == (self.name, self.certificate):
             self.start(self.stopping.removed("its record says so"))
+        elif record.expelled and record.certificate:
+            self.expelling.cut(record.name, (record.certificate, record.next_certificate))
         self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone, boot_ms()))
         if gone:
             self.links.forget(record.name)
@@ -290,7 +325,7 @@ class Node:
 
     def keep_output(self) -> None:
         """Have what is said here copied to another node, from the first process on that runs while there is one."""
-        if not self._keeps_output and self.links.has_others:
+        if not self._keeps_output and len(self.nodes.values) > 1:
             self._keeps_output = True
             parts.want(self.folder, "archive")
 
@@ -341,6 +376,7 @@ class Node:
                 yield f"{part.name} of {self.name} keeps dying: {part.reason}; see {self.folder.log}/{part.name}.log"
         if not self.trees.namespaces:
             yield f"processes of {self.name} get no pid namespace of their own: getpid() differs from the global pid; see `unios doctor`"
+        yield from self.renewing.warnings()
         yield from link_warnings(self)
 
     # life
@@ -379,6 +415,8 @@ class Node:
                 self.quorum: HOUSEKEEPING,
                 MemberSearch(self): HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
+                self.auditing: HOUSEKEEPING,
+                self.renewing: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
             }
             tasks = [group.create_task(part.run(), context=context_of(sequence)) for part, sequence in work.items()]

@@ -14,12 +14,13 @@ from unios import __version__
 from unios.core.flapping import comes_and_goes
 from unios.core.nodes import NodeRecord
 from unios.core.processes import LIVE
-from unios.errors import Denied
+from unios.errors import CallerError, Denied
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.callers import Caller, user_of
 from unios.kernel.clocks import boot_ms
 from unios.kernel.node_records import remove_node
 from unios.limits import TOKEN_TTL_S, TOKEN_TTL_S_MAX
+from unios.wire.expelling import Cut, Expel
 from unios.wire.home import Home
 from unios.wire.installation import release
 from unios.wire.operations import (
@@ -193,6 +194,22 @@ class NodeOperations:
         if not caller.privileged:
             raise Denied("only the system's owner may remove nodes")
         await remove_node(self._node, call.decode(RemoveNode).name)
+        return Empty()
+
+    async def expel(self, caller: Caller, call: Call) -> object:
+        """Cut off a node that is there and is not to be trusted any more."""
+        if not caller.privileged:
+            raise Denied("only the system's owner may expel nodes")
+        return await self._node.expelling.expel(call.decode(Expel).name)
+
+    async def cut(self, caller: Caller, call: Call) -> object:
+        """For another kernel: have nothing to do any more with an expelled node."""
+        if not caller.privileged or not caller.users:
+            raise Denied("only a kernel that speaks for the system's owner may have a node cut off")
+        body = call.decode(Cut)
+        if body.name == self._node.name:
+            raise CallerError(f"{body.name} cannot cut itself off")
+        self._node.expelling.cut(body.name, body.marks)
         return Empty()
 
     async def _stop(self, caller: Caller, call: Call, how: Callable[[Leave], Awaitable[None]]) -> object:

@@ -42,7 +42,10 @@ async def remove_node(node: "Node", name: str) -> None:
         if record.state == "left":
             return
         if alive:
-            raise CallerError(f"{name} is there: `unios leave --node {name}` makes it leave in order; only a lost node is removed with --dead")
+            raise CallerError(
+                f"{name} is there: `unios leave --node {name}` makes it leave in order, `unios leave --expel {name}` cuts it off; "
+                "only a lost node is removed with --dead"
+            )
         others = [each for each in node.nodes.values.values() if each.machine == record.machine and each.name != name and each.state == "joined"]
         if node.system.engine == SQLITE and record.machine == node.system.store_machine and not others:
             raise CallerError(f"{name} is the last node of the machine that keeps the system's store, and cannot be removed")

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from unios.errors import ProtocolError
+from unios.errors import ProtocolError, UniosError
 from unios.limits import SESSION_KEPT_S, WIDE_CHUNK_BYTES
 from unios.wire.byte_way import ByteWay
 from unios.wire.peer import Call, Stream
@@ -214,3 +214,25 @@ async def relay_stream(sock: socket.socket, stream: Stream) -> None:
     finally:
         relay.close()
         stream.close()
+
+
+async def join_ends(call: Call, onward: Stream) -> None:
+    """Pass items of a request on to another one, and back, until either side ends."""
+
+    async def upward() -> None:
+        while (item := await call.receive(bytes)) is not None:
+            await onward.send(item)
+
+    async def downward() -> None:
+        while (item := await onward.next(bytes)) is not None:
+            await call.send(item)
+
+    tasks = [asyncio.ensure_future(upward()), asyncio.ensure_future(downward())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError, UniosError):
+                await task

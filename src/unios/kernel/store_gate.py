@@ -22,11 +22,12 @@ from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel.callers import Caller
 from unios.kernel.clocks import wall_ms
-from unios.limits import GATE_ATTEMPTS_MAX, GATE_BURST_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX, GATE_RATE_MAX
+from unios.limits import GATE_ATTEMPTS_MAX, GATE_CONNECTIONS_MAX, GATE_LEASES_MAX
 from unios.store.client import StoreClient
 from unios.store.model import UNDECODABLE, Batch, Compare, Delete, Put, Range, RangeResult, Record, Transaction, TransactionResult
 from unios.store.rated import Rates
 from unios.store.requests import LeaseRequest, WatchRequest
+from unios.store_limits import GATE_BURST_MAX, GATE_RATE_MAX
 from unios.wire.operations import Connected
 from unios.wire.peer import Call, Peer
 from unios.wire.pipes import CallTransport

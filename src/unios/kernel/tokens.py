@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from unios import __version__
+from unios.core.audit import Draft, Outcome
 from unios.core.nodes import NodeRecord, TokenRecord, covers, may_claim_machine, may_speak_for, node_key
-from unios.errors import CallerError, Denied, Unavailable
+from unios.errors import CallerError, Denied, Unavailable, UniosError
 from unios.kernel import certificates, cluster
 from unios.kernel.addresses import reach
 from unios.kernel.callers import user_of
@@ -120,7 +121,20 @@ class Tokens:
             return JoinGreeting((self._node.home.ca / "ca.crt").read_bytes(), __version__, self._node.wall_ms(), True)
         if call.op == "join.probe":
             return await self._probe(call.decode(JoinProbe))
-        return await self._admit(call.decode(JoinAsk))
+        ask = call.decode(JoinAsk)
+        try:
+            joined = await self._admit(ask)
+        except UniosError as error:
+            self._note(ask, str(error), "denied" if isinstance(error, Denied) else "failed")
+            raise
+        self._note(ask, f"{joined.name} is let in", "done")
+        return joined
+
+    def _note(self, ask: JoinAsk, what: str, outcome: Outcome) -> None:
+        """Who joins says himself who he is: it is written down as what a stranger says."""
+        node = self._node
+        told = f"{what} (by its own words machine {ask.machine[:12]}, {', '.join(ask.users)[:80]})"
+        node.auditing.add(Draft(node.wall_ms(), node.name, "a stranger", "join", told, outcome))
 
     async def _probe(self, ask: JoinProbe) -> JoinProbed:
         """Try to reach who would join, at the addresses that he would tell; only for the holder of a token, and a few."""

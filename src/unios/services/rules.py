@@ -1,17 +1,20 @@
 """Rules as the placement service shows and changes them: quotas and the placement policy. Only for the privileged; kept in the store, seen by all services."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import msgspec
 
 from unios.core import placement
+from unios.core.audit import Draft
 from unios.core.capacity import Use
 from unios.core.rules import POLICY_KEY, PolicyRule, Quota, Rule, quota_key
-from unios.errors import CallerError, Denied
+from unios.errors import CallerError, Denied, UniosError
 from unios.services.foreign import installed
 from unios.services.queueing import wall_ms
 from unios.services.view import View
+from unios.store.audit import append
 from unios.store.model import Compare, Delete, Put, Transaction
 from unios.wire.operations import Accepted, Empty, EventView
 from unios.wire.queueing import PolicyView, QuotaView
@@ -49,6 +52,7 @@ class Rules:
         rule = PolicyRule(body.name, wall_ms())
         event = self._event("policy", f"{stamp.user} set the placement policy to {body.name}")
         await self._view.store.transact(Transaction(then=(Put(POLICY_KEY, msgspec.msgpack.encode(rule)), event)))
+        await self._note(stamp, "policy", f"the placement policy is {body.name}")
         return PolicyView(body.name, known)
 
     def policy_failed(self, name: str, why: str) -> None:
@@ -92,7 +96,13 @@ class Rules:
         event = self._event("quota", f"{stamp.user} set the quota of {body.user} to {what or 'none'}")
         operation = Put(key, msgspec.msgpack.encode(Quota(body.user, *bounds))) if any(bounds) else Delete(key)
         await self._view.store.transact(Transaction(then=(operation, event)))
+        await self._note(stamp, "quota", f"of {body.user}: {what or 'none'}")
         return Empty()
+
+    async def _note(self, stamp: Accepted, act: str, what: str) -> None:
+        """Have it in the audit log too. What was done stands, should that fail."""
+        with contextlib.suppress(UniosError):
+            await append(self._view.store, Draft(wall_ms(), self._me, stamp.user, act, what, "done", stamp.pid))
 
     def _event(self, kind: str, text: str) -> Put:
         self._events += 1

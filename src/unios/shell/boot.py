@@ -12,6 +12,7 @@ import msgspec
 from unios.client import boot, nodes
 from unios.client.connection import Connection
 from unios.client.firewall import opening
+from unios.counted import counted, is_or_are
 from unios.errors import UniosError
 from unios.limits import NODES_PER_MACHINE_MAX, TOKEN_TTL_S_MAX
 from unios.shell.session import Session
@@ -173,6 +174,8 @@ def _invite(session: Session, given: Given) -> int:
 def leave(session: Session, given: Given) -> int:
     if "dead" in given.values:
         return _remove(session, given)
+    if "expel" in given.values:
+        return _expel(session, given)
     name = session.node or _only_node(session)
     session.connection.node = name
     nodes.leave(session.connection, force=given.flag("force"))
@@ -196,6 +199,31 @@ def _remove(session: Session, given: Given) -> int:
     else:
         session.print(f"{dead} has been removed: its certificate is refused from now on")
     return 0
+
+
+def _expel(session: Session, given: Given) -> int:
+    """Cut off a node that is not to be trusted: asked of any other node. 75 if some have not confirmed it."""
+    name = given.text("expel")
+    if session.node == name or given.flag("force"):
+        raise Misused("--expel NAME cuts off a node that is not asked: leave out --force, and --node, or name another node with it")
+    if not _NODE_NAME.fullmatch(name):
+        raise Misused(f"{name[:80]!r} is no name of a node")
+    found = nodes.expel(session.connection, name)
+    if session.json:
+        session.print_json({"expelled": name, **{field: getattr(found, field) for field in found.__struct_fields__}})
+    else:
+        session.print(
+            f"{name} has been expelled: {', '.join(found.confirmed)} {is_or_are(len(found.confirmed))} cut off from it and refuse its certificate"
+        )
+        for node, why in found.missing:
+            session.note(f"{node} has not confirmed it: {why}")
+        if found.tokens:
+            session.note(f"{counted(found.tokens, 'unspent join token')} {is_or_are(found.tokens)} void")
+        for note in found.notes:
+            session.note(note)
+    if not found.is_whole:
+        session.note(f"type it again: until all have confirmed, {name} may still be served by those that have not")
+    return 0 if found.is_whole else 75
 
 
 def _only_node(session: Session) -> str:
@@ -252,6 +280,7 @@ WORDS = {
         leave,
         _FORCE,
         Option("dead", "--dead", metavar="NAME", text="Remove a node that is lost and will not come back."),
+        Option("expel", "--expel", metavar="NAME", text="Cut off at once, on all nodes, a node that is there and is not to be trusted."),
         text="Take a node out of the system for good; what it runs is started again elsewhere.",
     ),
     "down": Word(

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from unios.shell.words import COMMON, INDEX, Option, Word, find
 
-_NODE_KEYS: Final = {"node", "on", "node_of", "dead"}
+_NODE_KEYS: Final = {"node", "on", "node_of", "dead", "expel"}
 """Options whose value is a node though their metavar does not say it."""
 _KINDS: Final = {
     "PID": "pids",

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from unios.client import audit
 from unios.client.events import events as client
 from unios.client.nodes import list_nodes
-from unios.errors import NotFound, UniosError
+from unios.errors import DataLost, NotFound, UniosError
 from unios.limits import EVENTS_KEPT, STORY_QUIET_MS
 from unios.shell.moments import moment_of
 from unios.shell.session import Session
@@ -63,7 +64,31 @@ def _kind(text: str) -> str:
     return text
 
 
+def _audit(session: Session, given: Given) -> int:
+    """Who did what to the system's safety; ends with an error if the log is not what it was."""
+    others = [name for name in ("follow", "pid", "kind", "node_of", "each") if given.values.get(name)]
+    if others:
+        raise Misused(f"--audit takes --last and --since, not --{others[0].replace('_', '-')}")
+    since_ms = moment_of(given.text("since"), time.time_ns() // 1_000_000) if given.text("since") else 0
+    entries, verdict = audit.read(session.connection, last=given.number("last"))
+    shown = [entry for entry in entries if entry.at_ms >= since_ms]
+    if session.json:
+        found = [{name: getattr(entry, name) for name in entry.__struct_fields__} for entry in shown]
+        session.print_json({"entries": found, "first": verdict.first, "number": verdict.number, "fault": verdict.fault})
+    else:
+        for entry in shown:
+            who = f"{entry.user} (pid {entry.pid})" if entry.pid else entry.user
+            where = f"{entry.node} from {entry.via}" if entry.via else entry.node
+            often = f" ({entry.times} times)" if entry.times > 1 else ""
+            session.print(f"{entry.number:>6} {moment(entry.at_ms)}  {where}: {who} {entry.act} {entry.outcome}{often}  {entry.what}".rstrip())
+    if verdict.fault:
+        raise DataLost(f"{verdict.fault}: whoever did that could write the store; compare it with what other nodes say (--node)")
+    return 0
+
+
 def events(session: Session, given: Given) -> int:
+    if given.flag("audit"):
+        return _audit(session, given)
     now_ms = time.time_ns() // 1_000_000
     wanted, following, last = Wanted(given, now_ms), given.flag("follow"), given.number("last")
     if "last" in given.values and not last:
@@ -167,6 +192,7 @@ WORDS = {
         Option("pid", "--pid", metavar="PID", many=True, text="Only what concerns this process."),
         Option("node_of", "--node-of", metavar="NAME", text="Only what happened on this node or mentions it."),
         Option("kind", "--kind", metavar="KIND", many=True, text=f"Only events of this kind: {', '.join(KINDS)}."),
+        Option("audit", "--audit", text="Who did what to the system's safety, or was not let do it; checked. For the privileged."),
         Option("each", "--each", text="Each event on a line of its own, with node and kind; nothing is put together."),
         text="Tell what happened in the system: nodes lost and what became of their processes, parts replaced, starts and ends. "
         "What belongs together is one line, and what repeats itself is told once with how often.",

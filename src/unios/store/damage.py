@@ -1,9 +1,13 @@
-"""Damage of a store's file: how SQLite says it, and what a person is told. SQLite has no checksums: what it can still read it takes as it is."""
+"""Damage of a store's file, and a disk that has no room for it: how SQLite says it, and what a person is told. SQLite has no checksums: what it can still read it takes as it is."""
 
 import os
 import sqlite3
+from typing import Final
 
 from unios.errors import DataLost
+
+_IOERR_SHMSIZE: Final = 4874
+"""sqlite3.SQLITE_IOERR_SHMSIZE: the WAL's index cannot grow."""
 
 
 def is_damaged(error: sqlite3.Error) -> bool:
@@ -17,3 +21,8 @@ def lost(path: str, why: object) -> DataLost:
         f"the store's file {path} on {os.uname().nodename} is damaged ({why}), and with it records of the system: move it and its -wal elsewhere, and "
         "with a backup `unios store restore FILE --yes` makes it anew; else remove UNIOS_HOME on every machine and begin anew"
     )
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Return whether it is room that the file lacks."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or error.sqlite_errorcode == _IOERR_SHMSIZE

@@ -10,13 +10,7 @@ from weakref import WeakKeyDictionary
 
 from unios.core.rates import Bucket
 from unios.errors import Unavailable
-from unios.limits import (
-    ASKED_BURST_MAX,
-    ASKED_RATE_MAX,
-    ASKED_WAIT_MS_MAX,
-    RENEWED_BURST_MAX,
-    RENEWED_RATE_MAX,
-)
+from unios.store_limits import ASKED_BURST_MAX, ASKED_RATE_MAX, ASKED_WAIT_MS_MAX, RENEWED_BURST_MAX, RENEWED_RATE_MAX
 from unios.wire.peer import Call, Peer
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import Final, cast
 
 from unios.errors import CallerError, Compacted, UniosError
 from unios.ids import LeaseId
-from unios.limits import SHARED_IN_FLIGHT_MAX
 from unios.store.client import DEFRAGMENT_TIMEOUT_MS, Connect, StoreClient
 from unios.store.etcd.recent import Recent
 from unios.store.model import Batch, Revision
 from unios.store.server import watch
 from unios.store.tally import Tally
 from unios.store.watchers import Push, Watcher, Watchers
+from unios.store_limits import SHARED_IN_FLIGHT_MAX
 from unios.wire.peer import Call, Peer
 from unios.wire.transport import Transport
 

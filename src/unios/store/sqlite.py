@@ -69,7 +69,6 @@ RECORD_BYTES: Final = 64
 """What a record takes in a message beside its key and value; rounded up."""
 _COLUMNS: Final = "key, value, created, modified, version, lease"
 _IOERR_FSYNC: Final = 1034  # sqlite3.SQLITE_IOERR_FSYNC
-_IOERR_SHMSIZE: Final = 4874  # sqlite3.SQLITE_IOERR_SHMSIZE: the WAL's index cannot grow
 _HISTORY_BYTES: Final = f"length(value) + length(CAST(key AS BLOB)) + {RECORD_BYTES}"
 """What `record_bytes` says."""
 _END: Final = "\U0010ffff"
@@ -253,7 +252,7 @@ class SqliteEngine:
                 raise OutcomeUnknown(f"the disk of the store failed to sync: {error}") from error
             if damage.is_damaged(error):
                 raise damage.lost(self.path, error) from error
-            if _is_full(error):
+            if damage.is_full(error):
                 raise DiskFull(
                     f"the disk of the store is full: {self.path} on {os.uname().nodename} cannot be written ({error}); make room on that disk"
                 ) from error
@@ -499,8 +498,3 @@ def _compare(left: int | bytes, op: str, right: int | bytes) -> bool:
             return bool(left < right)  # type: ignore[operator]
         case _:
             return bool(left > right)  # type: ignore[operator]
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    """Return whether it is room that the file lacks."""
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or error.sqlite_errorcode == _IOERR_SHMSIZE

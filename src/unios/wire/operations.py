@@ -79,6 +79,12 @@ class Grant(msgspec.Struct, frozen=True):
 # links
 
 
+class TurnedAway(msgspec.Struct, frozen=True):
+    """links.refused, between kernels: the other side is let in nowhere here, and why; it closes after that."""
+
+    why: str
+
+
 class RelayTo(msgspec.Struct, frozen=True):
     """links.relay: pass what follows on to node `to`, in both directions. links.accept: it comes through `to`. Kernels only."""
 

@@ -145,6 +145,11 @@ class Peer:
     def is_closed(self) -> bool:
         return self._closed.done()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is asked or answered over it just now."""
+        return not (self._waiting or self._told or self._streams or self._calls)
+
     async def closed(self) -> str:
         """Wait until the connection has ended; return why."""
         return await asyncio.shield(self._closed)
