@@ -1,4 +1,7 @@
-"""Damage of a store's file, and a disk that has no room for it: how SQLite says it, and what a person is told. SQLite has no checksums: what it can still read it takes as it is."""
+"""A store's file that is damaged, or whose disk is full: how SQLite says it, and what a person is told.
+
+SQLite has no checksums: what it can still read it takes as it is.
+"""
 
 import os
 import sqlite3
