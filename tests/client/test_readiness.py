@@ -70,7 +70,7 @@ def test_what_is_ready_is_told_each_way(many: None) -> None:
 def test_a_starting_system_is_listened_to(many: None) -> None:
     with subprocess.Popen([sys.executable, "-c", "print('one'); print('two')"], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.fileno() > 1_023
-        assert list(boot._lines(child.stdout, child.pid)) == [b"one", b"two"]
+        assert list(boot._lines(child.stdout, child.pid, 60_000)) == [b"one", b"two"]
 
 
 class Asked:

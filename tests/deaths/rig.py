@@ -15,7 +15,6 @@ from tests.e2e.system import wait_for
 from tests.live import machines
 from tests.live.machines import Machine
 from tests.live.witness import Witness
-from tests.matrix import clock
 from tests.matrix.workloads import start
 from tests.matrix.world import CHECKOUT, World, node, world
 
@@ -195,7 +194,7 @@ class Rig:
         victim.new_disk()
         victim.clock = ()
         victim.boot()
-        clock.give(victim)
+        victim.give_clock()
         victim.clock += (f"PYTHONPATH={CHECKOUT / 'src'}:{CHECKOUT}",)
         # the copy of the authority's key that docs/security.md asks for: the machine that had it may have died
         survivor.run("sh", "-c", f"umask 077; test -e {survivor.home}/ca/ca.key || cat > {survivor.home}/ca/ca.key", input=self._secret)

@@ -25,7 +25,8 @@ def test_streams_are_seen_as_they_grow_end_and_vanish(tmp_path: Path) -> None:
     assert list(outputs.look()) == [((300, 1, "out"), 0, 4), ((300, 1, "err"), 0, 1)]
     out.write(b"last words")
     (tree / "exit.json").write_text("{}")
-    assert next(iter(outputs.look())) == ((300, 1, "out"), 0, 14)
+    seen = list(outputs.look())
+    assert seen[0] == ((300, 1, "out"), 0, 14)
     assert list(outputs.look()) == [] and outputs.all == {(300, 1, "out"): (0, 14), (300, 1, "err"): (0, 1)}
     assert outputs.vanished() == []
     shutil.rmtree(tree)

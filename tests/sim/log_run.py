@@ -149,6 +149,12 @@ class LogRun:
         """For a while messages are lost, repeated, late and out of order."""
         self.world.trouble(loss, slow, duplicates, lasts_ms)
 
+    @STEPS
+    def read_anew(self) -> None:
+        """Readers ask for the beginning again, by the record that they know: much of that may have been trimmed since."""
+        for reader in self.readers:
+            reader.offset = 0
+
     # the end
 
     def go(self) -> None:

@@ -15,6 +15,7 @@ SCENARIOS = {
     ("logs", "unconfirmed-shown"): "logs-writers-die",
     ("logs", "late-answers-count"): "logs-writers-die",
     ("logs", "lost-span-is-empty"): "logs-disk-lost",
+    ("logs", "trim-forgotten"): "logs-trims",
 }
 """Where a mutant is looked for first: all scenarios find it too, with more seeds."""
 NAMED = {

@@ -130,6 +130,8 @@ class ServedCall:
 
     def __init__(self, line: Line, requests: Requests, op: str, body: object, item: Callable[[Any], None] | None = None) -> None:
         self.op, self._line, self._requests, self._body, self._item = op, line, requests, body, item
+        self.body = b""
+        """Its size is counted, in bytes; it is never read."""
         self._room = WINDOW
         self._credited = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -15,7 +15,7 @@ from unios.store.etcd.address import Address
 from unios.store.etcd.channel import CALL_TIMEOUT_S, Channel
 from unios.store.etcd.feed import Beginning, Feed
 from unios.store.etcd.keys import Keys
-from unios.store.etcd.leases import SIGN_S, EtcdLeases
+from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.messages import KeyValue, Watched
 from unios.store.etcd.protobuf import blob, integer
 
@@ -110,7 +110,7 @@ def test_a_member_that_was_not_waited_for_long_is_not_left() -> None:
     async def main() -> None:
         channel = Channel(Address(("10.0.0.1:1", "10.0.0.2:1"), "s"))
         silent: Any = SimpleNamespace(code=lambda: SimpleNamespace(name="DEADLINE_EXCEEDED"), details=lambda: "Deadline Exceeded")
-        channel._told(silent, writes=True, timeout_s=SIGN_S)
+        channel._told(silent, writes=True, patient=False)
         assert channel.members == ("10.0.0.1:1", "10.0.0.2:1"), "its disk is slow, or its leader has just died"
         channel._told(silent, writes=True)
         assert channel.members == ("10.0.0.2:1", "10.0.0.1:1")
