@@ -16,7 +16,7 @@ from tests import forks
 from tests.client.messages.rig import descriptors, until
 from unios.client.messages import acceptor as acceptors
 from unios.client.messages.acceptor import Acceptor
-from unios.errors import Denied, ProtocolError, Unavailable
+from unios.errors import Denied, NotFound, ProtocolError, Unavailable, UniosError
 from unios.wire.operations import Accepted, Empty, Listening, NodeInfo
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -264,7 +264,8 @@ def test_what_was_granted_is_granted_again_after_a_restart(kernel: Kernel, accep
     assert kernel.grants == [("p", "bob")]
 
 
-def test_what_opens_no_port_leaves_no_descriptor(kernel: Kernel, acceptor: Acceptor) -> None:
+@pytest.mark.parametrize("refusal", [Unavailable("no"), NotFound("another kernel, which knows of no such port")])
+def test_what_opens_no_port_leaves_no_descriptor(kernel: Kernel, acceptor: Acceptor, refusal: UniosError) -> None:
     before = descriptors()
     for kernel.given, why in ((0, "may have no more than"), (2, "something else")):
         with pytest.raises(ProtocolError, match=why):
@@ -274,7 +275,7 @@ def test_what_opens_no_port_leaves_no_descriptor(kernel: Kernel, acceptor: Accep
     kernel.given = 1
     one = opened(acceptor, "p")
     acceptor.grant("p", "bob")
-    kernel.refused["grants"] = Unavailable("no")
+    kernel.refused["grants"] = refusal
     before = descriptors()
     kernel.restart()
     until(lambda: len(kernel.asked) >= 6, "it is tried again and again")

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from unios.client.connection import Connection
 from unios.client.messages.intake import not_come
-from unios.errors import CallerError, ProtocolError, UniosError
+from unios.errors import CallerError, NotFound, ProtocolError, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
 from unios.wire.doors import receive_descriptors
 from unios.wire.operations import Accepted, Grant, Listen, Listening, NodeInfo, Revoke
@@ -244,6 +244,9 @@ class Acceptor:
                             self._lose(port)
                         else:
                             self._open(port)
+                    except NotFound:  # that kernel has ended as well, before it heard what had been granted: the next one is asked
+                        failed = True
+                        continue
                     except CallerError:  # another user has it now
                         self._lose(port)
                     except (UniosError, OSError):
