@@ -111,7 +111,11 @@ def test_an_executor_that_is_forgotten_leaves_no_descriptor(whole: System) -> No
         assert pool.submit(abs, -4).result() == 4
         del pool
     gc.collect()
-    wait_for(lambda: (len(os.listdir("/proc/self/fd")), threading.active_count()), lambda now: now == before, f"as before, {before}")
+    wait_for(
+        lambda: (len(os.listdir("/proc/self/fd")), threading.active_count()),
+        lambda now: now[0] <= before[0] and now[1] <= before[1],  # fewer: what tests before this one had left has gone meanwhile
+        f"no more than before, {before}",
+    )
 
 
 def test_a_future_that_outlives_its_executor_can_be_cancelled_and_wakes_nobody(whole: System) -> None:
