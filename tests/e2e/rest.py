@@ -14,6 +14,9 @@ from tests.e2e.test_resources import groups
 def two_nodes() -> Iterator[System]:
     with System() as system:
         system.unios("up", "--nodes", "2")
+        for node in ("n1", "n2"):  # with the first process that says something there the service begins that copies what is said
+            system.unios("run", "--on", node, "echo", "first words")
+        wait_for(lambda: list((system.home / "home" / "nodes").glob("*/logs/*/*/*.log")), lambda copies: len(copies) == 4, "copies are kept")
         yield system
 
 

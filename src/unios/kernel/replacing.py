@@ -121,7 +121,7 @@ def _replace_part(home: Home, folder: NodeFolder, name: str) -> None:
         runfiles.kill(old, signal.SIGKILL)
     if name == "store":  # any node of the machine may have it from now on
         _wait(lambda: any(_beats(each, name, old) for each in home.nodes()), lambda: "", START_S, "the store did not begin again")
-    elif name not in parts.BY_FILE or parts.wanted(folder, name).exists():
+    elif name not in parts.ON_DEMAND and (name not in parts.BY_FILE or parts.wanted(folder, name).exists()):  # those a version of before may not have
         _wait(
             lambda: _beats(folder, name, old) or (name in parts.BY_FILE and not parts.wanted(folder, name).exists()),
             lambda: _failed(folder, name),

@@ -69,7 +69,7 @@ def of_nodes(session: Session, answers: dict[str, Asked]) -> Iterator[Finding]:
     """Yield a finding for each node of this machine, or for the one that was named."""
     for name in [session.node] if session.node else local(session):
         view, _links, failure, known = answers[name]
-        if not known:
+        if not known and session.node:  # one of this machine that its system does not know (yet) is another matter
             yield Finding(f"node {name}", failure, "nothing can be asked of it", "unios nodes lists those that there are", True)
             continue
         if view is None:
