@@ -202,7 +202,12 @@ class Node:
                 runfiles.place(self.folder.run / "why", why)
 
     def _twin(self, name: str, place: str) -> str:
-        """Return why a kernel of that name in that place is no node of the system: another one that is there has the name."""
+        """Return why a kernel of that name in that place is no node of the system: another one that is there has the name.
+
+        Who is cut off from the store does not know who is there now: he lets it in, since that may be the store's machine that comes back.
+        """
+        if self.leasing.left_ms() <= 0:
+            return ""
         record = self.nodes.values.get(node_key(name))
         alive = self.alive.values.get(alive_key(name))
         if record is None or alive is None or not place or record.place in ("", place):
