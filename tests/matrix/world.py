@@ -183,5 +183,8 @@ def world(engine: str) -> Iterator[World]:
 
 
 def _warm(made: World) -> None:
-    """Have what is started at its first use: the manager of locks."""
+    """Have what is started at its first use: the manager of locks, and on each machine the service that copies what is said there."""
+    for machine in made.lab.machines:
+        made.founder.unios("run", "--on", node(machine), "echo", "first words")
+        wait_for(lambda: made.named(machine, "unios: archive "), bool, "what is said is copied")  # noqa: B023
     made.victim.run(sys.executable, "-c", "import unios\nwith unios.Lock('matrix'): pass")
