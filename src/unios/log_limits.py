@@ -28,6 +28,8 @@ LOG_TICK_MS = 20
 """After so long at most replicas are told what has been acknowledged, if no batch does so before."""
 LOG_CALM_TICKS = 500
 """So many ticks after a span was begun a replica that had failed before is as good as any other."""
+LOG_QUIET_TICKS = 50
+"""After so many ticks without anything to tell a writer sleeps until it has something."""
 LOG_RETRY_MS = 50
 LOG_NODES_S = 1.0
 """How often a writer asks its kernel which nodes are there."""

@@ -28,6 +28,7 @@ from unios.log_limits import (
     LOG_COPIES,
     LOG_ENTRY_BYTES_MAX,
     LOG_NODES_S,
+    LOG_QUIET_TICKS,
     LOG_REPLICA_MS,
     LOG_RETRY_MS,
     LOG_SEAL_MS,
@@ -252,6 +253,7 @@ class LogWriter(_Loop):
         self._room = asyncio.Event()
         self._room.set()
         self._why = ""
+        self._stirred = asyncio.Event()
         self._nodes: Sequence[Candidate] = ()
 
     @classmethod
@@ -293,6 +295,7 @@ class LogWriter(_Loop):
             return first
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((first + len(entries), done))
+        self._stirred.set()
         self._carry_out(self._writer.submit(entries))
         self._look_at_room()
         await asyncio.shield(done)
@@ -326,9 +329,16 @@ class LogWriter(_Loop):
         self._stop(f"the writer of the log {self.calls.name} has ended: {error}")
 
     async def _tick(self) -> None:
+        quiet = 0
         while True:
+            if quiet >= LOG_QUIET_TICKS:  # who has nothing to tell sleeps until there is something, or until replicas may have changed
+                self._stirred.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stirred.wait(), LOG_NODES_S)
             await asyncio.sleep(LOG_TICK_MS / 1000)
-            self._carry_out(self._writer.tick(self._nodes))
+            orders = self._writer.tick(self._nodes)
+            quiet = 0 if orders or self._waiting else quiet + 1
+            self._carry_out(orders)
 
     async def _look(self) -> None:
         """Keep to know who is there, and have copies made of what has too few."""
