@@ -36,12 +36,13 @@ def read(ref: Any) -> int:
 
 
 def loans_after_a_nested_task(executor: Any, ref: Any) -> int:
-    """Return how many more loans there are when a task that this one has submitted has had a reference."""
+    """Return how many loans keep an object when a task that this one has submitted has had a reference to it, and nothing else has lent it."""
     from unios.client.objects.counts import ask
 
-    before = ask("statistics")["loans"]
+    while ask("loans", ref.id):
+        time.sleep(0.05)
     executor.submit(read, ref).result()
-    return int(ask("statistics")["loans"] - before)
+    return int(ask("loans", ref.id))
 
 
 def fork_and_come_back() -> tuple[int, int]:

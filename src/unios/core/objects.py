@@ -168,6 +168,11 @@ class Ledger:
             self._lend(id_, found, token, now + (OBJECT_LOAN_MS if early is None else OBJECT_RECEIVED_MS))
         return []
 
+    def loans(self, id_: str) -> int:
+        """Return how many loans keep that object; 0 if there is none."""
+        found = self._objects.get(id_)
+        return 0 if found is None else len(found.loans)
+
     def expired(self, now: int) -> list[Order]:
         """End the loans whose time is over."""
         ended = [id_ for id_, due in self._lent.items() if due <= now]

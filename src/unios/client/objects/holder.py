@@ -66,7 +66,20 @@ class Holder:
 
     def serve(self) -> None:
         """Answer until nobody has been there, and nothing kept, for OBJECTS_IDLE_MS."""
-        operations = (self.put, self.get, self.bring, self.fetch, self.tie, self.hold, self.drop, self.lend, self.read, self.leave, self.statistics)
+        operations = (
+            self.put,
+            self.get,
+            self.bring,
+            self.fetch,
+            self.tie,
+            self.hold,
+            self.drop,
+            self.lend,
+            self.read,
+            self.leave,
+            self.loans,
+            self.statistics,
+        )
         target = {operation.__name__: operation for operation in operations}
         with Server(port_of(me(), self.node), target, keeps=True, left=self._left, node=self.node) as server:
             while not server.wait(0):
@@ -316,6 +329,11 @@ class Holder:
                     with self._changed:
                         if self._data.get(id_) is views and self._ledger.spilled(id_):
                             self._data[id_], self._checks[id_] = spilled, check
+
+    def loans(self, id_: str) -> int:
+        """Return how many loans keep an object. For tests."""
+        with self._changed:
+            return self._ledger.loans(id_)
 
     def statistics(self) -> dict[str, int]:
         """Return what is counted now; bytes. For a person, and tests."""
