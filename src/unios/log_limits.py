@@ -18,6 +18,8 @@ LOG_WAITING_MAX = 1_024
 """Requests that wait for a log's disk in one replica; more are refused as Unavailable."""
 LOG_FILE_BYTES = 16 * 1024 * 1024
 """A file of a replica that has reached so much is followed by another one: what is trimmed goes by whole files."""
+LOG_ZEROS_BYTES = 64 * 1024
+"""Ahead of small writes a replica's file is lengthened by so much at a time."""
 LOG_SPANS_MAX = 1_000
 """In a log's record; over it nothing is appended until the log is trimmed. Each loss of a writer or a replica makes one."""
 LOG_REPLICA_MS = 2_000

@@ -9,6 +9,7 @@ import pytest
 
 from unios.core.log_replica import Commit, Kept, Write
 from unios.kernel.log_files import Damaged, LogFiles
+from unios.log_limits import LOG_ZEROS_BYTES
 
 MADE = Commit((Kept(1, 3, 10, 10),), (), 3, 0)
 
@@ -29,6 +30,11 @@ def append(first: int) -> Commit:
 
 def parts(folder: Path) -> list[Path]:
     return sorted((folder / "x").glob("*.log"), key=lambda path: int(path.name.split(".")[2]))
+
+
+def frames(path: Path) -> bytes:
+    """Return a file without the zeros at its end; no frame here ends with one."""
+    return path.read_bytes().rstrip(b"\0")
 
 
 def spoil(path: Path, at: int) -> None:
@@ -57,18 +63,47 @@ def test_one_sync_brings_all_that_waits_to_disk(tmp_path: Path) -> None:
 def test_a_torn_tail_is_cut_and_nothing_else(tmp_path: Path) -> None:
     written(tmp_path)
     (path,) = parts(tmp_path)
-    whole = path.read_bytes()
+    whole = frames(path)
     path.write_bytes(whole[:-1])
     files = LogFiles(f"{tmp_path}/x")
     assert files.open().spans() == [Kept(1, 3, 10, 20)] and files.found.torn == len(whole) // 6 - 1
     files.commit(append(20))
-    assert path.read_bytes() == whole
+    assert frames(path) == whole
+
+
+def test_zeros_behind_the_last_frame_are_no_torn_tail_and_what_is_torn_before_them_is_cut(tmp_path: Path) -> None:
+    written(tmp_path)
+    (path,) = parts(tmp_path)
+    data, whole = path.read_bytes(), frames(path)
+    assert len(data) == len(whole) // 6 + LOG_ZEROS_BYTES
+    assert LogFiles(f"{tmp_path}/x").open().spans() == [Kept(1, 3, 10, 22)]
+    path.write_bytes(data[: len(whole) - 1] + bytes(100))
+    files = LogFiles(f"{tmp_path}/x")
+    assert files.open().spans() == [Kept(1, 3, 10, 20)] and files.found.torn == len(whole) // 6 - 1 + 100
+    for first in range(20, 1_000, 2):
+        files.commit(append(first))
+    assert LogFiles(f"{tmp_path}/x").open().spans() == [Kept(1, 3, 10, 1_000)]
+    assert files.read(1, 998, 1_000) == [b"998", b"999"]
+
+
+def test_a_sync_has_no_length_to_bring_to_the_disk_but_once_in_a_while(tmp_path: Path) -> None:
+    files = written(tmp_path, 0)
+    lengths = []
+    for number in range(200):
+        files.commit(append(10 + 2 * number))
+        lengths.append(parts(tmp_path)[0].stat().st_size)
+    assert len(set(lengths)) == 1
+
+
+def test_a_file_is_not_lengthened_beyond_what_it_may_have(tmp_path: Path) -> None:
+    written(tmp_path, 1, file_bytes=500)
+    assert parts(tmp_path)[0].stat().st_size == 500
 
 
 def test_damage_is_told_and_only_what_is_damaged_is_not_read(tmp_path: Path) -> None:
     written(tmp_path)
     (path,) = parts(tmp_path)
-    spoil(path, path.stat().st_size // 6 + 40)
+    spoil(path, len(frames(path)) // 6 + 40)
     files = LogFiles(f"{tmp_path}/x")
     assert files.open().spans() == [Kept(1, 3, 10, 22)] and files.found.damage == [(1, 12, 14)]
     assert files.read(1, 10, 22) == [b"10", b"11"] and files.read(1, 14, 22)[0] == b"14"
@@ -101,7 +136,7 @@ def test_what_is_trimmed_goes_by_whole_files_and_stays_gone(tmp_path: Path) -> N
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     files = written(tmp_path)
     (path,) = parts(tmp_path)
-    before = path.read_bytes()
+    before = frames(path)
     calls = []
 
     def once(descriptor: int) -> None:
@@ -111,7 +146,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
     with mock.patch("unios.kernel.log_files.os.fdatasync", once), pytest.raises(OSError, match="Input/output"):
         files.commit(append(22))
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before  # not even zeros: nobody knows what of them the disk has
     files.commit(append(22))
     assert files.read(1, 22, 24) == [b"22", b"23"]
 

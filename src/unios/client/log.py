@@ -10,7 +10,7 @@ import os
 import pwd
 import secrets
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 from zlib import crc32
 
@@ -54,6 +54,8 @@ class LogCalls:
         """`user`: whose log it is, for the privileged; one's own without."""
         check_name(name)
         self._kernel, self.name, self.user = kernel, name, user
+        self.near = kernel.folder.name
+        """The node of the kernel that is asked."""
 
     async def once(self, op: str, body: object, type_: Any, *, node: str = "", timeout_ms: int = LOG_REPLICA_MS) -> Any:
         """Ask. Unavailable or OutcomeUnknown if no answer comes in time."""
@@ -111,9 +113,9 @@ class LogCalls:
     async def nodes(self, *, suspect: bool = False) -> list[Candidate]:
         """Return the nodes that are ready, or that may be: the nearest first, then in another order for each log."""
         views: tuple[NodeView, ...] = await self.once("node.list", Empty(), tuple[NodeView, ...])
-        near, salt = self._kernel.folder.name, self.name.encode()
+        salt = self.name.encode()
         ready = [view for view in views if view.state == "ready" or (suspect and view.state == "suspect")]
-        ready.sort(key=lambda view: (view.name != near, crc32(salt + view.name.encode())))
+        ready.sort(key=lambda view: (view.name != self.near, crc32(salt + view.name.encode())))
         return [Candidate(view.name, view.machine) for view in ready]
 
     async def part(self, node: str, span: Span, offset: int, *, closed: int, wait_ms: int = 0) -> LogPart:
@@ -351,7 +353,9 @@ class LogWriter(_Loop):
                     looked = now
             await asyncio.sleep(LOG_NODES_S)
 
-    def _carry_out(self, orders: Iterable[log_writer.Order]) -> None:
+    def _carry_out(self, orders: Sequence[log_writer.Order]) -> None:
+        if len(orders) > 1:  # what goes far goes first: the kernel here passes it on before it writes its own
+            orders = sorted(orders, key=lambda order: isinstance(order, Send) and order.replica == self.calls.near)
         for order in orders:
             if isinstance(order, Acknowledge):
                 self._acknowledge(order.upto)
@@ -423,7 +427,6 @@ class LogReader:
     def __init__(self, kernel: Kernel, name: str, offset: int = 0, *, user: str = "") -> None:
         self.calls = LogCalls(kernel, name, user=user)
         self.offset = offset
-        self._near = kernel.folder.name
         self._record: LogRecord | None = None
         self._ready: set[str] = set()
         """Nodes that are asked before others."""
@@ -456,7 +459,7 @@ class LogReader:
         if not self._ready:
             with contextlib.suppress(UniosError):
                 self._ready = {each.node for each in await self.calls.nodes()}
-        for node in sorted(span.replicas, key=lambda node: (node not in self._ready, node != self._near)):
+        for node in sorted(span.replicas, key=lambda node: (node not in self._ready, node != self.calls.near)):
             wait = 0 if not span.is_open else min(wait_ms, LOG_SEAL_MS)
             try:
                 part = await self.calls.part(node, span, self.offset, closed=0 if span.is_open else span.end, wait_ms=wait)

@@ -7,13 +7,13 @@ for something to read.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from unios.core.log_replica import Commit, Order, Refused, Replica
 from unios.errors import DataLost, Unavailable, UniosError
 from unios.kernel.blocks import folder_of
+from unios.kernel.disk_threads import DiskThreads
 from unios.kernel.log_files import Damaged, LogFiles
 from unios.kernel.runfiles import complain
 from unios.log_limits import LOGS_PER_USER_MAX
@@ -108,13 +108,13 @@ class LogKeeping:
 
     def __init__(self, node: "Node") -> None:
         self.node = node
-        self._threads = ThreadPoolExecutor(THREADS, "logs")
+        self._threads = DiskThreads(THREADS, "logs")
         self._folder = f"{node.folder.path}/logs"
         self._logs: dict[tuple[str, str], asyncio.Task[HeldLog]] = {}
 
     async def threaded(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do what waits for the disk beside the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        return await self._threads.do(work, *arguments)
 
     async def held(self, user: str, name: str, *, bounded: bool) -> HeldLog:
         """Return a log of this node, which may have nothing of it. `bounded`: its user may have LOGS_PER_USER_MAX."""
@@ -157,4 +157,4 @@ class LogKeeping:
         for task in self._logs.values():
             if task.done() and task.exception() is None:
                 task.result().files.close()
-        self._threads.shutdown(wait=False)
+        self._threads.close()
