@@ -1,7 +1,11 @@
 """`unios upgrade`: nodes run another version, one after the other, and back, while processes, their output and calls go on; what cannot be done is not begun."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 
 from tests.e2e import installations
 from tests.e2e.installations import changed, committed, goings, together, typing
-from tests.e2e.system import System
+from tests.e2e.system import System, wait_for
 from unios.wire.installation import PACKAGE, mark
 
 LINKS = ("wire/messages.py", "PROTOCOL_MAX: Final = 1", "PROTOCOL_MAX: Final = 2")
@@ -68,6 +72,42 @@ def test_a_node_that_does_not_get_ready_is_put_back_and_the_roll_stops(fresh: Sy
         assert upgrade(fresh, "--back")["replaced"] == [node for node, one in stands.items() if one == there]
         assert releases(fresh) == dict.fromkeys(("n1", "n2", "n3"), here)
         going.check()
+
+
+def test_a_roll_that_is_killed_at_any_moment_goes_on_where_it_was(fresh: System, tmp_path: Path) -> None:
+    new = changed(tmp_path / "newer", NEWER)
+    there = f"0.1.1+{mark(str(new / 'src' / 'unios'))}"
+    with goings(fresh, ("n1", "n2", "n3")) as going:
+        for seconds in (0.6, 0.9, 1.2, 1.5):
+            rolling = subprocess.Popen([sys.executable, "-m", "unios", "upgrade", "--to", str(new)], env=fresh.env, stderr=subprocess.PIPE)
+            try:
+                rolling.wait(seconds)
+            except subprocess.TimeoutExpired:
+                rolling.kill()
+            rolling.communicate()
+        upgrade(fresh, "--to", str(new))
+        assert releases(fresh) == dict.fromkeys(("n1", "n2", "n3"), there)
+        going.check()
+        assert sorted(upgrade(fresh, "--back")["replaced"]) == ["n1", "n2", "n3"]
+        going.check()
+
+
+@pytest.mark.skipif(shutil.which("etcd") is None or find_spec("grpc") is None, reason="etcd or grpcio is not installed")
+def test_nodes_with_members_of_etcd_are_rolled_one_after_the_other_and_the_store_answers_throughout(tmp_path: Path) -> None:
+    new = changed(tmp_path / "newer", NEWER, LINKS, TREES)
+    here, there = f"0.1.0+{mark(PACKAGE)}", f"0.1.1+{mark(str(new / 'src' / 'unios'))}"
+    with System() as system:
+        system.unios("up", "--nodes", "3", "--store", "etcd")
+        wait_for(lambda: system.json("status")["keepers"], lambda found: found == ["n1", "n2", "n3"], "three members", 40)
+        with goings(system, ("n2", "n3", "n1")) as going:
+            assert sorted(upgrade(system, "--to", str(new))["replaced"]) == ["n1", "n2", "n3"]
+            assert releases(system) == dict.fromkeys(("n1", "n2", "n3"), there)
+            together(system, ("n1", "n2", "n3"))
+            going.check()
+            wait_for(lambda: system.json("store", "status")["members"], lambda found: sum(one["answers"] for one in found) == 3, "members answer", 20)
+            assert sorted(upgrade(system, "--back")["replaced"]) == ["n1", "n2", "n3"]
+            assert releases(system) == dict.fromkeys(("n1", "n2", "n3"), here)
+            going.check()
 
 
 @pytest.fixture(scope="module")
