@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,26 @@ def test_while_the_authoritys_machine_does_not_answer_a_person_is_told_and_it_go
     os.kill(first.nodes()["n1"]["kernel_pid"], signal.SIGKILL)
     wait_for(lambda: first.nodes()["n1"]["state"], lambda state: state == "ready", "a kernel that begins anew shows what it has on disk")
     assert second.unios("run", "--on", "n1", "--", "true").returncode == 0
+
+
+def test_a_node_that_slept_while_the_stores_machine_got_another_certificate_comes_back(two: tuple[System, System]) -> None:
+    first, second = two
+    seen = mark_of(second, "n2")
+    wait_for(lambda: mark_of(second, "n2") != seen, bool, "n2 has a fresh one", timeout=30)
+    node = second.nodes()["n2"]
+    asleep = [node["kernel_pid"], *(pid for pid in node["pids"] if pid != node["kernel_pid"])]  # whoever looks after the kernel finds it awake
+    before, record = mark_of(first, "n1"), first.nodes()["n1"]
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: mark_of(first, "n1") != before, bool, "n1 has another one", timeout=30)
+        wait_for(lambda: first.nodes()["n2"]["state"], lambda state: state == "lost", "n2 is thought lost")
+    finally:
+        for pid in asleep:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.05)
+    wait_for(lambda: first.nodes()["n2"]["state"], lambda state: state == "ready", "n2 is back")
+    assert second.unios("run", "--on", "n1", "--", "echo", "back").stdout == b"back\n"
+    assert first.unios("run", "--on", "n2", "--", "echo", "there").stdout == b"there\n"
+    assert first.nodes()["n1"]["incarnation"] == record["incarnation"]
+    assert second.nodes()["n2"]["kernel_pid"] == node["kernel_pid"], "it was not begun anew, which would have forgotten what it knew"

@@ -23,13 +23,14 @@ from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import UniosError
 from unios.kernel import keys, parts, runfiles, sequencer, system
+from unios.kernel.acquaintance import Acquaintance
 from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
 from unios.kernel.auditing import Auditing
 from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
 from unios.kernel.carrying import Carrying
-from unios.kernel.certificates import Identity, mark, mark_der
+from unios.kernel.certificates import Identity, mark
 from unios.kernel.clocks import boot_ms, wall_ms
 from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
@@ -39,7 +40,6 @@ from unios.kernel.expelling import Expelling
 from unios.kernel.journals import open_journal
 from unios.kernel.last_watch import LastWatch
 from unios.kernel.leasing import DeadlinePage, Leasing
-from unios.kernel.link import Refused
 from unios.kernel.link_warnings import link_notes, link_warnings
 from unios.kernel.links import Links
 from unios.kernel.log_keeping import LogKeeping
@@ -124,6 +124,7 @@ class Node:
         self.stopping = Stopping(self)
         self.tokens = Tokens(self)
         self.expelling = Expelling(self)
+        self.acquaintance = Acquaintance(self)
         self.auditing = Auditing(self)
         self.renewing = Renewing(self)
         self.addresses = Addresses(self)
@@ -166,27 +167,9 @@ class Node:
         files = (self.home.ca / "ca.crt", folder / "node.crt", folder / "node.key")
         contexts = (server_context(*files), client_context(*files))
         facts = {"node": self.name, "system": self.system.id, "version": __version__, "place": self.place}
-        return Links(self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link, self._judge, self._on_refused)
-
-    def _judge(self, identity: Identity, certificate: bytes) -> Refused | None:
-        """Whether the node of that certificate may have a link: by the records, and while there are none by what is remembered of them."""
-        name, mark = identity.node, mark_der(certificate)
-        if (refused := self.expelling.refusal(mark)) is not None:
-            return refused
-        if self.nodes.revision is None:
-            if self.system.left.get(name) == mark:
-                return Refused(f"{name} has left the system", True)
-            return (
-                Refused(f"{name} is another machine's node by now") if self.system.machines.get(name, identity.machine) != identity.machine else None
-            )
-        record = self.nodes.values.get(node_key(name))
-        if record is None:
-            return None  # it has just been let in: its record is on the way
-        if record.certificate not in ("", mark) and not rank_of(record, mark):
-            return Refused(f"the certificate is of an earlier node called {name}")
-        if record.state == "left":
-            return Refused(f"{name} has left the system", bool(record.certificate))
-        return Refused(f"{name} is another machine's node by now") if record.machine != identity.machine else None
+        return Links(
+            self.identity, facts, contexts, self.dispatch.from_link, self.tokens.join, self._on_link, self.acquaintance.refusal, self._on_refused
+        )
 
     def _on_refused(self, who: Identity, why: str, left: bool) -> None:
         if left and covers(who.users, self.identity.users):
@@ -282,6 +265,8 @@ class Node:
             self.start(self.stopping.removed("its record says so"))
         elif record.expelled and record.certificate:
             self.expelling.cut(record.name, (record.certificate, record.next_certificate))
+        if record.name == self.name:  # it has registered, and the records are at least of then
+            self.acquaintance.look_again()
         self._tell(members.NodeChanged(record.name, record.incarnation if now else 0, gone, boot_ms()))
         if gone:
             self.links.forget(record.name)

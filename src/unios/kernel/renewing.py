@@ -35,6 +35,8 @@ LOOK_S: Final = 30.0
 LOOK_S_MIN: Final = 0.2
 ANSWER_MS: Final = 30_000
 ATTEMPTS_MAX: Final = 5
+TRUST_MS: Final = 5_000
+"""So long after a link was made on trust the records have been read anew, if the lease is held."""
 
 
 class Renewing:
@@ -63,6 +65,8 @@ class Renewing:
                     self.renewal.on(renewal.Failed(wall_ms(), str(error) or "no answer in time"))
             with contextlib.suppress(UniosError):
                 await self._promote()
+            if self._node.leasing.left_ms() > 0:
+                self._node.acquaintance.look_again(since_ms=TRUST_MS)
             life_s = (self.renewal.validity.until_ms - self.renewal.validity.made_ms) / 1000
             await tick(min(LOOK_S, max(LOOK_S_MIN, life_s / 40)))
 
