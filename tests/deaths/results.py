@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -147,6 +148,7 @@ def _broken(run: Run) -> str:
 
 def sentence(said: str) -> str:
     text = " ".join(said.split())
+    text = re.sub(r"unios1\.\w+", "TOKEN", text)
     return text if len(text) <= 240 else text[:237] + "..."
 
 

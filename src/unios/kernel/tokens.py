@@ -8,14 +8,15 @@ import base64
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from unios import __version__
 from unios.core.audit import Draft, Outcome
 from unios.core.nodes import NodeRecord, TokenRecord, covers, may_claim_machine, may_speak_for, node_key
-from unios.errors import CallerError, Denied, Unavailable, UniosError
+from unios.errors import CallerError, Denied, OutcomeUnknown, Unavailable, UniosError
 from unios.kernel import certificates, cluster
 from unios.kernel.addresses import reach
 from unios.kernel.callers import user_of
@@ -30,7 +31,11 @@ from unios.wire.peer import Call
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+T = TypeVar("T")
 PREFIX: Final = "unios1."
+PERSIST_S: Final = 10.0
+"""So long a store that has just lost a machine is asked again."""
+AGAIN_S: Final = 0.1
 NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
 
 
@@ -56,6 +61,19 @@ def decode(token: str) -> TokenText:
         return msgspec.msgpack.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=TokenText)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise CallerError("this is no token of unios, or a part of it is missing: `unios join` on a machine of the system makes one") from error
+
+
+async def _persist(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store again while it does not say; only what may be done twice."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PERSIST_S
+    while True:
+        try:
+            return await ask()
+        except (Unavailable, OutcomeUnknown):
+            if loop.time() >= until:
+                raise
+            await asyncio.sleep(AGAIN_S)
 
 
 def check_name(name: str) -> None:
@@ -88,8 +106,8 @@ class Tokens:
         secret = os.urandom(20).hex()
         users = (*(user for user in node.identity.users if user != "root"), *(("root",) if root else ()))
         expires_ms = node.wall_ms() + 1000 * ttl_s
-        lease = await node.store.lease_grant(min(1000 * ttl_s, LEASE_TTL_MS_MAX))
-        await node.store.put(key_of(secret), msgspec.msgpack.encode(TokenRecord(expires_ms, users)), lease=lease)
+        lease = await _persist(lambda: node.store.lease_grant(min(1000 * ttl_s, LEASE_TTL_MS_MAX)))
+        await _persist(lambda: node.store.put(key_of(secret), msgspec.msgpack.encode(TokenRecord(expires_ms, users)), lease=lease))
         addresses = self._addresses()
         return encode(TokenText(addresses, self._fingerprint, secret)), expires_ms, addresses
 
@@ -159,25 +177,32 @@ class Tokens:
                 name, ask.machine, 0, users=users, version=ask.version, joined_ms=node.wall_ms(), certificate=certificates.mark(certificate)
             )
             spent = msgspec.msgpack.encode(TokenRecord(record.expires_ms, record.users, name))
-            result = await node.store.transact(
-                Transaction(
-                    (compare, Compare(token.key, "modified", "==", token.modified)),
-                    (
-                        Put(node_key(name), msgspec.msgpack.encode(entry)),
-                        Put(token.key, spent, token.lease),
-                        node.events.put("join", f"{name} joined with a token (machine {ask.machine[:12]}, for {', '.join(users)})"),
-                    ),
-                )
+            admission = Transaction(
+                (compare, Compare(token.key, "modified", "==", token.modified)),
+                (
+                    Put(node_key(name), msgspec.msgpack.encode(entry)),
+                    Put(token.key, spent, token.lease),
+                    node.events.put("join", f"{name} joined with a token (machine {ask.machine[:12]}, for {', '.join(users)})"),
+                ),
             )
-            if result.succeeded:
+            if await self._written(admission, entry):
                 return self._joined(name, certificate, users)
             token, record = await self._valid(ask.secret)
         raise Unavailable("too many nodes join at the same time: try again")
 
+    async def _written(self, admission: Transaction, entry: NodeRecord) -> bool:
+        """Say whether the node is in the records with that certificate; where the store's answer was lost the record says it."""
+        store = self._node.store
+        try:
+            return (await store.transact(admission)).succeeded
+        except OutcomeUnknown:
+            found, _revision = await _persist(lambda: store.range(node_key(entry.name)))
+            return any(msgspec.msgpack.decode(record.value, type=NodeRecord).certificate == entry.certificate for record in found.records)
+
     async def _check_machine(self, machine: str, users: tuple[str, ...]) -> None:
         """Refuse one that calls itself a node of a machine on which it has no business."""
         node = self._node
-        known = [msgspec.msgpack.decode(record.value, type=NodeRecord) for record in (await every(node.store, "/nodes/"))[0]]
+        known = [msgspec.msgpack.decode(record.value, type=NodeRecord) for record in (await _persist(lambda: every(node.store, "/nodes/")))[0]]
         kept = frozenset({node.system.store_machine, node.system.founder, node.system.machine})
         if not NAME.fullmatch(machine) or not may_claim_machine(machine, users, kept, known, owner=user_of(os.geteuid())):
             raise Denied(
@@ -201,7 +226,7 @@ class Tokens:
         )
 
     async def _valid(self, secret: str) -> tuple[Record, TokenRecord]:
-        result, _revision = await self._node.store.range(key_of(secret))
+        result, _revision = await _persist(lambda: self._node.store.range(key_of(secret)))
         if not result.records:
             raise Denied("the token has expired, or this system never made it: `unios join` on a machine of the system makes a new one")
         record = msgspec.msgpack.decode(result.records[0].value, type=TokenRecord)
@@ -215,13 +240,13 @@ class Tokens:
         """Return a name that is free and the condition under which it still is."""
         if wish:
             check_name(wish)
-            result, _revision = await self._node.store.range(node_key(wish))
+            result, _revision = await _persist(lambda: self._node.store.range(node_key(wish)))
             if not result.records:
                 return wish, Compare(node_key(wish), "version", "==", 0)
             if msgspec.msgpack.decode(result.records[0].value, type=NodeRecord).state == "left":
                 return wish, Compare(node_key(wish), "modified", "==", result.records[0].modified)
             raise CallerError(f"there is a node {wish} already: choose another name")
-        taken = {record.key for record in (await every(self._node.store, "/nodes/"))[0]}
+        taken = {record.key for record in (await _persist(lambda: every(self._node.store, "/nodes/")))[0]}
         number = 1
         while node_key(f"n{number}") in taken:
             number += 1
