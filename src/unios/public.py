@@ -13,6 +13,8 @@ _WHERE: Final = {
     "AsyncSemaphore": "unios.client.synchronisation.aio:AsyncSemaphore",
     "Barrier": "unios.client.synchronisation.barrier:Barrier",
     "BoundedSemaphore": "unios.client.synchronisation.semaphore:BoundedSemaphore",
+    "Capabilities": "unios.client.messages.capabilities:Capabilities",
+    "Capability": "unios.client.messages.capabilities:Capability",
     "CallerError": "unios.errors:CallerError",
     "Condition": "unios.client.synchronisation.condition:Condition",
     "DataLost": "unios.errors:DataLost",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from unios import aio as aio
     from unios.client.embedded import System as System
     from unios.client.embedded import system as system
+    from unios.client.messages.capabilities import Capabilities as Capabilities
+    from unios.client.messages.capabilities import Capability as Capability
     from unios.client.messages.face import connect as connect
     from unios.client.messages.face import listen as listen
     from unios.client.messages.server import caller as caller

@@ -43,3 +43,7 @@ KNOCKERS_MAX = 4_096
 """Addresses of which failed attempts are remembered; over it the one that has been quiet for longest is forgotten."""
 KNOCKS_OPEN_MAX = 4
 """Connections of an address that has had too many, of which it is not known yet who they are; a further one is closed unheard."""
+CAPABILITIES_MAX = 10_000
+"""Of one port; over it none is made until some are revoked or over."""
+CAPABILITY_DEPTH_MAX = 32
+"""So many steps a capability may be from the first one that it comes from: each call looks at all of them."""

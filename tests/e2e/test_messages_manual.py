@@ -25,4 +25,4 @@ def test_the_examples_of_the_page_run(whole: System, monkeypatch: pytest.MonkeyP
 
 
 def test_the_page_has_examples() -> None:
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6

@@ -41,7 +41,10 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def parse(text: str | bytes) -> Schedule:
     """Return the schedule in a file's text. Raises msgspec.MsgspecError."""
-    return msgspec.json.decode(text, type=Schedule)
+    try:
+        return msgspec.json.decode(text, type=Schedule)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 class Steps:

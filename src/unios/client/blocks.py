@@ -91,7 +91,7 @@ def _keep(
         asked.close()
     try:
         stored: Stored = msgspec.msgpack.decode(raw, type=Stored)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"the kernel sent an answer that is none: {error}") from error
     return stored
 

@@ -9,7 +9,7 @@ Records that hang on a lease are neither in a backup nor touched here: they are 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from unios.core.processes import LIVE, ProcessRecord
 from unios.core.quorum import CHANGES, LEAVING, PREFIX
 from unios.errors import CallerError
 
+T = TypeVar("T")
 PROCESSES: Final = "/processes/"
 NODES: Final = "/nodes/"
 STAYS: Final = (NODES, PREFIX, LEAVING, CHANGES, "/next/", "/locks/", "/tokens/", "/audit/")
@@ -41,9 +42,11 @@ class Plan(NamedTuple):
 def plan(backup: Mapping[str, bytes], present: Mapping[str, bytes], *, made: str, now_ms: int, is_lost: bool = False) -> Plan:
     """Return what is to be done. `made`: when the backup was, as people write it. `is_lost`: there is no store any more, so nothing is `present`.
 
-    Raises CallerError while processes live, which the backup knows nothing of, or otherwise.
+    Raises CallerError while processes live, which the backup knows nothing of, or otherwise; or for a record that makes no sense.
     """
-    living = sorted(record.pid for key, value in present.items() if key.startswith(PROCESSES) and (record := _process(value)).state in LIVE)
+    living = sorted(
+        record.pid for key, value in present.items() if key.startswith(PROCESSES) and (record := _read(key, value, ProcessRecord)).state in LIVE
+    )
     if living:
         pids = ", ".join(map(str, living[:PIDS_SAID])) + (", ..." if len(living) > PIDS_SAID else "")
         raise CallerError(
@@ -51,7 +54,7 @@ def plan(backup: Mapping[str, bytes], present: Mapping[str, bytes], *, made: str
         )
     wanted, lost = dict(backup), list[int]()
     for key, value in backup.items():
-        if key.startswith(PROCESSES) and (record := _process(value)).state in LIVE:
+        if key.startswith(PROCESSES) and (record := _read(key, value, ProcessRecord)).state in LIVE:
             if key in present:
                 wanted[key] = present[key]
             else:
@@ -67,8 +70,11 @@ def plan(backup: Mapping[str, bytes], present: Mapping[str, bytes], *, made: str
     return Plan(puts, tuple(key for key in present if key not in wanted), tuple(sorted(lost)))
 
 
-def _process(value: bytes) -> ProcessRecord:
-    return msgspec.msgpack.decode(value, type=ProcessRecord)
+def _read(key: str, value: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(value, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CallerError(f"the record {key[:80]} makes no sense to this version of unios ({error}): take another backup") from error
 
 
 def _gone(record: ProcessRecord, made: str, now_ms: int) -> ProcessRecord:
@@ -80,10 +86,10 @@ def _moved_on(wanted: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     """Yield the records of a backup for a store that has none: counters leap over all that may have been given since."""
     for key, value in wanted.items():
         if key.startswith(NODES):
-            node = msgspec.msgpack.decode(value, type=NodeRecord)
+            node = _read(key, value, NodeRecord)
             yield key, msgspec.msgpack.encode(msgspec.structs.replace(node, incarnation=node.incarnation + LEAP))
         elif key == EPOCH:
-            fields = msgspec.msgpack.decode(value)
-            yield key, msgspec.msgpack.encode({**fields, "epoch": fields["epoch"] + LEAP, "clean": False})
+            fields = _read(key, value, dict[str, int | bool])
+            yield key, msgspec.msgpack.encode({**fields, "epoch": fields.get("epoch", 0) + LEAP, "clean": False})
         elif not key.startswith((PREFIX, LEAVING, CHANGES)):
             yield key, value

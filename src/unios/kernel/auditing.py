@@ -139,7 +139,7 @@ class Auditing:
             raise Denied("only a kernel has something written down")
         try:
             said = msgspec.msgpack.decode(call.decode(NoteAudit).said, type=Draft)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Denied("that is no entry of the audit log") from error
         self.add(msgspec.structs.replace(said, node=caller.node))
         return Empty()

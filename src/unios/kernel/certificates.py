@@ -145,12 +145,16 @@ def make_key() -> tuple[bytes, bytes]:
 def sign(folder: Path, public_key: bytes, identity: Identity) -> bytes:
     """Return a certificate, PEM, by the authority in `folder`. Raises ValueError if the public key is none."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
     key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    holder = serialization.load_pem_public_key(public_key)
+    try:
+        holder = serialization.load_pem_public_key(public_key)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"the key is of a kind that is not known: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(holder, ec.EllipticCurvePublicKey):
         raise ValueError("the key is not of an elliptic curve")
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, identity.node[:64])])

@@ -79,7 +79,7 @@ def read(home: Home) -> Cluster | None:
         return msgspec.json.decode((home.store / FILE).read_bytes(), type=Cluster)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unavailable(f"{home.store / FILE} cannot be read ({error}): copy it from another machine of the system, or join again") from error
 
 

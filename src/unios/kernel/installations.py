@@ -56,7 +56,7 @@ def probe(one: Installation) -> Facts:
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=Facts)
         why = (done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-    except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as error:
+    except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         why = str(error)
     raise Unavailable(f"{_named(one)} cannot be run: {why}")
 

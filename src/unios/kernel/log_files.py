@@ -100,7 +100,7 @@ class LogFiles:
         with contextlib.suppress(FileNotFoundError):
             try:
                 self._state = msgspec.json.decode(Path(self._folder, "state").read_bytes(), type=_State)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise Damaged(f"{self._folder}/state makes no sense: {error}") from error
         torn = 0
         damage: list[tuple[int, int, int]] = []

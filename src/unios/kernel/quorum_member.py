@@ -77,7 +77,7 @@ def read(folder: NodeFolder) -> MemberFile | None:
         return msgspec.json.decode(path.read_bytes(), type=MemberFile)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataLost(f"{path} is damaged ({error}): `unios leave` and join again") from error
 
 

@@ -65,7 +65,7 @@ def parse(text: str | bytes) -> Running | None:
     try:
         fields = json.loads(text)
         return Running(int(fields["pid"]), int(fields["start"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

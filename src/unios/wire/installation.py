@@ -94,7 +94,7 @@ def remembered(home: str | os.PathLike[str]) -> dict[str, Installation]:
         with open(os.path.join(home, FILE), encoding="utf-8", errors="surrogateescape") as file:
             fields = json.load(file)
         return {name: Installation(*map(str, fields[name])) for name in ("now", "before", "next") if fields.get(name)}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return {}
 
 

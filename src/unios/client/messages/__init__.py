@@ -15,4 +15,17 @@ def _read(data: bytes) -> object:
     return read(data)
 
 
+def _written_capability(value: object) -> bytes | None:
+    from unios.client.messages.capabilities import written
+
+    return written(value)
+
+
+def _read_capability(data: bytes) -> object:
+    from unios.client.messages.capabilities import read
+
+    return read(data)
+
+
 values.PLAIN[1] = (_written, _read)
+values.PLAIN[2] = (_written_capability, _read_capability)

@@ -47,7 +47,7 @@ def _connect(connection: Connection, name: str, wait_ms: int, deadline: float | 
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
         connected = msgspec.msgpack.decode(raw, type=Connected)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         connected = None
     if connected is None or len(sockets) != 1:
         for sock in sockets:

@@ -34,7 +34,10 @@ class Address(NamedTuple):
 
 def parse(text: str, system: str = "") -> Address:
     """Read an address; `system`: if it names none. Raises Misused."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise Misused(f"this is no address of an etcd cluster: {error}"[:200]) from error
     login, _, hosts = parts.netloc.rpartition("@")
     system = parts.path.strip("/") or system
     members = tuple(host if re.search(r":\d+$", host) else f"{host}:{PORT}" for host in hosts.split(",") if host)
