@@ -1,0 +1,96 @@
+"""A chunk of output whose bytes are still in the connection: they go from there into a pipe without passing through this process.
+
+Linux moves pages between a socket and a pipe; nothing else than a pipe takes them so, and small chunks are cheaper read. Bytes count as passed on when they
+are in the pipe, one splice after the other, so after a connection that broke amid a chunk the rest is asked for, and each byte comes once.
+"""
+
+import os
+import select
+import socket
+import stat
+from typing import TYPE_CHECKING, Final
+
+from unios.errors import ProtocolError
+from unios.wire.chunks import Begun, chunk_tail
+
+if TYPE_CHECKING:
+    from unios.client.channel import Channel
+
+HEAD_BYTES: Final = 4 * 1024
+"""So much is read of what may be a large chunk: its head, and few of its bytes."""
+LEAST_BYTES: Final = 32 * 1024
+"""Of a chunk with less than that still to come the rest is read."""
+
+
+def is_pipe(descriptor: int) -> bool:
+    """Whether a descriptor is one end of a pipe; False if it is none at all."""
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+class Flowing:
+    """One chunk. `first`: those of its bytes that were read with its head, to be written before anything is moved; the rest waits for `move`."""
+
+    def __init__(self, channel: "Channel", begun: Begun, first: bytes) -> None:
+        self.stream, self.incarnation, self.offset = begun.stream, begun.incarnation, begun.offset
+        self.lost = 0
+        """So many bytes before it are gone."""
+        self.first = first
+        self.left = begun.count - len(first)
+        """So many bytes are still to be moved."""
+        self.cost = begun.cost
+        self._channel, self._tail_bytes = channel, begun.tail_bytes
+
+    def wrote_first(self) -> None:
+        """`first` has been written."""
+        self.offset += len(self.first)
+        self.first = b""
+
+    def move(self, into: int) -> bool:
+        """Move all that is left into a pipe; return whether it was all, else the connection has ended, which is told to whoever reads it. Waits.
+
+        Raises BrokenPipeError if nobody reads the pipe, and OSError if it takes nothing for another reason.
+        """
+        source = self._channel.fileno()
+        while self.left:
+            try:
+                moved = os.splice(source, into, self.left)
+            except BlockingIOError:
+                _wait(source, select.POLLIN)
+                _wait(into, select.POLLOUT)
+                continue
+            except ConnectionError as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                moved = 0
+            if not moved:
+                self._channel.close("the peer closed the connection")
+                return False
+            self.left -= moved
+            self.offset += moved
+        return True
+
+    def drop(self, sock: socket.socket) -> None:
+        """Read what is left, and what stands behind it, so that the next frame can be. Called by the channel, before it reads on."""
+        sock.settimeout(None)
+        while self.left:
+            dropped = len(sock.recv(min(self.left, 64 * 1024)))
+            if not dropped:
+                raise ConnectionResetError("the peer closed the connection")
+            self.left -= dropped
+        tail = b""
+        while len(tail) < self._tail_bytes:
+            more = sock.recv(self._tail_bytes - len(tail))
+            if not more:
+                raise ConnectionResetError("the peer closed the connection")
+            tail += more
+        if not chunk_tail(tail):
+            raise ProtocolError("the peer sent a chunk that does not end as one")
+
+
+def _wait(descriptor: int, events: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, events)
+    poll.poll()
