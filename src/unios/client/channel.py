@@ -255,16 +255,19 @@ class Channel:
         if left is not None and left <= 0:
             raise OutcomeUnknown(f"no answer to {what} in time")
         try:
-            if self._flowing is not None:
-                flowing, self._flowing = self._flowing, None
-                flowing.drop(self.sock)
             self.sock.settimeout(left)
+            if self._flowing is not None:
+                self._flowing.drop(self.sock)
+                self._flowing = None
             data, descriptors = self._receive()
         except TimeoutError:
             raise OutcomeUnknown(f"no answer to {what} in time") from None
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
+        except ProtocolError as error:
+            self.close(str(error))
+            raise
         self._descriptors.extend(descriptors)
         if not data:
             self.close("the peer closed the connection")

@@ -4,6 +4,9 @@ Linux moves pages between a socket and a pipe; nothing else than a pipe takes th
 are in the pipe, one splice after the other, so after a connection that broke amid a chunk the rest is asked for, and each byte comes once.
 """
 
+import contextlib
+import errno
+import fcntl
 import os
 import select
 import socket
@@ -11,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from unios.errors import ProtocolError
-from unios.wire.chunks import Begun, chunk_tail
+from unios.wire.chunks import Begun, is_tail
 
 if TYPE_CHECKING:
     from unios.client.channel import Channel
@@ -20,6 +23,18 @@ HEAD_BYTES: Final = 4 * 1024
 """So much is read of what may be a large chunk: its head, and few of its bytes."""
 LEAST_BYTES: Final = 32 * 1024
 """Of a chunk with less than that still to come the rest is read."""
+PIPE_BYTES: Final = 256 * 1024
+"""Asked of Linux for a pipe through which much flows; it counts pipes' sizes per user, so the others keep theirs."""
+_SET_PIPE_SIZE: Final = 1031
+_GET_PIPE_SIZE: Final = 1032
+_widened: Final[set[int]] = set()
+
+
+def widen(pipe: int) -> None:
+    """Let a pipe hold PIPE_BYTES: its reader and this side then wake each other less often. What Linux refuses stays as it is."""
+    with contextlib.suppress(OSError):
+        if fcntl.fcntl(pipe, _GET_PIPE_SIZE) < PIPE_BYTES:
+            fcntl.fcntl(pipe, _SET_PIPE_SIZE, PIPE_BYTES)
 
 
 def is_pipe(descriptor: int) -> bool:
@@ -41,7 +56,7 @@ class Flowing:
         self.left = begun.count - len(first)
         """So many bytes are still to be moved."""
         self.cost = begun.cost
-        self._channel, self._tail_bytes = channel, begun.tail_bytes
+        self._channel, self._tail_bytes, self._tail = channel, begun.tail_bytes, b""
 
     def wrote_first(self) -> None:
         """`first` has been written."""
@@ -53,6 +68,9 @@ class Flowing:
 
         Raises BrokenPipeError if nobody reads the pipe, and OSError if it takes nothing for another reason.
         """
+        if into not in _widened:
+            _widened.add(into)
+            widen(into)
         source = self._channel.fileno()
         while self.left:
             try:
@@ -73,21 +91,23 @@ class Flowing:
         return True
 
     def drop(self, sock: socket.socket) -> None:
-        """Read what is left, and what stands behind it, so that the next frame can be. Called by the channel, before it reads on."""
-        sock.settimeout(None)
+        """Read what is left, and what stands behind it, so that the next frame can be. Called by the channel, before it reads on; again after TimeoutError.
+
+        Raises ProtocolError if something else stands behind it, and OSError.
+        """
         while self.left:
-            dropped = len(sock.recv(min(self.left, 64 * 1024)))
-            if not dropped:
-                raise ConnectionResetError("the peer closed the connection")
-            self.left -= dropped
-        tail = b""
-        while len(tail) < self._tail_bytes:
-            more = sock.recv(self._tail_bytes - len(tail))
-            if not more:
-                raise ConnectionResetError("the peer closed the connection")
-            tail += more
-        if not chunk_tail(tail):
+            self.left -= len(_received(sock, min(self.left, 64 * 1024)))
+        while (missing := self._tail_bytes - len(self._tail)) > 0:
+            self._tail += _received(sock, missing)
+        if not is_tail(self._tail):
             raise ProtocolError("the peer sent a chunk that does not end as one")
+
+
+def _received(sock: socket.socket, bytes_max: int) -> bytes:
+    data = sock.recv(bytes_max)
+    if not data:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    return data
 
 
 def _wait(descriptor: int, events: int) -> None:

@@ -167,9 +167,7 @@ def settled(connection: Connection, pid: int, watch: processes.Watch | None = No
             return now
 
 
-def _segment(
-    connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C], flows: frozenset[str]
-) -> Iterator[C | Flowing]:
+def _segment(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C], flows: frozenset[str]) -> Iterator[C | Flowing]:
     """Yield one incarnation's output until it ends, or until the record shows that it is not this one that runs any more."""
     offsets = place.offsets
     asked = connection.begin("processes.follow", Follow(pid, place.incarnation, offsets["out"], offsets["err"], True, hold))

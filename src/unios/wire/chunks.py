@@ -105,6 +105,6 @@ def begun_chunk(begin: memoryview) -> Begun | None:
     return Begun(found.id, found.body.stream, found.body.incarnation, found.body.offset, before, count, tail_bytes, size + ITEM_COST)
 
 
-def chunk_tail(tail: bytes) -> bool:
+def is_tail(tail: bytes) -> bool:
     """Return whether what stands behind a chunk's bytes is as `enclose` writes it."""
     return tail.startswith(_LOST) and tail.endswith(_MORE)
