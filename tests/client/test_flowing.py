@@ -86,7 +86,7 @@ def test_the_head_of_a_chunk_says_where_its_bytes_are(id_: int, incarnation: int
     made, size = buffer.enclose(id_, "err", incarnation, offset, count, lost)
     begun = begun_chunk(made[:300])
     assert begun is not None
-    assert (begun.id, begun.stream, begun.incarnation, begun.offset, begun.count) == (id_, "err", incarnation, offset, count)
+    assert (begun.id, begun.stream, begun.incarnation, begun.offset, begun.size) == (id_, "err", incarnation, offset, count)
     assert begun.before + count + begun.tail_bytes == len(made) and begun.cost == size + 64
     assert begun_chunk(made[: begun.before]) == begun and begun_chunk(made[: begun.before - 1]) is None
 

@@ -288,7 +288,7 @@ class Channel:
         if self._reader.is_amid or (begun := begun_chunk(data)) is None or begun.stream not in streams or self._asked.get(begun.id) is not asked:
             return False
         first = bytes(data[begun.before :])
-        if begun.count - len(first) < LEAST_BYTES:
+        if begun.size - len(first) < LEAST_BYTES:
             return False
         self._flowing = asked.flowing = Flowing(self, begun, first)
         return True

@@ -53,7 +53,7 @@ class Flowing:
         self.lost = 0
         """So many bytes before it are gone."""
         self.first = first
-        self.left = begun.count - len(first)
+        self.left = begun.size - len(first)
         """So many bytes are still to be moved."""
         self.cost = begun.cost
         self._channel, self._tail_bytes, self._tail = channel, begun.tail_bytes, b""

@@ -103,7 +103,7 @@ def follow(
     Raises NotFound if there is no such process, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS or the output of a
     process that has ended cannot be reached any more.
     """
-    return _follow(connection, pid, _Place(view or processes.view(connection, pid), out, err), hold, Chunk)
+    return _follow(connection, pid, _Place(view or processes.view(connection, pid), out, err), hold, Chunk)  # type: ignore[return-value]  # nothing flows
 
 
 def passing(

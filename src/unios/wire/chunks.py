@@ -56,7 +56,7 @@ class Begun(NamedTuple):
     offset: int
     before: int
     """So many bytes of the frame go before the chunk's."""
-    count: int
+    size: int
     tail_bytes: int
     cost: int
     """What it takes of the window that Credit grants."""
