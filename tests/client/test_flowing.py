@@ -1,6 +1,7 @@
 """Large chunks of output that go from the connection into a pipe: each byte once, whatever happens amid one, and nothing else on the connection is disturbed."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,10 @@ def kernel(tmp_path: Path) -> Iterator[ScriptedKernel]:
 def connection(kernel: ScriptedKernel, tmp_path: Path) -> Iterator[Connection]:
     with Connection(tmp_path) as made:
         yield made
+
+
+def _refused(*_args: object) -> int:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 class Pipe:
@@ -104,7 +109,12 @@ def test_what_is_no_large_chunk_is_read(reply: Reply) -> None:
     assert begun_chunk(memoryview(b"".join(framed(reply)))) is None
 
 
-def test_each_byte_comes_once_though_the_connection_breaks_amid_chunks(kernel: ScriptedKernel, connection: Connection) -> None:
+@pytest.mark.parametrize("splices", [True, False])
+def test_each_byte_comes_once_though_the_connection_breaks_amid_chunks(
+    kernel: ScriptedKernel, connection: Connection, monkeypatch: pytest.MonkeyPatch, splices: bool
+) -> None:
+    if not splices:
+        monkeypatch.setattr(os, "splice", _refused)
     record = Record(kernel, view())
     asked: list[int] = []
 

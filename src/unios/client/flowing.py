@@ -27,6 +27,9 @@ PIPE_BYTES: Final = 256 * 1024
 """Asked of Linux for a pipe through which much flows; it counts pipes' sizes per user, so the others keep theirs."""
 _SET_PIPE_SIZE: Final = 1031
 _GET_PIPE_SIZE: Final = 1032
+_COPIED_BYTES: Final = 64 * 1024
+_CANNOT: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a Linux says, or what confines this process, where these two do not splice."""
 _widened: Final[set[int]] = set()
 
 
@@ -56,6 +59,7 @@ class Flowing:
         self.left = begun.size - len(first)
         """So many bytes are still to be moved."""
         self.cost = begun.cost
+        self._splices = True
         self._channel, self._tail_bytes, self._tail = channel, begun.tail_bytes, b""
 
     def wrote_first(self) -> None:
@@ -74,15 +78,20 @@ class Flowing:
         source = self._channel.fileno()
         while self.left:
             try:
-                moved = os.splice(source, into, self.left)
+                moved = os.splice(source, into, self.left) if self._splices else self._copy(into)
             except BlockingIOError:
                 _wait(source, select.POLLIN)
                 _wait(into, select.POLLOUT)
                 continue
-            except ConnectionError as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
+            except BrokenPipeError:
+                raise
+            except ConnectionError:
                 moved = 0
+            except OSError as error:
+                if error.errno not in _CANNOT or not self._splices:
+                    raise
+                self._splices = False
+                continue
             if not moved:
                 self._channel.close("the peer closed the connection")
                 return False
@@ -90,13 +99,24 @@ class Flowing:
             self.offset += moved
         return True
 
+    def _copy(self, into: int) -> int:
+        """Read some and write it, as Linux does not move them; return how many, 0 at the end of the connection."""
+        data = memoryview(self._channel.sock.recv(min(self.left, _COPIED_BYTES)))
+        rest = data
+        while rest:
+            try:
+                rest = rest[os.write(into, rest) :]
+            except BlockingIOError:
+                _wait(into, select.POLLOUT)
+        return len(data)
+
     def drop(self, sock: socket.socket) -> None:
         """Read what is left, and what stands behind it, so that the next frame can be. Called by the channel, before it reads on; again after TimeoutError.
 
         Raises ProtocolError if something else stands behind it, and OSError.
         """
         while self.left:
-            self.left -= len(_received(sock, min(self.left, 64 * 1024)))
+            self.left -= len(_received(sock, min(self.left, _COPIED_BYTES)))
         while (missing := self._tail_bytes - len(self._tail)) > 0:
             self._tail += _received(sock, missing)
         if not is_tail(self._tail):
