@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from unios.client.flowing import HEAD_BYTES, LEAST_BYTES, Flowing
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh, from_wire
 from unios.limits import FDS_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, STREAM_WINDOW_BYTES
+from unios.wire.chunks import begun_chunk
 from unios.wire.frames import FrameReader
 from unios.wire.messages import (
     PROTOCOL_MAX,
@@ -62,6 +64,8 @@ class Asked:
         self.ended = False
         self.failure: UniosError | None = None
         self.result: tuple[msgspec.Raw, list[int]] | None = None
+        self.flowing: Flowing | None = None
+        """A chunk that comes after all items here; only for who waits with `flows`."""
 
     def put(self, body: msgspec.Raw, descriptors: list[int]) -> None:
         self._items.append((body, descriptors))
@@ -72,16 +76,20 @@ class Asked:
     @property
     def ready(self) -> bool:
         """Whether `next` returns at once."""
-        return bool(self._items) or self.ended
+        return bool(self._items) or self.flowing is not None or self.ended
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until `next` would return at once; False at the timeout."""
+    def wait(self, timeout_s: float, flows: frozenset[str] = frozenset()) -> bool:
+        """Wait until `next` or `take_flowing` would return at once; False at the timeout. `flows`: of which streams large chunks are for `take_flowing`."""
         deadline = time.monotonic() + timeout_s
-        while not self.ready:
-            try:
-                self._channel.read_until(deadline, self.op)
-            except OutcomeUnknown:
-                return False
+        channel = self._channel
+        channel.flows = (self, flows) if flows else None
+        try:
+            while not self.ready:
+                channel.read_until(deadline, self.op)
+        except OutcomeUnknown:
+            return False
+        finally:
+            channel.flows = None
         return True
 
     def next(self, type_: type[T] | Any, *, timeout_s: float | None = None) -> Any:
@@ -97,11 +105,23 @@ class Asked:
         _close(descriptors)
         size = cost(body)
         self._held -= size
+        self._grant(size)
+        return unpack(body, type_)
+
+    def take_flowing(self) -> Flowing | None:
+        """Return the next answer if that is a chunk whose bytes are still in the connection: they are to be moved before anything else is read."""
+        if self._items or self.flowing is None:
+            return None
+        found, self.flowing = self.flowing, None
+        self._grant(found.cost)
+        return found
+
+    def _grant(self, size: int) -> None:
+        """So much has been taken: let the other side send as much more, by and by."""
         self._owed += size
         if self._owed >= STREAM_WINDOW_BYTES // 2 and not self.ended:
             self._channel.send(Credit(self._id, self._owed))
             self._owed = 0
-        return unpack(body, type_)
 
     def finish(self, *, timeout_s: float | None = None) -> tuple[msgspec.Raw, list[int]]:
         """Return the last answer, raw, with its descriptors, which are the caller's to close; answers before it are dropped."""
@@ -159,6 +179,9 @@ class Channel:
         self._next_id = 1
         self.theirs: Hello | None = None
         self.why_closed = ""
+        self.flows: tuple[Asked, frozenset[str]] | None = None
+        """Whose large chunks, and of which streams, are left in the connection for `take_flowing`: of who waits just now, so that nobody else reads on."""
+        self._flowing: Flowing | None = None
         try:
             self.send(Hello(PROTOCOL_MIN, PROTOCOL_MAX, role))
             self._await_greeting(time.monotonic() + timeout_s)
@@ -233,15 +256,23 @@ class Channel:
             raise OutcomeUnknown(f"no answer to {what} in time")
         try:
             self.sock.settimeout(left)
+            if self._flowing is not None:
+                self._flowing.drop(self.sock)
+                self._flowing = None
             data, descriptors = self._receive()
         except TimeoutError:
             raise OutcomeUnknown(f"no answer to {what} in time") from None
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
+        except ProtocolError as error:
+            self.close(str(error))
+            raise
         self._descriptors.extend(descriptors)
         if not data:
             self.close("the peer closed the connection")
+            return
+        if self.flows is not None and self._is_left(*self.flows, data):
             return
         try:
             if len(self._descriptors) > 4 * FDS_MAX:
@@ -252,10 +283,22 @@ class Channel:
             self.close(str(error))
             raise
 
+    def _is_left(self, asked: Asked, streams: frozenset[str], data: memoryview) -> bool:
+        """Leave the bytes of a large chunk where they are, if one begins here."""
+        if self._reader.is_amid or (begun := begun_chunk(data)) is None or begun.stream not in streams or self._asked.get(begun.id) is not asked:
+            return False
+        first = bytes(data[begun.before :])
+        if begun.size - len(first) < LEAST_BYTES:
+            return False
+        self._flowing = asked.flowing = Flowing(self, begun, first)
+        return True
+
     def _receive(self) -> tuple[memoryview, list[int]]:
         space = socket.CMSG_SPACE(FDS_MAX * 4)
         room = self._reader.room()
-        buffer = self._buffer if room is None else room
+        if room is None:
+            room = self._buffer if self.flows is None else self._buffer[:HEAD_BYTES]
+        buffer = room
         count, ancillary, _flags, _address = self.sock.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
         descriptors = array.array("i")
         for level, kind, payload in ancillary:

@@ -13,6 +13,7 @@ import msgspec
 from unios.client import archive, processes
 from unios.client.channel import Asked
 from unios.client.connection import PASSING, Connection
+from unios.client.flowing import Flowing
 from unios.client.processes import ENDED
 from unios.errors import NotFound, Unavailable, UniosError
 from unios.limits import CLIENT_LOOK_MS, CLIENT_OUTPUT_RETRY_MS, CLIENT_RETRY_MS
@@ -60,6 +61,11 @@ class _Place:
         self.incarnation = chunk.incarnation
         self.offsets[chunk.stream] = chunk.offset + len(chunk.data)
 
+    def flow_by(self, flowing: Flowing) -> None:
+        """It has been moved, as far as it came."""
+        self.incarnation = flowing.incarnation
+        self.offsets[flowing.stream] = flowing.offset
+
     def move(self, view: ProcessView) -> Anew:
         anew = Anew(view.pid, view.incarnation, view.node, self.node, view.reason if view.state not in ENDED else "")
         self.node, self.incarnation = view.node, view.incarnation
@@ -97,21 +103,25 @@ def follow(
     Raises NotFound if there is no such process, and Unavailable when no kernel answers for CLIENT_RECONNECT_MS or the output of a
     process that has ended cannot be reached any more.
     """
-    return _follow(connection, pid, _Place(view or processes.view(connection, pid), out, err), hold, Chunk)
+    return _follow(connection, pid, _Place(view or processes.view(connection, pid), out, err), hold, Chunk)  # type: ignore[return-value]  # nothing flows
 
 
-def passing(connection: Connection, pid: int, *, view: ProcessView, hold: bool) -> Iterator[Passing | Anew]:
-    """Like `follow`, from the beginning."""
-    return _follow(connection, pid, _Place(view, 0, 0), hold, Passing)
+def passing(
+    connection: Connection, pid: int, *, view: ProcessView, hold: bool, flows: frozenset[str] = frozenset()
+) -> Iterator[Passing | Flowing | Anew]:
+    """Like `follow`, from the beginning. `flows`: the streams of which large chunks may be given as Flowing, to be moved before the next is asked for."""
+    return _follow(connection, pid, _Place(view, 0, 0), hold, Passing, flows)
 
 
-def _follow(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C]) -> Iterator[C | Anew]:
+def _follow(
+    connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C], flows: frozenset[str] = frozenset()
+) -> Iterator[C | Flowing | Anew]:
     give_up_at = 0.0
     watch = processes.Watch(connection, pid)
     while True:
         failure: UniosError | None = None
         try:
-            yield from _segment(connection, pid, place, hold, type_)
+            yield from _segment(connection, pid, place, hold, type_, flows)
         except (*PASSING, NotFound) as error:
             failure = error
         now = settled(connection, pid, watch)
@@ -157,15 +167,19 @@ def settled(connection: Connection, pid: int, watch: processes.Watch | None = No
             return now
 
 
-def _segment(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C]) -> Iterator[C]:
+def _segment(connection: Connection, pid: int, place: _Place, hold: bool, type_: type[C], flows: frozenset[str]) -> Iterator[C | Flowing]:
     """Yield one incarnation's output until it ends, or until the record shows that it is not this one that runs any more."""
     offsets = place.offsets
     asked = connection.begin("processes.follow", Follow(pid, place.incarnation, offsets["out"], offsets["err"], True, hold))
     try:
         while True:
-            if not asked.wait(CLIENT_LOOK_MS / 1000) and processes.view(connection, pid).incarnation != place.incarnation:
+            if not asked.wait(CLIENT_LOOK_MS / 1000, flows) and processes.view(connection, pid).incarnation != place.incarnation:
                 return
-            if asked.ready:
+            if (flowing := asked.take_flowing()) is not None:
+                flowing.lost = max(0, flowing.offset - offsets[flowing.stream])
+                yield flowing
+                place.flow_by(flowing)
+            elif asked.ready:
                 chunk: C | None = asked.next(type_)
                 if chunk is None:
                     return

@@ -13,6 +13,7 @@ import msgspec
 
 from unios.errors import CallerError, Denied, UniosError
 from unios.kernel.callers import Caller
+from unios.wire.passing import Passage
 from unios.wire.peer import Call, Stream
 
 if TYPE_CHECKING:
@@ -110,9 +111,11 @@ async def relay(call: Call, stream: Stream) -> object:
             stream.end()
 
     task = asyncio.get_running_loop().create_task(upward())
+    passage = Passage(stream, call)
     try:
-        async for item in stream.items(msgspec.Raw):
-            await call.send(item)
+        await passage.over
+        await stream.next(msgspec.Raw)  # raises what has ended it
         return stream.result
     finally:
+        passage.close()
         task.cancel()

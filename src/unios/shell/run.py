@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from unios.client import processes
+from unios.client.flowing import Flowing, is_pipe
 from unios.client.output import Anew, Passing, abandon, passing
 from unios.counted import counted, is_or_are
 from unios.errors import OutcomeUnknown, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
@@ -17,7 +18,7 @@ from unios.limits import RESTARTS_MAX
 from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
 from unios.shell.resources import OPTIONS, resources
-from unios.shell.session import Session, Unwritable, tell, write
+from unios.shell.session import DESCRIPTORS, Session, Unwritable, move, tell, write
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.operations import Chunk, ProcessView, Program, Submitted
 
@@ -159,7 +160,7 @@ def _feed(session: Session, submitted: Submitted) -> "Feeder":
 
 def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
     view = ProcessView(pid=submitted.pid, state=submitted.state, node=submitted.node, user="", argv=(), incarnation=submitted.incarnation)
-    for said in passing(session.connection, submitted.pid, view=view, hold=True):
+    for said in passing(session.connection, submitted.pid, view=view, hold=True, flows=_flows()):
         if isinstance(said, Anew):
             if not quiet:
                 session.note(str(said))
@@ -167,11 +168,20 @@ def _stream(session: Session, submitted: Submitted, *, quiet: bool) -> None:
             show(session, said)
 
 
-def show(session: Session, chunk: Chunk | Passing) -> None:
+def _flows() -> frozenset[str]:
+    """Return the streams that go to pipes."""
+    return frozenset(stream for stream, descriptor in DESCRIPTORS.items() if is_pipe(descriptor))
+
+
+def show(session: Session, chunk: Chunk | Passing | Flowing) -> None:
     """Write a chunk where the program wrote it."""
     if chunk.lost:
         session.note(f"{counted(chunk.lost, 'byte')} of its std{chunk.stream} before this {is_or_are(chunk.lost)} gone: only the last are kept")
-    write(1 if chunk.stream == "out" else 2, chunk.data)
+    descriptor = DESCRIPTORS[chunk.stream]
+    if isinstance(chunk, Flowing):
+        move(descriptor, chunk)
+    else:
+        write(descriptor, chunk.data)
 
 
 def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,8 +12,13 @@ from unios.errors import CallerError
 from unios.shell.table import plain
 from unios.shell.words import Given
 
+if TYPE_CHECKING:
+    from unios.client.flowing import Flowing
+
 _OUT = 1
 _ERR = 2
+DESCRIPTORS = {"out": _OUT, "err": _ERR}
+"""Where what a program says on each of its streams goes."""
 _BREAKS = re.compile(r"[\n\t]+")
 
 
@@ -70,7 +75,23 @@ def write(descriptor: int, data: bytes | memoryview) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise Unwritable(f"cannot write the output: {os.strerror(error.errno or 0)}") from error
+            raise _unwritable(error) from error
+
+
+def move(descriptor: int, chunk: "Flowing") -> None:
+    """Write a chunk whose bytes are still in the connection into a pipe, as far as they come. Raises as `write` does."""
+    write(descriptor, chunk.first)
+    chunk.wrote_first()
+    try:
+        chunk.move(descriptor)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> Unwritable:
+    return Unwritable(f"cannot write the output: {os.strerror(error.errno or 0)}")
 
 
 def shown(text: bytes) -> str:
