@@ -130,3 +130,9 @@ def test_a_policy_that_raises_or_answers_nonsense_is_passed_over_and_said() -> N
         names, wrong = placement.order(policy, nodes)  # type: ignore[arg-type]
         assert names == ["n2", "n1"] and "passed over" in wrong
     assert placement.order(lambda _candidates: ["n1", "n2"], nodes) == (["n1", "n2"], "")
+
+
+def test_what_waited_no_longer_says_why_once_it_is_assigned_and_a_later_incarnation_still_says_why_there_is_one() -> None:
+    waited = record(state="pending", node="", incarnation=1, reason="waits for a core: 8 of 8 are set aside")
+    assert (taken := claims.taken_up(waited, "n2", "policy pack")).reason == "" and (taken.node, taken.why) == ("n2", "policy pack")
+    assert claims.taken_up(record(state="pending", node="", reason="n1 was lost"), "n2", "").reason == "n1 was lost"

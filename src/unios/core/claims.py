@@ -71,6 +71,11 @@ def placed(record: ProcessRecord, node: str, reason: str, why: str = "", refused
     return _becomes(record, "pending", node=node, reason=reason, why=why, refused=() if node else tuple(sorted(refused)))
 
 
+def taken_up(record: ProcessRecord, node: str, why: str) -> ProcessRecord:
+    """Assign what has waited: what it waited for is there, and is not said any more. Of a later incarnation it is still said why there is one."""
+    return placed(record, node, record.reason if record.incarnation > 1 else "", why)
+
+
 def timed_out(record: ProcessRecord) -> ProcessRecord:
     """Its time limit is over: it is ended, and not started again."""
     return msgspec.structs.replace(record, wanted="stopped", reason=f"its time limit of {duration(record.queueing.time_limit_ms)} was over")

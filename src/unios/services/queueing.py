@@ -152,7 +152,7 @@ class Queueing:
         if found is None:
             return
         record, modified = found
-        placed = claims.placed(record, placement.node, record.reason, placement.why)
+        placed = claims.taken_up(record, placement.node, placement.why)
         number = await self._starter.replace(placed, modified)
         if not number:
             await asyncio.sleep(AGAIN_S / 4)  # somebody else has changed it: the mirror will say how

@@ -10,7 +10,7 @@ from unios.core import placement
 from unios.core.audit import Draft
 from unios.core.capacity import Use
 from unios.core.rules import POLICY_KEY, PolicyRule, Quota, Rule, quota_key
-from unios.errors import CallerError, Denied, UniosError
+from unios.errors import CallerError, Denied, Misused, UniosError
 from unios.services.foreign import installed
 from unios.services.queueing import wall_ms
 from unios.services.view import View
@@ -48,7 +48,7 @@ class Rules:
         _privileged(stamp, "the placement policy")
         known = (*placement.POLICIES, *installed())
         if body.name not in known:
-            raise CallerError(f"there is no placement policy {body.name[:80]}; there are {', '.join(known)}")
+            raise Misused(f"there is no placement policy {body.name[:80]}; there are {', '.join(known)}")
         rule = PolicyRule(body.name, wall_ms())
         event = self._event("policy", f"{stamp.user} set the placement policy to {body.name}")
         await self._view.store.transact(Transaction(then=(Put(POLICY_KEY, msgspec.msgpack.encode(rule)), event)))
