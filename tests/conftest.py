@@ -2,6 +2,11 @@
 
 import signal
 
+from hypothesis import settings
+
+settings.register_profile("unios", deadline=None)  # how long an example takes on a busy machine says nothing of what is tested
+settings.load_profile("unios")
+
 
 def pytest_configure() -> None:
     """Take signals as from a terminal: under nohup, or behind `&`, some are ignored, and so would they be by every process that a test starts."""

@@ -5,7 +5,7 @@ import pytest
 from tests.core.replicated import World
 from unios.core.caching import Cache, Holders
 from unios.core.outcomes import Found, Outcomes, Request
-from unios.core.replication import Contents, Follower, Install, Message, Order, Reply, Seal, Update
+from unios.core.replication import Contents, Follower, Have, Install, Message, Order, Reply, Seal, Took, Update
 from unios.core.sequencing import Sequencer
 from unios.core.strategies import STRATEGIES
 
@@ -53,6 +53,34 @@ def test_any_copy_may_be_lost_at_any_step(strategy: str, copies: int) -> None:
                 world.step(new=True)
             world.lose(rank)
             world.run(120, losses=0)
+
+
+def made_with_an_empty_copy() -> Sequencer:
+    """An object that has just been made, beside one copy that has nothing yet."""
+    first = Sequencer(1)
+    first.table(1, {1: 1})
+    first.heard(1, Have(1, 1, 0, 0))
+    assert first.phase == "new"
+    first.create(STRATEGIES["primary-backup"])
+    return first
+
+
+def test_an_object_is_made_when_every_copy_has_it() -> None:
+    first = made_with_an_empty_copy()
+    assert (first.phase, first.committed) == ("settling", 0)
+    message = first.to_send(1)
+    assert isinstance(message, Install)
+    first.sent(1, message)
+    assert first.committed == 0
+    first.heard(1, Took(1, 1, 1))
+    assert (first.phase, first.committed) == ("ready", 1)
+
+
+@pytest.mark.parametrize("incarnation", [0, 2])
+def test_a_copy_that_is_lost_while_the_object_is_made_is_not_waited_for(incarnation: int) -> None:
+    first = made_with_an_empty_copy()
+    first.table(1, {1: incarnation})
+    assert (first.phase, first.committed) == ("ready", 1)
 
 
 # each protection, switched off, is missed by the same runs

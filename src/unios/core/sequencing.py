@@ -128,9 +128,11 @@ class Sequencer:
     # what a caller asks
 
     def create(self, strategy: Strategy) -> None:
-        """The object is made now. Only in phase new."""
+        """The object is made now: it is ready when every copy that there is has it. Only in phase new."""
         assert self.phase == "new"
         self.strategy, self.seq, self.phase = strategy, 1, "settling"
+        for member in self.members.values():  # all are empty: if none were waited for, it would be acknowledged with one copy
+            member.standing = "installing"
         self._commit()
 
     def find(self, request: Request) -> bytes | Found:
