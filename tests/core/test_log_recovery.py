@@ -132,3 +132,14 @@ def test_of_equal_answers_the_first_by_name_is_the_source() -> None:
     recovery.sealed("c", 20)
     recovery.sealed("b", 20)
     assert recovery.sealed("a", 15) == [Copy("b", "a", OPEN_SPAN, 5, 15, 20)]
+
+
+def test_the_record_that_was_put_names_who_takes_over_and_one_who_refuses_is_not_waited_for() -> None:
+    recovery = sealing()
+    assert recovery.record.writer == "me"
+    recovery.refused("a", Refused("gone"))
+    recovery.refused("a", Refused("gone"))
+    recovery.sealed("a", 15)
+    recovery.sealed("b", 15)
+    assert recovery.state == "sealing", "there is one more who may answer"
+    assert recovery.away("c") == [] and (recovery.state, recovery.holders) == ("done", ("a", "b"))

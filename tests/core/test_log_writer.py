@@ -167,3 +167,26 @@ def test_one_that_failed_and_went_away_is_as_good_as_any_when_it_comes_back(away
     writer.changed(8)
     assert writer.tick((A, B) if away else (A, B, C)) == []
     assert bool(writer.tick((A, B, C))) is away
+
+
+def test_the_record_says_of_a_closed_span_who_has_all_of_it_and_not_who_was_asked_to_prepare_the_next() -> None:
+    record = LogRecord("log", "u", epoch=4, writer="me", numbers=1, spans=(Span(1, 3, 0, ("a", "b")),))
+    writer = Writer(record, 7, at=10, holders=("b",), nodes=(A, B, C))
+    writer.start()
+    assert writer.lost("b", 2) == [Create("a", 2, 4, 10), Create("c", 2, 4, 10)]
+    writer.prepared("a", 2)
+    assert writer.prepared("c", 2) == [Change(moved(record, at=10, holders=("b",), replicas=("a", "c")), 7)]
+    writer.changed(8)
+    writer.submit([b"x"])
+    writer.answered("a", 2, 11)
+    assert writer.answered("c", 2, 11) == [Acknowledge(11)]
+    before = writer.record
+    assert writer.lost("c", 2) == [Create("a", 3, 4, 11), Create("b", 3, 4, 11)]
+    writer.prepared("a", 3)
+    assert writer.prepared("b", 3) == [Change(moved(before, at=11, holders=("a", "c"), replicas=("a", "b")), 8)]
+
+
+def test_who_has_the_last_span_is_kept_for_the_next_one_and_a_span_that_is_whole_is_left() -> None:
+    writer = opened()
+    assert writer.tick((C, A, B)) == [] and writer.state == "open"
+    assert writer.lost("a", 2) == [Create("b", 3, 4, 10), Create("c", 3, 4, 10)]
