@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unios.core.archive import ENTRY_COST, Gathering, Piece, Ranges, Shelf, Stream, Want
+from unios.core.archive import ENTRY_COST, KEPT_AFTER_TRIM, Gathering, Piece, Ranges, Shelf, Stream, Want
 
 OUT: Stream = (300, 1, "out")
 
@@ -138,3 +138,49 @@ def test_of_what_is_gathered_the_last_bytes_are_kept() -> None:
     for start in (0, 12, 4, 8):
         gathering.add(Piece(300, 1, "err", start, b"abcd"))
     assert [offset for offset, _data, _lost in gathering.read("err", 0)] == [8, 12]
+
+
+def test_who_lacks_little_is_written_first_wherever_in_its_stream_that_is() -> None:
+    shelf = Shelf(kept_bytes=1 << 20, piece_bytes=100)
+    shelf.saw((1, 1, "out"), 0, 300)
+    shelf.saw((2, 1, "err"), 5_000, 5_050)
+    assert shelf.plan(151) == [Want((2, 1, "err"), 5_000, 50), Want((1, 1, "out"), 0, 100), Want((1, 1, "out"), 100, 1)]
+
+
+def test_a_stream_of_which_nothing_is_there_and_one_whose_process_is_gone_want_nothing() -> None:
+    shelf = Shelf()
+    shelf.saw((1, 1, "out"), 7, 7)
+    for name in ("out", "err"):
+        shelf.saw((2, 1, name), 0, 10)
+    alone = Shelf(kept_bytes=1 << 20)
+    alone.saw((3, 1, "out"), 0, 10)
+    share = alone.share
+    alone.saw((2, 1, "err"), 0, 10)
+    assert alone.share < share
+    alone.gone(2, 1)
+    assert alone.share == share, "who is gone has no part in the bound"
+    shelf.gone(2, 1)
+    assert shelf.plan(100) == []
+
+
+def test_a_log_is_trimmed_from_just_over_its_bound_on_and_no_more_than_it_has_to_be() -> None:
+    each = ENTRY_COST + 4
+    shelf = Shelf(kept_bytes=4 * each)
+    for at in range(4):
+        shelf.added(at, OUT, 4 * at, 4)
+    assert shelf.trim() == 0 and shelf.cost == 4 * each
+    shelf.added(4, OUT, 16, 4)
+    assert shelf.trim() == 2 and shelf.cost == int(KEPT_AFTER_TRIM * 4 * each)
+
+
+def test_of_pieces_of_one_offset_the_longest_counts_once_against_the_bound() -> None:
+    for name in ("out", "err"):
+        gathering = Gathering(300, 1, 10)
+        assert gathering.end(name) == 0 and list(gathering.read(name, -3)) == []
+        for offset, data in ((0, b"ab"), (0, b"abcde"), (0, b"xy"), (5, b"fghij")):
+            gathering.add(Piece(300, 1, name, offset, data))
+        assert list(gathering.read(name, 0)) == [(0, b"abcde", 0), (5, b"fghij", 0)] and next(iter(gathering.read(name, -99)))[0] == 0
+        gathering.add(Piece(300, 1, name, 10, b"k"))
+        assert list(gathering.read(name, 0)) == [(5, b"fghij", 5), (10, b"k", 0)]
+        gathering.add(Piece(300, 1, name, 11, b"0123456789ab"))
+        assert list(gathering.read(name, 11)) == [(11, b"0123456789ab", 0)] == [(at, data, 0) for at, data, _lost in gathering.read(name, 0)]

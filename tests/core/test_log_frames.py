@@ -58,3 +58,12 @@ def test_an_entry_that_is_a_copy_of_a_frame_is_none() -> None:
     torn = encode(SALT, EPOCH, 5, [b"y", inner])[:-1]
     assert scan(SALT, EPOCH, torn, 5).good == 0
     assert scan(SALT, EPOCH, encode(SALT, EPOCH + 1, 5, [b"of another epoch"]), 5).good == 0
+
+
+def test_a_frame_alone_is_read_from_its_beginning_and_what_follows_a_spoilt_one_of_any_length_is_found() -> None:
+    frame = encode(SALT, EPOCH, 5, [b"x", b""])
+    found = decode(SALT, EPOCH, frame)
+    assert found is not None and found[1] == [b"x", b""]
+    for torn in range(1, 9):
+        scanned = scan(SALT, EPOCH, b"?" * torn + encode(SALT, EPOCH, 6, [b"y"]), 5)
+        assert scanned.damage == [(5, 6)] and scanned.good > torn

@@ -157,3 +157,15 @@ def test_a_seal_forgets_a_span_that_waits_to_be_made_and_keeps_the_one_that_is()
     assert replica.create("next", epoch=2, number=2, first=6) == []
     assert replica.seal("s", epoch=3, number=1, of=2) == [Answer("next", Refused("fenced", 3))]
     assert [kept.number for kept in replica.spans()] == [1]
+
+
+def test_of_a_span_of_the_same_number_of_another_writer_nothing_is_taken_and_nothing_confirmed() -> None:
+    replica = made()
+    assert replica.append("a", epoch=2, number=1, of=1, first=5, entries=(b"x",)) == [Answer("a", Refused("gone"))]
+    append(replica, "b", 5, b"5")
+    replica.synced()
+    replica.confirm(number=9, of=2, confirmed=6)  # none that is here
+    replica.confirm(number=1, of=1, confirmed=6)
+    assert replica.readable(number=1, of=2, offset=5) == 5
+    replica.confirm(number=1, of=2, confirmed=6)
+    assert replica.readable(number=1, of=2, offset=5) == 6

@@ -111,3 +111,9 @@ def test_a_link_that_has_lasted_just_long_enough_was_one_and_its_break_is_a_pass
         members.on(LinkChanged("n2", True, now_ms=100_000))
         members.on(LinkChanged("n2", False, now_ms=100_000 + lasted_ms))
         assert members.is_settling("n2", 100_000 + lasted_ms) is settling
+
+
+def test_a_node_of_which_only_the_record_is_known_is_settling_from_the_clocks_beginning_on() -> None:
+    members = Membership("n1")
+    members.on(NodeChanged("n2", 1, False, 90_000))  # a record is no coming: its lease is
+    assert members.is_settling("n2", SETTLE_MS - 1) and not members.is_settling("n2", SETTLE_MS)

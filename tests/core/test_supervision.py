@@ -172,3 +172,17 @@ def test_what_is_looked_at_next_is_never_what_was_killed_or_does_not_run_and_its
     for now in range(50_100, 50_100 + HUNG_MS + BEAT_MS, 100):
         decider.on(Tick(now, {"kernel": 1_001}))
     assert decider.status()[0].killed and decider.wait_ms(50_600, {"kernel": 1_001}) == BEAT_MS
+
+
+def test_what_never_beat_has_just_its_time_to_start() -> None:
+    decider = started()
+    assert run(decider, 10_100, 10_000 + STARTING_MS, {}) == [] == decider.on(Tick(10_000 + STARTING_MS, {}))
+    assert [type(order) for order in decider.on(Tick(10_001 + STARTING_MS, {}))] == [Kill]
+
+
+def test_a_first_beat_that_is_seen_late_is_no_health() -> None:
+    decider = started()
+    decider.on(Died("kernel", 5, 1, 0, 10_100))
+    decider.on(Started("kernel", 6, 20_000))
+    assert decider.on(Tick(60_000, {"kernel": 20_100})) == []  # the supervisor had stood still
+    assert decider.on(Died("kernel", 6, 1, 0, 60_100)) == [], "the second death in a row"
