@@ -47,6 +47,8 @@ ARCHIVE_PIECE_BYTES = 256 * 1024
 ARCHIVE_TICK_MS = 500
 """So long after it was said at the latest output is on its way to another node."""
 ARCHIVE_TURN_BYTES = 8 * 1024 * 1024
-"""Sent away in one tick at most: over it a flood is not followed, only its last bytes."""
+"""Sent away in one turn at most: over it a flood is not followed, only its last bytes."""
+ARCHIVE_BYTES_S = 4 * 1024 * 1024
+"""Of one node, on average: after more than a tick's worth the next turn comes later, so that a flood costs a node little. It is 2 s behind then at most."""
 ARCHIVE_WAIT_MS = 5_000
 """So long a reader waits for the service that reads what is kept of a node that is away."""

@@ -1,7 +1,7 @@
 """The archive service: what programs have said survives their node. One per node, started when the first process runs there while there is another node.
 
-Every half second it looks at the files of this node's trees and appends what is new to a replicated log, which another machine has too (core/archive.py decides).
-Whoever asks for output whose node is away reads it from there: `output` on the port `archive` of any node.
+Every half second, in a flood every two, it looks at the files of this node's trees and appends what is new to a replicated log, which another machine
+has too (core/archive.py decides). Whoever asks for output whose node is away reads it from there: `output` on the port `archive` of any node.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from unios.core.nodes import NodeRecord
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import CallerError, Compacted, DataLost, Denied, LeaseLost, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import BEAT_MS, STREAM_KEPT_BYTES
-from unios.log_limits import ARCHIVE_PIECE_BYTES, ARCHIVE_TICK_MS, ARCHIVE_TURN_BYTES
+from unios.log_limits import ARCHIVE_BYTES_S, ARCHIVE_PIECE_BYTES, ARCHIVE_TICK_MS, ARCHIVE_TURN_BYTES
 from unios.services.outputs import Outputs
 from unios.store.client import StoreClient
 from unios.store.model import UNDECODABLE
@@ -59,23 +59,24 @@ class Archive:
         turns = 0
         while True:
             try:
-                await self._turn()
+                sent = await self._turn()
                 turns += 1
                 if turns % TIDY_EVERY == 0:
                     await self._tidy()
-                await asyncio.sleep(ARCHIVE_TICK_MS / 1000)
+                await asyncio.sleep(max(ARCHIVE_TICK_MS / 1000, sent / ARCHIVE_BYTES_S))
             except AWAY:  # another writer is one of this node too, from before
                 self._close()
                 await asyncio.sleep(REST_S)
 
-    async def _turn(self) -> None:
+    async def _turn(self) -> int:
+        """Send away what is new; return how many bytes that were."""
         for stream, start, end in self._outputs.look():
             self._shelf.saw(stream, start, end)
         for pid, incarnation in self._outputs.vanished():
             self._shelf.gone(pid, incarnation)
         if self._writer is None:
             if not self._shelf.plan(1):
-                return
+                return 0
             self._writer = await self._open()
         pieces = [piece for want in self._shelf.plan(ARCHIVE_TURN_BYTES) for piece in self._read(want)]
         if pieces:
@@ -84,6 +85,7 @@ class Archive:
                 self._shelf.added(at, (piece.pid, piece.incarnation, piece.stream), piece.offset, len(piece.data))
         if upto := self._shelf.trim():
             await self._writer.trim(upto)
+        return sum(len(piece.data) for piece in pieces)
 
     async def _open(self) -> LogWriter:
         """Take the log over, and see what it has: it may have been written by another process of this node."""
