@@ -101,6 +101,7 @@ def test_reconcile() -> None:
     assert plan(None, record(state="pending"), frozenset({300})) == [StartNow(300, 2)]
     assert plan(None, record(node="n2")) == []
     assert not reconcile.doubtful([Confirm(300, 2), Adopt(300, 2)]) and reconcile.doubtful([Supersede(300, 2, 3)])
+    assert reconcile.doubtful([Confirm(300, 2), Adopt(300, 2)], frozenset({300})) == {Adopt(300, 2)}
 
 
 def test_recovery_every_survivor_has_another_rank_and_only_the_lost_nodes_processes_count() -> None:

@@ -91,9 +91,14 @@ def plan(node: str, trees: Iterable[Tree], records: Mapping[int, ProcessRecord],
     return orders
 
 
-def doubtful(orders: Iterable[Order]) -> frozenset[Order]:
-    """Return those for which what a mirror shows is not enough."""
-    return frozenset(order for order in orders if isinstance(order, Supersede | Gone | Report | StartNow | Drop))
+def doubtful(orders: Iterable[Order], ripe: frozenset[int] = frozenset()) -> frozenset[Order]:
+    """Return those for which what a mirror shows is not enough. What runs and is pending still has its record on the way, unless it is `ripe`: then the store
+    has gone back to an older state."""
+    return frozenset(
+        order
+        for order in orders
+        if isinstance(order, Supersede | Gone | Report | StartNow | Drop) or (isinstance(order, Adopt) and order.pid in ripe)
+    )
 
 
 def _judge(node: str, tree: Tree, record: ProcessRecord | None) -> list[Order]:

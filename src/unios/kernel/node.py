@@ -444,18 +444,28 @@ class Node:
         """Keep in system.json how the others are reached, so that they are found again while the store is away."""
         while True:
             await tick(MEMBERS_S)
-            if self._members_dirty:
+            is_new = self.nodes.revision is not None and self.nodes.revision.generation != self.system.generation
+            if self._members_dirty or is_new:
                 joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
                 file = system.read(self.home.system_file, SystemFile)
                 file.members = {record.name: record.addresses for record in joined}
                 file.machines = {record.name: record.machine for record in joined}
                 file.left = {r.name: r.certificate for r in self.nodes.values.values() if r.state == "left" and r.certificate}
                 if self.nodes.revision is not None:
+                    if is_new and file.generation and self.name == min(file.members, default=""):
+                        self.start(self._tell_generation())
                     file.generation = self.nodes.revision.generation
                 with contextlib.suppress(OSError):  # a full disk: what it says is old until there is room
                     system.write(self.home.system_file, file)
                     self._members_dirty = False
                 self.system = file
+
+    async def _tell_generation(self) -> None:
+        with contextlib.suppress(UniosError):
+            await self.events.write(
+                "store",
+                "the store goes on in a new generation: it was restored, or its etcd came back with an older state; what was written after that is gone",
+            )
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

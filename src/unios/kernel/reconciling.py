@@ -70,7 +70,8 @@ class Reconciling:
         here = (values.get(process_key(tree.pid)) for tree in trees)
         records = {record.pid: record for record in here if record is not None}
         records.update((record.pid, record) for record in values.values() if record.node == node.name and record.state in LIVE)
-        return reconcile.doubtful(reconcile.plan(node.name, trees, records, self._ripe(records)))
+        ripe = self._ripe(records)
+        return reconcile.doubtful(reconcile.plan(node.name, trees, records, ripe), ripe)
 
     def _trees(self) -> list[reconcile.Tree]:
         return [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]

@@ -121,6 +121,11 @@ class Feed:
         """Return etcd's revision, no older than when it is asked."""
         return messages.read_revision(await self._channel.call("KV/Range", messages.range_(self._keys.generation, count_only=True)))
 
+    async def seen(self, number: int) -> None:
+        """Somebody has seen that revision of this generation: an etcd that has not got so far is back with an older state, also if all gateways have begun since."""
+        if await self.present() < number:
+            await self._restored()
+
     async def _gone_on(self, at: int, generation: Generation) -> int:
         """Return after which revision it goes on: 0 if etcd is another than it was, which another gateway may have found before it had grown past `at`."""
         found = messages.read_range(await self._channel.call("KV/Range", messages.range_(self._keys.generation)))

@@ -291,8 +291,11 @@ class Gateway:
         if after.generation != self._generation:
             raise Compacted("the store has begun a new generation: read everything again")
         number = max(after.number, 1)
-        # etcd itself says whether that revision is known and not compacted
-        await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number, count_only=True))
+        try:  # etcd itself says whether that revision is known and not compacted
+            await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number, count_only=True))
+        except Compacted:
+            await self._feed.seen(number)
+            raise
         events = self._recent.after(prefix, number) if after.generation == self._generation else []
         if events is None:
             events, number = await self._catch_up(prefix, number)
