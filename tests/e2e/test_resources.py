@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.system import UNIOS, System, wait_for
+from unios.client.connection import Connection
+from unios.wire.operations import NodeInfo
 
 ROOT = os.geteuid() == 0
 MIB = 1 << 20
@@ -143,3 +145,23 @@ def test_a_device_is_one_process_s_alone_until_it_ends_whatever_becomes_of_the_k
     assert had(third) == had(first)
     assert ports.process(fourth)["state"] == "pending"
     assert Path("/dev/ttyUSB0").exists() is False
+
+
+def test_a_device_is_kept_from_who_was_not_given_it(ports: System) -> None:
+    with Connection(Path(ports.env["UNIOS_HOME"])) as connection:
+        if "devices" not in connection.ask("node.info", None, NodeInfo).bounded:
+            pytest.skip("no control group keeps devices from processes here")
+
+    def opened(*words: str) -> list[str]:
+        """Open each serial port, and /dev/null; return what went wrong. No driver is behind the ports: who may open one is told that."""
+        script = "for d in ttyUSB0 ttyUSB1 null; do (: < /dev/$d) 2>&1 || true; done"
+        return [line.rpartition(": ")[2] for line in ports.unios(*words, "sh", "-c", script).stdout.decode().splitlines()]
+
+    denied, nobody = "Operation not permitted", "No such device or address"
+    assert opened("run", "--on", "n1", "--") == [denied, denied]
+    assert opened("run", "--on", "n1", "--device", "/dev/ttyUSB1", "--") == [denied, nobody]
+    assert opened("run", "--on", "n2", "--device", "serial:2", "--") == [nobody, nobody]
+    pid = ports.run_detached("sleep", "1000", options=("--device", "/dev/ttyUSB0", "--on", "n1"))
+    assert "cannot keep" not in ports.process(pid)["reason"]
+    assert opened("exec", str(pid)) == [nobody, denied]
+    assert opened("run", "--on", "n1", "--") == [denied, denied]

@@ -6,7 +6,7 @@ enforce is left out: the kernel knows which (`kinds`) and says so. Reading never
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from unios.kernel import cgroups, clone
@@ -85,6 +85,11 @@ class Bounds:
             else:
                 self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
                 self._write("cpu", "cpu.cfs_quota_us", quota)
+
+    def deny(self, devices: Iterable[tuple[int, int]]) -> None:
+        """Keep character devices from the tree: (major, minor). Raises OSError."""
+        for major, minor in devices:
+            self._write("devices", "devices.deny", f"c {major}:{minor} rwm")
 
     def _bound_memory(self, limit: int) -> None:
         if "memory" in self._groups:

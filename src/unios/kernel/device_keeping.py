@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +100,12 @@ class DeviceKeeping:
         known = {device.path: device for device in self.present}
         return tuple(known.get(path) or Device("", path) for path in paths)
 
+    def denied(self, given: tuple[Device, ...]) -> list[tuple[int, int]]:
+        """Return (major, minor) of what a process with these devices may not open: what belongs to others of this machine's, and to none of its own."""
+        own = {path for device in given for path in (device.path, *device.more)}
+        found = {path for device in self.present for path in (device.path, *device.more)} - own
+        return sorted(numbers for path in found if (numbers := _numbers(path)) is not None)
+
     def environment(self, given: tuple[Device, ...]) -> dict[bytes, bytes]:
         """Return the variables that tell a program of its devices."""
         return {name.encode(): os.fsencode(value) for name, value in environment(given, self.present).items()}
@@ -136,6 +143,14 @@ def _devices_in(tree: Path, *, living: bool = False) -> tuple[str, ...]:
             if lives or not living:  # an init may have another tree by now
                 return tuple(map(str, fields["devices"]))
     return ()
+
+
+def _numbers(path: str) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        seen = os.stat(path)
+        if stat.S_ISCHR(seen.st_mode):
+            return os.major(seen.st_rdev), os.minor(seen.st_rdev)
+    return None
 
 
 def _try_lock(lock: int) -> bool:

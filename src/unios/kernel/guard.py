@@ -82,7 +82,7 @@ class Guard:
         os.makedirs(f"{folder}/trees", mode=0o700, exist_ok=True)
         freezer.tidy(folder)  # a tree that was forgotten while its init made ready for another may have left its groups to a guard that died
         self._place = None if freezer_kind == "signals" else cgroups.settle(folder, freezer_kind)
-        self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place))
+        self._groups = zygote.Groups(self._place, hierarchies.settle(folder, self._place, hierarchies.kinds()))
         self._recorded = cgroups.recorded(folder)
         if not namespaces:
             clone.become_subreaper()

@@ -1,4 +1,5 @@
-"""Hierarchies: where this node can bound and count what its trees use: memory, number of processes, processor time. Finds and tries, decides nothing.
+"""Hierarchies: where this node can bound and count what its trees use: memory, number of processes, processor time, and keep devices from them. Finds and
+tries, decides nothing.
 
 On version 2 all of them are controllers of the group that the freezer has; on version 1 each is a hierarchy of its own, and on many machines some are here
 and some there. The node's groups have one name everywhere, and all are written down (`cgroup` in the node's folder) before they are made: whoever
@@ -7,17 +8,20 @@ sweeps the freezer's sweeps them too. To be moved into a group of version 1 take
 
 import contextlib
 import os
+import re
 from typing import Final, Literal, NamedTuple
 
 from unios.kernel import cgroups, clone
 from unios.limits import TASKS_PER_NODE_SHARE, TASKS_PER_TREE_MAX
 
-Kind = Literal["memory", "pids", "cpu"]
+Kind = Literal["memory", "pids", "cpu", "devices"]
 KINDS: Final[tuple[Kind, ...]] = ("memory", "pids", "cpu")
 _NEEDED: Final = {
     "v2": {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.weight"},
-    "v1": {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.shares"},
+    "v1": {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.shares", "devices": "devices.deny"},
 }
+_DEVICES: Final = re.compile(r"(nvidia|ttyUSB|ttyACM|video)\d+")
+"""In /dev. Where none of these is, and no folder of graphics or sound, trees need no group that keeps devices from them: each costs every start a little."""
 
 
 class Hierarchy(NamedTuple):
@@ -46,6 +50,18 @@ def settle(node_folder: str, place: cgroups.Place | None, wanted: tuple[Kind, ..
     for one in usable:
         _bound_node(one)
     return usable
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Return what is to be bounded on this machine."""
+    there = any(_DEVICES.fullmatch(name) for name in _list("/dev")) or any(map(_list, ("/dev/dri", "/dev/snd")))
+    return (*KINDS, "devices") if there else KINDS
+
+
+def _list(folder: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(folder)
+    return []
 
 
 def _controllers(place: cgroups.Place, wanted: tuple[Kind, ...]) -> tuple[Kind, ...]:

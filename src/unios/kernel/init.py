@@ -117,6 +117,7 @@ class Init:
         if job.hold:
             self.followers.expect()
         self.freezer.bounds.apply(bounds.parse(job.bounds))
+        self.freezer.bounds.deny(job.denied)
         if job.terminal[0]:
             self.disturbed = True
             self.terminal = made = Terminal(self.poller, job.uid, job.terminal, lambda: self.program_pid if self.status is None else 0)

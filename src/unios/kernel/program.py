@@ -42,6 +42,8 @@ class Job(NamedTuple):
     """That terminal's path: the init has made it."""
     bounds: dict[str, int] = {}
     """What it may use other than the default, as kernel/bounds.py names it."""
+    denied: tuple[tuple[int, int], ...] = ()
+    """Major and minor numbers of the devices that it may not open."""
     hold: bool = False
     """Whether output is kept for a reader who is about to come."""
 
@@ -78,6 +80,7 @@ def parse(fields: dict[str, Any]) -> Job:
             terminal=_window(fields.get("terminal", (0, 0))),
             tty=str(fields.get("tty", "")),
             bounds={str(name): int(value) for name, value in fields.get("bounds", {}).items()},
+            denied=tuple((int(major), int(minor)) for major, minor in fields.get("denied", ())),
             hold=bool(fields.get("hold", False)),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:

@@ -193,6 +193,7 @@ def job_of(node: "Node", record: ProcessRecord, spec: ProcessSpec, devices: tupl
         "on_partition": spec.on_partition,
         "terminal": list(spec.terminal),
         **({"devices": [device.path for device in devices]} if devices else {}),
+        **({"denied": denied} if (denied := node.devices.denied(devices)) else {}),
         **({"bounds": asked} if (asked := bounds_of(record.resources)) else {}),
     }
 
@@ -211,7 +212,10 @@ def unbounded(resources: Resources, bounded: frozenset[str], node: str) -> str:
     lacking = [
         {"memory": "memory", "cpu": "processor time", "pids": "number of processes"}[kind] for kind, asked in wishes if asked and kind not in bounded
     ]
-    return f"{node} cannot enforce the bound of its {' and '.join(lacking)}; see `unios doctor`" if lacking else ""
+    found = [f"{node} cannot enforce the bound of its {' and '.join(lacking)}"] if lacking else []
+    if resources.devices and "devices" not in bounded:
+        found.append(f"{node} cannot keep others from its devices")
+    return f"{', and '.join(found)}; see `unios doctor`" if found else ""
 
 
 def used(before: Usage, fields: dict[str, Any]) -> Usage:
