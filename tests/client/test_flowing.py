@@ -202,3 +202,28 @@ def test_only_pipes_are_pipes(tmp_path: Path) -> None:
     for descriptor in (reading, writing, file):
         os.close(descriptor)
     assert not is_pipe(writing)
+
+
+def test_a_connection_that_has_broken_before_a_chunk_is_moved_is_made_again(kernel: ScriptedKernel, connection: Connection) -> None:
+    """As when the kernel dies while room for more is granted to it: the connection is closed then, and has no descriptor."""
+    record = Record(kernel, view())
+
+    async def serve(call: Call) -> object:
+        at = call.decode(Follow).out
+        for begin in range(at, len(DATA), 100_000):
+            await call.send(Chunk("out", 1, begin, DATA[begin : begin + 100_000]))
+        record.now = view("exited", exit_code=0)
+        return None
+
+    kernel.operations["processes.follow"] = serve
+
+    def breaking() -> Iterator[object]:
+        left = 3
+        for said in passing(connection, 1001, view=view(), hold=True, flows=OUT):
+            if isinstance(said, Flowing) and left:
+                left -= 1
+                said._channel.close("it broke as room was granted")
+            yield said
+
+    got, flowed = piped(breaking())
+    assert got == DATA and len(flowed) > 3

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,22 @@ def test_a_run_whose_output_cannot_be_written_leaves_nothing_running(whole: Syst
         )
     assert done.returncode != 0 and b"cannot write" in done.stderr
     wait_for(lambda: [p for p in whole.json("ps") if "fills" in p["argv"]], lambda left: not left, "it has ended")
+
+
+FLOOD = "import sys\nfor n in range(400): sys.stdout.buffer.write(b'%09d\\n' % n * 100_000)\n"
+
+
+def test_a_flood_into_a_pipe_is_whole_though_the_kernels_on_its_way_are_killed(fresh: System) -> None:
+    whole = hashlib.sha256(b"".join(b"%09d\n" % n * 100_000 for n in range(400))).digest()
+    command = [UNIOS, "--node", "n1", "run", "--on", "n2", "--", sys.executable, "-c", FLOOD]
+    with subprocess.Popen(command, env=fresh.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as running:
+        assert running.stdout is not None
+        came, found, kills = 0, hashlib.sha256(), 0
+        while data := running.stdout.read(1_000_000):
+            found.update(data)
+            came += len(data)
+            if kills < 4 and came >= 80_000_000 * (kills + 1):
+                os.kill(fresh.nodes()[f"n{kills % 2 + 1}"]["kernel_pid"], signal.SIGKILL)
+                kills += 1
+    assert running.returncode == 0 and kills == 4
+    assert (came, found.digest()) == (400_000_000, whole)

@@ -72,6 +72,8 @@ class Flowing:
 
         Raises BrokenPipeError if nobody reads the pipe, and OSError if it takes nothing for another reason.
         """
+        if self._channel.is_closed:  # it has broken as room for more was granted
+            return False
         if into not in _widened:
             _widened.add(into)
             widen(into)
