@@ -146,7 +146,7 @@ def test_a_quota_holds_back_and_a_policy_is_swapped_live(two_each: System) -> No
         assert b"policy pack" in two_each.unios("ps", "--why").stdout
     finally:
         two_each.unios("policy", "least-loaded")
-    assert two_each.unios("policy", "nonsense", check=False).returncode == 1
+    assert two_each.unios("policy", "nonsense", check=False).returncode == 2
 
 
 def test_a_policy_that_hangs_is_replaced_and_told_and_holds_up_nothing(tmp_path: Path) -> None:
