@@ -6,23 +6,34 @@ What is said in one turn of the loop goes out in few pieces: the first message a
 import array
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from unios.client.messages import memory
-from unios.client.messages.intake import Intake, Lacking
+from unios.client.messages.intake import SPACE, TRUNCATED, Intake, Lacking
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError
 from unios.limits import FRAME_BYTES_MAX, PART_BYTES, SEND_QUEUE_BYTES_MAX, STRANGER_FRAME_BYTES_MAX
 from unios.wire.allowances import Allowance
 from unios.wire.conversations import Said, decode
-from unios.wire.frames import FrameReader, Payload, length_of
+from unios.wire.frames import LENGTH, FrameReader, Payload, length_of
 from unios.wire.messages import Fault, Part, Reply, Request, encode
-from unios.wire.values import Value
+from unios.wire.values import Value, made
 
 _READ_BYTES: Final = 64 * 1024
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_packed, _announced = LENGTH.pack, LENGTH.unpack_from
+_LOOKS: Final = 64
+_LOOKED_EACH: Final = 127
+_VAIN_MAX: Final = 2
+_PROCESSORS: Final = os.cpu_count() or 1
+_numbers: Final = itertools.count(1)
+_spoke: Final = [0]
+"""The number of the line on which something was said last, of all in this process."""
 FINISH_S: Final = 5.0
 """So long a peer has to take what was said before a connection was closed."""
 OnHeard = Callable[[Said, Value | None], None]
@@ -58,6 +69,13 @@ class AioLine:
         self._intake = Intake(trusted=trusted, allowance=allowance)
         self._reader = FrameReader(self._intake.place, allowance, FRAME_BYTES_MAX if trusted else STRANGER_FRAME_BYTES_MAX)
         self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._buffers = (self._buffer,)
+        self._push, self._pull = sock.send, sock.recvmsg_into
+        self._number = next(_numbers)
+        self._vain = 0 if local and trusted and _PROCESSORS > 1 else _VAIN_MAX
+        self._vain_again = _VAIN_MAX if self._vain else _VAIN_MAX - 1
+        self._waits = 0
+        self._will_look = False
         self._small: list[bytes] = []
         """Said in this turn after the first, or while what came is taken in, to go out together."""
         self._queue: deque[tuple[memoryview, tuple[int, ...], int]] = deque()
@@ -78,7 +96,20 @@ class AioLine:
     def send(self, message: Said) -> None:
         """Say something without large buffers. Nothing happens on a closed connection."""
         data = encode(message)
-        self._say(length_of(data) + data)
+        data = _packed(len(data)) + data if len(data) < _READ_BYTES else length_of(data) + data
+        if self._said or self._taking or self._queue or self.is_closed:
+            self._say(data)
+            return
+        self._said = True  # a question or an answer by itself costs the loop no turn
+        try:
+            sent = self._push(data)
+        except OSError:  # it takes nothing, or it broke: as any other
+            sent = 0
+        self._gone += sent
+        if sent != len(data):
+            self._put(memoryview(data)[sent:], ())
+        elif self._vain < _VAIN_MAX:
+            self._look_soon()
 
     def send_value(self, build: Callable[[tuple[memory.Place, ...], int], Request | Reply], buffers: Sequence[memoryview]) -> None:
         """Say something with large buffers; `build` makes it of their places and the number of descriptors. CallerError if there is no memory for it."""
@@ -129,6 +160,8 @@ class AioLine:
     def _flush_small(self) -> None:
         small, self._small = self._small, []
         if small:
+            if self._vain < _VAIN_MAX:
+                self._look_soon()
             data = b"".join(small) if len(small) > 1 else small[0]
             self.queued -= len(data)
             self._put(memoryview(data), ())
@@ -223,12 +256,63 @@ class AioLine:
 
     def _readable(self) -> None:
         self._said = self._turning  # what waits to go out goes first
+        self._waits += 1
+        if not self._waits & _LOOKED_EACH:
+            self._vain = self._vain_again
         self._guarded(self._read)
 
     def _read(self) -> None:
-        room = self._reader.room()
-        buffer = self._buffer if room is None else room
-        data = self._intake.receive(self.sock, buffer) if self.local else buffer[: self.sock.recv_into(buffer)]
+        if self._reader.is_amid:
+            room = self._reader.room()
+            buffer = self._buffer if room is None else room
+            self._came(self._intake.receive(self.sock, buffer) if self.local else buffer[: self.sock.recv_into(buffer)])
+        elif self.local:
+            self._taken(*self._pull(self._buffers, SPACE, _CLOEXEC))
+        else:
+            self._taken(self.sock.recv_into(self._buffer), (), 0, None)
+
+    def _look_soon(self) -> None:
+        """Look for an answer, or the next question, before the loop sleeps; if nothing else is said meanwhile, for then the loop has better to do."""
+        _spoke[0] = self._number
+        if not self._will_look:
+            self._will_look = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """As a blocking line does (Line._looked): for some 50 us, for to wake a processor that sleeps takes longer than all the rest of a call."""
+        self._will_look = False
+        if _spoke[0] != self._number or self.is_closed or self._paused or self._reader.is_amid:
+            return
+        for _ in range(_LOOKS):
+            try:
+                found = self._pull(self._buffers, SPACE, _CLOEXEC)
+            except BlockingIOError:
+                continue
+            except OSError:  # whoever reads next sees it too
+                return
+            self._vain = 0
+            self._said = self._turning
+            self._guarded(partial(self._taken, *found))
+            return
+        self._vain += 1
+
+    def _taken(self, count: int, ancillary: Any, flags: int, _address: object) -> None:
+        """So much was read into the buffer, which is no message's rest. Most: a small message, and just one."""
+        buffer = self._buffer
+        if ancillary or flags & TRUNCATED or count <= 4 or _announced(buffer)[0] != count - 4 or not self.trusted or (self._pauses and self.is_full):
+            self._came(self._intake.taken(buffer, count, ancillary, flags))
+            return
+        self._taking = True
+        try:
+            message = decode(bytes(buffer[4:count]))
+            if (type(message) is Reply or type(message) is Request) and not message.buffers and not message.descriptors:
+                self._heard(message, made(Value, (message.body, (), True)))
+            else:
+                self._on_message(message)
+        finally:
+            self._end_taking()
+
+    def _came(self, data: memoryview) -> None:
         if data:
             self._take_in(self._reader.feed(data))
         else:
@@ -248,10 +332,15 @@ class AioLine:
                 if self.is_closed:
                     return
         finally:
-            self._taking = False
+            self._end_taking()
+
+    def _end_taking(self) -> None:
+        """What was said meanwhile goes out."""
+        self._taking = False
+        if self._small:
             self._flush_small()
-            if self._paused or self._room:  # by then there may be room again, and nothing else would say so
-                self._turn()
+        if self._paused or self._room:  # by then there may be room again, and nothing else would say so
+            self._turn()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do it; whatever is wrong with what has come ends the connection."""
@@ -334,6 +423,7 @@ class AioLine:
         self._intake.release()
         self._reader.clear()
         self._buffer = memoryview(bytearray(1))  # 64 kB, and the collector may come late to this
+        self._buffers = (self._buffer,)
         try:
             self.sock.shutdown(socket.SHUT_RDWR)  # the broker of a port keeps duplicates of both ends: only this tells it
         except OSError:
