@@ -28,6 +28,9 @@ class Engine:
     dense = True
     """Whether each revision number is one more than that of the write before. Not where renewals are writes, or others write too."""
 
+    goes_back = False
+    """Whether a revision that it has not reached yet is taken for a sign that it is back with an older state: then a new generation begins."""
+
     async def open(self) -> Store:
         raise NotImplementedError
 
@@ -139,6 +142,7 @@ class EtcdGateway(SqliteProcess):
     """A gateway in its process, to an etcd of its own, or to that of another."""
 
     dense = False
+    goes_back = True
 
     def __init__(self, folder: Path, *, member: EtcdMember | None = None, system: str = "tested") -> None:
         folder.mkdir(exist_ok=True)

@@ -182,7 +182,8 @@ def test_compacted_history_is_said_to_be_gone(engine: Engine) -> None:
         new = await store.put("/a", b"2")
         await store.put("/a", b"3")
         await store.compact(new)
-        for after in (old, Revision(new.generation, 0), Revision(type(new.generation)("another"), new.number), Revision(new.generation, 10**9)):
+        unknown = [old, Revision(new.generation, 0), Revision(type(new.generation)("another"), new.number)]
+        for after in unknown if engine.goes_back else [*unknown, Revision(new.generation, 10**9)]:
             with pytest.raises(Compacted):
                 await collect(store.watch("/a", after=after), 1)
         assert [event.record.value for event in await collect(store.watch("/a", after=new), 1)] == [b"3"]
