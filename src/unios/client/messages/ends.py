@@ -62,8 +62,8 @@ class Ends:
         """Of `_asking`. An RLock says to whom it belongs: see _INTERRUPTED."""
         self._connect = threading.RLock()
         """Held by whoever makes the connection anew."""
-        self._opened_s = self._not_before_s = 0.0
-        """When that was done last, and when it may be again: CLIENT_RETRY_MS later if the other side has ended it, for it may end each."""
+        self._opened_s = 0.0
+        """When that was done last: it is not done again for CLIENT_RETRY_MS, since the other side may end each connection. 0: this side has closed it."""
         self._leads: dict[bool, int] = {}
         """The thread that reads, at True: `setdefault` decides between those who would, and no signal comes between that and its being known.
 
@@ -121,7 +121,7 @@ class Ends:
                 pass
 
     def _reopen(self, deadline: float | None) -> Line:
-        early_s = self._not_before_s - time.monotonic()
+        early_s = self._opened_s + CLIENT_RETRY_MS / 1000 - time.monotonic()
         if early_s > 0:
             time.sleep(early_s if deadline is None else max(0.0, min(early_s, deadline - time.monotonic())))
         with Connection(self._home, self._node, role="program") as connection:
@@ -290,7 +290,6 @@ class Ends:
 
     def _reached(self, line: Line, asked: Asked, error: Closed, deadline: float | None) -> Line:
         """The connection broke while a request was sent: return the next one."""
-        self._broken()
         if not error.sent and asked.on is line:
             asked.sent = False  # the owner was gone before: that is no reason to know nothing
         try:
@@ -377,7 +376,6 @@ class Ends:
             if self._asking.owes_acknowledgement:  # if another thread sends just now, later: that may wait for this one to read
                 line.send_unless_busy(self._acknowledgement, lambda: self._listen(line), deadline)
         except Closed:
-            self._broken()
             return
         except ProtocolError as error:
             self._fail_all(error)
@@ -385,9 +383,6 @@ class Ends:
             if deadline is not None and time.monotonic() >= deadline:
                 raise Late from error  # of this caller; others may wait longer
             self._fail_all(error)  # no node runs here any more, or it may not be used: what was sent is not answered now
-
-    def _broken(self) -> None:
-        self._not_before_s = self._opened_s + CLIENT_RETRY_MS / 1000
 
     def _acknowledgement(self) -> Ack | None:
         with self._lock:
@@ -471,6 +466,7 @@ class Ends:
             for asked in list(self._asking.open.values()):
                 self._asking.fail(asked, OutcomeUnknown(f"the port was closed here before the answer to {asked.op} came"))
         if line is not None:
+            self._opened_s = 0.0
             line.close()
             me = threading.get_ident()
             try:
