@@ -12,6 +12,7 @@ import msgspec
 from unios.client.connection import Connection
 from unios.errors import DataLost, NoRoom, ProtocolError, UniosError
 from unios.limits import BLOCKS_COPIES, COPY_TIMEOUT_MS
+from unios.undecodable import UNDECODABLE
 from unios.wire import manifests
 from unios.wire.carries import OfBlocks, Stored
 from unios.wire.operations import Empty, NodeInfo, NodeView
@@ -91,7 +92,7 @@ def _keep(
         asked.close()
     try:
         stored: Stored = msgspec.msgpack.decode(raw, type=Stored)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"the kernel sent an answer that is none: {error}") from error
     return stored
 

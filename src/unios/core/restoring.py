@@ -18,6 +18,7 @@ from unios.core.nodes import NodeRecord
 from unios.core.processes import LIVE, ProcessRecord
 from unios.core.quorum import CHANGES, LEAVING, PREFIX
 from unios.errors import CallerError
+from unios.undecodable import UNDECODABLE
 
 T = TypeVar("T")
 PROCESSES: Final = "/processes/"
@@ -73,7 +74,7 @@ def plan(backup: Mapping[str, bytes], present: Mapping[str, bytes], *, made: str
 def _read(key: str, value: bytes, type_: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(value, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise CallerError(f"the record {key[:80]} makes no sense to this version of unios ({error}): take another backup") from error
 
 

@@ -20,6 +20,7 @@ from unios.kernel.clocks import wall_ms
 from unios.security_limits import AUDIT_AGAIN_S, AUDIT_LOOK_S
 from unios.store.audit import append, read
 from unios.store.mirror import Mirror
+from unios.undecodable import UNDECODABLE
 from unios.wire.auditing import AuditVerdict, AuditView, NoteAudit, ReadAudit
 from unios.wire.operations import Empty
 from unios.wire.peer import Call
@@ -139,7 +140,7 @@ class Auditing:
             raise Denied("only a kernel has something written down")
         try:
             said = msgspec.msgpack.decode(call.decode(NoteAudit).said, type=Draft)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise Denied("that is no entry of the audit log") from error
         self.add(msgspec.structs.replace(said, node=caller.node))
         return Empty()

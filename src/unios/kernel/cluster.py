@@ -19,6 +19,7 @@ from unios.errors import CallerError, Unavailable
 from unios.kernel import certificates, interfaces
 from unios.kernel.certificates import new_authority, write_secret
 from unios.store.etcd.address import Address, parse
+from unios.undecodable import UNDECODABLE
 from unios.wire.home import Home
 
 FILE: Final = "cluster.json"
@@ -79,7 +80,7 @@ def read(home: Home) -> Cluster | None:
         return msgspec.json.decode((home.store / FILE).read_bytes(), type=Cluster)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise Unavailable(f"{home.store / FILE} cannot be read ({error}): copy it from another machine of the system, or join again") from error
 
 

@@ -16,6 +16,7 @@ import msgspec
 from unios.core.upgrading import Facts
 from unios.errors import CallerError, Unavailable
 from unios.kernel import runfiles
+from unios.undecodable import UNDECODABLE
 from unios.wire import installation
 from unios.wire.home import Home, NodeFolder
 from unios.wire.installation import Installation
@@ -56,7 +57,7 @@ def probe(one: Installation) -> Facts:
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=Facts)
         why = (done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-    except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, subprocess.TimeoutExpired, *UNDECODABLE) as error:
         why = str(error)
     raise Unavailable(f"{_named(one)} cannot be run: {why}")
 

@@ -28,6 +28,7 @@ from unios.core import log_frames
 from unios.core.log_frames import HEAD_BYTES, Place
 from unios.core.log_replica import Commit, Kept, Replica, Write
 from unios.log_limits import LOG_COMMIT_BYTES, LOG_ENTRY_BYTES_MAX, LOG_FILE_BYTES, LOG_READ_BYTES, LOG_ZEROS_BYTES
+from unios.undecodable import UNDECODABLE
 
 _NAME: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)\.([0-9a-f]{8})\.log")
 _INDEX_BYTES: Final = 16 * 1024
@@ -100,7 +101,7 @@ class LogFiles:
         with contextlib.suppress(FileNotFoundError):
             try:
                 self._state = msgspec.json.decode(Path(self._folder, "state").read_bytes(), type=_State)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except UNDECODABLE as error:
                 raise Damaged(f"{self._folder}/state makes no sense: {error}") from error
         torn = 0
         damage: list[tuple[int, int, int]] = []

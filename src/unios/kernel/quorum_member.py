@@ -27,6 +27,7 @@ from unios.errors import DataLost, UniosError
 from unios.kernel import cluster, interfaces, parts
 from unios.kernel.clone import die_with_parent
 from unios.limits import BEAT_MS
+from unios.undecodable import UNDECODABLE
 from unios.wire.home import Home, NodeFolder
 
 BEGUN: Final = "begun"
@@ -77,7 +78,7 @@ def read(folder: NodeFolder) -> MemberFile | None:
         return msgspec.json.decode(path.read_bytes(), type=MemberFile)
     except FileNotFoundError:
         return None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise DataLost(f"{path} is damaged ({error}): `unios leave` and join again") from error
 
 

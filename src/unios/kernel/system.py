@@ -7,6 +7,7 @@ import msgspec
 
 from unios import durable
 from unios.errors import DataLost
+from unios.undecodable import UNDECODABLE
 
 T = TypeVar("T")
 SQLITE: Final = "sqlite"
@@ -54,7 +55,7 @@ def read(path: Path, type_: type[T]) -> T:
     """Return what a file holds. DataLost if it is there and makes no sense; FileNotFoundError if it is not there."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise DataLost(f"{path} is damaged ({error}): restore it, or remove the folder and join again") from error
 
 

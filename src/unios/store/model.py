@@ -12,15 +12,12 @@ Source: the etcd v3 API (range, txn, watch, lease). One conformance suite (tests
 """
 
 from collections.abc import AsyncIterator
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from unios.ids import Generation, LeaseId
-
-UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding a value raises that is not what its key promises. Values come from other nodes, and from other versions: whoever decodes one catches
-these."""
+from unios.undecodable import UNDECODABLE as UNDECODABLE
 
 
 class Revision(NamedTuple):

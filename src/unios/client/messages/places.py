@@ -10,6 +10,7 @@ from unios.client.messages.intake import not_come
 from unios.client.messages.line import Line
 from unios.errors import NotFound, OutcomeUnknown, PeerRestarted, ProtocolError, Unavailable
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
+from unios.undecodable import UNDECODABLE
 from unios.wire.operations import Connect, Connected
 
 WAIT_MS = 1_000
@@ -47,7 +48,7 @@ def _connect(connection: Connection, name: str, wait_ms: int, deadline: float | 
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
         connected = msgspec.msgpack.decode(raw, type=Connected)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         connected = None
     if connected is None or len(sockets) != 1:
         for sock in sockets:
