@@ -98,6 +98,8 @@ HISTORY_BYTES_KEPT = 64 * 1024 * 1024
 STORE_TIMEOUT_MS = 5_000
 """A client that has no answer from the store for so long breaks off: Unavailable or OutcomeUnknown."""
 STORE_RETRY_MS = 25
+STORE_BACK_MS = 1_000
+"""So long a connection to the store of this machine is waited for while another node starts it again."""
 STORE_COMES_MS = 400
 """So long a kernel that has just started looks for a store of its machine, every STORE_COMES_LOOK_S; then it asks at each tick of its lease."""
 STORE_COMES_LOOK_S = 0.005

@@ -1,13 +1,17 @@
 """The way from a kernel to the store: straight where its machine has one, else over a link to a kernel whose machine has."""
 
+import asyncio
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unios.core import sequences
 from unios.core.nodes import covers
 from unios.errors import Unavailable, UniosError
+from unios.kernel.clocks import boot_ms
 from unios.kernel.port_operations import STORE
 from unios.kernel.system import SQLITE
+from unios.limits import STORE_BACK_MS, STORE_COMES_LOOK_S
 from unios.store.client import StoreClient
 from unios.store.sharing import Shared, SharingClient
 from unios.wire.doors import connect_unix
@@ -18,6 +22,14 @@ from unios.wire.transport import SocketTransport
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
+
+
+def _said(failed: Path) -> str:
+    """Return what a store said that ended for good; empty if it is gone meanwhile."""
+    try:
+        return failed.read_text()
+    except OSError:
+        return ""
 
 
 class StoreWay:
@@ -38,7 +50,7 @@ class StoreWay:
     async def peer(self) -> Peer:
         """Return a connection to the store for this kernel. Unavailable."""
         role = f"kernel of {self._node.name}"
-        peer = Peer(SocketTransport(self._here()) if self._node.system.has_store else await self._link(), role=role)
+        peer = Peer(SocketTransport(await self._here()) if self._node.system.has_store else await self._link(), role=role)
         await peer.start()
         return peer
 
@@ -51,7 +63,7 @@ class StoreWay:
     async def connection(self, *, near: bool = False) -> socket.socket:
         """Return a connection to the store for a service or another kernel. `near`: not by way of yet another machine. Unavailable."""
         if self._node.system.has_store:
-            return self._here()
+            return await self._here()
         if near:
             raise Unavailable(f"the machine of {self._node.name} has no store")
         ours, far = socket.socketpair()
@@ -61,16 +73,18 @@ class StoreWay:
             join(SocketTransport(far), await self._link())
         return ours
 
-    def _here(self) -> socket.socket:
+    async def _here(self) -> socket.socket:
+        """Connect to the store of this machine; one that is being started again is waited for, STORE_BACK_MS at most. Unavailable."""
         folder = self._node.home.store
-        try:
-            return connect_unix(folder / "sock", timeout_s=0)
-        except OSError as error:
+        until = boot_ms() + STORE_BACK_MS
+        while True:
             try:
-                why = (folder / "failed").read_text()
-            except OSError:
-                why = f"the store is being restarted: {error.strerror}"
-            raise Unavailable(why) from error
+                return connect_unix(folder / "sock", timeout_s=0)
+            except OSError as error:
+                failed = folder / "failed"
+                if failed.exists() or boot_ms() >= until:
+                    raise Unavailable(_said(failed) or f"the store is being restarted: {error.strerror}") from error
+            await asyncio.sleep(STORE_COMES_LOOK_S)
 
     async def _link(self) -> StreamTransport:
         """Reach the store through a kernel of a machine that has one."""

@@ -58,21 +58,37 @@ class StoreClient:
         self._connect = connect
         self._timeout_ms = timeout_ms
         self._peer: Peer | None = None
-        self._connecting = asyncio.Lock()
+        self._attempt: asyncio.Task[Peer] | None = None
         self._closed = False
 
     async def _connected(self) -> Peer:
+        """Return the connection, or make it. Whoever comes while it is being made shares what comes of it."""
         if self._peer is not None and not self._peer.is_closed:
             return self._peer
-        async with self._connecting:
-            if self._closed:
-                raise Unavailable("this client of the store is closed")
-            if self._peer is None or self._peer.is_closed:
-                try:
-                    self._peer = await asyncio.wait_for(self._connect(), self._timeout_ms / 1000)
-                except (OSError, TimeoutError, OutcomeUnknown, ProtocolError) as error:
-                    raise Unavailable(f"the store cannot be reached: {error}") from error
-            return self._peer
+        if self._closed:
+            raise Unavailable("this client of the store is closed")
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(self._make())
+            self._attempt.add_done_callback(self._made)
+        attempt = self._attempt
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            if not attempt.cancelled():
+                raise
+            raise Unavailable("this client of the store is closed") from None
+
+    async def _make(self) -> Peer:
+        try:
+            self._peer = await asyncio.wait_for(self._connect(), self._timeout_ms / 1000)
+        except (OSError, TimeoutError, OutcomeUnknown, ProtocolError) as error:
+            raise Unavailable(f"the store cannot be reached: {error}") from error
+        return self._peer
+
+    def _made(self, attempt: asyncio.Task[Peer]) -> None:
+        self._attempt = None
+        if not attempt.cancelled():
+            attempt.exception()  # nobody may be waiting any more
 
     async def _ask(self, op: str, body: object, type_: Any, *, writes: bool = False, timeout_ms: int = 0) -> Any:
         peer = await self._connected()
@@ -196,6 +212,8 @@ class StoreClient:
 
     async def close(self) -> None:
         self._closed = True
+        if self._attempt is not None:
+            self._attempt.cancel()
         if self._peer is not None:
             self._peer.close("the client closed")
 
