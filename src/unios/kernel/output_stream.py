@@ -18,7 +18,7 @@ from unios.wire.segments import NAMES, Name, StreamReader
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
-ACK_BYTES: Final = 1024 * 1024
+ACK_BYTES: Final = 2 * 1024 * 1024
 """So much is sent before the init hears of it, while there is more."""
 _chunk: Final = ChunkBuffer(WIDE_CHUNK_BYTES)
 """One for all readers: between the reading of a chunk and its sending nobody else has a turn."""

@@ -17,13 +17,13 @@ from unios.kernel.streams import StreamWriter
 from unios.limits import DISK_RETRY_S, STDIN_BUFFER_BYTES
 
 _CHUNK: Final = 64 * 1024
-_FLOOD_BYTES: Final = 256 * 1024
+_FLOOD_BYTES: Final = 1024 * 1024
 """A program that fills its pipe gets one of this size: fewer turns for the same bytes. Linux counts pipes' sizes per user, so others keep theirs.
 Its bytes then go from the pipe into the file without passing through here, where Linux can do that."""
 _REST_S: Final = 0.0002
 """So long a pump rests that has spliced less than half of what the pipe holds: what a program writes meanwhile costs one turn and not many."""
 _SET_PIPE_SIZE: Final = 1031
-_buffer: Final = memoryview(bytearray(_FLOOD_BYTES))
+_buffer: Final = memoryview(bytearray(256 * 1024))
 """What is read goes here; to allocate that much for each read would cost a mapping and its page faults."""
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
