@@ -185,7 +185,7 @@ def test_only_an_embedded_systems_store_does_without_syncs(tmp_path: Path, monke
     asked: list[bool] = []
     monkeypatch.setattr(storehost, "check", lambda _home: None)
     monkeypatch.setattr(storehost, "which", lambda _home: None)
-    monkeypatch.setattr(storehost.server, "main", lambda _folder, _beat, *, durable, check: asked.append(durable) or 0)
+    monkeypatch.setattr(storehost.server, "main", lambda _folder, _beat, *, durable, check, mover: asked.append(durable) or 0)
     homes = [embedded(tmp_path, os.getpid()), Home(tmp_path / "ordinary")]
     for home in homes:
         home.store.mkdir(parents=True)

@@ -67,7 +67,7 @@ def test_a_file_is_looked_at_whole_when_that_is_asked_for(tmp_path: Path) -> Non
 def test_a_store_that_has_failed_is_looked_at_whole_before_it_serves_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[bool] = []
 
-    def main(_folder: Path, _beat: object, *, durable: bool, check: bool) -> int:
+    def main(_folder: Path, _beat: object, *, durable: bool, check: bool, mover: object) -> int:
         assert durable
         checked.append(check)
         if len(checked) == 1:

@@ -33,7 +33,7 @@ class OtherEtcd:
     async def call(self, name: str, _request: bytes, *, writes: bool | None = None) -> bytes:
         header = blob(1, integer(3, self.revision))
         found = header + blob(2, blob(1, KEYS.generation) + blob(5, self.generation.encode()))
-        return found if name == "KV/Range" else header + blob(3, blob(1, found)) + 3 * blob(3, blob(1, header))
+        return found if name == "KV/Range" else header + blob(3, blob(1, found)) + 4 * blob(3, blob(1, header))
 
     async def watch(self, _prefix: bytes, start: int, _end: bytes = b"") -> AsyncIterator[Watched]:
         self.watched.append(start)

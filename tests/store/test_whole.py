@@ -10,7 +10,7 @@ import pytest
 from tests.store.engines import ENGINES, Engine, opened, with_store
 from unios.errors import Compacted
 from unios.store.client import StoreClient
-from unios.store.etcd import whole
+from unios.store.etcd import translation, whole
 from unios.store.etcd.keys import Keys
 from unios.store.mirror import Mirror
 from unios.store.model import Delete, Put, Store
@@ -112,5 +112,5 @@ def test_one_that_takes_several_requests_is_done_whole(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("count", "size", "requests"), [(0, 0, 1), (1_000, 100, 1), (60_000, 10, 1), (3_000, 6_000, 3)])
 def test_what_fits_is_one_request(count: int, size: int, requests: int) -> None:
-    made = whole._requests(Keys(b"/unios/s/"), [Put(f"/k/{number}", b"v" * size) for number in range(count)])
+    made = whole.requests_of([translation.operation(Keys(b"/unios/s/"), Put(f"/k/{number}", b"v" * size)) for number in range(count)])
     assert len(made) == requests and all(len(inner) < 1_024 and sum(map(len, inner)) < 8 * 1024 * 1024 for inner in made)

@@ -1,12 +1,13 @@
-"""The system's store from the caller's side: how it stands, a backup, a return to one."""
+"""The system's store from the caller's side: how it stands, a backup, a return to one, a move to another engine."""
 
 from typing import Final
 
 from unios.client.connection import Connection
-from unios.wire.keeping import BackedUp, BackUp, Restore, Restored, StoreView
+from unios.wire.keeping import BackedUp, BackUp, Move, Moved, Restore, Restored, StoreView
 from unios.wire.operations import Empty
 
 FILE_TIMEOUT_S: Final = 600.0
+MOVE_TIMEOUT_S: Final = 120.0
 
 
 def status(connection: Connection) -> StoreView:
@@ -24,4 +25,10 @@ def back_up(connection: Connection, path: str) -> BackedUp:
 def restore(connection: Connection, path: str) -> Restored:
     """Have the store return to what is in a backup. Idempotent."""
     done: Restored = connection.call("store.restore", Restore(path), Restored, timeout_s=FILE_TIMEOUT_S)
+    return done
+
+
+def move(connection: Connection, to: str) -> Moved:
+    """Have the store go on in another engine, while everything goes on. Idempotent."""
+    done: Moved = connection.call("store.move", Move(to), Moved, timeout_s=MOVE_TIMEOUT_S)
     return done

@@ -131,9 +131,10 @@ class Addresses:
         told_event = node.events.put("node", f"{node.name} is reached at {', '.join(self.all)} from now on")
         while True:
             with contextlib.suppress(UniosError):
-                await change_node(node.store, node.name, self._moved, told_event)
+                await change_node(node.store, node.name, self.as_it_is, told_event)
                 return
             await asyncio.sleep(DISK_RETRY_S)
 
-    def _moved(self, record: NodeRecord) -> NodeRecord:
+    def as_it_is(self, record: NodeRecord) -> NodeRecord:
+        """Return the node's record with where the node, and its member of etcd if it can have one, is reached now."""
         return msgspec.structs.replace(record, addresses=self.all, etcd=self._node.quorum.offer)

@@ -39,13 +39,14 @@ WRITTEN: Final = frozenset(
         "node.certify",
         "store.backup",
         "store.restore",
+        "store.move",
         "processes.signal",
         "processes.freeze",
     }
     | {"processes.thaw", "processes.exec", "processes.attach", "processes.terminal", "processes.feed", "processes.follow", "processes.renice"}
 )
 """Operations that are written down however they come out; of those on processes only what is done to another user's. Of all others, what is denied."""
-SHOWN: Final = ("name", "pid", "number", "path", "user", "root", "ttl_s", "force")
+SHOWN: Final = ("name", "pid", "number", "path", "user", "root", "ttl_s", "force", "to")
 """Of what was asked, what is written down. Never arguments, environments, tokens or bytes of programs."""
 
 

@@ -224,7 +224,10 @@ def _usage(*, signs: bool) -> Any:
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Do one request: {"sign": public key, "ca": folder, "identity": [...]}, {"fingerprint": certificate}, or {"issue": [authority's key, its certificate,
-    name, hosts]}, {"key": true}."""
+    name, hosts]}, {"key": true}, {"authority": name}."""
+    if "authority" in request:
+        secret, made = new_authority(request["authority"])
+        return {"key": secret.decode(), "certificate": made.decode()}
     if "key" in request:
         key, public = make_key()
         return {"key": key.decode(), "public": public.decode()}

@@ -58,6 +58,12 @@ def new(system: str) -> Cluster:
     return Cluster((), system, ca=certificate.decode(), ca_key=key.decode())
 
 
+def begun(system: str) -> Cluster:
+    """Return the same, made by a program of its own. Blocks. Raises InternalError."""
+    made = certificates.ask({"authority": f"unios etcd {system}"})
+    return Cluster((), system, ca=made["certificate"], ca_key=made["key"])
+
+
 def of_text(text: str, system: str) -> Cluster:
     """Read an address etcd://...; `system`: the name in etcd if it gives none. Raises Misused, CallerError for a certificate that cannot be read."""
     address = parse(text, system)

@@ -162,7 +162,8 @@ def _has_grpc() -> bool:
 
 def check_store(home: Home, store: str) -> None:
     """Raise CallerError if the system of this machine has not the store that is asked for: it is chosen when a system is made."""
-    known, has = system.read(home.system_file, SystemFile), cluster.read(home)
+    known = system.read(home.system_file, SystemFile)
+    has = cluster.read(home) if known.engine == system.ETCD else None  # else of a move that was broken off
     if has is None:
         where = "on one of its machines" if known.engine == system.SQLITE else "in etcd, which other machines of it ask"
         raise CallerError(f"this system keeps its records {where}: --store is for a system that is being made")
@@ -241,10 +242,11 @@ def readdress(home: Home, folders: list[NodeFolder], listen: str, advertise: str
     if store_address:
         if not split_address(store_address)[1]:
             raise CallerError(f"--store-address: {store_address} lacks the port; `unios status` on that machine shows it")
-        made = system.read(home.system_file, SystemFile)
-        hosts = [name for name, machine in made.machines.items() if machine == made.store_machine] or list(made.members)
-        made.members = {**made.members, **{name: (store_address, *made.members.get(name, ())) for name in hosts}}
-        system.write(home.system_file, made)
+        with system.changing(home.system_file):
+            made = system.read(home.system_file, SystemFile)
+            hosts = [name for name, machine in made.machines.items() if machine == made.store_machine] or list(made.members)
+            made.members = {**made.members, **{name: (store_address, *made.members.get(name, ())) for name in hosts}}
+            system.write(home.system_file, made)
 
 
 # joining

@@ -35,6 +35,7 @@ from unios.kernel.clocks import boot_ms, wall_ms
 from unios.kernel.device_keeping import DeviceKeeping
 from unios.kernel.dispatch import Dispatch
 from unios.kernel.door import Door
+from unios.kernel.engine_moving import EngineMoving
 from unios.kernel.events import Events
 from unios.kernel.expelling import Expelling
 from unios.kernel.journals import open_journal
@@ -143,6 +144,8 @@ class Node:
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
+        self._engine_told = self.system.engine
+        self.engine_moving = EngineMoving(self)
         self._keeps_output = False
         self.carrying = Carrying(self)
         self.log_keeping = LogKeeping(self)
@@ -240,7 +243,7 @@ class Node:
             processes_usage=usages.by_user,
         )
         stores = StoreOperations(self)
-        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
+        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore, store_move=self.engine_moving.move)
         terminals = TerminalOperations(self)
         self.dispatch.offer(
             processes_terminal=terminals.terminal,
@@ -444,28 +447,34 @@ class Node:
         """Keep in system.json how the others are reached, so that they are found again while the store is away."""
         while True:
             await tick(MEMBERS_S)
+            with contextlib.suppress(OSError, UniosError):
+                await self.engine_moving.look_if_changed()
             is_new = self.nodes.revision is not None and self.nodes.revision.generation != self.system.generation
             if self._members_dirty or is_new:
-                joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
-                file = system.read(self.home.system_file, SystemFile)
-                file.members = {record.name: record.addresses for record in joined}
-                file.machines = {record.name: record.machine for record in joined}
-                file.left = {r.name: r.certificate for r in self.nodes.values.values() if r.state == "left" and r.certificate}
-                if self.nodes.revision is not None:
-                    if is_new and file.generation and self.name == min(file.members, default=""):
-                        self.start(self._tell_generation())
-                    file.generation = self.nodes.revision.generation
-                with contextlib.suppress(OSError):  # a full disk: what it says is old until there is room
-                    system.write(self.home.system_file, file)
-                    self._members_dirty = False
-                self.system = file
+                with contextlib.suppress(OSError), system.changing(self.home.system_file):  # a full disk: what it says is old until there is room
+                    self._note_members(is_new=is_new)
 
-    async def _tell_generation(self) -> None:
+    def _note_members(self, *, is_new: bool) -> None:
+        joined = [record for record in self.nodes.values.values() if record.state == "joined" and record.addresses]
+        file = system.read(self.home.system_file, SystemFile)
+        file.members = {record.name: record.addresses for record in joined}
+        file.machines = {record.name: record.machine for record in joined}
+        file.left = {r.name: r.certificate for r in self.nodes.values.values() if r.state == "left" and r.certificate}
+        if self.nodes.revision is not None:
+            if is_new and self.system.generation and self.name == min(file.members, default=""):
+                self.start(self._tell_generation(file.engine))
+            file.generation = self.nodes.revision.generation
+        self.system.members, self.system.machines, self.system.left = file.members, file.machines, file.left
+        self.system.generation = file.generation
+        system.write(self.home.system_file, file)
+        self._members_dirty = False
+
+    async def _tell_generation(self, engine: str) -> None:
+        why = "it was restored, or its etcd came back with an older state; what was written after that is gone"
+        if engine != self._engine_told:
+            why, self._engine_told = f"its records have been moved to {engine}, and nothing of them is lost", engine
         with contextlib.suppress(UniosError):
-            await self.events.write(
-                "store",
-                "the store goes on in a new generation: it was restored, or its etcd came back with an older state; what was written after that is gone",
-            )
+            await self.events.write("store", f"the store goes on in a new generation: {why}")
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

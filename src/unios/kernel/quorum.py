@@ -27,6 +27,7 @@ from unios.store.etcd.channel import FULL, FULL_OURS
 from unios.store.mirror import Mirror
 from unios.store.model import Compare, Put, Range, RangeResult, Transaction
 from unios.store.requests import Health, MemberHealth, MemberRequest, MemberView
+from unios.wire.home import NodeFolder
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
@@ -64,6 +65,7 @@ class Quorum:
         self._asked = 0
         """How often this node has asked whether it may leave."""
         self._health = Health()
+        self._begun = asyncio.Event()
         self.offer: Etcd | None = None
         """What this node's record says of it; None: it can have no member."""
 
@@ -75,7 +77,12 @@ class Quorum:
         node = self._node
         kept = cluster.read(node.home) if node.system.gateway else None
         if kept is None or not kept.managed:
+            self.offer = None
             return
+        self._prepare_member(kept)
+
+    def _prepare_member(self, kept: cluster.Cluster) -> None:
+        node = self._node
         path, mine = quorum_member.binary(), quorum_member.read(node.folder)
         if not path and mine is None:  # who has one keeps it: the program is perhaps away for an upgrade
             return
@@ -94,6 +101,34 @@ class Quorum:
                 self._readdress(kept, mine.client.removeprefix("https://"), client.removeprefix("https://"))
         except (OSError, Unavailable) as error:  # a full disk, no free ports: that is no reason to have no kernel
             runfiles.complain(f"the store's member of {node.name} cannot be seen to until that is mended and it is started again: {error}")
+
+    async def found(self) -> None:
+        """Have this node begin a cluster that nobody asks yet, for the store to be moved to; whatever an earlier attempt has left goes. Raises InternalError,
+        OSError, Unavailable."""
+        node = self._node
+        await self.unfound()
+        made = await asyncio.to_thread(cluster.begun, node.system.id)
+        await asyncio.to_thread(self._found, made)
+        if quorum_member.read(node.folder) is None:
+            await self.unfound()
+            raise Unavailable(f"{node.name} cannot begin a member of etcd: see {node.folder.log}/kernel.log")
+
+    def _found(self, made: cluster.Cluster) -> None:
+        cluster.write(self._node.home, made)
+        mark_founder(self._folder)
+        self._prepare_member(made)
+
+    async def unfound(self) -> None:
+        """Have no cluster on this machine, and no member of one on any node of it: none is the store's."""
+        for folder in self._node.home.nodes():
+            await _take_down(folder)
+        (self._node.home.store / cluster.FILE).unlink(missing_ok=True)
+        self.offer = None
+
+    async def begin(self) -> None:
+        """Do from now on what a node does whose store is in etcd, or is so no more."""
+        await self.prepare()
+        self._begun.set()
 
     async def readdress(self) -> None:
         """Have the member, if there is one, be reached where this node is now; `offer` says it. Etcd is started anew for that: it tells where clients find
@@ -253,11 +288,15 @@ class Quorum:
 
     async def run(self) -> None:
         """Follow the records, and look how the members are; ends only by cancellation."""
+        mirrors = watches = False
         async with asyncio.TaskGroup() as group:
-            if self.offer is not None:
-                group.create_task(self._mirror.run())
-            if self._node.system.gateway:
-                group.create_task(self._watch_health())
+            while True:
+                if self.offer is not None and self._node.system.gateway and not mirrors:
+                    mirrors = group.create_task(self._mirror.run()) is not None
+                if self._node.system.gateway and not watches:
+                    watches = group.create_task(self._watch_health()) is not None
+                self._begun.clear()
+                await self._begun.wait()
 
     def _on_record(self, _key: str, _before: QuorumRecord | None, now: QuorumRecord | None) -> None:
         if now is None or now.node != self._node.name or self.offer is None or self._at_work:
@@ -313,12 +352,7 @@ class Quorum:
 
     async def _take_down(self) -> None:
         """Have no member and no copy; nothing starts one until `member.json` is written again."""
-        self.forget()
-        while (running := runfiles.read(self._node.folder.run / "member.json")) is not None:
-            runfiles.kill(running, signal.SIGTERM)
-            await asyncio.sleep(LOOK_S)
-        await asyncio.to_thread(shutil.rmtree, self._folder / "data", ignore_errors=True)  # up to 4 GB
-        (self._folder / quorum_member.BEGUN).unlink(missing_ok=True)
+        await _take_down(self._node.folder)
 
     async def _is_member(self, mine: MemberFile) -> bool:
         try:
@@ -334,6 +368,16 @@ class Quorum:
     def forget(self) -> None:
         """This node has no member any more: its copy is of no use to anybody, and one that is added later is a new one."""
         parts.wanted(self._node.folder, "member").unlink(missing_ok=True)
+
+
+async def _take_down(folder: NodeFolder) -> None:
+    parts.wanted(folder, "member").unlink(missing_ok=True)
+    while (running := runfiles.read(folder.run / "member.json")) is not None:
+        runfiles.kill(running, signal.SIGTERM)
+        await asyncio.sleep(LOOK_S)
+    mine = quorum_member.folder_of(folder)
+    await asyncio.to_thread(shutil.rmtree, mine / "data", ignore_errors=True)  # up to 4 GB
+    (mine / quorum_member.BEGUN).unlink(missing_ok=True)
 
 
 def _free_ports(host: str) -> tuple[int, int]:

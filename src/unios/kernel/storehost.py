@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from unios.errors import DataLost, UniosError
 from unios.kernel import cluster, owner, parts, runfiles, system
+from unios.kernel.moving import Mover, following
 from unios.kernel.system import SystemFile
-from unios.store import server
+from unios.store import left, server
 from unios.wire.home import Home, NodeFolder
 
 LOOK_S: Final = 0.05
@@ -32,7 +31,7 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         check(home)
         has_failed = failed.exists()  # perhaps since its file is damaged: that would come up when the page is read, again and again
         failed.unlink(missing_ok=True)
-        return server.main(home.store, beat, durable=not owner.is_owned(home), check=has_failed)
+        return server.main(home.store, beat, durable=not owner.is_owned(home), check=has_failed, mover=Mover(home))
     except UniosError as error:
         runfiles.place(failed, str(error))
         print(error, file=sys.stderr)
@@ -42,27 +41,22 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
 def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> int:
     from unios.store.etcd import server as gateway  # in this process alone: it loads grpcio, 14 MB, whose threads outlive no fork
 
+    mover = Mover(home, system.ETCD)
     if not found.managed:
-        return gateway.main(home.store, cluster.address_of(home, found), beat)
+        return gateway.main(home.store, cluster.address_of(home, found), beat, mover=mover)
     while not found.members:  # the kernel of the first node has it started; no beat yet, as what comes then takes a while
         time.sleep(LOOK_S)
         found = cluster.read(home) or found
-    kept = found
-
-    def moved(members: tuple[str, ...]) -> tuple[str, ...]:
-        nonlocal kept
-        kept = msgspec.structs.replace(kept, members=members)
-        with contextlib.suppress(OSError):  # a full disk: the next change is written, and one member that is known leads to all
-            cluster.write(home, kept)
-        return cluster.nearest_first(members)
-
-    return gateway.main(home.store, cluster.address_of(home, found), beat, moved, found.quota_bytes)
+    return gateway.main(home.store, cluster.address_of(home, found), beat, following(home, found), found.quota_bytes, mover)
 
 
 def which(home: Home) -> cluster.Cluster | None:
     """Return the etcd of this machine's gateway, None if the system has the embedded engine, whatever else lies in the store's folder. Raises DataLost."""
     if system.read(home.system_file, SystemFile).engine != system.ETCD:
-        return None
+        if left.left_for(home.store / "store.db") != system.ETCD:
+            return None
+        with contextlib.suppress(OSError):  # it was moved, and its process died before it could say so; on a full disk the next one says it
+            system.note_engine(home.system_file, system.ETCD)
     found = cluster.read(home)
     if found is None:
         raise DataLost(

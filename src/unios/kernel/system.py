@@ -1,5 +1,9 @@
 """What a machine knows of its system, and a node of itself, on its own disk: system.json and node.json."""
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -49,6 +53,26 @@ class NodeFile(msgspec.Struct, omit_defaults=True):
     addresses: tuple[str, ...] = ()
     cores: int = 0
     """How many it offers; 0: all of the machine's."""
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Be the only one of this machine that reads system.json and writes it anew: nodes note members there, and a store that moves its engine. Blocks."""
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def note_engine(path: Path, engine: str) -> None:
+    """Have system.json say which engine this machine's process of the store has. Raises OSError on a full disk."""
+    with changing(path):
+        file = read(path, SystemFile)
+        if (file.engine, file.gateway) != (engine, engine == ETCD):
+            file.engine, file.gateway = engine, engine == ETCD
+            write(path, file)
 
 
 def read(path: Path, type_: type[T]) -> T:

@@ -1,4 +1,4 @@
-"""`unios store status|backup|restore`: how the system's store stands, a backup of it, and the return to one."""
+"""`unios store status|backup|restore|move`: how the system's store stands, a backup of it, the return to one, and a move to another engine."""
 
 import os
 from typing import Final
@@ -11,7 +11,8 @@ from unios.shell.usage import size
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.keeping import StoreMember, StoreView
 
-ASKED: Final = ("status", "backup", "restore")
+ASKED: Final = ("status", "backup", "restore", "move")
+ENGINES: Final = ("etcd",)
 HEAD: Final = ("NODE", "STATE", "VERSION", "SIZE", "USED", "TROUBLE")
 _NEEDS_SOMEBODY: Final = 1
 
@@ -20,6 +21,10 @@ def store(session: Session, given: Given) -> int:
     what, *rest = given.arguments or ("status",)
     if what not in ASKED:
         raise Misused(f"there is no `unios store {what}`: {', '.join(ASKED)}")
+    if what == "move":
+        if len(rest) != 1 or rest[0] not in ENGINES:
+            raise Misused("`unios store move` takes the engine to which the store is moved: etcd")
+        return _move(session, rest[0])
     if len(rest) != (what != "status"):
         raise Misused("`unios store status` takes nothing more" if what == "status" else f"`unios store {what}` takes one FILE")
     if what == "status":
@@ -75,6 +80,17 @@ def _back_up(session: Session, path: str) -> int:
     return 0
 
 
+def _move(session: Session, to: str) -> int:
+    done = client.move(session.connection, to)
+    if session.json:
+        session.print_json(done)
+    elif done.before == done.now:
+        session.print(f"the store is in {done.now} already")
+    else:
+        session.print(f"the store is in {done.now} now, and was in {done.before}")
+    return 0
+
+
 def _restore(session: Session, path: str, *, sure: bool) -> int:
     if not sure:
         raise Misused("a restore takes back what the system did since the backup: say --yes if that is meant")
@@ -93,8 +109,9 @@ WORDS = {
     "store": Word(
         store,
         Option("yes", "--yes", text="Restore without asking further: what the system did since the backup is taken back."),
-        argument="[status|backup FILE|restore FILE]",
-        text="Say how the system's store stands (exits 1 if something is wrong with it); write all its records into FILE; or have it return to such a FILE, "
-        "which is refused while processes run. FILE lies on the machine of the node that is asked.",
+        argument="[status|backup FILE|restore FILE|move etcd]",
+        text="Say how the system's store stands (exits 1 if something is wrong with it); write all its records into FILE; have it return to such a FILE, "
+        "which is refused while processes run; or move it, while everything goes on, to an etcd that the system runs itself. FILE lies on the machine of the node "
+        "that is asked.",
     )
 }

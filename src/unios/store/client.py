@@ -33,6 +33,7 @@ from unios.store.requests import (
     LeaseRequest,
     MemberRequest,
     MemberView,
+    MoveRequest,
     RestoreRequest,
     WatchRequest,
 )
@@ -44,6 +45,8 @@ DEFRAGMENT_TIMEOUT_MS: Final = 130_000
 """A member writes its file anew, of up to 4 GiB."""
 
 RESTORE_TIMEOUT_MS: Final = 120_000
+MOVE_TIMEOUT_MS: Final = 60_000
+"""A cluster of one member begins, and it may be slow to."""
 RESTORE_PART: Final = 5_000
 RESTORE_PART_BYTES: Final = 2 * 1024 * 1024
 
@@ -209,6 +212,11 @@ class StoreClient:
                 await self._ask("store.restore", RestoreRequest(tuple(part)), int)
                 part, size = [], 0
         await self._ask("store.restore", RestoreRequest(tuple(part), True), int, writes=True, timeout_ms=RESTORE_TIMEOUT_MS)
+
+    async def move(self, to: str) -> str:
+        """Have another engine be the store, "" for none; return which it is. OutcomeUnknown: ask again, which waits for one that is under way."""
+        engine: str = await self._ask("store.move", MoveRequest(to), str, writes=True, timeout_ms=MOVE_TIMEOUT_MS)
+        return engine
 
     async def close(self) -> None:
         self._closed = True

@@ -28,6 +28,7 @@ T = TypeVar("T")
 BATCH_JOBS_MAX = 256
 END_AGAIN_S = 0.1
 EARLY_MS = 200
+FREEZE_LOOK_S = 0.002
 
 Done = Callable[[Result], None]
 """Told in the loop what a job came to: its result, or why it was refused."""
@@ -173,6 +174,34 @@ class StoreHost:
     def _end_for_good(self, leases: tuple[int, ...]) -> None:
         self._ended.update(leases)
         self._push(_Entry(End(leases)))
+
+    # another engine takes its place
+
+    async def freeze(self) -> None:
+        """End what is under way, and have no lease end by itself any more; renewals go on. What is asked afterwards is the caller's to keep away. Raises
+        Unavailable while the end of a lease could not be written."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        while self._busy:
+            await asyncio.sleep(FREEZE_LOOK_S)
+        if self._ended:
+            raise Unavailable("the store's disk does not take what has to be written: a lease has ended")
+
+    def thaw(self) -> None:
+        """Go on as before; the time in between counts against no lease."""
+        self._leases = Leases(self._engine.leases(), self._now_ms())
+        self._judge()
+
+    def leave(self, where: str) -> None:
+        """The records are `where` from now on: this file says so for good, and whoever watches is cut off. Raises sqlite3.Error: it may or may not say so."""
+        self._engine.leave(where)
+        self._watchers.cut_off_all()
+
+    @property
+    def path(self) -> str:
+        """Return the file of its engine."""
+        return self._engine.path
 
     # requests
 

@@ -78,6 +78,12 @@ class DefragmentRequest(msgspec.Struct, frozen=True):
     id: int
 
 
+class MoveRequest(msgspec.Struct, frozen=True):
+    """store.move -> the engine that is the store then. `to`: "etcd", or empty: none; then it says which it is, once no move is under way."""
+
+    to: str = ""
+
+
 class Dumped(msgspec.Struct, frozen=True):
     """store.dump -> stream of these: all records, in key order, as they are at one revision."""
 

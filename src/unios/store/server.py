@@ -9,9 +9,9 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from unios.durable import make_folders
@@ -23,6 +23,7 @@ from unios.store.model import Delete, Put, Range, Revision, Transaction
 from unios.store.rated import Rated
 from unios.store.requests import CompactRequest, Dumped, Health, LeaseRequest, RestoreRequest, WatchRequest
 from unios.store.sqlite import Compact, Grant, SqliteEngine
+from unios.store.switch import Mover, Side, Switch
 from unios.store.tally import Tally, about, part
 from unios.store.watchers import Push, Watcher
 from unios.wire import chained
@@ -41,9 +42,9 @@ class Requests:
     """What a store's process answers."""
 
     def __init__(self, host: StoreHost) -> None:
-        self._host = host
+        self.host = self._host = host
         self.tally = host.tally
-        self._restores = Restores()
+        self.restores = self._restores = Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""
@@ -151,7 +152,8 @@ async def watch(host: Watched, call: Call) -> object:
 class Answering(Protocol):
     """What answers requests; `at_once`: without a task, False if it left this one."""
 
-    tally: Tally
+    @property
+    def tally(self) -> Tally: ...
 
     async def handle(self, call: Call) -> object: ...
 
@@ -191,7 +193,9 @@ async def _serve(peer: Peer) -> None:
         peer.close("the store stops")
 
 
-async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, durable: bool = True, check: bool = False) -> None:
+async def serve(
+    folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, durable: bool = True, check: bool = False, mover: Mover | None = None
+) -> None:
     """Serve `folder` until `stop`; its lock must be held. DataLost if its file is damaged."""
     engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()), durable=durable, check=check)
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
@@ -199,22 +203,23 @@ async def serve(folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, 
     async def close() -> None:
         host.close()
 
-    await tend(folder, Requests(host), host.run(), close, beat, stop)
+    side = Side(Requests(host), host.run, close)
+    await tend(folder, side, beat, stop, mover)
 
 
 async def tend(
     folder: Path,
-    requests: "Answering",
-    running: Coroutine[Any, Any, None],
-    close: Callable[[], Awaitable[None]],
+    side: Side,
     beat: Callable[[], None],
     stop: asyncio.Event,
+    mover: Mover | None = None,
 ) -> None:
-    """Answer at `folder` while what stands behind it runs, until `stop`; then close that."""
-    server = Server(folder, requests)
+    """Answer at `folder` while what stands behind it runs, until `stop`; then close that. `mover`: puts something else there."""
+    switch = Switch(side, mover)
+    server = Server(folder, switch)
     loop = asyncio.get_running_loop()
     end_beats = beat_while_turning(BEAT_MS / 1000, beat)
-    work, stopping = loop.create_task(running), loop.create_task(stop.wait())
+    work, stopping = loop.create_task(switch.run()), loop.create_task(stop.wait())
     try:
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -224,7 +229,7 @@ async def tend(
             task.cancel()
         end_beats()
         server.close()
-        await close()
+        await switch.close()
         with contextlib.suppress(FileNotFoundError):
             (folder / "sock").unlink()
 
@@ -241,12 +246,12 @@ def take_lock(folder: Path) -> int | None:
     return lock
 
 
-def main(folder: Path, beat: Callable[[], None], *, durable: bool = True, check: bool = False) -> int:
+def main(folder: Path, beat: Callable[[], None], *, durable: bool = True, check: bool = False, mover: Mover | None = None) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one. `durable` false: no power cut need be outlived. `check`: see SqliteEngine."""
     keep_step(STEP_S)
     if durable:
         make_folders(folder)
-    return be_store(folder, lambda stop: serve(folder, beat, stop, durable=durable, check=check))
+    return be_store(folder, lambda stop: serve(folder, beat, stop, durable=durable, check=check, mover=mover))
 
 
 def be_store(folder: Path, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:

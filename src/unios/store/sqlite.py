@@ -25,7 +25,7 @@ from unios.limits import (
     RANGE_RECORDS_MAX,
     WATCH_QUEUE_BYTES_MAX,
 )
-from unios.store import bounds, damage, wal
+from unios.store import bounds, damage, left, wal
 from unios.store.model import (
     Batch,
     Compare,
@@ -164,16 +164,8 @@ class SqliteEngine:
         except OSError as error:
             raise Unavailable(f"the store's file {self.path} cannot be used: {error.strerror}") from error
 
-    def _check_format(self) -> None:
-        """Raise Unavailable if the file is another version's, before anything is made in it."""
-        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
-            return
-        found = self._db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-        if found is not None and found[0] != FORMAT:
-            raise Unavailable(f"the store's file {self.path} has format {found[0]}, this unios reads {FORMAT}: use the version that wrote it")
-
     def _set_up(self, generation: Generation) -> None:
-        self._check_format()
+        left.check(self._db, self.path, FORMAT)
         for pragma in (
             "journal_mode=WAL",
             f"synchronous={'FULL' if self._durable else 'OFF'}",
@@ -215,6 +207,10 @@ class SqliteEngine:
                 raise Unavailable(f"the store cannot write its file: {self.path} is being read")
         except sqlite3.Error as error:
             raise Unavailable(f"the store cannot write its file: {error}") from error
+
+    def leave(self, where: str) -> None:
+        """The records are `where` from now on, and this file is no store any more. Raises sqlite3.Error: it may have been done."""
+        left.leave(self._db, where)
 
     def leases(self) -> dict[int, int]:
         """Return the time to live in ms of every lease."""

@@ -60,6 +60,20 @@ class Restore(msgspec.Struct, frozen=True):
     path: str
 
 
+class Move(msgspec.Struct, frozen=True):
+    """store.move -> Moved (privileged), asked of a node of the store's machine. `to`: "etcd", one that the system runs itself. Asked again it comes to the
+    same."""
+
+    to: str
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Which engine the store had, and has."""
+
+    before: str
+    now: str
+
+
 class Restored(msgspec.Struct, frozen=True, omit_defaults=True):
     """`made_ms`: when the backup was made. `lost`: processes that lived then; what has become of them is not known."""
 

@@ -13,7 +13,7 @@ from unios.errors import Compacted, Unavailable, UniosError
 from unios.ids import Generation
 from unios.store.etcd import messages, translation
 from unios.store.etcd.channel import Channel
-from unios.store.etcd.keys import Keys
+from unios.store.etcd.keys import Keys, base_of
 from unios.store.etcd.messages import Change, KeyValue, Ranged
 
 AGAIN_S: Final = 0.1
@@ -27,6 +27,8 @@ class Beginning(NamedTuple):
     leases: tuple[KeyValue, ...]
     endings: tuple[KeyValue, ...]
     seats: tuple[KeyValue, ...] = ()
+    base: int = 0
+    """See Keys.base."""
 
 
 class Feed:
@@ -147,14 +149,16 @@ class Feed:
                 messages.range_(keys.leases, keys.leases_end),
                 messages.range_(keys.endings, keys.endings_end),
                 messages.range_(keys.seats, keys.seats_end),
+                messages.range_(keys.base_key),
             )
         ]
         known = messages.read_range(await self._channel.call("KV/Range", messages.range_(keys.generation, count_only=True))).total
         # an etcd without space takes no transaction that might write; a generation that was drawn and not heard of is read by the next attempt
         asked = messages.transaction([], reads, []) if known else messages.transaction([absent], [messages.as_put(drawn), *reads], reads)
         done = messages.read_transaction(await self._channel.call("KV/Txn", asked, writes=False))
-        generation, leases, endings, seats = (one for one in done.results[-4:] if isinstance(one, Ranged))
-        return Beginning(Generation(generation.found[0].value.decode()), done.revision, leases.found, endings.found, seats.found)
+        generation, leases, endings, seats, base = (one for one in done.results[-5:] if isinstance(one, Ranged))
+        drawn_now = Generation(generation.found[0].value.decode())
+        return Beginning(drawn_now, done.revision, leases.found, endings.found, seats.found, base_of(base.found[0].value if base.found else b""))
 
     async def _restored(self) -> int:
         """etcd is back with an older state: its revisions mean other things now. A new generation says so."""

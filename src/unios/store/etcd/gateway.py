@@ -25,6 +25,7 @@ from unios.store.etcd.leases import EtcdLeases
 from unios.store.etcd.members import Following, Moved
 from unios.store.etcd.messages import Change
 from unios.store.etcd.recent import Recent
+from unios.store.everything import Everything
 from unios.store.model import Batch, Delete, Event, Put, Range, RangeResult, Record, Revision, StoreStatistics, Transaction, TransactionResult
 from unios.store.requests import Dumped, Health, MemberRequest, MemberView
 from unios.store.sqlite import RANGE_BYTES_MAX, Compact, End, Grant, Job, Result, record_bytes
@@ -81,10 +82,10 @@ class Gateway:
     # what is heard
 
     def _begin(self, beginning: Beginning) -> None:
-        self._generation = beginning.generation
+        self._generation, self._keys.base = beginning.generation, beginning.base
         self._watchers.cut_off_all()  # those that were let in since the break
         self._watchers = Watchers(self._generation, self.tally)
-        self._recent = Recent(beginning.number)
+        self._recent = Recent(beginning.number + beginning.base)
         self._leases.begin(beginning)
         self._judging.begin(beginning.seats)
         self._ready.set()
@@ -105,7 +106,7 @@ class Gateway:
             self._channel.tally.told(f"heard {self._keys.section(change.now.key)}", 1, len(change.now.key) + len(change.now.value), 1)
             self._leases.hear(change)
             self._judging.hear(change)
-        self._recent.note(number, events)
+        self._recent.note(number + self._keys.base, events)
         if events:
             self._watchers.tell(tuple(events))
             if self._following is not None and any(event.record.key.startswith(PREFIX) for event in events):
@@ -194,13 +195,13 @@ class Gateway:
             found += records
             size += sum(map(record_bytes, records))
             revision = revision or page.revision
-            if revision < heard:
+            if revision + self._keys.base < heard:
                 raise Older(OLDER)
             more = page.more and wanted.prefix
             after = found[-1].key if found else ""
         self._transactions += 1
         result: RangeResult = translation.cut(found, more)
-        return TransactionResult(True, Revision(generation, revision), (result,))
+        return TransactionResult(True, Revision(generation, revision + self._keys.base), (result,))
 
     async def members(self) -> tuple[MemberView, ...]:
         return await members.listed(self._channel)
@@ -239,6 +240,24 @@ class Gateway:
             await self._another(generation)
         return 0
 
+    async def adopt(self, moved: Everything) -> None:
+        """Begin as a store that was another engine's until now, in place of whatever there is: what it had, with the same leases, in a new generation.
+        Nobody may ask meanwhile. Raises Unavailable, OutcomeUnknown: then it may be a part, and is to be done again or thrown away."""
+        await self._wait()
+        generation = self._generation
+        await whole.adopt(self._channel, self._keys, moved)
+        await self._another(generation)
+
+    async def begun(self, wait_s: float) -> None:
+        """Wait until etcd has answered. Raises why it does not."""
+        until = asyncio.get_running_loop().time() + wait_s
+        while True:
+            try:
+                return await self._wait()
+            except Unavailable:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+
     async def renew(self, lease: int) -> int:
         await self._wait()
         return await self._leases.renew(lease)
@@ -249,10 +268,10 @@ class Gateway:
 
     async def _compact(self, revision: Revision) -> int:
         await self._wait()
-        if revision.generation != self._generation or revision.number > await self._feed.present():
+        if revision.generation != self._generation or revision.number > await self._present():
             raise Compacted("that revision is not of this store")
         try:
-            await self._channel.call("KV/Compact", messages.compact(revision.number))
+            await self._channel.call("KV/Compact", messages.compact(max(1, revision.number - self._keys.base)))
         except Compacted:
             return 0  # it is forgotten already
         self._compacted = max(self._compacted, revision.number)
@@ -264,7 +283,7 @@ class Gateway:
         counted = messages.range_(self._keys.data, self._keys.data_end, count_only=True)
         found = messages.read_range(await self._channel.call("KV/Range", counted))
         size = messages.read_database_bytes(await self._channel.call("Maintenance/Status", b""))
-        revision = Revision(self._generation, found.revision)
+        revision = Revision(self._generation, found.revision + self._keys.base)
         return StoreStatistics(
             revision,
             self._compacted,
@@ -285,16 +304,16 @@ class Gateway:
         await self._wait()
         watcher = Watcher(prefix, calm_ms, push or (lambda _raw: False))
         if after is None:
-            present = await self._feed.present()
+            present = await self._present()
             self._add(watcher, max(present, self._recent.heard), [])
             return watcher
         if after.generation != self._generation:
             raise Compacted("the store has begun a new generation: read everything again")
-        number = max(after.number, 1)
+        number = max(after.number, 1 + self._keys.base)
         try:  # etcd itself says whether that revision is known and not compacted
-            await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number, count_only=True))
+            await self._channel.call("KV/Range", messages.range_(self._keys.generation, revision=number - self._keys.base, count_only=True))
         except Compacted:
-            await self._feed.seen(number)
+            await self._feed.seen(number - self._keys.base)
             raise
         events = self._recent.after(prefix, number) if after.generation == self._generation else []
         if events is None:
@@ -314,19 +333,20 @@ class Gateway:
     async def _catch_up(self, prefix: str, number: int) -> tuple[list[Event], int]:
         """Return the events of a prefix after a revision, and up to which: one that this gateway writes now, so that etcd says when that is all."""
         mark = messages.put(self._keys.gateways + self._name.encode(), b"")
-        until = messages.read_revision(await self._channel.call("KV/Put", mark, writes=False))
+        base = self._keys.base
+        until = messages.read_revision(await self._channel.call("KV/Put", mark, writes=False)) + base
         events: list[Event] = []
         size = 0
         try:
             async with asyncio.timeout(CATCH_UP_S):
-                async for told in self._channel.watch(self._keys.root, number, self._keys.leases):
+                async for told in self._channel.watch(self._keys.root, number - base, self._keys.leases):
                     for change in told.changes:
-                        if number < change.now.modified <= until and change.now.key.startswith(self._keys.record(prefix)):
+                        if number < change.now.modified + base <= until and change.now.key.startswith(self._keys.record(prefix)):
                             events.append(translation.event(self._keys, change))
                             size += record_bytes(events[-1].record)
                     if size > WATCH_QUEUE_BYTES_MAX:
                         raise Compacted(f"more than {WATCH_QUEUE_BYTES_MAX} bytes were written after revision {number}: read everything again")
-                    if told.changes and not told.fragment and told.changes[-1].now.modified >= until:
+                    if told.changes and not told.fragment and told.changes[-1].now.modified + base >= until:
                         break
                 while self._recent.heard < until:
                     await self._arrived.wait()
@@ -335,6 +355,10 @@ class Gateway:
         except LookupError:
             raise Compacted(f"part of what happened after revision {number} is compacted: read everything again") from None
         return events, until
+
+    async def _present(self) -> int:
+        """Return the revision number, no older than when it is asked."""
+        return await self._feed.present() + self._keys.base
 
     def unwatch(self, watcher: Watcher) -> None:
         self._watchers.remove(watcher)

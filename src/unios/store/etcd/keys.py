@@ -5,6 +5,7 @@ l/LEASE       a lease that runs: its time to live in ms; every renewal writes it
 e/LEASE       a lease that is being made or ended: what etcd has of it is to be revoked
 g/GATEWAY     written by a gateway that wants to know what has happened up to then
 generation    drawn once
+base          of a store that was moved here: what its revisions had come to before, to which etcd's own are added
 j/N           a seat of those that judge leases: the gateway that has it (judging.py)
 lg/GATEWAY    written by a judge that hears nothing: what it hears then is this, after all renewals before it
 
@@ -26,6 +27,9 @@ class Keys:
         self.seats = root + b"j/"
         self.signs = root + b"lg/"
         self.generation = root + b"generation"
+        self.base_key = root + b"base"
+        self.base = 0
+        """What is added to etcd's revisions for whoever asks: no number that was given before the store was moved here is given, or holds, once more."""
         self.seats_end = messages.after(self.seats)
         self.data_end, self.leases_end, self.endings_end = (messages.after(key) for key in (self.data, self.leases, self.endings))
 
@@ -42,6 +46,11 @@ class Keys:
 
     def ending(self, lease: int) -> bytes:
         return self.endings + b"%d" % lease
+
+
+def base_of(value: bytes) -> int:
+    """Return what a record at `base_key` says."""
+    return int(value or b"0")
 
 
 def number(key: bytes) -> int:

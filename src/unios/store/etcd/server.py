@@ -14,16 +14,18 @@ from unios.store.etcd.members import Moved
 from unios.store.requests import CompactRequest, DefragmentRequest, LeaseRequest, MemberRequest
 from unios.store.server import Restores, be_store, decoded, send_all, size_of, tend, watch
 from unios.store.sqlite import Compact, Grant
+from unios.store.switch import Mover, Side
 from unios.wire.peer import Call
 
 
 class GatewayRequests:
     """What such a process answers: the same as any store."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, restores: Restores | None = None) -> None:
+        """`restores`: those that have begun with the engine whose place it takes."""
         self._gateway = gateway
         self.tally = gateway.tally
-        self._restores = Restores()
+        self._restores = restores or Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""
@@ -66,17 +68,33 @@ class GatewayRequests:
 
 
 async def serve(
-    folder: Path, address: Address, beat: Callable[[], None], stop: asyncio.Event, moved: Moved | None = None, quota_bytes: int = 0
+    folder: Path,
+    address: Address,
+    beat: Callable[[], None],
+    stop: asyncio.Event,
+    moved: Moved | None = None,
+    quota_bytes: int = 0,
+    mover: Mover | None = None,
 ) -> None:
     """Serve `folder` until `stop`; its lock must be held."""
-    channel = Channel(address)
-    gateway = Gateway(channel, address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved, quota_bytes)
-    await tend(folder, GatewayRequests(gateway), gateway.run(), gateway.close, beat, stop)
+    await tend(folder, side_of(gateway_to(address, moved, quota_bytes)), beat, stop, mover)
 
 
-def main(folder: Path, address: Address, beat: Callable[[], None], moved: Moved | None = None, quota_bytes: int = 0) -> int:
+def gateway_to(address: Address, moved: Moved | None = None, quota_bytes: int = 0) -> Gateway:
+    """Return a gateway that does not run yet; `moved` and `quota_bytes` are the gateway's."""
+    return Gateway(Channel(address), address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved, quota_bytes)
+
+
+def side_of(gateway: Gateway, restores: Restores | None = None) -> Side:
+    """Return it as what stands behind a socket."""
+    return Side(GatewayRequests(gateway, restores), gateway.run, gateway.close)
+
+
+def main(
+    folder: Path, address: Address, beat: Callable[[], None], moved: Moved | None = None, quota_bytes: int = 0, mover: Mover | None = None
+) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one."""
-    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved, quota_bytes))
+    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved, quota_bytes, mover))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ Where the two differ:
 - A put with a lease needs the lease's record, which says that it runs: its branch is a transaction within the transaction. If the lease has ended
   nothing of it is done: NotFound.
 - etcd refuses a put of what the same branch deletes (CallerError).
+- Revisions of a store that was moved to etcd go on where they were: etcd's own, and keys.base on top. A compare with one from before the move holds as
+  for a record that has changed since.
 """
 
 from collections.abc import Iterator
@@ -31,8 +33,18 @@ def request(keys: Keys, transaction: Transaction) -> bytes:
     for compare in filter(_turned, transaction.compares):
         equal = messages.compare(keys.record(compare.key), "value", "==", compare.operand)
         then = [messages.as_transaction(messages.transaction([equal], otherwise, then))]
-    compares = [messages.compare(keys.record(one.key), one.target, one.op, one.operand) for one in plain]
+    compares = [messages.compare(keys.record(one.key), one.target, *_operand(keys, one)) for one in plain]
     return messages.transaction(compares, then, otherwise)
+
+
+def _operand(keys: Keys, compare: Compare) -> tuple[str, int | bytes]:
+    """Return how etcd is asked: every record that there is has a revision above the base, and one that there is not has 0."""
+    op, operand = compare.op, compare.operand
+    if compare.target not in ("created", "modified") or not isinstance(operand, int) or operand <= 0:
+        return op, operand
+    if operand > keys.base:
+        return op, operand - keys.base
+    return {"==": ("<", 0), "!=": ("!=", LEASE_ID_MAX), ">": (">", 0), "<": ("==", 0)}[op]
 
 
 def _turned(compare: Compare) -> bool:
@@ -83,7 +95,7 @@ def bound(range_: Range) -> int:
 
 def result(keys: Keys, generation: Generation, transaction: Transaction, done: Done) -> TransactionResult:
     """Return what etcd's answer means. Raises NotFound if a lease has ended, OutcomeUnknown if it is no answer to that."""
-    revision = Revision(generation, done.revision)
+    revision = Revision(generation, done.revision + keys.base)
     succeeded = done.succeeded
     for _turn in filter(_turned, transaction.compares):
         if not succeeded:
@@ -121,16 +133,17 @@ def cut(records: list[Record], more: bool) -> RangeResult:
 
 
 def record(keys: Keys, found: KeyValue) -> Record:
-    return Record(found.key[len(keys.data) :].decode(), found.value, found.created, found.modified, found.version, found.lease)
+    created, modified = found.created + keys.base, found.modified + keys.base
+    return Record(found.key[len(keys.data) :].decode(), found.value, created, modified, found.version, found.lease)
 
 
 def event(keys: Keys, change: Change) -> Event:
     """Raises LookupError if what was deleted has been compacted meanwhile."""
     if not change.deleted:
-        return Event("put", change.now.modified, record(keys, change.now))
+        return Event("put", change.now.modified + keys.base, record(keys, change.now))
     if change.before is None:
         raise LookupError(change.now.key)
-    return Event("delete", change.now.modified, record(keys, change.before))
+    return Event("delete", change.now.modified + keys.base, record(keys, change.before))
 
 
 def revisions(changes: tuple[Change, ...]) -> Iterator[tuple[int, list[Change]]]:

@@ -1,0 +1,158 @@
+"""A running system goes from the embedded store to an etcd of its own: nothing that is asked meanwhile fails, and nobody is lost."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.programs import via
+from tests.e2e.system import System, wait_for
+from unios.client.synchronisation.lock import Lock
+from unios.kernel import runfiles
+
+if shutil.which("etcd") is None or find_spec("grpc") is None:
+    pytest.skip("etcd or grpcio is not installed", allow_module_level=True)
+
+LONGEST_S = 2.5
+"""What is asked while the store is moved may wait for a second or two."""
+
+
+@pytest.fixture
+def system() -> Iterator[System]:
+    with System() as built:
+        yield built
+
+
+class Stream:
+    """Operations one after the other, beside the test, until it is left; none may fail, and none may take long."""
+
+    def __init__(self, *works: Callable[[], object]) -> None:
+        self._works = works
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in works]
+        self.took_s: list[float] = []
+        self.failed: list[BaseException] = []
+
+    def _run(self, work: Callable[[], object]) -> None:
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 the test looks at it
+                self.failed.append(error)
+            self.took_s.append(time.monotonic() - begun)
+
+    def __enter__(self) -> "Stream":
+        for thread in self._threads:
+            thread.start()
+        wait_for(lambda: len(self.took_s), lambda count: count >= 2 * len(self._works), "operations are under way", 30)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        before = len(self.took_s)
+        wait_for(lambda: len(self.took_s), lambda count: count >= before + 2 * len(self._works), "operations go on", 30)
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def engine(system: System) -> Any:
+    return json.loads((system.home / "home" / "system.json").read_text())["engine"]
+
+
+def incarnations(system: System) -> dict[str, int]:
+    return {name: node["incarnation"] for name, node in system.nodes().items()}
+
+
+def linux_pids(*command: str) -> list[str]:
+    """Return the Linux processes of this machine that are that program."""
+    wanted, found = "\0".join(command).encode() + b"\0", []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == wanted:
+                found.append(path.parent.name)
+    return found
+
+
+def test_a_running_system_is_moved_and_no_operation_fails(system: System) -> None:
+    system.unios("up", "--nodes", "3")
+    programs = {}
+    for number, node in enumerate(("n1", "n2", "n3")):
+        command = ("sleep", f"{1_000 + number}.{os.getpid()}")
+        pid = system.run_detached(*command, options=("--on", node))
+        programs[pid] = (command, wait_for(lambda: linux_pids(*command), lambda found: len(found) == 1, "it runs"))  # noqa: B023 it is called in this round
+    before, generation = incarnations(system), system.json("store", "status")["generation"]
+    handled = system.run_detached("sh", "-c", "trap : USR1; while :; do sleep 0.05; done", options=("--on", "n3"))
+
+    def lock() -> None:
+        with Lock("turns", via=via(system, "n2")) as token:
+            tokens.append(token)
+
+    def run() -> None:
+        assert system.unios("--node", "n2", "run", "--", "echo", "said").stdout == b"said\n"
+
+    tokens: list[int] = []
+    works = (
+        run,
+        lock,
+        lambda: system.unios("--node", "n3", "ps", "-a"),
+        lambda: system.unios("--node", "n2", "kill", "-s", "USR1", str(handled)),
+        lambda: system.unios("--node", "n3", "run", "--on", "n1", "--", "true"),
+    )
+    with Stream(*works) as stream:
+        assert system.json("store", "move", "etcd") == {"before": "sqlite", "now": "etcd"}
+    assert not stream.failed and max(stream.took_s) < LONGEST_S
+    assert tokens == sorted(set(tokens)), "no token of a lock is given twice"
+    assert incarnations(system) == before, "no node was lost by it"
+    for pid, (command, linux) in programs.items():
+        found = system.process(pid)
+        assert (found["state"], found["incarnation"]) == ("running", 1) and linux_pids(*command) == linux
+    view = json.loads(system.unios("store", "status", "--json", check=False).stdout)  # 1 while a member is new
+    assert view["engine"] == "etcd" and view["managed"] and view["generation"] != generation
+    assert system.json("store", "move", "etcd") == {"before": "etcd", "now": "etcd"}
+    told = wait_for(
+        lambda: [one["text"] for one in system.json("events")], lambda all_: any("moved to etcd" in one for one in all_), "it is told", 10
+    )
+    assert not any("older state" in one for one in told)
+
+    def members() -> int:
+        found = json.loads(system.unios("store", "status", "--json", check=False).stdout)
+        return sum(one["answers"] and not one.get("learner") for one in found.get("members", ()))
+
+    wait_for(members, lambda count: count == 3, "it grows as any other", 40)
+    system.unios("down", "--all")
+    system.unios("up")
+    assert system.unios("run", "--", "echo", "still").stdout == b"still\n"
+    assert max(programs) in {one["pid"] for one in system.json("ps", "-a")}
+
+
+@pytest.mark.parametrize("part", ["store", "kernel"])
+def test_whatever_is_killed_meanwhile_one_store_is_in_force_and_processes_go_on(system: System, part: str) -> None:
+    system.unios("up", "--nodes", "2")
+    stays = system.run_detached("sleep", "1000", options=("--on", "n2"))
+    for wait_s in (0.2, 0.5, 0.7, 0.9):
+        moving = system.start("--node", "n1", "store", "move", "etcd")
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline and moving.poll() is None:
+            time.sleep(0.01)
+        folder = next(f for f in ("n1", "n2") if part == "kernel" or (system.home / "home" / "nodes" / f / "run" / "store.json").exists())
+        running = runfiles.read(system.home / "home" / "nodes" / folder / "run" / f"{part}.json")
+        assert running is not None
+        runfiles.kill(running, signal.SIGKILL)
+        moving.wait(60)
+        wait_for(lambda: system.unios("run", "--", "true", check=False).returncode, lambda code: code == 0, "programs run", 30)
+        found = system.process(stays)
+        assert (found["state"], found["incarnation"]) == ("running", 1)
+    system.unios("--node", "n1", "store", "move", "etcd")
+    assert engine(system) == "etcd" and system.json("store", "move", "etcd")["before"] == "etcd"
+    assert system.unios("--node", "n2", "run", "--", "echo", "said").stdout == b"said\n"
+    assert system.process(stays)["incarnation"] == 1
