@@ -123,6 +123,18 @@ def test_a_large_object_is_noted_as_read_and_a_small_one_is_not(rig: Rig) -> Non
     assert rig.statistics()["read"] == 0
 
 
+def test_what_came_along_with_a_reference_is_read_from_when_that_is_said(rig: Rig) -> None:
+    one, other = program(), program()
+    rig.put(one, "large", MEGA)
+    rig(other, "hold", known("large"), "")
+    rig(other, "reads", "large")
+    assert rig.statistics()["read"] == 1
+    rig(other, "read", "large")
+    assert rig.statistics()["read"] == 0
+    rig(other, "reads", "nothing")
+    assert rig.statistics()["read"] == 0
+
+
 def test_a_program_that_dies_holds_nothing_after_a_moment_and_one_that_leaves_nothing_at_once(rig: Rig) -> None:
     one, two = program(), program()
     for number in range(5):

@@ -331,6 +331,20 @@ def test_what_is_referred_to_is_said_without_being_asked_for(holder: Holder, tie
     wait_for(lambda: holder.heard.copy(), lambda heard: ("hold", known("a"), "loan") in heard, "it is said")
 
 
+def test_a_reading_of_what_came_along_is_said_once_and_after_that_it_is_referred_to(holder: Holder, tie: Tie) -> None:
+    with tie._lock:  # its thread says nothing meanwhile
+        tie.hold(known("a"), "loan")
+        tie.begin_reading("a")
+    assert [entry[:2] for entry in holder.heard if entry[0] in ("hold", "reads")] == [("hold", known("a")), ("reads", "a")]
+    holder.takes = False
+    tie.begin_reading("a")
+    assert tie.reading["a"] == 2
+    holder.takes = True
+    holder.ports[-1].end()
+    tie.tell("said")
+    assert [entry[2] for entry in holder.heard if entry[0] == "tie"] == [{}, {"a": 2}], "the next connection begins with all of them"
+
+
 def test_where_there_is_no_connection_nothing_is_begun_only_to_let_go(holder: Holder, tie: Tie) -> None:
     tie.ids["a"] = known("a")
     tie.drop("a")

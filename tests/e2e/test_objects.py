@@ -316,6 +316,48 @@ best = min(took() for _ in range(20))
     assert beside.ask("best") < 0.01, "copied, it takes fifty"
 
 
+LOOKER = """
+from unios.client.objects.counts import COUNTS
+asked, call, kept = [], COUNTS.tie().call, []
+COUNTS.tie().call = lambda op, *args, **kwargs: (asked.append(op), call(op, *args, **kwargs))[1]
+def look(ref):
+    kept.append(ref.get())
+    return float(kept[-1][0] + kept[-1][-1])
+def leave(ref):
+    kept.append(ref)
+server = unios.listen("test/looker", {"look": look, "leave": leave})
+files = lambda: len(os.listdir("/proc/self/fd"))
+"""
+
+
+def test_a_reference_brings_the_memory_of_what_its_sender_has_put(here: Remote, beside: Remote) -> None:
+    """Whoever gets it at once need not ask the holder, which counts him all the same. (He asks if he comes to it a moment late.)"""
+    beside.do("unios.put(0)")
+    beside.do(LOOKER)
+    here.do("port = unios.connect('test/looker')")
+    settled(here, read=0)
+    here.do(f"a = unios.empty({MEGA}); a[:] = 3; r = unios.put(a); a[:] = 9")
+    before = beside.ask("files()")
+
+    def brought() -> bool:
+        beside.do("asked.clear(); kept.clear(); gc.collect()")
+        assert here.ask("port.call('look', r)") == 6
+        return beside.ask("asked") == []
+
+    wait_for(brought, lambda is_so: is_so, "it is had without asking", 20)
+    assert inode(here, "a") == inode(beside, "kept[0]")
+    here.do("del a; gc.collect()")
+    settled(here, read=1)
+    here.do("del r; gc.collect(); port.call('leave', None)")
+    beside.do("kept.clear(); gc.collect()")
+    settled(here, read=0)
+    here.do(f"a = unios.empty({MEGA}); r = unios.put(a); [port.call('leave', r) for _ in range(50)]")
+    wait_for(lambda: beside.ask("files()"), lambda found: found <= before, "what nobody gets is closed", 20)
+    here.do("del a, r; port.close(); gc.collect()")
+    beside.do("server.close(); kept.clear(); gc.collect()")
+    settled(here, read=0)
+
+
 def test_the_asyncio_twins_do_the_same_and_do_not_hold_up_their_loop(here: Remote, elsewhere: Remote) -> None:
     here.do(f"big = unios.put(bytes({100 * MEGA}))")
     here.give("big", elsewhere)

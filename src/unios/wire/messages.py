@@ -8,7 +8,7 @@
 Bodies are msgpack of the operation's own type. Unknown fields are ignored by construction (msgspec): a newer peer may add some.
 """
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,12 +38,21 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
     facts: dict[str, str] = {}
 
 
+class Brought(NamedTuple):
+    """Of an object that comes along with a reference to it: its id, its pickle's body, and where in the descriptor its one buffer lies."""
+
+    id: str
+    body: bytes
+    offset: int
+    size: int
+
+
 class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     """`node`: to be done by that node, empty for the one that reads it. `user`: on whose behalf; only kernels are believed.
     `hops`: how many kernels have passed it on because the process it is about was elsewhere.
     What follows is for programs (wire/conversations.py). `ack`: the answers to all up to this id have come. `oneway`: it is not answered. `stream`: many
     answers are wanted. `have`: so many of them have come, `taken`: so many of these were read. `buffers`: (descriptor or -1, offset, size) of each large
-    buffer of the body."""
+    buffer of the body. `brought`: the one descriptor is that of an object, and may be left alone (client/messages/bringing.py)."""
 
     id: int
     op: str
@@ -58,6 +67,7 @@ class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
     have: int = 0
     buffers: tuple[tuple[int, int, int], ...] = ()
     taken: int = 0
+    brought: Brought | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):

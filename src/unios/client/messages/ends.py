@@ -16,8 +16,10 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from unios.client.connection import Connection
-from unios.client.messages import places
+from unios.client.messages import bringing, places
 from unios.client.messages.line import Closed, Late, Line
 from unios.client.messages.outcomes import outcome
 from unios.errors import CallerError, OutcomeUnknown, ProtocolError, Unavailable, UniosError, fresh
@@ -239,6 +241,8 @@ class Ends:
             raise CallerError(_INTERRUPTED)
         if not op.isprintable():
             raise CallerError(f"{op[:80]!r} is no name of an operation")
+        if bringing.lent:  # by this thread, to something else than a message
+            bringing.lent.pop(get_ident(), None)
         body, buffers, _received = encode(value, trusted=line.trusted)
         encoded = made(Value, (body, buffers, line.trusted))
         if self._unsaid:
@@ -262,7 +266,8 @@ class Ends:
                 return asked
             asked.sent, asked.on = True, line
             try:
-                line.send(message, lambda: self._while_blocked(line), deadline)
+                if not bringing.lent or not self._bring(line, message, deadline):
+                    line.send(message, lambda: self._while_blocked(line), deadline)
             except Closed as error:
                 self._send(self._reached(line, asked, error, deadline), asked, deadline)
         except Late:
@@ -273,6 +278,14 @@ class Ends:
                 self.give_up(asked, "it was broken off")
             raise
         return asked
+
+    def _bring(self, line: Line, message: Request, deadline: float | None) -> bool:
+        """Send a message with the object that it refers to; False if it refers to none that this process has put, or goes too far for that."""
+        found = bringing.lent_here()
+        if found is None or not (line.local and line.trusted):
+            return False
+        line.send_bringing(replace(message, brought=found[0], descriptors=1), found[1], lambda: self._while_blocked(line), deadline)
+        return True
 
     def _send(self, line: Line, asked: Asked, deadline: float | None) -> None:
         asked.sent = True

@@ -13,7 +13,7 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
-from unios.client.messages import memory
+from unios.client.messages import bringing, memory
 from unios.errors import ProtocolError
 from unios.limits import FDS_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_STRANGER_MAX
 from unios.wire.allowances import Allowance
@@ -120,6 +120,8 @@ class Intake:
         """Return what a message says, with the buffers that came for it. ProtocolError if they are not what it announces; Lacking."""
         if not message.buffers and not message.descriptors:
             return Value(message.body, (), self._trusted)
+        if type(message) is Request and message.brought is not None:
+            return self._brought(message)
         if not self._trusted and len(message.buffers) > 1:
             raise ProtocolError("the peer sent more buffers than a value between users has")
         count = message.descriptors
@@ -150,6 +152,18 @@ class Intake:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _brought(self, message: Request) -> Value:
+        """As `value`, of a message with an object beside it. If Linux had no descriptor for that, nothing is missing: whoever gets it asks its holder."""
+        if not self._trusted or message.buffers or message.descriptors != 1 or message.brought is None:
+            raise ProtocolError("the peer brings an object along where it may not")
+        if not self._descriptors:
+            raise ProtocolError("the peer announced 1 descriptors and sent 0")
+        if self._descriptors[0] == _LOST:
+            self._descriptors.popleft()
+        else:
+            bringing.came(message.brought, self._descriptors)
+        return Value(message.body, (), True)
 
     def release(self) -> None:
         """Nothing more will come: close what nobody has claimed, and let go of the memory of what was not whole. Idempotent."""

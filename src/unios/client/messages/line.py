@@ -139,6 +139,12 @@ class Line:
         finally:
             carried.freeze()
 
+    def send_bringing(self, message: Request, descriptor: int, while_blocked: WhileBlocked, deadline: float | None) -> None:
+        """As `send`, with the descriptor of the object that the message brings along."""
+        data = encode(message)
+        carried = memory.Carried((), (descriptor,), None, ())
+        self._send_whole(message.id, length_of(data) + data, (), carried, while_blocked, deadline)
+
     def _send_whole(
         self, id_: int, data: bytes, buffers: Sequence[memoryview], carried: memory.Carried, while_blocked: WhileBlocked, deadline: float | None
     ) -> None:

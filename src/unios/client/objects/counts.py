@@ -10,11 +10,14 @@ import sys
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from unios.client.connection import Connection
 from unios.client.embedded import system
+from unios.client.messages import bringing
 from unios.client.messages.acceptor import me
 from unios.client.objects import starting
 from unios.client.objects.tie import Tie
@@ -81,6 +84,19 @@ class Counts:
             self.tie().lend([known[0]], token)
         return token
 
+    def soon(self, work: Callable[[], object]) -> bool:
+        """Have something done after a moment, before what is said then; False if there is nobody who does it."""
+        tie = self._tie
+        if tie is None:
+            return False
+        tie.post(work)
+        return True
+
+    def begins_reading(self, id_: str) -> None:
+        """As `reads`; the holder is still to be told, and is in a moment."""
+        if self._tie is not None:
+            self._tie.post(partial(self._tie.begin_reading, id_))
+
     def reads(self, id_: str) -> None:
         """This process reads an object in place."""
         if self._tie is not None:
@@ -123,6 +139,7 @@ class Counts:
 
 
 COUNTS: Final = Counts()
+bringing.soon = COUNTS.soon
 os.register_at_fork(before=COUNTS.before_fork, after_in_parent=COUNTS.after_fork, after_in_child=COUNTS.forked)
 atexit.register(COUNTS.leave)
 

@@ -4,7 +4,7 @@ The port's operations (docs/objects.md has the protocol); `known` is (id, node, 
 
 - put(id, data, inside, born) -> whether the caller is noted as a reader; get(known, token) -> (is noted, data), or None: it has to be brought first
 - bring(known): have it here; may last. fetch(id) -> data: for other nodes' holders
-- one-way: tie(all known, reading, token), hold(known, token), drop(id), lend(ids, token), read(id), leave()
+- one-way: tie(all known, reading, token), hold(known, token), drop(id), lend(ids, token), reads(id), read(id), leave()
 
 The lock is held by whoever changes the ledger or the data, never while something is waited for.
 """
@@ -75,6 +75,7 @@ class Holder:
             self.hold,
             self.drop,
             self.lend,
+            self.reads,
             self.read,
             self.leave,
             self.loans,
@@ -186,6 +187,12 @@ class Holder:
         with self._changed:
             for id_ in ids:
                 self._carry_out(self._ledger.lent(id_, token, now_ms()))
+
+    def reads(self, id_: str) -> None:
+        """A reading in place of what came along with a reference has begun."""
+        with self._changed:
+            self._ledger.look(id_)
+            self._ledger.reading(id_, self._party())
 
     def read(self, id_: str) -> None:
         """A reading in place has ended."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unios.client.messages import memory
+from unios.client.messages import bringing, memory
 from unios.client.objects.counts import COUNTS
 from unios.client.objects.reading import watch
 from unios.client.objects.ref import Recipe, Ref, collecting
@@ -46,11 +46,14 @@ def store(id_: str, value: object) -> int:
     size = sum(buffer.nbytes for buffer in buffers) + len(memoryview(encoded.body))
     tie = COUNTS.tie()
     data = [pickle.PickleBuffer(buffer) for buffer in (memoryview(encoded.body), *buffers)]
+    is_put = bringing.put(id_, data[0].raw(), buffers) if not inside else None
     is_new = id_ not in tie.ids
     tie.ids[id_] = (id_, COUNTS.node, size)  # at once: should the connection be made again, it is said again
     try:
         if tie.call("put", id_, data, [one.known for one in inside], bool(born)):
             watch(id_, born)
+            if is_put is not None:
+                is_put()
     except BaseException:
         if is_new:
             tie.post(partial(tie.drop, id_))  # the holder may keep it, or will: what is asked is done in its order

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
+from unios.client.messages import bringing
 from unios.client.objects.counts import COUNTS
 from unios.counted import counted
 from unios.wire.objects import Known
@@ -81,7 +82,9 @@ class Ref(Generic[T]):
         """It is being sent: whoever collects keeps it, else a loan does until it has come."""
         found: list[Ref[Any]] | None = getattr(_collecting, "found", None)
         if found is None:
-            return _arrived, (self._known, self._recipe, COUNTS.lend(self._known))
+            token = COUNTS.lend(self._known)
+            bringing.lend(self._known[0])
+            return _arrived, (self._known, self._recipe, token)
         found.append(self)
         return _arrived, (self._known, self._recipe, "")
 

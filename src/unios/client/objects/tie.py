@@ -133,6 +133,21 @@ class Tie:
         if not self.tell("lend", ids, token, start=start):
             self.post(partial(self.tell, "lend", ids, token, start=False))
 
+    def begin_reading(self, id_: str) -> None:
+        """This process reads an object that it has not asked for: say so. A connection that is made anew meanwhile begins without it, or it would count twice."""
+        with self._lock, contextlib.suppress(UniosError):
+            try:
+                port = self._connected(start=False)
+                if not self._say_unsaid(port):
+                    return
+            finally:
+                self.reading[id_] += 1
+            try:
+                port.options(timeout=_FIRST_S).send("reads", id_)
+            except UniosError:
+                port.close()
+                raise
+
     def tell(self, op: str, *args: object, start: bool = True) -> bool:
         """Say something that is not answered, in the order in which this is called. False: it was not said, and the connection is made again."""
         with self._lock, contextlib.suppress(UniosError):
