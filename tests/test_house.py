@@ -122,6 +122,11 @@ def test_files_that_others_look_at_are_never_seen_in_part() -> None:
     assert [str(path) for path in (SOURCE / "kernel").glob("*.py") if re.search(r"\.write_(text|bytes)\(", path.read_text())] == []
 
 
+def test_what_decoding_raises_has_one_name() -> None:
+    spelled = re.compile(r"msgspec\.MsgspecError, (UnicodeDecodeError|RecursionError)\b")
+    assert [path.name for path in FILES if spelled.search(path.read_text())] == ["undecodable.py"]
+
+
 def test_guard_and_inits_stay_light() -> None:
     """Each spawn forks a guard's child: what they import is paid for every time."""
     code = "import sys, unios.kernel.guard; print([m for m in ('asyncio', 'msgspec', 'cryptography', 'click', 'ssl') if m in sys.modules])"

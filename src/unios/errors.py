@@ -41,6 +41,13 @@ class UserUnknown(NotFound):
     exit_code = 1
 
 
+class NodeUnknown(NotFound):
+    """The system, or the machine where that is asked, has no node of that name: it was typed wrong, whatever the command is about."""
+
+    code = "node-unknown"
+    exit_code = 2
+
+
 class Denied(CallerError):
     """The caller has no right to it."""
 
@@ -140,6 +147,7 @@ _CLASSES: tuple[type[UniosError], ...] = (
     Misused,
     NotFound,
     UserUnknown,
+    NodeUnknown,
     Denied,
     ProgramNotFound,
     ProgramNotRunnable,

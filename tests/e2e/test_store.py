@@ -62,8 +62,8 @@ def test_a_lost_file_is_made_anew_from_a_backup_and_nothing_runs_twice(system: S
     system.unios("down", "--all")
     for left in (system.home / "home" / "store").glob("store.db*"):
         left.unlink()
-    gone = system.unios("up", check=False, timeout=90)
-    assert gone.returncode, gone.stdout
+    gone = system.unios("up", check=False, timeout=20)
+    assert gone.returncode == 74 and b"is gone, and with it the records" in gone.stderr and b"`unios down` ends it" in gone.stderr, gone
     view = system.unios("store", "status", "--json", check=False)
     assert view.returncode == 1 and "`unios store restore FILE --yes` makes it anew" in json.loads(view.stdout)["trouble"]
     told = system.unios("store", "restore", str(backup), "--yes")

@@ -128,7 +128,7 @@ def test_events_tell_the_story(whole: System) -> None:
 
 
 def test_unknown_things_are_named_in_a_sentence(whole: System) -> None:
-    for words in (["kill", "29999"], ["wait", "29999"], ["logs", "29999"], ["ps", "--node", "n99"]):
+    for words in (["kill", "29999"], ["wait", "29999"], ["logs", "29999"]):
         done = whole.unios(*words, check=False)
         assert done.returncode == 1 and done.stderr.startswith(b"unios: "), (words, done)
 

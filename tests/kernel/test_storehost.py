@@ -48,8 +48,47 @@ def test_nodes_that_do_not_get_ready_say_what_the_store_has_said(tmp_path: Path)
     folder.run.mkdir(parents=True)
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "failed").write_text("its file is damaged")
-    with pytest.raises(Unavailable, match=r"n1 did not get ready within .*: its file is damaged; what"):
+    with pytest.raises(Unavailable, match=r"n1 did not get ready within .*: its file is damaged; what .*; it goes on trying: .*`unios down` ends it"):
         boot._raise_failure([], [folder], time.monotonic() - 1)
+
+
+def test_up_tells_at_once_what_a_store_that_cannot_begin_has_said_and_leaves_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node stays: a backup is restored through it. What was said before this `up` counts for nothing."""
+    home = home_with(tmp_path, system.SQLITE, gateway=False)
+    known = system.read(home.system_file, SystemFile)
+    known.generation = "g"
+    system.write(home.system_file, known)
+    folder = home.node("n1")
+    folder.run.mkdir(parents=True)
+    home.store.mkdir()
+    killed: list[object] = []
+    monkeypatch.setattr(boot.sweep, "kill", killed.append)
+    monkeypatch.setattr(boot.unfinished, "check", lambda: None)
+    monkeypatch.setattr(boot, "_start", lambda _folder: None)
+    monkeypatch.setattr(boot, "READY_S", 0.1)
+    (home.store / storehost.LOST).write_text("said long ago")
+    with pytest.raises(Unavailable, match="did not get ready"):
+        boot._start_all([folder])
+    monkeypatch.setattr(boot, "READY_S", 60.0)
+    monkeypatch.setattr(boot, "_start", lambda folder: storehost.main(folder, lambda: None))
+    began = time.monotonic()
+    with pytest.raises(DataLost, match=r"n1 cannot get ready: the store's file .* is gone.*`unios down` ends it"):
+        boot._start_all([folder])
+    assert time.monotonic() - began < 30 and not killed
+
+
+def test_what_only_hinders_a_store_for_now_is_not_told_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = home_with(tmp_path, system.SQLITE, gateway=False)
+    home.node("n1").run.mkdir(parents=True)
+    home.store.mkdir()
+    (home.store / storehost.LOST).write_text("said long ago")
+
+    def hindered(*_: object, **__: object) -> int:
+        raise Unavailable("its disk is full")
+
+    monkeypatch.setattr(storehost.server, "main", hindered)
+    assert storehost.main(home.node("n1"), lambda: None) == Unavailable.exit_code
+    assert (home.store / "failed").read_text() == "its disk is full" and not (home.store / storehost.LOST).exists()
 
 
 def test_gateways_that_begin_at_once_have_one_certificate_and_its_key(tmp_path: Path) -> None:

@@ -125,6 +125,9 @@ class DroppingEtcd:
     def __init__(self) -> None:
         self.asked: list[tuple[str, float]] = []
 
+    def beside(self, _number: int) -> "DroppingEtcd":
+        return self
+
     async def call(self, name: str, _request: bytes, *, writes: bool | None = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         self.asked.append((name, timeout_s))
         raise OutcomeUnknown("dropped")

@@ -19,7 +19,7 @@ from typing import IO, Final, NamedTuple
 from unios.client import readiness
 from unios.client.channel import Asked, Channel
 from unios.client.connection import PASSING
-from unios.errors import CallerError, InternalError, OutcomeUnknown, Unavailable, UniosError, from_wire
+from unios.errors import InternalError, NodeUnknown, OutcomeUnknown, Unavailable, UniosError, from_wire
 from unios.limits import BOOT_TIMEOUT_MS, LEAVE_TIMEOUT_MS, UPGRADE_NODE_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder
@@ -131,13 +131,13 @@ def _options(name: str, listen: str, advertise: str) -> list[str]:
 
 
 def down(home: Home, *, node: str = "", everything: bool = False, progress: Progress = _silent) -> None:
-    """Stop the nodes of this machine, or only `node`. Idempotent; CallerError if this machine has no such node.
+    """Stop the nodes of this machine, or only `node`. Idempotent; NodeUnknown if this machine has no such node.
 
     `everything`: leave no process and no mount behind, even of nodes that do not answer or that run what cannot run elsewhere.
     """
     folders = [folder for folder in home.nodes() if not node or folder.name == node]
     if node and not folders:
-        raise CallerError(f"{node} is no node of this machine (UNIOS_HOME={home.path})")
+        raise NodeUnknown(f"{node} is no node of this machine (UNIOS_HOME={home.path})")
     if not folders and not home.unfinished.exists():
         return
     _stop_politely(folders, force=everything, progress=progress)

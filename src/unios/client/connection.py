@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from unios.client.channel import Asked, Channel
-from unios.errors import DiskFull, Misused, NoRoom, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
+from unios.errors import DiskFull, NodeUnknown, NoRoom, NotFound, OutcomeUnknown, PeerRestarted, Unavailable, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RECONNECT_MS, CLIENT_RETRY_MS, CLIENT_TOLD_MS, HELLO_TIMEOUT_MS
 from unios.wire.doors import connect_unix
 from unios.wire.home import Home, NodeFolder, closed, default_home, door_of, node_names
@@ -90,7 +90,7 @@ class Connection:
         return self._channel
 
     def reach(self) -> None:
-        """Raise Misused if the node to talk through is none of the system, Unavailable if it cannot be reached. Asks nothing where it is the one at hand.
+        """Raise NodeUnknown if the node to talk through is none of the system, Unavailable if it cannot be reached. Asks nothing where it is the one at hand.
 
         A port is given by the kernel at hand, whatever node is named: without this a program would be run through a node that there is not.
         """
@@ -99,7 +99,7 @@ class Connection:
             try:
                 self.call("node.info")
             except NotFound as error:
-                raise Misused(str(error)) from error
+                raise NodeUnknown(str(error)) from error
 
     def begin(self, op: str, body: object = None, *, node: str | None = None, until: float | None = None) -> Asked:
         """Ask without waiting for the answer: for streams, and for asking several at once. `node` overrides the connection's; `until` as in `channel`."""

@@ -9,6 +9,7 @@ import msgspec
 from unios.client.connection import Connection
 from unios.errors import ProtocolError
 from unios.limits import CALL_TIMEOUT_MS
+from unios.undecodable import UNDECODABLE
 from unios.wire.doors import receive_descriptors
 from unios.wire.operations import Accepted, Listen
 
@@ -59,5 +60,5 @@ def stamp_of(packet: bytes) -> Accepted | None:
     """Return the stamp in a listener's packet, None if it is none."""
     try:
         return msgspec.msgpack.decode(packet, type=Accepted)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None

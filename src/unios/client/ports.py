@@ -24,6 +24,6 @@ def connect_raw(connection: Connection, name: str, *, wait_ms: int = 0) -> socke
 
 
 def connect(connection: Connection, name: str, *, wait_ms: int = 0) -> Channel:
-    """Return a channel to a service's port; Unavailable if the service does not greet, Misused if the connection's node is none of the system."""
+    """Return a channel to a service's port; Unavailable if the service does not greet, NodeUnknown if the connection's node is none of the system."""
     connection.reach()
     return Channel(connect_raw(connection, name, wait_ms=wait_ms), role=connection.role)

@@ -64,9 +64,10 @@ def submit(connection: Connection, program: Program) -> Submitted:
 
 
 def placement_of(connection: Connection) -> Channel:
-    """Return a channel to the placement service. Raises Unavailable."""
+    """Return a channel to the placement service. Raises Unavailable, and NodeUnknown if the connection's node is none of the system."""
+    connection.reach()
     try:
-        return ports.connect(connection, "placement", wait_ms=SUBMIT_WAIT_MS)
+        return Channel(ports.connect_raw(connection, "placement", wait_ms=SUBMIT_WAIT_MS), role=connection.role)
     except NotFound as error:
         raise Unavailable(f"the placement service is not there: {error}; `unios status` says why") from error
 

@@ -34,6 +34,7 @@ from unios.core.nodes import Alive, NodeRecord, may_speak_for
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key, spec_key_of
 from unios.errors import CallerError, Denied
 from unios.limits import GATE_VALUE_BYTES_MAX, PID_MAX, PID_MIN
+from unios.undecodable import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -336,5 +337,5 @@ def _decoded(put: _Put, type_: type[T]) -> T:
 def _try(value: bytes, type_: type[T]) -> T | None:
     try:
         return msgspec.msgpack.decode(value, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None

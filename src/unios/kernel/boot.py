@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Final
 
 from unios import errors
-from unios.errors import CallerError, Unavailable, UniosError
-from unios.kernel import founding, owner, parts, runfiles, supervisor, sweep, system, unfinished
+from unios.errors import CallerError, DataLost, Unavailable, UniosError
+from unios.kernel import founding, owner, parts, runfiles, storehost, supervisor, sweep, system, unfinished
 from unios.wire.home import Home, NodeFolder
 
 READY_S: Final = 30.0
@@ -193,6 +194,8 @@ def _start_all(folders: list[NodeFolder], owned: owner.Owner | None = None) -> N
     if not folders:
         raise CallerError("this machine has no node (any more): join a system with a token, or choose another UNIOS_HOME")
     started = [folder for folder in folders if runfiles.read(folder.run / "supervisor.json") is None]
+    lost = Home(parts.home_of(folders[0])).store / storehost.LOST
+    before = _version(lost)
     for folder in folders:
         _start(folder)
     waiting = {folder.name: folder for folder in folders}
@@ -207,6 +210,8 @@ def _start_all(folders: list[NodeFolder], owned: owner.Owner | None = None) -> N
             owned.look()
             if owned.gone:
                 raise unfinished.BrokenOff
+        if waiting and _version(lost) not in (before, None) and (why := _read(lost)):  # the nodes stay: the store is made anew through them
+            raise DataLost(f"{', '.join(waiting)} cannot get ready: {why}; {_goes_on(waiting)}")
         _raise_failure(started, list(waiting.values()), deadline)
         time.sleep(0.005)
 
@@ -227,7 +232,22 @@ def _raise_failure(started: list[NodeFolder], waiting: list[NodeFolder], deadlin
         names = ", ".join(folder.name for folder in waiting)
         logs = waiting[0].log
         store = _read(Home(parts.home_of(waiting[0])).store / "failed")
-        raise Unavailable(f"{names} did not get ready within {READY_S:.0f} s{f': {store}' if store else ''}; what they said is in {logs}")
+        raise Unavailable(
+            f"{names} did not get ready within {READY_S:.0f} s{f': {store}' if store else ''}; what was said is in {logs}; {_goes_on(waiting)}"
+        )
+
+
+def _goes_on(waiting: Sized) -> str:
+    return f"{'it goes' if len(waiting) == 1 else 'they go'} on trying: `unios status` says how that stands, `unios down` ends it"
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that was put in its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read(path: Path) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from unios.core.expulsion import Expulsion, why_not
 from unios.core.nodes import NodeRecord, alive_key, node_key
-from unios.errors import CallerError, NotFound, Unavailable, UniosError
+from unios.errors import CallerError, NodeUnknown, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel import system
 from unios.kernel.clocks import boot_ms
@@ -58,7 +58,7 @@ class Expelling:
             system.write(self._file, self._marks)
 
     async def expel(self, name: str) -> Expelled:
-        """Cut that node off everywhere; return who has confirmed it and who has not. Raises NotFound, CallerError, Unavailable."""
+        """Cut that node off everywhere; return who has confirmed it and who has not. Raises NodeUnknown, CallerError, Unavailable."""
         node = self._node
         record = (await self._look(name))[0]
         if node.system.engine == SQLITE:
@@ -98,7 +98,7 @@ class Expelling:
         found = (await self._node.store.transact(Transaction(then=(Range(node_key(name)), Range(alive_key(name)))))).results
         records, alive = (each.records if isinstance(each, RangeResult) else () for each in found)
         if not records:
-            raise NotFound(f"there is no node {name}; `unios nodes` lists them")
+            raise NodeUnknown(f"there is no node {name}; `unios nodes` lists them")
         return msgspec.msgpack.decode(records[0].value, type=NodeRecord), records[0], alive
 
     async def _write(self, name: str, marks: tuple[str, ...]) -> int:

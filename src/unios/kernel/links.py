@@ -18,7 +18,7 @@ from unios.core.nodes import may_speak_for
 from unios.core.routing import Attempt, Route, keeps_new
 from unios.core.sequences import ARRIVAL, PING
 from unios.core.validity import validity
-from unios.errors import Denied, NotFound, ProtocolError, Unavailable, UniosError
+from unios.errors import Denied, NodeUnknown, ProtocolError, Unavailable, UniosError
 from unios.kernel.callers import Caller, account_of, user_of
 from unios.kernel.certificates import Identity, identity_of, mark_der
 from unios.kernel.clocks import boot_ms, wall_ms
@@ -465,7 +465,7 @@ class Links:
         link = self._links.get(node)
         if link is None:
             if node not in self._routes:
-                raise NotFound(f"there is no node {node}; `unios nodes` lists them")
+                raise NodeUnknown(f"there is no node {node}; `unios nodes` lists them")
             raise Unavailable(f"{node} cannot be reached: {self._reasons.get(node, 'no link yet')}")
         return link
 

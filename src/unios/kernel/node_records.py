@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from unios.core.nodes import NodeRecord, alive_key, node_key
-from unios.errors import CallerError, NotFound, Unavailable
+from unios.errors import CallerError, NodeUnknown, Unavailable
 from unios.kernel.system import SQLITE
 from unios.store.model import Compare, Operation, Put, Range, RangeResult, Store, Transaction
 
@@ -37,7 +37,7 @@ async def remove_node(node: "Node", name: str) -> None:
         found = (await node.store.transact(Transaction(then=(Range(node_key(name)), Range(alive_key(name)))))).results
         records, alive = (each.records if isinstance(each, RangeResult) else () for each in found)
         if not records:
-            raise NotFound(f"there is no node {name}; `unios nodes` lists them")
+            raise NodeUnknown(f"there is no node {name}; `unios nodes` lists them")
         record = msgspec.msgpack.decode(records[0].value, type=NodeRecord)
         if record.state == "left":
             return

@@ -25,11 +25,12 @@ from unios.limits import (
     RESULTS_FILES_MAX,
     RESULTS_MANIFEST_BYTES_MAX,
 )
+from unios.undecodable import UNDECODABLE
 from unios.wire import manifests
 from unios.wire.installation import obstacle
 from unios.wire.manifests import Entry
 
-_GARBAGE: Final = (EOFError, OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_GARBAGE: Final = (EOFError, OSError, *UNDECODABLE)
 
 
 class Damaged(NotFound):

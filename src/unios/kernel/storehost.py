@@ -18,13 +18,17 @@ from unios.store import left, server
 from unios.wire.home import Home, NodeFolder
 
 LOOK_S: Final = 0.05
+LOST: Final = "lost"
+"""The file that is there as long as the store cannot begin, and will not by itself; it says why."""
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
-    """Serve the store of this machine; 0 if another process does already. A failure that a person must mend is left in the file `failed`."""
+    """Serve the store of this machine; 0 if another process does already. A failure is left in the file `failed`, one that a person must mend also in
+    LOST."""
     home = Home(parts.home_of(folder))
-    failed = home.store / "failed"
+    failed, lost = home.store / "failed", home.store / LOST
     try:
+        lost.unlink(missing_ok=True)
         if (found := which(home)) is not None:
             failed.unlink(missing_ok=True)
             return _gateway(home, found, beat)
@@ -34,6 +38,8 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         return server.main(home.store, beat, durable=not owner.is_owned(home), check=has_failed, mover=Mover(home))
     except UniosError as error:
         runfiles.place(failed, str(error))
+        if isinstance(error, DataLost):
+            runfiles.place(lost, str(error))
         print(error, file=sys.stderr)
         return error.exit_code
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from unios.errors import NotFound
+from unios.errors import NodeUnknown
 from unios.kernel import linux_pids, runfiles
 from unios.kernel.beats import BEATERS
 from unios.wire.home import Home, NodeFolder
@@ -25,7 +25,7 @@ def down(home: Home, node: str | None, say: Callable[..., None]) -> int:
     """Stop the machine's node of that name, or with None all of them. Idempotent."""
     folders = home.nodes() if node is None else [home.node(node)]
     if node is not None and not folders[0].node_file.exists():
-        raise NotFound(f"this machine has no node {node}")
+        raise NodeUnknown(f"this machine has no node {node}")
     stop(folders)
     for folder in folders:
         say(stopped=folder.name)

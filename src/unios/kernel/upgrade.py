@@ -16,7 +16,7 @@ from typing import Any
 
 from unios.core import upgrading
 from unios.core.upgrading import Around, BrokenOff, Facts, Failed, Finish, PutBack, Replace, Replaced, Roll, WasPutBack
-from unios.errors import CallerError, Unavailable, UniosError
+from unios.errors import CallerError, NodeUnknown, Unavailable, UniosError
 from unios.kernel import installations, replacing, runfiles, system
 from unios.kernel.system import SQLITE, SystemFile
 from unios.wire import installation
@@ -35,7 +35,9 @@ def roll(home: Home, *, to: str, back: bool, node: str, check: bool, say: Say) -
     """
     folders = [folder for folder in home.nodes() if node in ("", folder.name)]
     if not folders:
-        raise CallerError(f"{node} is no node of this machine: an upgrade is made on each machine" if node else "this machine has no node")
+        raise (
+            NodeUnknown(f"{node} is no node of this machine: an upgrade is made on each machine") if node else CallerError("this machine has no node")
+        )
     down = [folder.name for folder in folders if runfiles.read(folder.run / "supervisor.json") is None and replacing.begun(folder) is None]
     if down:
         raise Unavailable(f"{', '.join(down)} is not running: `unios up` first, so that it is seen whether it runs with the new one")

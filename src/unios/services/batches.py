@@ -11,7 +11,7 @@ import msgspec
 from unios.core import claims, device_kinds
 from unios.core.processes import ENDED, ProcessRecord, ProcessSpec, process_key, spec_key
 from unios.core.queue import waits
-from unios.errors import CallerError, Denied, Misused, NotFound, OutcomeUnknown, Unavailable
+from unios.errors import CallerError, Denied, Misused, NodeUnknown, NotFound, OutcomeUnknown, Unavailable
 from unios.limits import PID_MAX, PID_MIN, SUBMIT_BATCH_MAX, WAITING_MAX
 from unios.services.queueing import Queueing, wall_ms
 from unios.services.specifications import check_kinds, check_policy, spec_of, user_of
@@ -84,14 +84,14 @@ class Batches:
         self._pids = pids
 
     async def check(self, spec: ProcessSpec, count: int) -> None:
-        """Raise why so many such processes cannot be taken in now: Misused for a name of nothing, CallerError, or Unavailable at the bound."""
+        """Raise why so many such processes cannot be taken in now: NodeUnknown, or Misused for another name of nothing, CallerError, or Unavailable at the bound."""
         known = {record.name for record in self._view.nodes.values.values()}
         for name in (spec.node, *spec.placing.forbidden):
             if name and name not in known:
-                raise Misused(f"there is no node {name[:80]}; `unios nodes` lists them")
+                raise NodeUnknown(f"there is no node {name[:80]}; `unios nodes` lists them")
         for after in spec.queueing.after:
             if not self._queueing.queue.dependencies.knows(after.pid, spec.user) and not await self._comes_to_know(after.pid):
-                raise CallerError(f"there is no process {after.pid} to wait for; `unios ps --all` lists them")
+                raise Misused(f"there is no process {after.pid} to wait for; `unios ps --all` lists them")
         check_policy(spec.placing.policy)
         offered = (device.kind for record in self._view.nodes.values.values() for device in record.devices)
         check_kinds(spec.resources.devices, {*device_kinds.KINDS, *offered})

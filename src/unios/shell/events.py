@@ -12,7 +12,7 @@ from typing import Final
 from unios.client import audit
 from unios.client.events import events as client
 from unios.client.nodes import list_nodes
-from unios.errors import DataLost, NotFound, UniosError
+from unios.errors import DataLost, NodeUnknown, UniosError
 from unios.limits import EVENTS_KEPT, STORY_QUIET_MS
 from unios.shell.moments import moment_of
 from unios.shell.session import Session
@@ -122,13 +122,13 @@ def _happened(session: Session, wanted: Wanted, *, following: bool, last: int) -
 
 
 def _known(session: Session, happened: Iterable[EventView], node: str) -> Iterator[EventView]:
-    """Yield them all; if there is none, NotFound unless there is such a node: of one that has left long ago there may be."""
+    """Yield them all; if there is none, NodeUnknown unless there is such a node: of one that has left long ago there may be."""
     some = False
     for event in happened:
         some = True
         yield event
     if not some and node not in (view.name for view in list_nodes(session.connection)):
-        raise NotFound(f"there is no node {node}, and nothing that is kept of what happened tells of one: unios nodes lists them")
+        raise NodeUnknown(f"there is no node {node}, and nothing that is kept of what happened tells of one: unios nodes lists them")
 
 
 def _told(happened: Iterable[EventView]) -> Iterator[Told]:

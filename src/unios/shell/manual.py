@@ -24,7 +24,7 @@ _STATES: Final = (
 _CODES: Final = (
     ("0", "done; of `run` and `wait`: the program ended with 0; of `status`: all is well"),
     ("1", "what was named is not there, or cannot be done; of `status`: something needs a person"),
-    ("2", "what was typed makes no sense; nothing was asked of anybody"),
+    ("2", "what was typed makes no sense, or names a node that there is not, or of `run` anything that there is not; nothing was done"),
     ("75", "not now: nothing was done, and it may be tried again"),
     ("76", "nobody knows whether it was done"),
     ("77", "you have no right to it"),

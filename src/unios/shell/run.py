@@ -1,6 +1,7 @@
 """`unios run`: a program as if it ran here. Its bytes, its signals and its exit code are passed on exactly.
 
-Exit codes: the program's; 128 + n if signal n ended it; 127 not found, 126 not runnable, 125 when unios itself failed.
+Exit codes: the program's; 128 + n if signal n ended it; 127 not found, 126 not runnable, 125 when unios itself failed, 2 for what
+was typed wrong or names what there is not, before anything is run.
 """
 
 import os
@@ -13,7 +14,7 @@ from unios.client import processes
 from unios.client.flowing import Flowing, is_pipe
 from unios.client.output import Anew, Passing, abandon, passing
 from unios.counted import counted, is_or_are
-from unios.errors import OutcomeUnknown, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
+from unios.errors import NodeUnknown, OutcomeUnknown, PeerRestarted, ProgramNotFound, ProgramNotRunnable, Unavailable, UniosError, to_wire
 from unios.limits import RESTARTS_MAX
 from unios.shell import carry, demands
 from unios.shell.forward import Forwarder
@@ -65,7 +66,7 @@ class StdinCut(OutcomeUnknown):
 
 def code_of(error: UniosError) -> int:
     """Return the exit code of a `run` that failed: its own only where a program's could not be meant, else 125."""
-    return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused | StdinCut) else FAILED
+    return error.exit_code if isinstance(error, ProgramNotFound | ProgramNotRunnable | Misused | NodeUnknown | StdinCut) else FAILED
 
 
 def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:

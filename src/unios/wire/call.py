@@ -10,6 +10,7 @@ import msgspec
 from unios.core.sequences import ARRIVAL, BACKGROUND, sequence_of
 from unios.errors import CallerError, Unavailable, UniosError
 from unios.limits import SEND_AHEAD_BYTES
+from unios.undecodable import UNDECODABLE
 from unios.wire.allowances import Allowance
 from unios.wire.byte_way import ByteWay
 from unios.wire.flow import Inbox, Window
@@ -93,7 +94,7 @@ class Call:
         """Return the body; CallerError if it is not of that type."""
         try:
             return msgspec.msgpack.decode(self.body, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise CallerError(f"the arguments of {self.op} are wrong: {error}") from error
 
     async def send(self, item: object, descriptors: Sequence[int] = ()) -> None:
@@ -173,5 +174,5 @@ class Call:
             return None
         try:
             return msgspec.msgpack.decode(item[0], type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise CallerError(f"an item sent to {self.op} is wrong: {error}") from error

@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from unios.undecodable import UNDECODABLE
 from unios.wire.frames import length_of
 from unios.wire.messages import ITEM_COST, Reply, around
 
@@ -99,7 +100,7 @@ def begun_chunk(begin: memoryview) -> Begun | None:
         return None
     try:
         found = _decoder.decode(head[_LENGTH_BYTES : at - 1] + b"\xc4\x00" + _LOST + b"\x00" + _MORE)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
     size = before - body + count + tail_bytes - len(_MORE)
     return Begun(found.id, found.body.stream, found.body.incarnation, found.body.offset, before, count, tail_bytes, size + ITEM_COST)

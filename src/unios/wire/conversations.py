@@ -17,6 +17,7 @@ import msgspec
 
 from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.limits import KEPT_REPLIES_BYTES, KEPT_REPLIES_MAX, REQUESTS_PER_PEER_MAX, STREAM_WINDOW_BYTES
+from unios.undecodable import UNDECODABLE
 from unios.wire.allowances import Allowance
 from unios.wire.frames import Payload
 from unios.wire.messages import ITEM_COST, Ack, Cancel, Credit, Fault, Hello, Part, Reply, Request
@@ -44,7 +45,7 @@ def decode(payload: Payload, trusted: bool = True) -> Said:
     frame, and only the value is counted."""
     try:
         message = _decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"the peer sent a message that is none: {error}") from error
     if not trusted and _around(message, len(payload)):
         raise ProtocolError("the peer sent a message with too much around its value")

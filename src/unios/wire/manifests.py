@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from unios.errors import CallerError
 from unios.limits import BLOCK_BYTES, BUNDLE_BLOCKS_MAX, BUNDLE_BYTES, CARRY_DEPTH_MAX, CARRY_FILES_MAX, MANIFEST_BYTES_MAX
+from unios.undecodable import UNDECODABLE
 
 Kind = Literal["f", "d", "l"]
 Verdict = Literal["same", "write", "beside"]
@@ -92,7 +93,7 @@ def decode(data: bytes) -> list[Entry]:
     """Return what a manifest says. Raises CallerError for what is none, whoever made it."""
     try:
         form = msgspec.msgpack.decode(data, type=_Form)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise CallerError(f"that is no manifest: {error}") from error
     if form.version != VERSION:
         raise CallerError(f"the manifest has version {form.version}; this unios reads version {VERSION}")

@@ -14,6 +14,7 @@ import msgspec
 
 from unios import __version__
 from unios.errors import ProtocolError
+from unios.undecodable import UNDECODABLE
 from unios.wire.frames import Payload, frame, length_of
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ class Part(msgspec.Struct, frozen=True, tag="part", omit_defaults=True):
             return None
         try:
             return at + 4, _part_decoder.decode(head[: at - 1] + b"\xc4\x00")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNDECODABLE:
             return None
 
 
@@ -184,7 +185,7 @@ def decode(payload: Payload) -> Message:
     """Return the message in a frame; ProtocolError if it is none."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"the peer sent a message that is none: {error}") from error
 
 
@@ -199,7 +200,7 @@ def unpack(body: msgspec.Raw, type_: type[T] | Any) -> Any:
     """Return what the other side sent; ProtocolError if it is not of that type."""
     try:
         return msgspec.msgpack.decode(body, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"the peer sent an answer that is none: {error}") from error
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from unios.errors import ProtocolError
 from unios.limits import TASK_BYTES_MAX, TASK_PARTS_MAX
+from unios.undecodable import UNDECODABLE
 from unios.wire.frames import length_of
 from unios.wire.gathering import room_for
 
@@ -277,7 +278,7 @@ class ParcelReader:
 def _read(data: bytes) -> Head:
     try:
         head: Head = _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"what came is no message of tasks: {error}") from error
     if len(head.sizes) > TASK_PARTS_MAX or any(size < 0 for size in head.sizes) or sum(head.sizes) > TASK_BYTES_MAX:
         raise ProtocolError(

@@ -30,6 +30,7 @@ from unios.core.grants import Told as Told
 from unios.core.grants import Waiting as Waiting
 from unios.core.grants import Withdraw as Withdraw
 from unios.errors import ProtocolError
+from unios.undecodable import UNDECODABLE
 
 PORT: Final = "locks"
 OPERATION: Final = "session"
@@ -50,7 +51,7 @@ def said(body: msgspec.Raw) -> Said:
     """Return what a session says; ProtocolError if it is nothing that one says."""
     try:
         return _said.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"a session said what none says: {error}") from error
 
 
@@ -58,5 +59,5 @@ def told(body: msgspec.Raw) -> Told:
     """Return what a session is told; ProtocolError if it is nothing of that."""
     try:
         return _told.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProtocolError(f"the service of locks said what it never says: {error}") from error

@@ -17,6 +17,7 @@ from unios.client.connection import Connection
 from unios.client.messages.intake import not_come
 from unios.errors import CallerError, NotFound, ProtocolError, UniosError
 from unios.limits import CALL_TIMEOUT_MS, CLIENT_RETRY_MS
+from unios.undecodable import UNDECODABLE
 from unios.wire.doors import receive_descriptors
 from unios.wire.operations import Accepted, Grant, Listen, Listening, NodeInfo, Revoke
 
@@ -279,5 +280,5 @@ def _decoded(packet: bytes, type_: type[T]) -> T | None:
 
     try:
         return msgspec.msgpack.decode(packet, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None

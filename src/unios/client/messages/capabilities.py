@@ -21,6 +21,7 @@ from unios.core.capabilities import Capabilities as Table
 from unios.core.capabilities import Terms
 from unios.errors import CallerError, Denied, OutcomeUnknown
 from unios.limits import PORT_NAME_BYTES_MAX
+from unios.undecodable import UNDECODABLE
 
 SECRET_BYTES: Final = 20
 Wanted = tuple[list[str] | None, float | None, int | None, str]
@@ -227,7 +228,7 @@ def read(data: bytes) -> Capability:
     """Return the capability. ValueError for what is none."""
     try:
         name, maker, secret = msgspec.msgpack.decode(data, type=tuple[str, str, str])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"this is no capability: {error}") from error
     if not name.isprintable() or len(name.encode(errors="replace")) > PORT_NAME_BYTES_MAX:
         raise ValueError("this is no name of a port")

@@ -9,6 +9,7 @@ import msgspec
 from unios.client.messages.aio_port import AsyncPort, travelled
 from unios.client.messages.port import Port, _travelled
 from unios.limits import PORT_NAME_BYTES_MAX
+from unios.undecodable import UNDECODABLE
 
 
 def written(value: object) -> bytes | None:
@@ -20,7 +21,7 @@ def read(data: bytes) -> Port | AsyncPort:
     """Return the port. ValueError for what is none."""
     try:
         name, is_async = msgspec.msgpack.decode(data, type=tuple[str, bool])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"this is no port: {error}") from error
     if not name.isprintable() or len(name.encode(errors="replace")) > PORT_NAME_BYTES_MAX:
         raise ValueError("this is no name of a port")

@@ -16,7 +16,8 @@ Heard = Callable[[Message, Reply | None], None]
 
 
 class Courier:
-    """To the host with that pid. `next_message` waits for something to tell; `heard` gets the answer, or None if none came."""
+    """To the host with that pid. `next_message` waits for something to tell; `heard` gets the answer, or None if none came or `heard` itself
+    failed of it: then it may not fail."""
 
     def __init__(self, pid: int, next_message: NextMessage, heard: Heard) -> None:
         self.pid = pid
@@ -28,16 +29,15 @@ class Courier:
         while True:
             message = self._next()
             try:
-                reply = self._tell(message)
-            except Exception as error:  # noqa: BLE001 - a copy that cannot load the object must not end this thread
-                reply = None
+                self._heard(message, self._tell(message))
+            except Exception as error:  # noqa: BLE001 - an object that cannot be loaded, there or of what is said here, must not end this thread
                 if not isinstance(error, UniosError) or (isinstance(error, CallerError) and not isinstance(error, NotFound)):
                     print(f"copy in process {self.pid}: {error}", file=sys.stderr, flush=True)
                 if self._port is not None:
                     self._port.close()
                     self._port = None
                 time.sleep(OBJECT_RETRY_MS / 1000)
-            self._heard(message, reply)
+                self._heard(message, None)
 
     def _tell(self, message: Message) -> Reply | None:
         timeout = OBJECT_LOOK_MS / 1000

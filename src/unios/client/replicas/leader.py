@@ -17,7 +17,7 @@ from unios.client.replicas.outcome import FORGOTTEN, raised
 from unios.client.replicas.standby import keeps_state
 from unios.core.caching import Holders
 from unios.core.outcomes import Found, Request
-from unios.core.replication import Commit, Install, Message, Reply, filled
+from unios.core.replication import Commit, Have, Install, Message, Reply, filled
 from unios.core.sequencing import Sequencer
 from unios.core.strategies import STRATEGIES
 from unios.errors import CallerError, DataLost, NotFound, PeerRestarted, Unavailable, UniosError
@@ -44,6 +44,8 @@ class Leader:
         self._changed = threading.Condition()
         self._couriers: dict[int, Courier] = {}
         self._withdrawn = False
+        self._unloadable = ""
+        """Why what a copy has cannot be loaded here; it is asked again."""
         self._asked = self._answered = 0
         """Readings of the process table that were asked for, and that have been made."""
         threading.Thread(target=self._look, name="unios-look", daemon=True).start()
@@ -108,9 +110,9 @@ class Leader:
         def heard(message: Message, reply: Reply | None) -> None:
             with self._changed:
                 if reply is not None:
-                    contents = self._sequencer.heard(rank, reply)
-                    if contents is not None:
-                        self._adopt(load(contents.config), contents.state)
+                    held = self._loaded(reply)
+                    if self._sequencer.heard(rank, reply) is not None and held is not None:
+                        self._become(held)
                 elif not isinstance(message, Commit):
                     self._sequencer.wants_table = True
                 self._changed.notify_all()
@@ -123,8 +125,20 @@ class Leader:
         assert self._held is not None
         return filled(message, self._held.contents(self._sequencer.outcomes.keep()))
 
-    def _adopt(self, config: Config, state: bytes) -> None:
-        self._become(Held(config, state, keeps_state=keeps_state(config)))
+    def _loaded(self, reply: Reply) -> Held | None:
+        """Return what a copy sent, before the sequencer takes it for adopted. CallerError if it cannot be loaded here; who waits is told so too."""
+        contents = reply.contents if isinstance(reply, Have) else None
+        if contents is None:
+            return None
+        try:
+            config = load(contents.config)
+            held = Held(config, contents.state, keeps_state=keeps_state(config))
+        except Exception as error:
+            self._unloadable = f"the object {self._name} cannot be loaded here: {error}"
+            self._changed.notify_all()
+            raise CallerError(self._unloadable) from error
+        self._unloadable = ""
+        return held
 
     def _become(self, held: Held) -> None:
         self._held = held
@@ -135,9 +149,9 @@ class Leader:
     # what callers ask
 
     def _ready(self) -> None:
-        """Wait until the object may be used. DataLost, NotFound, PeerRestarted."""
+        """Wait until the object may be used. DataLost, NotFound, PeerRestarted; CallerError if it cannot be loaded here."""
         with self._changed:
-            self._changed.wait_for(lambda: self._sequencer.phase in ("ready", "new", "lost", "fenced"))
+            self._changed.wait_for(lambda: self._sequencer.phase in ("ready", "new", "lost", "fenced") or self._hinders)
             self._refuse()
 
     def _refuse(self) -> None:
@@ -150,10 +164,17 @@ class Leader:
             raise NotFound(f"there is no object {self._name}: it is being made, or never was")
         if phase == "fenced":
             raise PeerRestarted("another incarnation of this process has taken over")
+        if self._hinders:
+            raise CallerError(self._hinders)
+
+    @property
+    def _hinders(self) -> str:
+        """Why the newest state that there is cannot be adopted at present."""
+        return self._unloadable if self._sequencer.phase == "pulling" else ""
 
     @property
     def config(self) -> Config:
-        """That of the object. DataLost, NotFound."""
+        """That of the object. DataLost, NotFound, CallerError."""
         self._ready()
         assert self._held is not None
         return self._held.config
@@ -164,8 +185,10 @@ class Leader:
             raise Unavailable("the process table cannot be read")
         with self._turn:
             with self._changed:
-                self._changed.wait_for(lambda: self._sequencer.phase not in ("starting", "sealing", "pulling", "settling"))
+                self._changed.wait_for(lambda: self._sequencer.phase not in ("starting", "sealing", "pulling", "settling") or self._hinders)
                 phase = self._sequencer.phase
+                if self._hinders:
+                    raise CallerError(self._hinders)
             if phase == "ready" and self._held is not None and self._held.config.token == config.token:
                 return None  # it is asked again
             if phase == "ready":

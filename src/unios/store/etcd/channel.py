@@ -5,7 +5,7 @@ The library (grpcio) is loaded here and only when a channel is made: who uses th
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +64,7 @@ class Channel:
         self._channel = self._open()
         self._methods: dict[str, Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._beside: dict[str, Channel] = {}
         self._turned_s = 0.0
         self._mute_s = 0.0
         """Since when nothing has been answered that was asked with less patience than CALL_TIMEOUT_S; 0: something has."""
@@ -93,6 +94,17 @@ class Channel:
         """Return a connection to that member alone, let in as this one is. Give it back with `close`."""
         return Channel(self._address._replace(members=(member,)))
 
+    def beside(self, number: int) -> "Channel":
+        """Return whom to ask that for the `number`-th time, from 0: this one, then another member after the other. It is given back with this one."""
+        members = self._address.members
+        if not number or len(members) == 1:
+            return self
+        member = members[number % len(members)]
+        if member not in self._beside:
+            self._beside[member] = self.to_one(member)
+            self._beside[member].tally = self.tally
+        return self._beside[member]
+
     def turn_to(self, members: tuple[str, ...]) -> None:
         """Ask these from now on. What is under way ends by itself or is cut off after PARTING_S, when watches are gone on with at the others."""
         if members != self._address.members:
@@ -109,7 +121,13 @@ class Channel:
         self._address, before = self._address._replace(members=members), self._channel
         self._channel = self._open()
         self._methods.clear()
-        task = asyncio.get_running_loop().create_task(before.close(PARTING_S))
+        beside, self._beside = self._beside, {}
+        self._part(before.close(PARTING_S))
+        for other in beside.values():
+            self._part(other.close(PARTING_S))
+
+    def _part(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(closing)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -217,8 +235,12 @@ class Channel:
             return OutcomeUnknown(f"{sentence}: whether it was done is not known")
         return Unavailable(sentence)
 
-    async def close(self) -> None:
-        await self._channel.close()
+    async def close(self, parting_s: float | None = None) -> None:
+        """Give it back; what is under way is cut off after so long, at once without."""
+        beside, self._beside = self._beside, {}
+        for other in beside.values():
+            await other.close(parting_s)
+        await self._channel.close(parting_s)
 
 
 REQUEST_BYTES_MAX: Final = 8 * 1024 * 1024

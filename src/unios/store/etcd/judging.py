@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from typing import Final
 
 from unios.core.seats import PATIENCE_MS_MAX, Claim, Seats
 from unios.errors import UniosError
@@ -15,6 +16,10 @@ from unios.store.etcd import messages
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.keys import Keys, number
 from unios.store.etcd.messages import Change, KeyValue
+
+WRITE_S: Final = 0.5
+"""So long the writing of a seat is waited for. A member whose leader has died never answers, and who waited on lost the seat. Whether it was done is heard, and one
+that is asked again compares."""
 
 
 class Judging:
@@ -70,7 +75,7 @@ class Judging:
         asked = messages.transaction(
             [messages.compare(key, "modified", "==", claim.modified)], [messages.as_put(messages.put(key, self._name.encode()))], []
         )
-        done = messages.read_transaction(await self._channel.call("KV/Txn", asked))
+        done = messages.read_transaction(await self._channel.call("KV/Txn", asked, timeout_s=WRITE_S))
         if done.succeeded:
             self._seats.heard(claim.seat, self._name, done.revision, self._now_ms())
             self._tell()

@@ -24,7 +24,8 @@ from unios.core.leases import LOOK_MS, Leases
 from unios.errors import CallerError, NotFound, Unavailable, UniosError
 from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX
 from unios.store.etcd import messages
-from unios.store.etcd.channel import CALL_TIMEOUT_S, Channel
+from unios.store.etcd.beside import ask
+from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning
 from unios.store.etcd.keys import Keys, number
 from unios.store.etcd.messages import Change
@@ -44,8 +45,9 @@ AGAIN_S_MAX: Final = 0.25
 KNOWN_MAX: Final = 256
 """Of so many leases a gateway that does not judge knows the time to live without asking: one node renews one."""
 RENEWAL_S: Final = LEASE_HOLD_MS / 1000
-"""So long a renewal may take: what is answered later moves no deadline of its holder. A follower whose leader has died drops what it passes on and never says so:
-who waited for that as long as other requests may take would hold up those that come after it, though there has long been a new leader."""
+"""So long a renewal may take: what is answered later moves no deadline of its holder. Until then it is asked for again and again beside (beside.py): one that a
+follower has dropped with its leader would hold up those that come after it, though there has long been a new leader. Done twice it is done once: the lease runs or
+has ended, and a renewal that comes late makes no lease that has ended run again."""
 RENEWALS_MAX: Final = 60
 """Renewals in one transaction: each is a compare, a put; and etcd takes 128 of each unless told otherwise."""
 
@@ -227,11 +229,12 @@ class EtcdLeases:
                 known |= await self._read(unknown)
             if not known:
                 return {}
-            done = await self._transact(
+            renewals = messages.transaction(
                 [messages.compare(self._keys.lease(lease), "version", ">", 0) for lease in known],
                 [messages.as_put(messages.put(self._keys.lease(lease), b"%d" % ttl)) for lease, ttl in known.items()],
-                timeout_s=RENEWAL_S,
+                [],
             )
+            done = messages.read_transaction(await ask(self._channel, "KV/Txn", renewals, within_s=RENEWAL_S))
             if done.succeeded:
                 for lease, ttl in known.items():
                     self._note(lease, done.revision, ttl)
@@ -244,7 +247,7 @@ class EtcdLeases:
 
     async def _read(self, leases: list[int]) -> dict[int, int]:
         ranges = [messages.as_range(messages.range_(self._keys.lease(lease))) for lease in leases]
-        done = messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction([], ranges, []), writes=False))
+        done = messages.read_transaction(await ask(self._channel, "KV/Txn", messages.transaction([], ranges, []), writes=False, within_s=RENEWAL_S))
         found = [one.found[0] for one in done.results if isinstance(one, messages.Ranged) and one.found]
         return {number(one.key): int(one.value) for one in found}
 
@@ -289,8 +292,8 @@ class EtcdLeases:
             await self._channel.call("Lease/LeaseRevoke", messages.revoke(lease))
         await self._channel.call("KV/DeleteRange", messages.delete(self._keys.ending(lease)))
 
-    async def _transact(self, compares: list[bytes], then: list[bytes], *, timeout_s: float = CALL_TIMEOUT_S) -> messages.Done:
-        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, []), timeout_s=timeout_s))
+    async def _transact(self, compares: list[bytes], then: list[bytes]) -> messages.Done:
+        return messages.read_transaction(await self._channel.call("KV/Txn", messages.transaction(compares, then, [])))
 
 
 async def _quiet(work: Coroutine[Any, Any, None]) -> None:
