@@ -152,7 +152,7 @@ def test_what_cannot_take_over_is_told_and_nothing_is_touched(one: System, tmp_p
         (["--back"], 1, "nothing is remembered"),
         (["--back", "--to", "/"], 2, "give one of them"),
         (["--to", "/nowhere"], 1, "no installation"),
-        (["--node", "n9"], 1, "no node of this machine"),
+        (["--node", "n9"], 2, "no node of this machine"),
     ],
 )
 def test_what_makes_no_sense_is_told(one: System, words: list[str], code: int, said: str) -> None:
