@@ -79,7 +79,7 @@ def test_events_are_followed_as_a_story(whole: System) -> None:
         (["renice", "5", "29999"], 1),
         (["events", "--since", "soon"], 2),
         (["events", "-n", "0"], 2),
-        (["events", "--node-of", "n9"], 1),
+        (["events", "--node-of", "n9"], 2),
         (["queue", "29999"], 1),
         (["up", "--name", "n9"], 1),
         (["run", "--on", "n1", "--not-on", "n1", "true"], 2),
