@@ -210,7 +210,7 @@ def _start_all(folders: list[NodeFolder], owned: owner.Owner | None = None) -> N
             owned.look()
             if owned.gone:
                 raise unfinished.BrokenOff
-        if waiting and _version(lost) not in (before, None) and (why := _read(lost)):  # the nodes stay: the store is made anew through them
+        if waiting and _version(lost) not in (before, None) and (why := runfiles.text(lost)):  # the nodes stay: the store is made anew through them
             raise DataLost(f"{', '.join(waiting)} cannot get ready: {why}; {_goes_on(waiting)}")
         _raise_failure(started, list(waiting.values()), deadline)
         time.sleep(0.005)
@@ -231,7 +231,7 @@ def _raise_failure(started: list[NodeFolder], waiting: list[NodeFolder], deadlin
     if waiting and time.monotonic() > deadline:
         names = ", ".join(folder.name for folder in waiting)
         logs = waiting[0].log
-        store = _read(Home(parts.home_of(waiting[0])).store / "failed")
+        store = runfiles.text(Home(parts.home_of(waiting[0])).store / "failed")
         raise Unavailable(
             f"{names} did not get ready within {READY_S:.0f} s{f': {store}' if store else ''}; what was said is in {logs}; {_goes_on(waiting)}"
         )
@@ -248,14 +248,6 @@ def _version(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def _read(path: Path) -> str:
-    """Return what a file says, nothing if there is none."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def _refused(folder: NodeFolder) -> str:

@@ -45,6 +45,15 @@ def place(path: PathLike, text: str) -> None:
         raise
 
 
+def text(path: PathLike) -> str:
+    """Return what a file says, nothing if there is none."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def write(path: PathLike, pid: int) -> None:
     """Record `pid` atomically."""
     place(path, json.dumps({"pid": pid, "start": start_of(pid)}))

@@ -2,12 +2,12 @@
 
 import asyncio
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unios.core import sequences
 from unios.core.nodes import covers
 from unios.errors import Unavailable, UniosError
+from unios.kernel import runfiles
 from unios.kernel.clocks import boot_ms
 from unios.kernel.port_operations import STORE
 from unios.kernel.system import SQLITE
@@ -22,14 +22,6 @@ from unios.wire.transport import SocketTransport
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
-
-
-def _said(failed: Path) -> str:
-    """Return what a store said that ended for good; empty if it is gone meanwhile."""
-    try:
-        return failed.read_text()
-    except OSError:
-        return ""
 
 
 class StoreWay:
@@ -81,9 +73,9 @@ class StoreWay:
             try:
                 return connect_unix(folder / "sock", timeout_s=0)
             except OSError as error:
-                failed = folder / "failed"
-                if failed.exists() or boot_ms() >= until:
-                    raise Unavailable(_said(failed) or f"the store is being restarted: {error.strerror}") from error
+                why = runfiles.text(folder / "failed")
+                if why or boot_ms() >= until:
+                    raise Unavailable(why or f"the store is being restarted: {error.strerror}") from error
             await asyncio.sleep(STORE_COMES_LOOK_S)
 
     async def _link(self) -> StreamTransport:
