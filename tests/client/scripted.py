@@ -102,24 +102,36 @@ class ScriptedKernel:
         return Answer(Connected(1), [theirs.detach()])
 
 
-def hostile(home: Path, say: Callable[[socket.socket], None], name: str = "n1") -> socket.socket:
-    """Listen as a kernel that does `say` with each connection; return the listening socket, which ends it when closed."""
+class Hostile:
+    """A listening socket and the thread that accepts from it; `close` ends both."""
+
+    def __init__(self, listener: socket.socket, say: Callable[[socket.socket], None]) -> None:
+        self._listener, self._say = listener, say
+        self._thread = threading.Thread(target=self._accept, name="hostile-kernel", daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _address = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=_quietly, args=(self._say, sock), daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # who is in `accept` does not hear of `close`
+        self._thread.join(20)
+        self._listener.close()
+
+
+def hostile(home: Path, say: Callable[[socket.socket], None], name: str = "n1") -> Hostile:
+    """Listen as a kernel that does `say` with each connection, until it is closed."""
     folder = Home(home).node(name)
     folder.run.mkdir(parents=True)
     folder.node_file.write_text("{}")
     server = listen_unix(folder.door, mode=0o600)
     server.setblocking(True)
-
-    def serve() -> None:
-        while True:
-            try:
-                sock, _address = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=_quietly, args=(say, sock), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return server
+    return Hostile(server, say)
 
 
 def _quietly(say: Callable[[socket.socket], None], sock: socket.socket) -> None:

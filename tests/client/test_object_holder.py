@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import descriptors
 from unios.client.messages import memory
 from unios.client.messages.server import current_caller
 from unios.client.objects import holder as module
@@ -93,13 +94,13 @@ def content(found: tuple[bool, list[pickle.PickleBuffer]] | None) -> bytes:
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     made = Rig(tmp_path, monkeypatch)
     yield made
     made.holder._data.clear()
     made.holder._dropped.clear()
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before, "descriptors are left"
+    assert descriptors() <= before, "descriptors are left"
 
 
 def test_what_is_put_again_is_kept_once_and_what_was_first(rig: Rig) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.descriptors import descriptors
 from unios.kernel.streams import StreamWriter
 from unios.wire.segments import StreamReader, file_name, segments
 
@@ -158,15 +159,15 @@ def test_the_two_streams_and_other_files_do_not_mix(tmp_path: Path, folder: int)
 
 
 def test_a_reader_and_a_writer_hold_one_file_each(tmp_path: Path, folder: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     writer, reader = writer_in(folder), Reader(tmp_path, "out")
     write(writer, STORY)
     read_all(reader)
-    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert len(descriptors() - before) == 2
     for _ in range(2):
         writer.close()
         reader.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() <= before
 
 
 def test_a_reader_beside_a_writer_that_drops_segments_sees_no_byte_twice_and_none_at_a_wrong_offset(tmp_path: Path, folder: int) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -46,11 +45,6 @@ async def echo(call: Call) -> object:
 async def for_ever(_call: Call) -> object:
     await asyncio.Event().wait()
     return None
-
-
-def descriptors() -> int:
-    """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 @contextlib.asynccontextmanager

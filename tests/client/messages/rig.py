@@ -91,10 +91,6 @@ class Rig:
         return Port(name, timeout=timeout)
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def until(condition: Callable[[], Any], what: str, timeout: float = 20) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + timeout

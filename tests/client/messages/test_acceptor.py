@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from tests import forks
-from tests.client.messages.rig import descriptors, until
+from tests.client.messages.rig import until
+from tests.descriptors import descriptors
 from unios.client.messages import acceptor as acceptors
 from unios.client.messages.acceptor import Acceptor
 from unios.errors import Denied, NotFound, ProtocolError, Unavailable, UniosError
@@ -113,6 +114,9 @@ def acceptor(kernel: Kernel) -> Iterator[Acceptor]:
     os.eventfd_write(made._wake, 1)
     for thread in set(threading.enumerate()) - threads:
         thread.join(20)
+    for port in made._ports.values():
+        if port.sock is not None:
+            port.sock.close()
     poll.close()
     os.close(made._wake)
 
@@ -271,7 +275,7 @@ def test_what_opens_no_port_leaves_no_descriptor(kernel: Kernel, acceptor: Accep
         with pytest.raises(ProtocolError, match=why):
             opened(acceptor, "p")
         kernel.ports.pop("p").close()
-        assert descriptors() == before
+        assert descriptors() <= before
     kernel.given = 1
     one = opened(acceptor, "p")
     acceptor.grant("p", "bob")
@@ -279,7 +283,7 @@ def test_what_opens_no_port_leaves_no_descriptor(kernel: Kernel, acceptor: Accep
     before = descriptors()
     kernel.restart()
     until(lambda: len(kernel.asked) >= 6, "it is tried again and again")
-    assert descriptors() <= before + 1
+    assert len(descriptors() - before) <= 1
     del kernel.refused["grants"]
     until(lambda: "p" in kernel.ports and not acceptor._down, "it is open again")
     connect(kernel, "p")
@@ -311,4 +315,4 @@ def test_a_stamp_that_is_none_a_connection_without_its_descriptor_and_one_that_n
     acceptor._ports["p"].accepted = accepted
     connect(kernel, "p")
     until(lambda: one.taken == 1, "the next one is taken")
-    assert descriptors() == before
+    assert descriptors() <= before

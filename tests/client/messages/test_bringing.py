@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.client.messages.rig import Rig, descriptors
+from tests.client.messages.rig import Rig
 from tests.client.messages.test_memory import free_descriptors
+from tests.descriptors import descriptors
 from unios.client.messages import bringing, memory
 from unios.client.messages.intake import Intake
 from unios.client.messages.line import Line
@@ -33,7 +34,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], object]
     for work in works:
         work()
     gc.collect()
-    assert descriptors() == before, "descriptors are left"
+    assert descriptors() <= before, "descriptors are left"
     assert not bringing._put and not bringing._came and not bringing.lent
 
 
@@ -111,9 +112,9 @@ def test_what_another_thread_lends_is_not_sent_by_this_one(later: list[Callable[
 def test_what_nobody_takes_in_time_is_closed(later: list[Callable[[], object]]) -> None:
     before = descriptors()
     bringing.came(Brought("a", b"", 0, MEGA), deque([file_of(born())]))
-    assert descriptors() == before + 1
+    assert len(descriptors() - before) == 1
     later.pop()()
-    assert descriptors() == before and bringing.take("a") is None
+    assert descriptors() <= before and bringing.take("a") is None
 
 
 def test_nothing_is_kept_where_nobody_closes_it(later: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +122,14 @@ def test_nothing_is_kept_where_nobody_closes_it(later: list[Callable[[], object]
         monkeypatch.setattr(bringing, "soon", soon)
         before = descriptors()
         bringing.came(Brought("a", b"", 0, MEGA), deque([file_of(born())]))
-        assert descriptors() == before and bringing.take("a") is None
+        assert descriptors() <= before and bringing.take("a") is None
 
 
 def test_what_is_no_memory_or_too_short_is_as_if_it_had_not_come(later: list[Callable[[], object]]) -> None:
     before = descriptors()
     for opened, size in ((lambda: os.open(os.devnull, os.O_RDWR), 10), (lambda: file_of(born()), 2 * MEGA), (lambda: file_of(born()), -1)):
         bringing.came(Brought("a", b"", 0, size), deque([opened()]))
-        assert bringing.take("a") is None and descriptors() == before
+        assert bringing.take("a") is None and descriptors() <= before
 
 
 def test_a_message_with_an_object_is_taken_in_and_garbage_is_refused(later: list[Callable[[], object]]) -> None:
@@ -171,7 +172,7 @@ def test_a_message_with_an_object_is_taken_in_and_garbage_is_refused(later: list
     assert intake.value(Request(1, "op", descriptors=1, brought=brought)).trusted, "nothing is missing: whoever gets it asks"
     assert bringing.take("a") is None
     gc.collect()
-    assert descriptors() == before
+    assert descriptors() <= before
     ours.close()
     theirs.close()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.messages.rig import Rig, descriptors, until
+from tests.client.messages.rig import Rig, until
+from tests.descriptors import descriptors
 from unios.client.messages.line import Closed, Line
 from unios.client.messages.server import Answers
 from unios.client.messages.sessions import Session
