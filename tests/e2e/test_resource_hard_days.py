@@ -1,8 +1,10 @@
 """Programs that a node has to live through. What there was before is counted, and again after: processes, control groups, mounts, descriptors."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import rest
-from tests.e2e.system import System, wait_for
+from tests.e2e.system import System, nice_values, wait_for
 from tests.e2e.test_resources import bounded
 
 ROOT = os.geteuid() == 0
@@ -84,6 +86,56 @@ def test_a_program_that_never_stops_forking_leaves_its_node_at_work(system: Syst
     for _ in range(3):
         assert system.unios("run", "--on", "n1", "echo", "here").stdout == b"here\n"
     assert all(node["state"] == "ready" for node in system.nodes().values())
+    assert end(system, pid)["exit_code"] == 137
+
+
+REPENTS = """
+import os, sys, time
+program, until = os.getpid(), time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until:
+    try:
+        os.fork()
+    except OSError:
+        pass
+if os.getpid() != program:
+    os._exit(0)
+time.sleep(1000)
+"""
+
+
+def test_a_program_that_forks_against_its_bound_is_slowed_down_until_it_stops_that(system: System, even: None) -> None:
+    """Else nothing starts or ends on the machine once something else starts programs too: decision 0053."""
+    bounded(system, "pids")
+    pid = system.run_detached(sys.executable, "-S", "-c", REPENTS, "12", options=("--on", "n1", "--cpus", "0", "--tasks", "300"))
+
+    def told() -> list[str]:
+        return [event["text"] for event in system.json("events") if event["pid"] == pid and event["kind"] == "limit"]
+
+    (text,) = wait_for(told, lambda found: bool(found), "it is told", 30)
+    assert "slowed down" in text and "bound of 300 Linux processes" in text and f"unios kill {pid}" in text
+    assert "slowed down" in system.process(pid)["reason"]
+    system.unios("freeze", str(pid))
+    assert system.process(pid)["state"] == "frozen"
+    system.unios("thaw", str(pid))
+    assert system.unios("run", "--on", "n1", "echo", "here").stdout == b"here\n"
+    wait_for(told, lambda found: "no longer slowed down" in found[-1], "it has stopped", 60)
+    wait_for(lambda: system.process(pid), lambda seen: seen["reason"] == "" and seen["state"] == "running", "it runs as any other")
+    assert end(system, pid)["exit_code"] == 137
+
+
+def test_parts_go_before_programs_where_linux_allows_it(system: System, even: None) -> None:
+    pid = system.run_detached("sleep", "98765", options=("--on", "n1"))
+    wait_for(lambda: nice_values("98765"), lambda found: found == {0}, "the program is as any other")
+    home = system.home / "home" / "nodes" / "n1" / "run"
+    parts = {name: json.loads((home / f"{name}.json").read_text())["pid"] for name in ("supervisor", "kernel", "guard", "recovery")}
+    may = subprocess.run([sys.executable, "-c", "import os; os.setpriority(os.PRIO_PROCESS, 0, -10)"], stderr=subprocess.DEVNULL, check=False)
+    first = -10 if may.returncode == 0 else 0
+    assert {name: os.getpriority(os.PRIO_PROCESS, part) for name, part in parts.items()} == {
+        "supervisor": first,
+        "kernel": first,
+        "guard": 0,
+        "recovery": 0,
+    }
     assert end(system, pid)["exit_code"] == 137
 
 

@@ -136,6 +136,17 @@ class Bounds:
         version, path = self._groups.get("memory", ("v2", ""))
         return _field(f"{path}/{_NAMES[version]['kills']}", "oom_kill") if path else -1
 
+    def refused(self) -> int:
+        """Return how many forks the bound of processes has refused; -1 if nobody counts them."""
+        return _field(f"{self._groups['pids'][1]}/pids.events", "max") if "pids" in self._groups else -1
+
+    def open_refusals(self) -> int:
+        """Return a descriptor of the file in which Linux counts the forks that the bound of processes refused, and wakes who polls it; -1 without one."""
+        if "pids" in self._groups:
+            with contextlib.suppress(OSError):
+                return os.open(f"{self._groups['pids'][1]}/pids.events", os.O_RDONLY | os.O_CLOEXEC)
+        return -1
+
     def remove(self) -> bool:
         """Remove the groups, once the tree is dead; return whether all are gone."""
         gone = True

@@ -65,6 +65,7 @@ class Freezer:
         """Whether the last order was to freeze; `settled` says whether it has been carried out."""
         self._stopped = False
         """Whether processes have been stopped by signal: there is no group, or it did not obey."""
+        self._killed = False
 
     @property
     def kind(self) -> Kind:
@@ -127,9 +128,28 @@ class Freezer:
             self._stopped = False
             self.signal(signal.SIGCONT)
 
+    def open_refusals(self) -> int:
+        """Return a descriptor of the file that tells of forks beyond the tree's bound, -1 if there is none, or no group that could `hold`."""
+        return self.bounds.open_refusals() if self._place else -1
+
+    def hold(self) -> bool:
+        """Stop the tree for a moment, by its group; False if it is to die, or there is no such group. What is frozen stays frozen after `let_go`."""
+        if self._place is None or self._killed:
+            return False
+        with contextlib.suppress(OSError):
+            cgroups.freeze(self._place.version, self._path)
+            return True
+        return False
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
+        if self._place and not self.frozen:
+            with contextlib.suppress(OSError):
+                cgroups.thaw(self._place.version, self._path)
+
     def kill(self) -> None:
         """Kill every process of the tree, frozen or not; to be repeated until the init has no child left."""
-        self.frozen = False
+        self.frozen, self._killed = False, True
         self.signal(signal.SIGKILL)
         if self._place:
             cgroups.kill(self._place.version, self._path)

@@ -296,6 +296,8 @@ class Guard:
             self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
         elif fields.get("event") == "vacant":
             self._vacant(tree)
+        elif fields.get("event") == "throttled":
+            self._tell_watchers(fields)
         elif fields.get("started"):
             tree.freezer, tree.state = str(fields.get("freezer", "")), "running"
             self._jobs.pop(tree, None)
@@ -375,6 +377,8 @@ class Guard:
         fields = frame.fields or {}
         if fields.get("event") == "exit":
             self._ended(tree, {name: value for name, value in fields.items() if name not in ("event", "pid", "incarnation")})
+        elif fields.get("event") == "throttled":
+            self._tell_watchers(fields)
         elif fields.get("id") == 1 and tree.state == "starting":
             tree.state = "running"
             tree.tell()
@@ -436,7 +440,9 @@ class Guard:
         self._waiting.append((tree, job))
 
     def _tell_exit(self, tree: Tree) -> None:
-        event = {"event": "exit", "pid": tree.pid, "incarnation": tree.incarnation, **tree.exit}
+        self._tell_watchers({"event": "exit", "pid": tree.pid, "incarnation": tree.incarnation, **tree.exit})
+
+    def _tell_watchers(self, event: dict[str, Any]) -> None:
         for client in list(self._watchers):
             client.send(event)
 

@@ -28,6 +28,7 @@ from unios.kernel.pumps import InputPump, OutputPump
 from unios.kernel.sessions import Sessions
 from unios.kernel.streams import StreamWriter
 from unios.kernel.terminal import Terminal, TerminalInput, TerminalOutput
+from unios.kernel.throttling import Throttling
 from unios.kernel.time_index import TimeWriter
 from unios.limits import STREAM_HOLD_S
 from unios.wire.segments import NAMES
@@ -89,6 +90,7 @@ class Init:
         self._make_pumps()
         self._watch_children()
         self.poller.add(self._timer.fileno(), lambda _mask: self._timer.clear())
+        self.throttling = Throttling(self)
         self.door = init_door.Door(self)
 
     def _make_pumps(self) -> None:
@@ -116,6 +118,7 @@ class Init:
             raise program.Refused("unavailable", "this node has lost the lease under which the start was decided")
         if job.hold:
             self.followers.expect()
+        self.throttling.begin()
         self.freezer.bounds.apply(bounds.parse(job.bounds))
         self.freezer.bounds.deny(job.denied)
         if job.terminal[0]:
@@ -417,6 +420,7 @@ class Init:
 
     def _vacate(self) -> bool:
         """Let go of guard and launcher if both may be needed again; else remove the groups."""
+        self.throttling.close()
         until = time.monotonic() + BURY_S
         fit = not self.disturbed and self._recorded and self.freezer.bounds.complete() and self._control is not None and self._control.open
         if fit:
@@ -447,10 +451,14 @@ class Init:
         event = {"event": "exit", "pid": self.job.pid, "incarnation": self.job.incarnation, **fields}
         self._notes.send(event)
         self.followers.tell_growth(self.ends())
+        self.tell(event)
+        self._say_last_words()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Tell the guard, and who follows."""
         if self._control is not None:
             self._control.send(event)
         self.followers.tell(event)
-        self._say_last_words()
 
     def _say_last_words(self) -> None:
         until = time.monotonic() + LAST_WORDS_S

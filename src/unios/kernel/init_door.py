@@ -6,6 +6,7 @@
 | signal | number, all | ok; to the program, or with `all` to every process of the tree |
 | freeze, thaw | | settled: whether every process stands still now |
 | renice | nice, favour | changed; every thread of the tree; `favour`: whoever asks may lower nice values |
+| throttle | | ok; it is slowed down if it goes on forking against its bound (kernel/throttling.py) |
 | kill | reason | ok; the exit is told when the tree is dead |
 | confirm | incarnation, lease | state; counts only under the lease of that number |
 | supersede | incarnation | state |
@@ -53,6 +54,7 @@ class Door:
             "thaw": self._thaw,
             "renice": self._renice,
             "kill": self._kill,
+            "throttle": self._throttle,
             "confirm": self._confirm,
             "supersede": self._supersede,
             "stdin_eof": self._stdin_eof,
@@ -167,6 +169,10 @@ class Door:
 
     def _kill(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
         self._init.kill(str(fields.get("reason", "killed")))
+        return {}
+
+    def _throttle(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
+        self._init.throttling.watch()
         return {}
 
     def _confirm(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:

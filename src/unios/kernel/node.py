@@ -67,6 +67,7 @@ from unios.kernel.store_operations import StoreOperations
 from unios.kernel.store_way import StoreWay
 from unios.kernel.system import SQLITE, NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
+from unios.kernel.throttle_watch import ThrottleWatch
 from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
@@ -403,6 +404,7 @@ class Node:
                 self.part_events: HOUSEKEEPING,
                 LastWatch(self): HOUSEKEEPING,
                 MemoryKills(self): HOUSEKEEPING,
+                ThrottleWatch(self): HOUSEKEEPING,
                 self.devices: HOUSEKEEPING,
                 self.addresses: HOUSEKEEPING,
                 self.quorum: HOUSEKEEPING,

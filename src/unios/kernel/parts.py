@@ -19,7 +19,7 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from unios.kernel import descriptors, owner, runfiles
+from unios.kernel import descriptors, owner, precedence, runfiles
 from unios.kernel.beats import Beats
 from unios.wire.home import Home, NodeFolder
 from unios.wire.installation import release
@@ -151,6 +151,8 @@ def become(folder: NodeFolder, name: str) -> None:
     """Turn a fresh fork into a daemon of its own: session, title, signals, log, no descriptors of its parent, room for many of its own."""
     if os.getsid(0) != os.getpid():
         os.setsid()
+    if name in precedence.FIRST:
+        precedence.take()
     os.chdir("/")
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):

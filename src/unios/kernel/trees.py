@@ -50,6 +50,7 @@ class Trees:
     def __init__(self, folder: NodeFolder, on_exit: OnExit, on_list: Callable[[], None]) -> None:
         self._folder = folder
         self._on_exit = on_exit
+        self.on_throttled: Callable[[int, int, bool], None] = lambda _pid, _incarnation, _on: None
         self._on_list = on_list
         self._guard: TreePeer | None = None
         self._up = asyncio.Event()
@@ -122,6 +123,8 @@ class Trees:
             elif key in self._asked:
                 self._ended_meanwhile[key] = event  # it came with the answer, which is looked at only after it
             self._on_exit(*key, event)
+        elif event.get("event") == "throttled":
+            self.on_throttled(int(event["pid"]), int(event["incarnation"]), bool(event["on"]))
 
     def _on_note(self, event: dict[str, Any]) -> None:
         """An init tells of its exit before the guard does; if the start has not been told yet, this waits for the guard's word."""
