@@ -36,7 +36,7 @@ def counts(system: System) -> dict[str, Any]:
 def even(system: System, timeout: float = 20) -> Iterator[None]:
     """What was there before is there after, and no more.
 
-    A node at rest may have an init that waits for another tree, or not, if the machine was too busy for it to be ready in time: before is with one, if one of three has it.
+    A node at rest may have an init that waits for another tree, or not, if the machine was too busy for it to be ready in time: before is the most of three.
     """
     before = dict[str, Any]()
     for _ in range(3):
