@@ -71,7 +71,7 @@ def missing() -> str:
     return f"needs {', '.join(absent)}" if absent else ""
 
 
-def _hidden() -> str:
+def hidden() -> str:
     """Return the folders that the machines need and that their own /tmp and /run would hide: checkout and interpreter, where they are there."""
     needed = {str(Path(__file__).resolve().parent.parent.parent), sys.prefix, sys.base_prefix}
     return " ".join(sorted(path for path in needed if path.startswith(("/tmp/", "/run/"))))
@@ -109,7 +109,7 @@ class Machine:
         root.mkdir(exist_ok=True)
         up = self.lab.folder / f"{self.name}.up"
         up.unlink(missing_ok=True)
-        env = {**os.environ, "DISK": str(self.disk), "ROOT": str(root), "NAME": self.name, "PYTHON": sys.executable, "KEPT": _hidden()}
+        env = {**os.environ, "DISK": str(self.disk), "ROOT": str(root), "NAME": self.name, "PYTHON": sys.executable, "KEPT": hidden()}
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "bash", "-c", _INSIDE],
             env=env,

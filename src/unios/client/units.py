@@ -20,13 +20,15 @@ _FORBIDDEN: Final = frozenset("\n\r\0")
 
 
 class Unit(NamedTuple):
-    """A unit file. `path`: where it belongs. `commands`: what a person, or this program, runs to take it into use; `undo`: and out of it."""
+    """A unit file. `path`: where it belongs. `commands`: what a person, or this program, runs to take it into use; `undo`: and out of it,
+    while it is there; `reload`: once it is not."""
 
     name: str
     path: PurePosixPath
     text: str
     commands: tuple[tuple[str, ...], ...]
     undo: tuple[tuple[str, ...], ...]
+    reload: tuple[tuple[str, ...], ...]
     hint: str
 
 
@@ -73,7 +75,8 @@ WantedBy={target}
         folder / name,
         text,
         ((*manager, "daemon-reload"), (*manager, "enable", name)),
-        ((*manager, "disable", name), (*manager, "daemon-reload")),
+        ((*manager, "disable", name),),
+        ((*manager, "daemon-reload"),),
         "" if system else f"so that it starts at boot and not only when {user} logs in: loginctl enable-linger {user}",
     )
 

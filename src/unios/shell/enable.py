@@ -46,11 +46,14 @@ def disable(session: Session, given: Given) -> int:
     path = _at(root, made)
     there = path.exists()
     if there:
+        runs = not given.text("root") and _has_systemd(root)
+        if runs:
+            _run(made.undo)  # while the unit is there: systemd disables none that it does not find
         with _sentences(path):
             path.unlink()
-        (path.parent / _wants(made) / made.name).unlink(missing_ok=True)
-        if not given.text("root"):
-            _run(made.undo)
+            (path.parent / _wants(made) / made.name).unlink(missing_ok=True)
+        if runs:
+            _run(made.reload)
     if session.json:
         session.print_json({"disabled": made.name if there else ""})
     else:
