@@ -24,6 +24,7 @@ until_done() { for try in $(seq 400); do "$@" >/dev/null 2>&1 && return; sleep 0
 # NAME COMMAND...: what it says while it waits; it is killed as soon as it has said it, or after 10 s, or has ended
 says() {
     local name=$1 pid ended; shift
+    : >"$TOP/err"  # the shell that starts it empties it later than here is looked
     "$UNIOS" "$@" </dev/null >"$TOP/out" 2>"$TOP/err" & pid=$!
     for try in $(seq 200); do
         grep -q . "$TOP/err" && break
