@@ -19,7 +19,7 @@ class Freezer:
 
     def __init__(self, wakes: int) -> None:
         self.wakes, self.held, self.holds, self.dies = wakes, False, 0, False
-        self.settles_at = 0.0
+        self.settles_at, self.never, self.stuck, self.lets = 0.0, False, False, 0
 
     def open_refusals(self) -> int:
         return self.wakes
@@ -27,14 +27,17 @@ class Freezer:
     def hold(self) -> bool:
         if self.dies:
             return False
-        self.held, self.holds, self.settles_at = True, self.holds + 1, time.monotonic() + 0.02
+        if not self.held:
+            self.held, self.holds, self.settles_at = True, self.holds + 1, time.monotonic() + 0.02
         return True
 
     def settled(self) -> bool:
-        return self.held and time.monotonic() >= self.settles_at
+        return self.held and not self.never and time.monotonic() >= self.settles_at
 
-    def let_go(self) -> None:
-        self.held = False
+    def let_go(self) -> bool:
+        self.lets += 1
+        self.held &= self.stuck
+        return not self.stuck
 
 
 class Tree:
@@ -50,6 +53,7 @@ class Tree:
         self.told: list[dict[str, Any]] = []
         self.rate, self.refused, self._at = 0.0, 90_000.0, time.monotonic()
         monkeypatch.setattr(throttling, "WATCH_EVERY_S", 0.02)
+        monkeypatch.setattr(throttling, "CALM_S", 0.3)
         monkeypatch.setattr(Throttling, "_refused", lambda _throttling: self.count())
         self.throttling = Throttling(self)  # type: ignore[arg-type]
         self.throttling.begin()
@@ -101,7 +105,7 @@ def test_it_is_let_go_when_it_stops_and_that_is_told(tree: Tree) -> None:
     tree.throttling.watch()
     tree.turns(1)
     tree.rate = 0
-    tree.turns(1.5)
+    tree.turns(1.8)
     assert not tree.freezer.held and not tree.throttling.holds
     assert [event["on"] for event in tree.told] == [True, False]
     holds = tree.freezer.holds
@@ -146,3 +150,69 @@ def test_what_was_refused_long_ago_is_no_reason(tree: Tree) -> None:
     tree.throttling.watch()
     tree.turns(0.3)
     assert not tree.freezer.holds
+
+
+def test_one_that_somebody_else_let_go_while_it_was_to_stand_still_is_held_again(tree: Tree) -> None:
+    tree.rate = 20_000
+    tree.throttling.watch()
+    while not tree.freezer.held:
+        tree.turns(0.002)
+    tree.freezer.let_go()  # frozen and thawed by a person between two looks
+    tree.turns(0.3)
+    assert tree.turns(1.5) > 0.6
+
+
+def test_one_that_cannot_stand_still_is_let_run_again_and_again(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that waits for another one of its tree in a way that nothing breaks off: held for ever, neither would go on."""
+    monkeypatch.setattr(throttling, "SETTLED_S_MAX", 0.2)
+    tree.rate, tree.freezer.never = 20_000, True
+    tree.throttling.watch()
+    tree.turns(1.5)
+    assert tree.freezer.lets >= 3 and tree.freezer.holds >= 3
+
+
+def test_who_asks_something_of_it_is_not_kept_waiting(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttling, "WAY_S", 0.3)
+    tree.rate = 20_000
+    tree.throttling.watch()
+    while not tree.freezer.settled():
+        tree.turns(0.01)
+    tree.throttling.give_way()
+    assert not tree.freezer.held and tree.turns(0.25) == 0
+    tree.turns(0.3)
+    assert tree.turns(1.5) > 0.6, "and then it is held as before"
+
+
+def test_a_tree_whose_program_has_ended_is_let_go_for_good_and_nothing_more_is_told(tree: Tree) -> None:
+    tree.rate = 20_000
+    tree.throttling.watch()
+    while not tree.freezer.settled():
+        tree.turns(0.01)
+    tree.throttling.program_ended()
+    tree.ending, holds = True, tree.freezer.holds
+    tree.turns(0.8)
+    assert not tree.freezer.held and tree.freezer.holds == holds
+    assert [event["on"] for event in tree.told] == [True]
+
+
+def test_what_linux_refuses_to_let_go_is_let_go_later(tree: Tree) -> None:
+    tree.rate = 20_000
+    tree.throttling.watch()
+    while not tree.freezer.settled():
+        tree.turns(0.01)
+    tree.freezer.stuck, tree.rate = True, 0
+    tree.turns(1)
+    assert tree.freezer.held
+    tree.freezer.stuck = False
+    tree.turns(1)
+    assert not tree.freezer.held and not tree.throttling.holds
+
+
+def test_bursts_with_pauses_are_told_of_once(tree: Tree) -> None:
+    for _ in range(4):
+        tree.rate = 20_000
+        tree.throttling.watch()
+        tree.turns(0.4)
+        tree.rate = 0
+        tree.turns(0.25)
+    assert [event["on"] for event in tree.told] == [True]

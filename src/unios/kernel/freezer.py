@@ -141,11 +141,14 @@ class Freezer:
             return True
         return False
 
-    def let_go(self) -> None:
-        """End what `hold` began."""
+    def let_go(self) -> bool:
+        """End what `hold` began; False if Linux refuses that now."""
         if self._place and not self.frozen:
-            with contextlib.suppress(OSError):
+            try:
                 cgroups.thaw(self._place.version, self._path)
+            except OSError:
+                return not os.path.isdir(self._path)
+        return True
 
     def kill(self) -> None:
         """Kill every process of the tree, frozen or not; to be repeated until the init has no child left."""

@@ -214,6 +214,7 @@ class Init:
             def ended(_mask: int) -> None:
                 self.poller.remove(pidfd)
                 os.close(pidfd)
+                self.throttling.program_ended()
                 self.poller.after(NUDGE_S, lambda: self._nudge(signal.SIGCONT))
 
             self.poller.add(pidfd, ended)

@@ -6,7 +6,7 @@
 | signal | number, all | ok; to the program, or with `all` to every process of the tree |
 | freeze, thaw | | settled: whether every process stands still now |
 | renice | nice, favour | changed; every thread of the tree; `favour`: whoever asks may lower nice values |
-| throttle | | ok; it is slowed down if it goes on forking against its bound (kernel/throttling.py) |
+| throttle | | told (whether it is told of as slowed down); it is slowed down if it goes on forking against its bound (kernel/throttling.py) |
 | kill | reason | ok; the exit is told when the tree is dead |
 | confirm | incarnation, lease | state; counts only under the lease of that number |
 | supersede | incarnation | state |
@@ -143,10 +143,13 @@ class Door:
         if number == signal.SIGKILL:
             self._init.accounting.killed_on_request = self._init.disturbed = True
             self._init.freezer.kill()  # the program's end is the tree's; and a frozen group of version 1 does not die of the signal alone
-        elif fields.get("all"):
-            self._init.freezer.signal(number)
         else:
-            os.kill(self._init.program_pid, number)
+            if fields.get("all"):
+                self._init.freezer.signal(number)
+            else:
+                os.kill(self._init.program_pid, number)
+            if number:
+                self._init.throttling.give_way()
         return {}
 
     def _freeze(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +158,7 @@ class Door:
 
     def _thaw(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
         self._init.tell_leash(UserThawed())
+        self._init.throttling.give_way()
         return {"settled": self._init.freezer.settled(), "state": self._init.state()}
 
     def _renice(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +177,7 @@ class Door:
 
     def _throttle(self, _client: Client, _fields: dict[str, Any]) -> dict[str, Any]:
         self._init.throttling.watch()
-        return {}
+        return {"told": self._init.throttling.told}
 
     def _confirm(self, _client: Client, fields: dict[str, Any]) -> dict[str, Any]:
         self._init.tell_leash(ClaimConfirmed(int(fields["incarnation"]), int(fields.get("lease", 0))))

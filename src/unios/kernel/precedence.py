@@ -18,8 +18,10 @@ def take() -> bool:
     if os.getpriority(os.PRIO_PROCESS, 0) != 0:
         return False
     try:
+        os.sched_setscheduler(
+            0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0)
+        )  # first: it needs no right, and changes nothing by itself
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
     except OSError:
         return False
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:  # not there if Linux groups nothing
