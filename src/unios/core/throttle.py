@@ -47,8 +47,5 @@ class Throttle:
         return min(HELD_S_MAX, HELD_TIMES * max(RUN_S, ran))
 
     def goes_on(self, now: float, refused: int) -> bool:
-        """Return whether it went on while it ran: then it is held again, else it may run as any other."""
-        if refused - self._refused_from > REFUSED_PER_S * (now - self._ran_from):
-            return True
-        self._level, self._at, self._seen, self._ran_from = 0.0, now, refused, 0.0
-        return False
+        """Return whether it went on while it ran: then it is held again, else it may run as any other, and another Throttle begins."""
+        return refused - self._refused_from > REFUSED_PER_S * (now - self._ran_from)

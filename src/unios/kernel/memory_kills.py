@@ -3,24 +3,23 @@
 At rest it costs one look at a counter of the machine a second. Only when that has moved are the groups of the trees looked at.
 """
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from unios.core import exhaustion
-from unios.core.kill_watch import Key, KillWatch
+from unios.core.kill_watch import KillWatch
 from unios.core.processes import ProcessRecord
 from unios.errors import UniosError
 from unios.kernel.accounting import machine_kills
+from unios.kernel.bounds import Bounds
 from unios.wire.ticks import tick
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 1.0
-TREES_AT_ONCE: Final = 32
 
 
 class MemoryKills:
@@ -34,7 +33,7 @@ class MemoryKills:
         await self._node.leasing.wait_held()
         await self._node.trees.wait_up()
         seen = machine_kills()
-        watch = KillWatch(await self._kills())
+        watch = KillWatch(await self._node.trees.figures(Bounds.memory_kills))
         while True:
             await tick(LOOK_S)
             if not any(tree.state == "running" for tree in self._node.trees.trees.values()):
@@ -42,18 +41,9 @@ class MemoryKills:
             now = machine_kills()
             if now != seen or watch.waits:
                 seen = now
-                for key, count in watch.look(await self._kills()).items():
+                for key, count in watch.look(await self._node.trees.figures(Bounds.memory_kills)).items():
                     with contextlib.suppress(UniosError):
                         await self._tell(*key, count)
-
-    async def _kills(self) -> dict[Key, int]:
-        found: dict[Key, int] = {}
-        trees = [tree for tree in self._node.trees.trees.values() if tree.state == "running"]
-        for at, tree in enumerate(trees):
-            found[tree.pid, tree.incarnation] = self._node.trees.bounds(tree).memory_kills()
-            if at % TREES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return found
 
     async def _tell(self, pid: int, incarnation: int, kills: int) -> None:
         node = self._node

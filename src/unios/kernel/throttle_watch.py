@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unios.core.crowding import Crowding, Key, is_crowded
+from unios.core.crowding import Crowding, is_crowded
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable, UniosError
+from unios.kernel.bounds import Bounds
 from unios.limits import TASKS_PER_TREE_MAX
 from unios.wire.ticks import tick
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 1.0
-TREES_AT_ONCE: Final = 32
 ASK_MS: Final = 500
 _BEGINS: Final = "slowed down: "
 REASON: Final = _BEGINS + "it forks again and again, at its bound of {} Linux processes"
@@ -52,7 +52,7 @@ class ThrottleWatch:
             if not is_crowded(runnable(), self._node.cores):
                 crowding.forget()
                 continue
-            for pid, incarnation in crowding.look(await self._refused()):
+            for pid, incarnation in crowding.look(await self._node.trees.figures(Bounds.refused)):
                 await self._ask(pid, incarnation)
 
     async def _ask(self, pid: int, incarnation: int) -> None:
@@ -65,14 +65,6 @@ class ThrottleWatch:
             told = bool(answer["told"])
             if not record.reason if told else record.reason.startswith(_BEGINS):
                 self._told.put_nowait((pid, incarnation, told))
-
-    async def _refused(self) -> dict[Key, int]:
-        found: dict[Key, int] = {}
-        for at, tree in enumerate([tree for tree in self._node.trees.trees.values() if tree.state == "running"]):
-            found[tree.pid, tree.incarnation] = self._node.trees.bounds(tree).refused()
-            if at % TREES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return found
 
     async def _tell_all(self) -> None:
         while True:

@@ -175,7 +175,7 @@ class Throttling:
     def _tell(self, *, on: bool) -> None:
         self.told = on
         job = self._init.job
-        self._init.tell({"event": "throttled", "pid": job.pid, "incarnation": job.incarnation, "on": on, "refused": self._seen})
+        self._init.tell({"event": "throttled", "pid": job.pid, "incarnation": job.incarnation, "on": on})
 
     def close(self) -> None:
         """Watch no more; idempotent."""

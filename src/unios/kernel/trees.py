@@ -22,6 +22,7 @@ from unios.kernel.trees_protocol import PROTOCOL, PROTOCOL_MIN, is_spoken
 from unios.wire.home import NodeFolder
 from unios.wire.running import in_sequence
 
+TREES_AT_ONCE: Final = 32
 APART_S: Final = 1.0
 """So long a guard that has been found wanting is not asked again."""
 OnExit = Callable[[int, int, dict[str, Any]], None]
@@ -199,6 +200,15 @@ class Trees:
     def bounds(self, tree: TreeInfo) -> Bounds:
         """Return the groups in which a tree is counted."""
         return Bounds(self.hierarchies, tree.group, f"{self.counted}/{tree.group}" if self.counted else "")
+
+    async def figures(self, figure: Callable[[Bounds], int]) -> dict[tuple[int, int], int]:
+        """Return a figure of the groups of each tree that runs, by pid and incarnation; others have their turn meanwhile."""
+        found: dict[tuple[int, int], int] = {}
+        for at, tree in enumerate([tree for tree in self.trees.values() if tree.state == "running"]):
+            found[tree.pid, tree.incarnation] = figure(self.bounds(tree))
+            if at % TREES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
 
     def tree_of(self, linux_pid: int, namespace: int) -> tuple[int, int]:
         """Return (pid, incarnation) of the tree that a Linux process belongs to; (0, 0) for a stranger."""
