@@ -13,6 +13,7 @@ from tests.kernel.rig import Rig, info
 from unios.kernel import cgroups
 from unios.kernel.trees import TreeInfo, Trees
 from unios.limits import RECYCLED_MAX
+from unios.wire.doors import connect_unix
 
 ROOT = os.geteuid() == 0
 NOBODY = 65_534
@@ -39,7 +40,7 @@ async def one(rig: Rig, trees: Trees, pid: int, *argv: str, **fields: Any) -> Tr
     tree = await rig.spawn(trees, pid, *argv, **fields)
     await rig.exit_of(pid)
     await settled(trees)
-    assert not has_sock(rig, pid) and not groups_of(rig, tree.group)
+    assert not answers(rig, pid) and not groups_of(rig, tree.group)
     return tree
 
 
@@ -49,8 +50,13 @@ async def settled(trees: Trees) -> None:
         await asyncio.sleep(0.005)
 
 
-def has_sock(rig: Rig, pid: int) -> bool:
-    return (rig.folder / f"trees/{pid}.1/sock").exists()
+def answers(rig: Rig, pid: int) -> bool:
+    """Return whether anybody is at the tree's door: its init may have another tree by now, and must not be taken for the one of this."""
+    try:
+        connect_unix(rig.folder / f"trees/{pid}.1/sock", timeout_s=0).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
 
 
 def groups_of(rig: Rig, group: str) -> list[str]:

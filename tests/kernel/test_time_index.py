@@ -51,6 +51,15 @@ def test_since_a_time_begins_with_what_came_then(tmp_path: Path, clock: Clock, w
     assert found.since(clock.ms + TIME_INDEX_MS + 1) is None
 
 
+def test_a_silent_program_leaves_no_file(tmp_path: Path, clock: Clock, writer: TimeWriter) -> None:
+    for _turn in range(3):
+        writer.note({"out": 0, "err": 0})
+        clock.ms += 60_000
+    assert os.listdir(tmp_path) == [] and read(str(tmp_path)).since(0) is None
+    writer.note({"out": 0, "err": 1})
+    assert read(str(tmp_path)).since(clock.ms) == (0, 0)
+
+
 def test_output_after_an_entry_and_within_its_span_is_not_taken_for_later(tmp_path: Path, clock: Clock, writer: TimeWriter) -> None:
     writer.note({"out": 10, "err": 0})
     clock.ms += TIME_INDEX_MS - 1

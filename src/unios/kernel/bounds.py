@@ -167,16 +167,16 @@ def parse(fields: Mapping[str, object]) -> Asked:
 
 
 def _number(path: str) -> int:
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
-        return int(file.read())
+    with contextlib.suppress(OSError, ValueError):
+        return int(clone.read_kernel_file(path))
     return -1
 
 
 def _field(path: str, name: str) -> int:
     """Return the number behind a name in a file of names and numbers; -1 if it is not there."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open(path, encoding="ascii") as file:
-        for line in file:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in clone.read_kernel_file(path).splitlines():
             words = line.split()
-            if words[0] == name:
+            if words[0] == name.encode():
                 return int(words[1])
     return -1

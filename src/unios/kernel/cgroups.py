@@ -159,8 +159,7 @@ def is_frozen(version: Version, path: str) -> bool:
 def members(path: str) -> list[int]:
     """Return the pids in the group as this process's pid namespace numbers them; 0 for those it cannot see."""
     try:
-        with open(f"{path}/cgroup.procs", encoding="ascii") as file:
-            return [int(line) for line in file]
+        return [int(line) for line in clone.read_kernel_file(f"{path}/cgroup.procs").splitlines()]
     except OSError:
         return []
 

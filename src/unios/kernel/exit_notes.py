@@ -33,6 +33,10 @@ class Sender:
         with contextlib.suppress(OSError):
             self._sock.sendto(trees_protocol.encode(event), f"/proc/self/fd/{self._folder}/{NAME}")
 
+    def close(self) -> None:
+        self._sock.close()
+        os.close(self._folder)
+
 
 class Receiver:
     """That of one kernel: `on_event` gets each note. Whoever may write to the socket (mode 0600) may as well write exit.json."""

@@ -434,8 +434,8 @@ class Init:
             return False
         self._control.detach()
         self._launcher.detach()
-        with contextlib.suppress(OSError):
-            os.unlink("sock", dir_fd=self.folder)
+        self.door.close()
+        self._notes.close()
         return True
 
     def turn(self) -> None:

@@ -70,6 +70,10 @@ class Door:
             "socket": lambda client, fields: sessions.send_socket(init, client, fields),
         }
 
+    def close(self) -> None:
+        """Let nobody in any more. The file stays: Linux may take long over a new one where many were deleted a moment ago (decision 0027)."""
+        self._listener.close()
+
     def _taken(self, sock: socket.socket) -> None:
         self._clients.add(Client(self._init.poller, sock, self._on_frame, self._on_close))
 

@@ -11,18 +11,16 @@ from typing import Final
 
 from unios.kernel import clone
 
-_STATUS: Final = frozenset(("TracerPid", "SigBlk", "SigIgn", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed"))
-_IDENTITY: Final = frozenset(("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
+_STATUS: Final = frozenset((b"TracerPid", b"SigBlk", b"SigIgn", b"NoNewPrivs", b"Seccomp", b"Cpus_allowed", b"Mems_allowed"))
+_IDENTITY: Final = frozenset((b"Uid", b"Gid", b"Groups", b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb"))
 _FILES: Final = ("limits", "oom_score_adj", "setgroups", "timerslack_ns", "coredump_filter")
-
-_PIECE_BYTES: Final = 1024 * 1024
 
 
 def inherited(*, identity: bool) -> tuple[object, ...]:
     """Return what a child of this process would inherit, without `identity` (user, groups, capabilities) if that is about to change."""
     wanted = _STATUS | _IDENTITY if identity else _STATUS
     return (
-        [line for line in _read("/proc/self/status").splitlines() if line.split(":", 1)[0] in wanted],
+        [line for line in _read("/proc/self/status").splitlines() if line.split(b":", 1)[0] in wanted],
         [_read(f"/proc/self/{name}") for name in _FILES],
         os.getpriority(os.PRIO_PROCESS, 0),
         os.sched_getscheduler(0),
@@ -31,7 +29,7 @@ def inherited(*, identity: bool) -> tuple[object, ...]:
     )
 
 
-def groups() -> str:
+def groups() -> bytes:
     """Return in which control groups this process is, of all hierarchies."""
     return _read("/proc/self/cgroup")
 
@@ -55,13 +53,13 @@ class Pristine:
     def _mounts(self) -> list[bytes]:
         """Return the mount table by a descriptor of the /proc that was mounted first, whatever there is at that path now."""
         pieces, at = [], 0
-        while piece := os.pread(self.descriptor, _PIECE_BYTES, at):
+        while piece := os.pread(self.descriptor, clone.PIECE_BYTES, at):
             pieces.append(piece)
             at += len(piece)
         return pieces
 
 
-def _read(path: str) -> str:
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
-    return ""
+def _read(path: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return clone.read_kernel_file(path)
+    return b""

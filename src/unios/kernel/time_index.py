@@ -13,6 +13,7 @@ from bisect import bisect_right
 from typing import Final, NamedTuple
 
 from unios.limits import TIME_INDEX_ENTRIES_MAX, TIME_INDEX_MS
+from unios.wire.segments import NAMES
 
 _HEAD: Final = struct.Struct("<Q")
 _ENTRY: Final = struct.Struct("<QQQ")
@@ -29,7 +30,7 @@ class TimeWriter:
         self._file = -1
         self._span_ms = TIME_INDEX_MS
         self._entries = 0
-        self._ends: dict[str, int] = {}
+        self._ends: dict[str, int] = dict.fromkeys(NAMES, 0)
         self._next_at = 0.0
         self._last_ms = 0
 
