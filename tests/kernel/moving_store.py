@@ -1,4 +1,4 @@
-"""The store's process of a home, which dies as a kill would have it at a step of a move: `python -m tests.kernel.moving_store HOME [STEP]`."""
+"""The store's process of a home, which dies as a kill would have it at a step of a move, or of a move back: `python -m tests.kernel.moving_store HOME [STEP]`."""
 
 import os
 import sys
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unios.kernel import storehost, system
+from unios.kernel import moving, storehost, system
 from unios.store.etcd.gateway import Gateway
 from unios.store.host import StoreHost
+from unios.store.returned import Return
 from unios.wire.home import Home
 
 DIED = 99
@@ -40,8 +41,17 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "after it was noted": (system, "note_engine", _then_die(system.note_engine)),
 }
 DECIDED = ("after it was decided", "after it was noted")
+BACK: dict[str, tuple[Any, str, Any]] = {
+    "back, before it is carried": (Return, "prepare", _die),
+    "back, after it was carried": (Return, "prepare", _then_die(Return.prepare)),
+    "back, before it is decided": (Return, "decide", _die),
+    "back, after it was decided": (Return, "decide", _then_die(Return.decide)),
+    "back, before it is noted": (moving.Mover, "_now_in", _die),
+    "back, after it was noted": (system, "note_engine", _then_die(system.note_engine)),
+}
+BACK_DECIDED = tuple(BACK)[3:]
 
 if __name__ == "__main__":
     if step := "".join(sys.argv[2:]):
-        setattr(*STEPS[step])
+        setattr(*{**STEPS, **BACK}[step])
     sys.exit(storehost.main(Home(Path(sys.argv[1])).node("n1"), lambda: None))

@@ -1,6 +1,8 @@
 """The store's process goes from one engine to the other while it is asked; killed at any step it leaves one store in force."""
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,12 +18,15 @@ from tests.store.engines import EtcdMember
 from unios.core.nodes import NodeRecord
 from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable
 from unios.ids import Generation
-from unios.kernel import cluster, system
+from unios.kernel import cluster, storehost, system
 from unios.kernel.cluster import Cluster
 from unios.kernel.moving import Mover
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.store import client, server
 from unios.store.client import StoreClient
+from unios.store.etcd import messages
+from unios.store.etcd.address import Address
+from unios.store.etcd.channel import Channel
 from unios.store.model import Compare, Transaction
 from unios.store.sqlite import SqliteEngine
 from unios.wire import chained
@@ -175,6 +180,173 @@ def test_where_it_cannot_go_it_stays_and_goes_on(home: Home, member: EtcdMember)
     with_served(home, work)
     with pytest.raises(Unavailable, match="was left: the records of the system are in etcd now"):
         SqliteEngine(home.store / "store.db", Generation("x"))
+
+
+def test_back_in_the_file_all_is_as_it_was_with_its_numbers(home: Home) -> None:
+    async def work(store: StoreClient) -> None:
+        first = await store.lease_grant(20_000)
+        await store.put("/k", b"0")
+        await store.move(ETCD)
+        lease, other = await store.lease_grant(20_000), await store.lease_grant(1_500)
+        for value in range(20):
+            await store.put("/k", b"%d" % value)
+        await store.put("/alive", b"n1", lease=lease)
+        await store.put("/passing", b"", lease=other)
+        await store.put("/quorum/n1", b"of the cluster")
+        before, at = await store.range("/k")
+        assert await store.move(SQLITE) == SQLITE and await store.move(SQLITE) == SQLITE
+        assert await all_of(store) == {"/k": b"19", "/alive": b"n1", "/passing": b""}
+        after, now = await store.range("/k")
+        assert after == before and now.generation != at.generation and now.number >= at.number
+        for key, target, op, number in (("/k", "modified", "==", before.records[0].modified), ("/k", "version", "==", 21)):
+            assert (await store.transact(Transaction((Compare(key, target, op, number),)))).succeeded  # type: ignore[arg-type]
+        for known in (first, lease):
+            assert await store.lease_renew(known) == 20_000
+        assert await store.lease_grant(20_000) not in (first, lease, other)
+        await store.put("/k", b"new")
+        assert (await store.range("/k"))[0].records[0].modified > at.number
+        while (await store.range("/passing"))[0].records:  # what nobody renews ends here too
+            await asyncio.sleep(0.05)
+        known_now = system.read(home.system_file, SystemFile)
+        assert (known_now.engine, known_now.gateway, known_now.has_store, known_now.moves) == (SQLITE, False, True, 2)
+        cluster.write(home, made)
+        assert await store.move(ETCD) == ETCD and (await store.range("/k"))[0].records[0].value == b"new"
+        assert await store.move(SQLITE) == SQLITE and (await store.range("/k"))[0].records[0].value == b"new"
+        while await count_in(address):  # an etcd that others may have too is left without what was ours
+            await asyncio.sleep(0.02)
+
+    made = cluster.read(home)
+    assert made is not None
+    address = cluster.address_of(home, made)
+    with_served(home, work)
+
+
+async def count_in(address: Address) -> int:
+    """Return how many keys etcd has in all."""
+    channel = Channel(address)
+    try:
+        return messages.read_range(await channel.call("KV/Range", messages.range_(b"\0", b"\0", count_only=True))).total
+    finally:
+        await channel.close()
+
+
+def test_whoever_asks_while_it_comes_back_waits(home: Home) -> None:
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        await store.put("/k", b"0")
+        lease = await store.lease_grant(20_000)
+        batches = store.watch("/k")
+        await anext(batches)
+        stop, waits, acknowledged = asyncio.Event(), list[float](), dict[str, bytes]()
+
+        async def write(name: int) -> None:
+            count = 0
+            while not stop.is_set():
+                sent, key = time.monotonic(), f"/written/{name}/{count}"
+                await store.put(key, b"%d" % count)
+                acknowledged[key] = b"%d" % count
+                assert await store.lease_renew(lease) == 20_000
+                waits.append(time.monotonic() - sent)
+                count += 1
+
+        writers = [asyncio.create_task(write(name)) for name in range(20)]
+        await asyncio.sleep(0.1)
+        await store.move(SQLITE)
+        stop.set()
+        await asyncio.gather(*writers)
+        assert {key: value for key, value in (await all_of(store)).items() if key.startswith("/written/")} == acknowledged
+        assert max(waits) < 2.5
+        with pytest.raises(Compacted):
+            async for _batch in batches:
+                pass
+
+    with_served(home, work)
+
+
+def test_where_it_cannot_come_back_it_stays_and_goes_on(home: Home) -> None:
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        node = NodeRecord("n2", "elsewhere", 1)
+        await store.put("/nodes/n2", msgspec.msgpack.encode(node))
+        lease = await store.lease_grant(1_000)
+        await store.put("/alive/n2", b"", lease=lease)
+        with pytest.raises(CallerError, match="n2 is on another"):
+            await store.move(SQLITE)
+        await store.put("/nodes/n2", msgspec.msgpack.encode(msgspec.structs.replace(node, state="left")))
+        while (await store.range("/alive/n2"))[0].records:  # leases end as before
+            await asyncio.sleep(0.05)
+        (home.store / "store.db").rename(home.store / "aside.db")
+        SqliteEngine(home.store / "store.db", Generation("another")).close()
+        with pytest.raises(Unavailable, match="never left"):
+            await store.move(SQLITE)
+        (home.store / "store.db").unlink()
+        await store.put("/k", b"")
+        assert await store.move("") == ETCD
+        assert await store.move(SQLITE) == SQLITE  # into a file that is not there yet
+        assert sorted(await all_of(store)) == ["/k", "/nodes/n2"]
+
+    with_served(home, work)
+
+
+def test_a_file_that_was_left_once_more_is_no_store_though_a_power_cut_took_the_words(home: Home) -> None:
+    async def work(store: StoreClient) -> None:
+        for to in (ETCD, SQLITE, ETCD):
+            await store.move(to)
+
+    with_served(home, work)
+    with contextlib.closing(sqlite3.connect(home.store / "store.db")) as database, database:
+        database.execute("UPDATE meta SET value = 1 WHERE name = 'format'")
+    assert storehost.which(home) is not None and system.read(home.system_file, SystemFile).moves == 3
+
+
+@pytest.mark.parametrize("step", moving_store.BACK)
+def test_killed_at_any_step_of_the_way_back_there_is_one_store_in_force(home: Home, step: str) -> None:
+    command = [sys.executable, "-m", "tests.kernel.moving_store", str(home.path)]
+
+    async def ask(work: Callable[[StoreClient], Awaitable[None]]) -> None:
+        store = StoreClient(client.at(home.store))
+        try:
+            async with asyncio.timeout(10):
+                while not (home.store / "sock").exists():
+                    await asyncio.sleep(0.01)
+                await work(store)
+        finally:
+            await store.close()
+
+    async def go(store: StoreClient) -> None:
+        await store.put("/k", b"here", lease=await store.lease_grant(20_000))
+        assert await store.move(ETCD) == ETCD
+
+    async def until_it_dies(store: StoreClient) -> None:
+        await store.put("/there", b"")
+        with pytest.raises(OutcomeUnknown):
+            await store.move(SQLITE)
+
+    async def look(store: StoreClient) -> None:
+        while True:
+            try:
+                engines.append(await store.move(""))
+                break
+            except Unavailable:
+                await asyncio.sleep(0.02)
+        found = (await store.range("/k"))[0].records[0]
+        assert found.value == b"here" and await store.lease_renew(found.lease)  # type: ignore[arg-type]
+        await store.put("/later", b"")
+        assert await store.move(SQLITE) == SQLITE
+        assert sorted(await all_of(store)) == ["/k", "/later", "/there"]
+
+    engines: list[str] = []
+    for arguments, work in (((), go), ((step,), until_it_dies), ((), look)):
+        process = subprocess.Popen([*command, *arguments])
+        try:
+            asyncio.run(ask(work))
+        finally:
+            if not arguments:
+                process.terminate()
+            assert process.wait(10) == (moving_store.DIED if arguments else 0)
+    assert engines == [SQLITE if step in moving_store.BACK_DECIDED else ETCD]
+    known = system.read(home.system_file, SystemFile)
+    assert (known.engine, known.moves) == (SQLITE, 2)
 
 
 @pytest.mark.parametrize("step", moving_store.STEPS)

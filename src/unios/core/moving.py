@@ -36,6 +36,6 @@ def check(nodes: Iterable[tuple[str, bytes]], machine: str) -> None:
             others.append(record.name)
     if others:
         raise CallerError(
-            f"the store of a system of several machines cannot be moved yet, and {', '.join(sorted(others)[:8])} is on another than the store: "
-            "found a system anew with `unios up --store etcd`, or let them leave before the move and join after it"
+            f"the store of a system of several machines cannot be moved yet, and {', '.join(sorted(others)[:8])} is on another than the store: let it "
+            "leave before the move and join after it, or found a system anew with the engine that is wanted"
         )

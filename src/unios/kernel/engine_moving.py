@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOCK: Final = "moving.lock"
 Stamp = tuple[int, int]
+NEVER: Final[Stamp] = (0, 0)
 
 
 class EngineMoving:
@@ -35,7 +36,7 @@ class EngineMoving:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
-        self._seen: Stamp = (0, 0)
+        self._seen: Stamp = NEVER
 
     async def move(self, caller: Caller, call: Call) -> object:
         """Serve store.move. Raises CallerError, Denied, Unavailable: the store is where it was; OutcomeUnknown: asked again it says where it is."""
@@ -43,7 +44,7 @@ class EngineMoving:
         if not caller.privileged:
             raise Denied("only the system's owner may move the store")
         if to not in (SQLITE, ETCD):
-            raise CallerError(f"the store can be moved to {ETCD}, not to {to[:80]}")
+            raise CallerError(f"the store can be moved to {ETCD} or to {SQLITE}, not to {to[:80]}")
         if not node.system.has_store:
             raise CallerError(f"the store is moved by a node of its own machine, and {node.name} is on another: say --node")
         client = StoreClient(node.store_way.peer)
@@ -51,16 +52,18 @@ class EngineMoving:
             with _alone(node.home.store / LOCK):
                 before = await client.move("")  # one whose asker went away is waited for
                 if before != to:
-                    self._check(to)
-                    await self._move(client, to)
+                    if to == ETCD:
+                        self._check()
+                        await self._move_to_etcd(client)
+                    else:
+                        await client.move(to)
                 await self.look()
+                await self._tidy_alone(client)
         finally:
             await client.close()
         return Moved(before, to)
 
-    def _check(self, to: str) -> None:
-        if to != ETCD:
-            raise CallerError("a store in etcd cannot be moved back yet: `unios store backup` keeps its records")
+    def _check(self) -> None:
         if owner.is_owned(self._node.home):
             raise CallerError("the store of a system that ends with its program stays with it")
         if find_spec("grpc") is None:
@@ -68,29 +71,49 @@ class EngineMoving:
         if not quorum_member.binary():
             raise Unavailable("etcd is not found on this machine: install it (Debian: etcd-server), or have it in PATH")
 
-    async def _move(self, client: StoreClient, to: str) -> None:
+    async def _move_to_etcd(self, client: StoreClient) -> None:
         quorum = self._node.quorum
         try:
             await quorum.found()
-            await client.move(to)
+            await client.move(ETCD)
         except OutcomeUnknown:
             raise
         except (UniosError, OSError):
             with contextlib.suppress(UniosError):
-                if await client.move("") != to:
+                if await client.move("") != ETCD:
                     await quorum.unfound()
             raise
+
+    async def _tidy(self) -> None:
+        """Have no etcd on this machine that is not the store: of a move that was broken off, or of one back."""
+        client = StoreClient(self._node.store_way.peer)
+        try:
+            with contextlib.suppress(UniosError, OSError), _alone(self._node.home.store / LOCK):
+                await self._tidy_alone(client)
+        finally:
+            await client.close()
+
+    async def _tidy_alone(self, client: StoreClient) -> None:
+        """Nobody else may begin a move meanwhile; one that is under way, as its asker has died, is waited for: what it goes to must not be taken from it."""
+        node = self._node
+        if not node.quorum.has_any() or not node.system.has_store or await client.move("") != SQLITE:
+            return
+        if system.read(node.home.system_file, SystemFile).engine == SQLITE:
+            await node.quorum.unfound()
 
     async def look(self) -> None:
         """Adopt another engine if system.json says so."""
         node = self._node
         file, now = system.read(node.home.system_file, SystemFile), _stamp(node.home.system_file)
-        self._seen = now
+        first, self._seen = self._seen == NEVER, now
+        if first:
+            node.start(self._tidy())
         if (file.engine, file.gateway) == (node.system.engine, node.system.gateway):
             return
-        node.system.engine, node.system.gateway = file.engine, file.gateway
+        node.system.engine, node.system.gateway, node.system.store_machine = file.engine, file.gateway, file.store_machine
         await node.quorum.begin()
         node.start(self._tell())
+        node.start(self._tidy())
 
     async def look_if_changed(self) -> None:
         """Do that if the file is another than at the last look."""

@@ -1,8 +1,8 @@
 """Moving the store's process to another engine, in place: who is connected stays so, leases go on with their numbers, and a new generation begins.
 
-The target is made ready first, and has nothing. Then what is asked is held, but renewals; all that the source has goes over; the source's file says that it was
-left, in one transaction with one sync: before that the source is the store, after it the target is, whoever dies. A process that begins with the file looks
-at that before anything else. Only then is what was held asked of the target.
+The target is made ready first, and has nothing. Then what is asked is held, but renewals; all that the source has goes over; the embedded store's file says that
+it was left, or that it is the store again, in one transaction with one sync: before that the source is the store, after it the target is, whoever dies. A process
+that begins looks at the file before anything else. Only then is what was held asked of the target.
 """
 
 import asyncio
@@ -18,12 +18,15 @@ import msgspec
 
 from unios.core import moving
 from unios.errors import CallerError, Unavailable, UniosError
+from unios.ids import Generation
 from unios.kernel import cluster, owner, system
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.store import everything
 from unios.store.host import StoreHost
-from unios.store.server import Requests
-from unios.store.switch import Switch
+from unios.store.returned import Return
+from unios.store.server import FILE, Requests, Restores, side_of
+from unios.store.sqlite import SqliteEngine
+from unios.store.switch import Side, Switch
 from unios.wire.home import Home
 
 if TYPE_CHECKING:
@@ -45,17 +48,20 @@ class Mover:
         self._home = home
         self._engine = engine
         self._noting: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     async def __call__(self, switch: Switch, to: str) -> str:
         """Move it; return which engine it has then. Raises CallerError, Unavailable: nothing has changed."""
         if to in ("", self._engine):
             return self._engine
-        if to != ETCD:
+        if to not in (SQLITE, ETCD):
             raise CallerError(f"the store cannot be moved from {self._engine} to {to[:80]}")
         try:
-            await self._to_etcd(switch)
-        except (TimeoutError, OSError, sqlite3.Error) as error:
-            raise Unavailable(f"the store stays where it is: {error or 'etcd took too long'}") from error
+            await (self._to_etcd(switch) if to == ETCD else self._to_sqlite(switch))
+        except TimeoutError as error:
+            raise Unavailable(f"the store stays where it is: {error or 'it took too long'}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise Unavailable(f"the store stays where it is: {error}") from error
         return self._engine
 
     async def _to_etcd(self, switch: Switch) -> None:
@@ -93,7 +99,54 @@ class Mover:
         except sqlite3.Error as error:  # what the disk has of it decides, and it is this process's successor that reads it
             print(f"the store's file could not be left: {error}", file=sys.stderr, flush=True)
             os._exit(DIES)
-        self._engine = ETCD
+        self._now_in(ETCD)
+
+    async def _to_sqlite(self, switch: Switch) -> None:
+        source: Any = switch.side.requests
+        gateway: Gateway = source.gateway
+        known = system.read(self._home.system_file, SystemFile)
+        back = Return(str(self._home.store / FILE), ETCD, known.moves)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(PAUSE_S):
+                    await stack.enter_async_context(switch.held())
+                    await gateway.freeze()
+                    found = await gateway.everything()
+                    moving.check(((record.key, record.value) for record in found.records), known.machine)
+                    kept = found._replace(records=tuple(record for record in found.records if moving.goes_along(record.key)))
+                    await _to_its_end(lambda: back.prepare(kept, Generation(os.urandom(8).hex())))
+            except BaseException:
+                gateway.thaw()
+                back.close()
+                raise
+            side = await self._decide_return(back, source.restores)
+            switch.put(side, asyncio.get_running_loop().create_task(side.run()))
+            gateway.leave()
+        self._now_in(SQLITE)
+        found_cluster = cluster.read(self._home)
+        if found_cluster is not None and not found_cluster.managed:
+            self._tidying = asyncio.get_running_loop().create_task(self._tidy(found_cluster, tuple(found.leases)))
+
+    async def _decide_return(self, back: Return, restores: Restores) -> Side:
+        """Have the file be the store, and return it as what stands behind the socket. What fails here ends this process: its successor reads what the disk has."""
+        try:
+            back.decide()
+            await asyncio.to_thread(back.close)
+            return side_of(await asyncio.to_thread(SqliteEngine, self._home.store / FILE, Generation("")), restores)
+        except BaseException as error:  # noqa: BLE001 whatever it is
+            print(f"the store's file could not be opened again: {error}", file=sys.stderr, flush=True)
+            os._exit(DIES)
+
+    async def _tidy(self, found: cluster.Cluster, leases: tuple[int, ...]) -> None:
+        """Take what the system had away from an etcd that others have too; if that cannot be, it does no harm there."""
+        server: Any = await asyncio.to_thread(importlib.import_module, "unios.store.etcd.server")
+        gateway: Gateway = server.gateway_to(cluster.address_of(self._home, found))
+        with contextlib.suppress(UniosError):
+            await gateway.forget(leases)
+        await gateway.close()
+
+    def _now_in(self, engine: str) -> None:
+        self._engine = engine
         if not self._note():
             self._noting = asyncio.get_running_loop().create_task(self._keep_noting())
 
@@ -106,6 +159,16 @@ class Mover:
     async def _keep_noting(self) -> None:
         while not self._note():
             await asyncio.sleep(NOTE_S)
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Do it in a thread, and return or raise when it has ended, also if it is not wanted any more by then."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def following(home: Home, found: cluster.Cluster) -> Callable[[tuple[str, ...]], tuple[str, ...]]:

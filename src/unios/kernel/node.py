@@ -145,7 +145,7 @@ class Node:
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
-        self._engine_told = self.system.engine
+        self._moves_told = self.system.moves
         self.engine_moving = EngineMoving(self)
         self._keeps_output = False
         self.carrying = Carrying(self)
@@ -464,17 +464,17 @@ class Node:
         file.left = {r.name: r.certificate for r in self.nodes.values.values() if r.state == "left" and r.certificate}
         if self.nodes.revision is not None:
             if is_new and self.system.generation and self.name == min(file.members, default=""):
-                self.start(self._tell_generation(file.engine))
+                self.start(self._tell_generation(file))
             file.generation = self.nodes.revision.generation
         self.system.members, self.system.machines, self.system.left = file.members, file.machines, file.left
         self.system.generation = file.generation
         system.write(self.home.system_file, file)
         self._members_dirty = False
 
-    async def _tell_generation(self, engine: str) -> None:
+    async def _tell_generation(self, file: SystemFile) -> None:
         why = "it was restored, or its etcd came back with an older state; what was written after that is gone"
-        if engine != self._engine_told:
-            why, self._engine_told = f"its records have been moved to {engine}, and nothing of them is lost", engine
+        if file.moves != self._moves_told:
+            why, self._moves_told = f"its records have been moved to {file.engine}, and nothing of them is lost", file.moves
         with contextlib.suppress(UniosError):
             await self.events.write("store", f"the store goes on in a new generation: {why}")
 

@@ -125,6 +125,11 @@ class Quorum:
         (self._node.home.store / cluster.FILE).unlink(missing_ok=True)
         self.offer = None
 
+    def has_any(self) -> bool:
+        """Return whether there is a cluster on this machine, or a member of one on any node of it."""
+        home = self._node.home
+        return (home.store / cluster.FILE).exists() or any(parts.wanted(folder, "member").exists() for folder in home.nodes())
+
     async def begin(self) -> None:
         """Do from now on what a node does whose store is in etcd, or is so no more."""
         await self.prepare()
@@ -213,7 +218,7 @@ class Quorum:
     async def _watch_health(self) -> None:
         while True:
             with contextlib.suppress(UniosError):
-                self._health = await self._node.store.health()
+                self._health = await self._node.store.health() if self._node.system.gateway else Health()
             await asyncio.sleep(HEALTH_S)
 
     async def check_leave(self, together: Collection[str]) -> None:

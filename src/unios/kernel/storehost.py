@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from unios.errors import DataLost, UniosError
+from unios.errors import DataLost, Unavailable, UniosError
 from unios.kernel import cluster, owner, parts, runfiles, system
 from unios.kernel.moving import Mover, following
 from unios.kernel.system import SystemFile
-from unios.store import left, server
+from unios.store import left, returned, server
 from unios.wire.home import Home, NodeFolder
 
 LOOK_S: Final = 0.05
@@ -58,11 +58,14 @@ def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> in
 
 def which(home: Home) -> cluster.Cluster | None:
     """Return the etcd of this machine's gateway, None if the system has the embedded engine, whatever else lies in the store's folder. Raises DataLost."""
-    if system.read(home.system_file, SystemFile).engine != system.ETCD:
-        if left.left_for(home.store / "store.db") != system.ETCD:
+    known = system.read(home.system_file, SystemFile)
+    if known.engine != system.ETCD:
+        if left.left_for(home.store / server.FILE) != system.ETCD:
             return None
-        with contextlib.suppress(OSError):  # it was moved, and its process died before it could say so; on a full disk the next one says it
-            system.note_engine(home.system_file, system.ETCD)
+        _note(home, system.ETCD)
+    elif _has_returned(home, known.moves):
+        _note(home, system.SQLITE)
+        return None
     found = cluster.read(home)
     if found is None:
         raise DataLost(
@@ -72,10 +75,23 @@ def which(home: Home) -> cluster.Cluster | None:
     return found
 
 
+def _has_returned(home: Home, moves: int) -> bool:
+    try:
+        return returned.has_returned(home.store / server.FILE, moves)
+    except OSError as error:
+        raise Unavailable(f"the store's file {home.store / server.FILE} cannot be brought to the disk: {error.strerror}") from error
+
+
+def _note(home: Home, engine: str) -> None:
+    """The store was moved, and its process died before it could say so; on a full disk the next one says it."""
+    with contextlib.suppress(OSError):
+        system.note_engine(home.system_file, engine)
+
+
 def check(home: Home) -> None:
     """Raise DataLost if the store's file has been there and is gone."""
     known = system.read(home.system_file, SystemFile).generation
-    if known and not (home.store / "store.db").exists():
+    if known and not (home.store / server.FILE).exists():
         raise DataLost(
             f"the store's file {home.store / 'store.db'} is gone, and with it the records of the system: with a backup `unios store restore "
             "FILE --yes` makes it anew; else remove UNIOS_HOME on every machine and begin anew"

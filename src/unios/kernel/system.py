@@ -35,6 +35,8 @@ class SystemFile(msgspec.Struct, omit_defaults=True):
     """node that has left -> its certificate's mark: refused even while the store is away"""
     gateway: bool = False
     """Whether the store's process of this machine is one of many gateways to etcd."""
+    moves: int = 0
+    """How often the store has gone to another engine."""
 
     @property
     def has_store(self) -> bool:
@@ -70,8 +72,10 @@ def note_engine(path: Path, engine: str) -> None:
     """Have system.json say which engine this machine's process of the store has. Raises OSError on a full disk."""
     with changing(path):
         file = read(path, SystemFile)
-        if (file.engine, file.gateway) != (engine, engine == ETCD):
-            file.engine, file.gateway = engine, engine == ETCD
+        keeper = file.machine if engine == SQLITE else file.store_machine
+        if (file.engine, file.gateway, file.store_machine) != (engine, engine == ETCD, keeper):
+            file.moves += file.engine != engine
+            file.engine, file.gateway, file.store_machine = engine, engine == ETCD, keeper
             write(path, file)
 
 

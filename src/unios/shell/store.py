@@ -12,7 +12,7 @@ from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.keeping import StoreMember, StoreView
 
 ASKED: Final = ("status", "backup", "restore", "move")
-ENGINES: Final = ("etcd",)
+ENGINES: Final = ("etcd", "sqlite")
 HEAD: Final = ("NODE", "STATE", "VERSION", "SIZE", "USED", "TROUBLE")
 _NEEDS_SOMEBODY: Final = 1
 
@@ -23,7 +23,7 @@ def store(session: Session, given: Given) -> int:
         raise Misused(f"there is no `unios store {what}`: {', '.join(ASKED)}")
     if what == "move":
         if len(rest) != 1 or rest[0] not in ENGINES:
-            raise Misused("`unios store move` takes the engine to which the store is moved: etcd")
+            raise Misused(f"`unios store move` takes the engine to which the store is moved: {' or '.join(ENGINES)}")
         return _move(session, rest[0])
     if len(rest) != (what != "status"):
         raise Misused("`unios store status` takes nothing more" if what == "status" else f"`unios store {what}` takes one FILE")
@@ -109,9 +109,9 @@ WORDS = {
     "store": Word(
         store,
         Option("yes", "--yes", text="Restore without asking further: what the system did since the backup is taken back."),
-        argument="[status|backup FILE|restore FILE|move etcd]",
+        argument="[status|backup FILE|restore FILE|move ENGINE]",
         text="Say how the system's store stands (exits 1 if something is wrong with it); write all its records into FILE; have it return to such a FILE, "
-        "which is refused while processes run; or move it, while everything goes on, to an etcd that the system runs itself. FILE lies on the machine of the node "
-        "that is asked.",
+        "which is refused while processes run; or move it, while everything goes on, to an etcd that the system runs itself (etcd), or back into a file (sqlite). "
+        "FILE lies on the machine of the node that is asked.",
     )
 }

@@ -33,6 +33,7 @@ from unios.wire.peer import Call, Peer
 from unios.wire.ticks import keep_step
 from unios.wire.transport import SocketTransport
 
+FILE: Final = "store.db"
 RESTORE_BYTES_MAX: Final = 256 * 1024 * 1024
 STEP_S: Final = 0.01
 """So long after the kernels' ticks the store has its own: renewals wake it before."""
@@ -41,10 +42,11 @@ STEP_S: Final = 0.01
 class Requests:
     """What a store's process answers."""
 
-    def __init__(self, host: StoreHost) -> None:
+    def __init__(self, host: StoreHost, restores: "Restores | None" = None) -> None:
+        """`restores`: those that have begun with the engine whose place it takes."""
         self.host = self._host = host
         self.tally = host.tally
-        self.restores = self._restores = Restores()
+        self.restores = self._restores = restores or Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""
@@ -197,14 +199,18 @@ async def serve(
     folder: Path, beat: Callable[[], None], stop: asyncio.Event, *, durable: bool = True, check: bool = False, mover: Mover | None = None
 ) -> None:
     """Serve `folder` until `stop`; its lock must be held. DataLost if its file is damaged."""
-    engine = SqliteEngine(folder / "store.db", Generation(os.urandom(8).hex()), durable=durable, check=check)
+    engine = SqliteEngine(folder / FILE, Generation(os.urandom(8).hex()), durable=durable, check=check)
+    await tend(folder, side_of(engine), beat, stop, mover)
+
+
+def side_of(engine: SqliteEngine, restores: Restores | None = None) -> Side:
+    """Return it as what stands behind a socket."""
     host = StoreHost(engine, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000)
 
     async def close() -> None:
         host.close()
 
-    side = Side(Requests(host), host.run, close)
-    await tend(folder, side, beat, stop, mover)
+    return Side(Requests(host, restores), host.run, close)
 
 
 async def tend(

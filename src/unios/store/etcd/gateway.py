@@ -7,7 +7,7 @@ what is written through this one.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 from unios.core.quorum import PREFIX
@@ -247,6 +247,29 @@ class Gateway:
         generation = self._generation
         await whole.adopt(self._channel, self._keys, moved)
         await self._another(generation)
+
+    # another engine takes its place
+
+    async def freeze(self) -> None:
+        """Have no lease end by itself any more; renewals go on. What is asked afterwards is the caller's to keep away."""
+        await self._leases.freeze()
+
+    def thaw(self) -> None:
+        """Go on as before."""
+        self._leases.thaw()
+
+    async def everything(self) -> Everything:
+        """Return all that the system has now. Raises Unavailable, Compacted."""
+        await self._wait()
+        return await whole.everything(self._channel, self._keys)
+
+    async def forget(self, leases: Iterable[int]) -> None:
+        """Take the system's records away, once they are elsewhere. Raises Unavailable, OutcomeUnknown."""
+        await whole.forget(self._channel, self._keys, leases)
+
+    def leave(self) -> None:
+        """The records are elsewhere from now on: whoever watches is cut off."""
+        self._watchers.cut_off_all()
 
     async def begun(self, wait_s: float) -> None:
         """Wait until etcd has answered. Raises why it does not."""

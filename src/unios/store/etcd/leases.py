@@ -73,6 +73,9 @@ class EtcdLeases:
         self._since = 0
         """Up to this revision, leases are as they were read."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        """Of these, what ends leases."""
+        self._frozen = False
 
     async def count(self) -> int:
         """Return how many leases run."""
@@ -119,13 +122,24 @@ class EtcdLeases:
         """Something has been heard: judge. Never called while etcd is away, so that such time does not count."""
         now = self._now_ms()
         self._heard_ms = now
-        if not self._judges:
+        if not self._judges or self._frozen:
             return
         for lease in self._judged.look(now):
-            self._start(self._end_if_silent(lease))
+            self._start(self._end_if_silent(lease), ends=True)
         for lease in [lease for lease, since in self._endings.items() if now - since > LEFT_MS]:
             self._endings[lease] = now
-            self._start(self._finish_left(lease))
+            self._start(self._finish_left(lease), ends=True)
+
+    async def freeze(self) -> None:
+        """Have no lease end by itself any more; renewals go on. Returns when what had begun to end has ended."""
+        self._frozen = True
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    def thaw(self) -> None:
+        """Go on as before; the time in between counts against no lease."""
+        self._frozen = False
+        self._judged = Leases({lease: ttl for lease, (_modified, ttl) in self._seen.items()} if self._judges else {}, self._now_ms())
 
     async def run(self) -> None:
         """Ask etcd for a sign of life whenever there are leases and none came by itself, until cancelled."""
@@ -150,10 +164,11 @@ class EtcdLeases:
             for task in tuple(self._tasks):
                 task.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], *, ends: bool = False) -> None:
         task = asyncio.get_running_loop().create_task(_quiet(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for tasks in (self._tasks, self._ending) if ends else (self._tasks,):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     # grant, renew, end
 

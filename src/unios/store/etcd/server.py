@@ -23,9 +23,9 @@ class GatewayRequests:
 
     def __init__(self, gateway: Gateway, restores: Restores | None = None) -> None:
         """`restores`: those that have begun with the engine whose place it takes."""
-        self._gateway = gateway
+        self.gateway = self._gateway = gateway
         self.tally = gateway.tally
-        self._restores = restores or Restores()
+        self.restores = self._restores = restores or Restores()
 
     async def handle(self, call: Call) -> object:
         """Serve one request."""

@@ -5,18 +5,20 @@ nothing is. What does not fit is changed in several, and the generation with the
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
-from unios.errors import OutcomeUnknown, Unavailable
+from unios.errors import NotFound, OutcomeUnknown, Unavailable
 from unios.ids import Generation
 from unios.store.etcd import messages, translation
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.keys import Keys
+from unios.store.etcd.keys import number as of_lease
 from unios.store.etcd.leases import FOREVER_S
 from unios.store.everything import Everything
-from unios.store.model import Delete, Put, Range, Revision
+from unios.store.model import Delete, Put, Range, Record, Revision
 from unios.store.requests import Dumped
 
 PAGE: Final = 500
@@ -40,6 +42,25 @@ async def dump(channel: Channel, keys: Keys, generation: Generation) -> AsyncIte
         if not page.more or not records:
             return
         after = records[-1].key
+
+
+async def everything(channel: Channel, keys: Keys) -> Everything:
+    """Return all that the system has, at one revision. What hangs on a lease that has ended is going, and is not in it. Raises Unavailable, Compacted."""
+    records, number = list[Record](), 0
+    async for page in dump(channel, keys, Generation("")):
+        number = page.revision.number
+        records += page.records
+    asked = messages.range_(keys.leases, keys.leases_end, revision=number - keys.base)
+    running = {of_lease(one.key): int(one.value) for one in messages.read_range(await channel.call("KV/Range", asked)).found}
+    return Everything(number, tuple(one for one in records if one.lease == 0 or one.lease in running), running)
+
+
+async def forget(channel: Channel, keys: Keys, leases: Iterable[int]) -> None:
+    """Take away what a system had there that is elsewhere now. Raises Unavailable, OutcomeUnknown."""
+    for lease in leases:
+        with contextlib.suppress(NotFound):
+            await channel.call("Lease/LeaseRevoke", messages.revoke(lease))
+    await channel.call("KV/DeleteRange", messages.delete(keys.root, messages.after(keys.root)))
 
 
 async def adopt(channel: Channel, keys: Keys, moved: Everything) -> None:
