@@ -1,4 +1,4 @@
-"""A running system goes from the embedded store to an etcd of its own: nothing that is asked meanwhile fails, and nobody is lost."""
+"""A running system goes from the embedded store to an etcd of its own, and back: nothing that is asked meanwhile fails, and nobody is lost."""
 
 import contextlib
 import json
@@ -108,14 +108,18 @@ def test_a_running_system_is_moved_and_no_operation_fails(system: System) -> Non
         lambda: system.unios("--node", "n2", "kill", "-s", "USR1", str(handled)),
         lambda: system.unios("--node", "n3", "run", "--on", "n1", "--", "true"),
     )
-    with Stream(*works) as stream:
-        assert system.json("store", "move", "etcd") == {"before": "sqlite", "now": "etcd"}
-    assert not stream.failed and max(stream.took_s) < LONGEST_S
-    assert tokens == sorted(set(tokens)), "no token of a lock is given twice"
-    assert incarnations(system) == before, "no node was lost by it"
-    for pid, (command, linux) in programs.items():
-        found = system.process(pid)
-        assert (found["state"], found["incarnation"]) == ("running", 1) and linux_pids(*command) == linux
+
+    def move(source: str, to: str) -> None:
+        with Stream(*works) as stream:
+            assert system.json("store", "move", to) == {"before": source, "now": to}
+        assert not stream.failed and max(stream.took_s) < LONGEST_S
+        assert tokens == sorted(set(tokens)), "no token of a lock is given twice"
+        assert incarnations(system) == before, "no node was lost by it"
+        for pid, (command, linux) in programs.items():
+            found = system.process(pid)
+            assert (found["state"], found["incarnation"]) == ("running", 1) and linux_pids(*command) == linux
+
+    move("sqlite", "etcd")
     view = json.loads(system.unios("store", "status", "--json", check=False).stdout)  # 1 while a member is new
     assert view["engine"] == "etcd" and view["managed"] and view["generation"] != generation
     assert system.json("store", "move", "etcd") == {"before": "etcd", "now": "etcd"}
@@ -129,18 +133,47 @@ def test_a_running_system_is_moved_and_no_operation_fails(system: System) -> Non
         return sum(one["answers"] and not one.get("learner") for one in found.get("members", ()))
 
     wait_for(members, lambda count: count == 3, "it grows as any other", 40)
+    move("etcd", "sqlite")
+    view = system.json("store", "status")
+    assert view["engine"] == "sqlite" and not view.get("members") and not (system.home / "home" / "store" / "cluster.json").exists()
+    wait_for(lambda: etcds(system), lambda found: not found, "no member is left", 10)
+    told = wait_for(
+        lambda: [one["text"] for one in system.json("events")], lambda all_: any("moved to sqlite" in one for one in all_), "it is told", 10
+    )
+    assert not any("older state" in one for one in told) and not [
+        one for one in system.json("status").get("warnings", ()) if "etcd" in one or " member" in one or "copies" in one
+    ]
+    anew(system, max(programs))
+
+
+def etcds(system: System) -> list[str]:
+    """Return the Linux processes of etcd that belong to the system."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"etcd") and str(system.home).encode() in b" ".join(words):
+                found.append(path.parent.name)
+    return found
+
+
+def anew(system: System, pid: int) -> None:
+    """Stop all of it and start it again: it knows what it did."""
     system.unios("down", "--all")
     system.unios("up")
     assert system.unios("run", "--", "echo", "still").stdout == b"still\n"
-    assert max(programs) in {one["pid"] for one in system.json("ps", "-a")}
+    assert pid in {one["pid"] for one in system.json("ps", "-a")}
 
 
 @pytest.mark.parametrize("part", ["store", "kernel"])
-def test_whatever_is_killed_meanwhile_one_store_is_in_force_and_processes_go_on(system: System, part: str) -> None:
-    system.unios("up", "--nodes", "2")
+@pytest.mark.parametrize(("source", "to", "waits_s"), [("sqlite", "etcd", (0.2, 0.5, 0.7, 0.9)), ("etcd", "sqlite", (0.05, 0.08, 0.11, 0.15))])
+def test_whatever_is_killed_meanwhile_one_store_is_in_force_and_processes_go_on(
+    system: System, part: str, source: str, to: str, waits_s: tuple[float, ...]
+) -> None:
+    system.unios("up", "--nodes", "2", *(("--store", "etcd") if source == "etcd" else ()))
     stays = system.run_detached("sleep", "1000", options=("--on", "n2"))
-    for wait_s in (0.2, 0.5, 0.7, 0.9):
-        moving = system.start("--node", "n1", "store", "move", "etcd")
+    for wait_s in waits_s:
+        moving = system.start("--node", "n1", "store", "move", to)
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline and moving.poll() is None:
             time.sleep(0.01)
@@ -150,9 +183,12 @@ def test_whatever_is_killed_meanwhile_one_store_is_in_force_and_processes_go_on(
         runfiles.kill(running, signal.SIGKILL)
         moving.wait(60)
         wait_for(lambda: system.unios("run", "--", "true", check=False).returncode, lambda code: code == 0, "programs run", 30)
-        found = system.process(stays)
+        found = wait_for(lambda: system.process(stays), lambda one: one["state"] != "pending", "that it runs is recorded", 10)
         assert (found["state"], found["incarnation"]) == ("running", 1)
-    system.unios("--node", "n1", "store", "move", "etcd")
-    assert engine(system) == "etcd" and system.json("store", "move", "etcd")["before"] == "etcd"
+    system.unios("--node", "n1", "store", "move", to)
+    assert engine(system) == to and system.json("store", "move", to)["before"] == to
     assert system.unios("--node", "n2", "run", "--", "echo", "said").stdout == b"said\n"
     assert system.process(stays)["incarnation"] == 1
+    if to == "sqlite":
+        wait_for(lambda: etcds(system), lambda found: not found, "no member is left", 10)
+    anew(system, stays)
