@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.homes import join
 from tests.e2e.programs import via
 from tests.e2e.system import System, wait_for
 from unios.client.synchronisation.lock import Lock
@@ -155,6 +156,37 @@ def etcds(system: System) -> list[str]:
             if words[0].endswith(b"etcd") and str(system.home).encode() in b" ".join(words):
                 found.append(path.parent.name)
     return found
+
+
+def test_other_machines_go_on_through_it_follow_and_then_the_first_may_be_lost(system: System) -> None:
+    with System() as second, System() as third:
+        system.unios("up")
+        for other, name in ((second, "s1"), (third, "t1")):
+            join(system, other, name)
+        stays = system.run_detached("sleep", "1000", options=("--on", "s1"))
+
+        def run() -> None:
+            assert second.unios("run", "--on", "t1", "--", "echo", "said").stdout == b"said\n"
+
+        with Stream(run, lambda: third.unios("ps", "-a")) as stream:
+            assert system.json("store", "move", "etcd") == {"before": "sqlite", "now": "etcd"}
+        assert not stream.failed and max(stream.took_s) < LONGEST_S
+        for other in (second, third):
+            wait_for(lambda: engine(other), lambda found: found == "etcd", "it has heard of it", 10)  # noqa: B023 it is called in this round
+
+        def members() -> int:
+            found = json.loads(system.unios("store", "status", "--json", check=False).stdout)
+            return sum(one["answers"] and not one.get("learner") for one in found.get("members", ()))
+
+        wait_for(members, lambda count: count == 3, "each machine has a copy", 60)
+        refused = second.unios("--node", "s1", "store", "move", "sqlite", check=False)
+        assert refused.returncode != 0 and b"stays in etcd" in refused.stderr
+        told = [one["text"] for one in system.json("events")]
+        assert any("moved to etcd" in one for one in told) and not any("older state" in one for one in told)
+        system.power_cut("n1")
+        wait_for(lambda: second.unios("run", "--", "true", check=False).returncode, lambda code: code == 0, "programs run without the first", 30)
+        assert second.process(stays)["incarnation"] == 1
+        assert third.unios("run", "--on", "s1", "--", "echo", "said").stdout == b"said\n"
 
 
 def anew(system: System, pid: int) -> None:

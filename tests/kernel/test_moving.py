@@ -165,18 +165,23 @@ def test_whoever_asks_meanwhile_waits_and_watches_are_read_anew(home: Home) -> N
 
 def test_where_it_cannot_go_it_stays_and_goes_on(home: Home, member: EtcdMember) -> None:
     async def work(store: StoreClient) -> None:
-        node = NodeRecord("n2", "elsewhere", 1)
-        await store.put("/nodes/n2", msgspec.msgpack.encode(node))
+        node = msgspec.msgpack.encode(NodeRecord("n2", "elsewhere", 1))  # one of another machine is none of its business
+        await store.put("/nodes/n2", node)
         lease = await store.lease_grant(1_000)
         await store.put("/alive/n2", b"", lease=lease)
-        with pytest.raises(CallerError, match="n2 is on another"):
+        cluster.write(home, msgspec.structs.replace(there, members=()))
+        with pytest.raises(CallerError, match="has no etcd"):
             await store.move(ETCD)
-        await store.put("/nodes/n2", msgspec.msgpack.encode(msgspec.structs.replace(node, state="left")))
+        with pytest.raises(CallerError, match="cannot be moved from sqlite to elsewhere"):
+            await store.move("elsewhere")
         while (await store.range("/alive/n2"))[0].records:  # leases end as before
             await asyncio.sleep(0.05)
         assert await store.move("") == SQLITE
-        assert await store.move(ETCD) == ETCD
+        cluster.write(home, there)
+        assert await store.move(ETCD) == ETCD and await all_of(store) == {"/nodes/n2": node}
 
+    there = cluster.read(home)
+    assert there is not None
     with_served(home, work)
     with pytest.raises(Unavailable, match="was left: the records of the system are in etcd now"):
         SqliteEngine(home.store / "store.db", Generation("x"))

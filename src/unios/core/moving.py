@@ -23,7 +23,7 @@ def goes_along(key: str) -> bool:
 
 
 def check(nodes: Iterable[tuple[str, bytes]], machine: str) -> None:
-    """Raise CallerError if a node of another machine is a member of the system: it would not know where its store has gone."""
+    """Raise CallerError if a node of another machine is a member of the system, which may have a gateway to etcd of its own: for the way back from there."""
     others = []
     for key, value in nodes:
         if not key.startswith(NODES):
@@ -36,6 +36,6 @@ def check(nodes: Iterable[tuple[str, bytes]], machine: str) -> None:
             others.append(record.name)
     if others:
         raise CallerError(
-            f"the store of a system of several machines cannot be moved yet, and {', '.join(sorted(others)[:8])} is on another than the store: let it "
-            "leave before the move and join after it, or found a system anew with the engine that is wanted"
+            f"the store of a system of several machines stays in etcd, and {', '.join(sorted(others)[:8])} is on another than this: let it leave before the "
+            "move and join after it"
         )

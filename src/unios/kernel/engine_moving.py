@@ -2,6 +2,10 @@
 
 The store's process alone decides (kernel/moving.py). A kernel that dies in between leaves a member that nobody asks, which the next attempt throws away, or a
 move that is done without it. What system.json says is written by the store's process; a kernel looks at it every second.
+
+On another machine nothing has to be known of it: its kernels go on asking the store through those of its machine. They ask those after it, at their start and
+with each generation, over a link whose certificate is of that machine, and believe nobody else. What comes of it is a gateway of their own machine, which can then
+have a member.
 """
 
 import asyncio
@@ -13,20 +17,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from unios.core.nodes import covers
 from unios.errors import CallerError, Denied, OutcomeUnknown, Unavailable, UniosError
-from unios.kernel import owner, quorum_member, system
+from unios.kernel import cluster, owner, quorum_member, system
 from unios.kernel.callers import Caller
 from unios.kernel.node_records import change_node
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.limits import DISK_RETRY_S
 from unios.store.client import StoreClient
-from unios.wire.keeping import Move, Moved
+from unios.undecodable import UNDECODABLE
+from unios.wire.keeping import Move, Moved, StoreEngine
+from unios.wire.operations import Empty
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOCK: Final = "moving.lock"
+ASK_TIMEOUT_MS: Final = 5_000
 Stamp = tuple[int, int]
 NEVER: Final[Stamp] = (0, 0)
 
@@ -37,6 +47,9 @@ class EngineMoving:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._seen: Stamp = NEVER
+        self._asked = ""
+        """The generation for which the store's machine has been asked after its engine."""
+        self._moves_told = node.system.moves
 
     async def move(self, caller: Caller, call: Call) -> object:
         """Serve store.move. Raises CallerError, Denied, Unavailable: the store is where it was; OutcomeUnknown: asked again it says where it is."""
@@ -115,10 +128,61 @@ class EngineMoving:
         node.start(self._tell())
         node.start(self._tidy())
 
-    async def look_if_changed(self) -> None:
-        """Do that if the file is another than at the last look."""
+    async def follow(self) -> None:
+        """Adopt what has changed since the last time. Raises OSError, UniosError: it is asked for again."""
         if _stamp(self._node.home.system_file) != self._seen:
             await self.look()
+        node, revision = self._node, self._node.nodes.revision
+        if node.system.engine == SQLITE and not node.system.has_store and revision is not None and revision.generation != self._asked:
+            if await self._ask():
+                self._asked = revision.generation
+            if _stamp(node.home.system_file) != self._seen:
+                await self.look()
+
+    async def _ask(self) -> bool:
+        """Ask the store's machine which engine it has, and write that down; False if none of its nodes is linked."""
+        node = self._node
+        for name in node.links.names():
+            if node.store_way.keeps(name):
+                found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
+                if found.engine == ETCD:
+                    await asyncio.to_thread(self._adopt, found)
+                return True
+        return False
+
+    def _adopt(self, found: StoreEngine) -> None:
+        home = self._node.home
+        gateway = bool(found.cluster) and find_spec("grpc") is not None
+        if gateway:
+            try:
+                cluster.write(home, msgspec.json.decode(found.cluster, type=cluster.Cluster))
+            except UNDECODABLE as error:
+                raise Unavailable(f"the store's machine says where etcd is in a way that this version does not understand: {error}") from error
+        system.note_engine(home.system_file, ETCD, gateway=gateway)
+
+    async def engine(self, caller: Caller, _call: Call) -> object:
+        """Serve store.engine. Raises Denied, Unavailable."""
+        if not caller.users:
+            raise Denied("it is told to the kernels of other machines")
+        if _stamp(self._node.home.system_file) != self._seen:
+            await self.look()
+        node = self._node
+        if not node.system.has_store:
+            raise Unavailable(f"the store is not on the machine of {node.name}")
+        kept = cluster.read(node.home) if node.system.gateway and covers(caller.users, node.identity.users) else None
+        return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"")
+
+    async def tell_generation(self, file: SystemFile) -> None:
+        """Write why the store has begun a new generation, if it is this node's part: of a move the nodes of its machine know."""
+        moved, self._moves_told = file.moves != self._moves_told, file.moves
+        local = moved or file.engine == SQLITE
+        if self._node.name != min((name for name in file.members if not local or file.machines.get(name) == file.store_machine), default=""):
+            return
+        why = "it was restored, or its etcd came back with an older state; what was written after that is gone"
+        if moved:
+            why = f"its records have been moved to {file.engine}, and nothing of them is lost"
+        with contextlib.suppress(UniosError):
+            await self._node.events.write("store", f"the store goes on in a new generation: {why}")
 
     async def _tell(self) -> None:
         """Have the record say whether this node can have a member, however long that takes."""

@@ -88,8 +88,6 @@ class Mover:
         try:
             await host.freeze()
             found = await asyncio.to_thread(everything.read, host.path)
-            machine = system.read(self._home.system_file, SystemFile).machine
-            moving.check(((record.key, record.value) for record in found.records), machine)
             await gateway.adopt(found._replace(records=tuple(record for record in found.records if moving.goes_along(record.key))))
         except BaseException:
             host.thaw()

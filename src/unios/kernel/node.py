@@ -145,7 +145,6 @@ class Node:
         self.rules: Mirror[Rule] = Mirror(self.store, RULES, Rule)  # type: ignore[arg-type]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
-        self._moves_told = self.system.moves
         self.engine_moving = EngineMoving(self)
         self._keeps_output = False
         self.carrying = Carrying(self)
@@ -244,7 +243,8 @@ class Node:
             processes_usage=usages.by_user,
         )
         stores = StoreOperations(self)
-        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore, store_move=self.engine_moving.move)
+        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
+        self.dispatch.offer(store_move=self.engine_moving.move, store_engine=self.engine_moving.engine)
         terminals = TerminalOperations(self)
         self.dispatch.offer(
             processes_terminal=terminals.terminal,
@@ -450,7 +450,7 @@ class Node:
         while True:
             await tick(MEMBERS_S)
             with contextlib.suppress(OSError, UniosError):
-                await self.engine_moving.look_if_changed()
+                await self.engine_moving.follow()
             is_new = self.nodes.revision is not None and self.nodes.revision.generation != self.system.generation
             if self._members_dirty or is_new:
                 with contextlib.suppress(OSError), system.changing(self.home.system_file):  # a full disk: what it says is old until there is room
@@ -463,20 +463,13 @@ class Node:
         file.machines = {record.name: record.machine for record in joined}
         file.left = {r.name: r.certificate for r in self.nodes.values.values() if r.state == "left" and r.certificate}
         if self.nodes.revision is not None:
-            if is_new and self.system.generation and self.name == min(file.members, default=""):
-                self.start(self._tell_generation(file))
+            if is_new and self.system.generation:
+                self.start(self.engine_moving.tell_generation(file))
             file.generation = self.nodes.revision.generation
         self.system.members, self.system.machines, self.system.left = file.members, file.machines, file.left
         self.system.generation = file.generation
         system.write(self.home.system_file, file)
         self._members_dirty = False
-
-    async def _tell_generation(self, file: SystemFile) -> None:
-        why = "it was restored, or its etcd came back with an older state; what was written after that is gone"
-        if file.moves != self._moves_told:
-            why, self._moves_told = f"its records have been moved to {file.engine}, and nothing of them is lost", file.moves
-        with contextlib.suppress(UniosError):
-            await self.events.write("store", f"the store goes on in a new generation: {why}")
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

@@ -87,7 +87,7 @@ class StoreWay:
                 continue  # it has no other way than this one
             try:
                 stream = await node.links.stream(name, "ports.relay", Connect(STORE), user=node.user, sequence=sequences.STORE)
-                if not self._keeps(name):
+                if not self.keeps(name):
                     stream.close()
                     why = f"{name} is no node that this one may take the store from"
                     continue
@@ -100,12 +100,12 @@ class StoreWay:
     def _nodes(self) -> list[str]:
         """Return whom to ask, in that order. With etcd any machine may have a gateway, and says so itself."""
         node = self._node
-        linked = [name for name in node.links.names() if self._keeps(name)]
+        linked = [name for name in node.links.names() if self.keeps(name)]
         embedded = node.system.engine == SQLITE
         known = [name for name, machine in node.system.machines.items() if embedded and machine == node.system.store_machine and name not in linked]
         return linked + [name for name in known or node.system.members if name not in linked and name != node.name]
 
-    def _keeps(self, name: str) -> bool:
+    def keeps(self, name: str) -> bool:
         """Whether the certificate of the node at the other end of that link is of a machine that may have the store, and good for all for whom this node
         speaks."""
         peer, node = self._node.links.identity(name), self._node

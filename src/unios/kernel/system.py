@@ -68,14 +68,14 @@ def changing(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def note_engine(path: Path, engine: str) -> None:
-    """Have system.json say which engine this machine's process of the store has. Raises OSError on a full disk."""
+def note_engine(path: Path, engine: str, *, gateway: bool = True) -> None:
+    """Have system.json say which engine the store has: that of this machine, or, of etcd, also without a `gateway` here. Raises OSError on a full disk."""
     with changing(path):
         file = read(path, SystemFile)
-        keeper = file.machine if engine == SQLITE else file.store_machine
-        if (file.engine, file.gateway, file.store_machine) != (engine, engine == ETCD, keeper):
+        now = (engine, engine == ETCD and gateway, file.machine if engine == SQLITE else file.store_machine)
+        if (file.engine, file.gateway, file.store_machine) != now:
             file.moves += file.engine != engine
-            file.engine, file.gateway, file.store_machine = engine, engine == ETCD, keeper
+            file.engine, file.gateway, file.store_machine = now
             write(path, file)
 
 

@@ -60,9 +60,17 @@ class Restore(msgspec.Struct, frozen=True):
     path: str
 
 
+class StoreEngine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """store.engine (Empty; a kernel, asked of a node of the store's machine): which one that is. `cluster`: what lets a gateway into etcd (`cluster.json`), for who
+    speaks for all for whom the store's machine does; else empty."""
+
+    engine: str
+    cluster: bytes = b""
+
+
 class Move(msgspec.Struct, frozen=True):
-    """store.move -> Moved (privileged), asked of a node of the store's machine. `to`: "etcd", one that the system runs itself. Asked again it comes to the
-    same."""
+    """store.move -> Moved (privileged), asked of a node of the store's machine. `to`: "etcd", one that the system runs itself, or "sqlite", back into a file of that
+    machine. Asked again it comes to the same."""
 
     to: str
 
