@@ -58,3 +58,23 @@ def test_what_a_failed_one_said_is_told_without_waiting(tmp_path: Path, monkeypa
             await way_to(tmp_path).connection()
 
     asyncio.run(play())
+
+
+def test_what_the_nodes_of_its_machine_say_goes_before_what_others_do(tmp_path: Path) -> None:
+    said = {"keeper": "the store's file is damaged", "other": "it is not here"}
+
+    async def stream(name: str, *_given: object, **_named: object) -> object:
+        raise Unavailable(said[name])
+
+    machines = {"keeper": "first", "other": "second"}
+    node: Any = SimpleNamespace(
+        name="n3",
+        user="root",
+        identity=SimpleNamespace(users=("*",)),
+        system=SimpleNamespace(has_store=False, engine="sqlite", store_machine="first", machine="third", machines={}, members={"other": ()}),
+        links=SimpleNamespace(
+            names=lambda: ["keeper", "other"], stream=stream, identity=lambda name: SimpleNamespace(users=("*",), machine=machines[name])
+        ),
+    )
+    with pytest.raises(Unavailable, match=r"^the store cannot be reached: the store's file is damaged$"):
+        asyncio.run(StoreWay(node).peer())

@@ -81,7 +81,7 @@ class StoreWay:
     async def _link(self) -> StreamTransport:
         """Reach the store through a kernel of a machine that has one."""
         node = self._node
-        why = "no node of its machine is known"
+        why, of_keeper = "no node of its machine is known", ""
         for name in self._nodes():
             if node.system.has_store and node.system.machines.get(name) == node.system.machine:
                 continue  # it has no other way than this one
@@ -95,7 +95,8 @@ class StoreWay:
                 return StreamTransport(stream)
             except UniosError as error:
                 why = str(error)
-        raise Unavailable(f"the store cannot be reached: {why}")
+                of_keeper = of_keeper or (why if self.keeps(name) else "")  # the others can only say that it is not theirs
+        raise Unavailable(f"the store cannot be reached: {of_keeper or why}")
 
     def _nodes(self) -> list[str]:
         """Return whom to ask, in that order. With etcd any machine may have a gateway, and says so itself."""
