@@ -42,6 +42,8 @@ class Line:
         self._writable = select.poll()
         self._writable.register(self._out, select.POLLOUT)
         self._mutex = threading.Lock()
+        self._reading = threading.Lock()
+        """Held by who reads: its descriptor is not closed meanwhile. On its way to Linux a read would wait at whatever has the number by then."""
         self._room = STREAM_WINDOW_BYTES
         self._roomy = Bell()
         self._reader = FrameReader()
@@ -121,11 +123,12 @@ class Line:
     def listen(self, until_s: float) -> Iterator[Told]:
         """Yield what has come; nothing if nothing has by `until_s` (time.monotonic; inf: wait). Broken when the line has ended; why is its text."""
         try:
-            if until_s < math.inf:
-                self._in.settimeout(max(until_s - time.monotonic(), 0.0005))
-            elif self._in.gettimeout() is not None:
-                self._in.settimeout(None)
-            data = self._in.recv(_READ_BYTES)
+            with self._reading:
+                if until_s < math.inf:
+                    self._in.settimeout(max(until_s - time.monotonic(), 0.0005))
+                elif self._in.gettimeout() is not None:
+                    self._in.settimeout(None)
+                data = self._in.recv(_READ_BYTES)
         except TimeoutError:
             return
         except OSError as error:
@@ -161,9 +164,10 @@ class Line:
             self._out.shutdown(socket.SHUT_RDWR)  # the broker of the port keeps duplicates: only this tells the other side
 
     def close(self) -> None:
-        """End the line for both sides; idempotent."""
+        """End the line for both sides; idempotent. Who listens hears of the end by then."""
         self.cut()
-        self.let_go()
+        with self._reading:
+            self.let_go()
 
     def let_go(self) -> None:
         """Close this process's descriptors and nothing else: after a fork the line is the parent's."""
