@@ -1,10 +1,13 @@
 """The caller's side of locks without a system: its own clock, the memory of what may be lost, the guard of tokens."""
 
+import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import unios
 from unios.client.connection import Connection
 from unios.client.synchronisation.asks import undoing
 from unios.client.synchronisation.lease import boot_s
@@ -154,3 +157,53 @@ def test_a_thread_that_holds_no_more_does_not_take_its_rlock_again(tmp_path: Pat
     with pytest.raises(LeaseLost):
         lock.acquire()
     assert lock._count == 2
+
+
+EVERYTHING = [
+    unios.Lock("a"),
+    unios.RLock("a"),
+    unios.RWLock("a"),
+    unios.RWLock("a").read,
+    unios.Semaphore("a", 3),
+    unios.BoundedSemaphore("a", 3),
+    unios.Event("a"),
+    unios.Condition("a"),
+    unios.Barrier("a", 2, timeout=1.5),
+    unios.Queue("a", maxsize=5),
+    unios.Election("a"),
+    unios.AsyncLock("a"),
+    unios.AsyncEvent("a"),
+    unios.AsyncSemaphore("a", 2),
+    unios.AsyncQueue("a", maxsize=5),
+]
+
+
+@pytest.mark.parametrize("thing", EVERYTHING, ids=repr)
+def test_what_synchronises_travels_as_its_name_also_when_it_was_used_and_is_held(thing: Any, tmp_path: Path) -> None:
+    one = getattr(thing, "_thing", getattr(thing, "_lock", thing))
+    one._session, one._token = holding(tmp_path, 60), MINE
+    try:
+        found = pickle.loads(pickle.dumps(thing))
+    finally:
+        one._session = one._token = None
+    assert type(found) is type(thing)
+    for name in ("name", "parties", "maxsize", "_value", "_timeout", "_units", "token"):
+        assert getattr(found, name, None) == getattr(thing, name, None)
+
+
+def test_what_was_made_for_another_system_does_not_travel(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="another system"):
+        pickle.dumps(Lock("a", Connection(tmp_path)))
+
+
+def test_an_rlock_is_its_threads_and_not_a_variables(tmp_path: Path) -> None:
+    lock = RLock("a")
+    assert RLock("a") is lock and unios.Condition("a")._lock is lock
+    assert RLock("b") is not lock and RLock("a", Connection(tmp_path)) is not lock
+    lock._taker()(MINE)
+    try:
+        assert RLock("a")._is_owned()
+    finally:
+        lock._taker()(None)
+    with pytest.raises(ValueError, match="needs a name"):
+        RLock(5)  # type: ignore[arg-type]

@@ -48,6 +48,9 @@ class _Async:
     def __repr__(self) -> str:
         return f"unios.{type(self).__name__}({self.name!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._thing.__reduce__()[1]
+
     async def _ask(
         self, op: str, *, timeout: float | None = None, size: int = 1, spec: int = 0, data: bytes = b"", on_token: OnToken = ignore
     ) -> Answer | None:

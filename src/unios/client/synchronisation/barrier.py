@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from threading import BrokenBarrierError
+from typing import Any
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
@@ -24,6 +25,9 @@ class Barrier(Named):
         self.parties = parties
         self._action = action
         self._timeout = timeout
+
+    def _more(self) -> tuple[Any, ...]:
+        return self.parties, self._action, self._timeout
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the others; return 0 to parties - 1, each to one. BrokenBarrierError if it is broken or breaks, as it does at the timeout."""

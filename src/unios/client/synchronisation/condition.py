@@ -6,7 +6,7 @@ a notification may have been lost with it: as ever, wait in a loop, or with `wai
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
@@ -26,6 +26,9 @@ class Condition:
         self._lock = lock if lock is not None else RLock(name, via)
         self.acquire = self._lock.acquire
         self.release = self._lock.release
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self._lock)
 
     def __repr__(self) -> str:
         return f"unios.Condition({self.name!r})"

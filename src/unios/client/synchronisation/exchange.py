@@ -22,6 +22,9 @@ class Queue(Named):
         super().__init__(name, via)
         self.maxsize = max(maxsize, 0)
 
+    def _more(self) -> tuple[Any, ...]:
+        return (self.maxsize,)
+
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put an item in; queue.Full if there is no room, or none within `timeout` s. OutcomeUnknown if the service is lost meanwhile and nobody knows
         whether the item is in."""

@@ -4,7 +4,9 @@ A lock is granted in the order of asking. A process that dies, or is stopped pas
 the lock says so (LeaseLost), and its token is older than the successor's. Who would wait for itself round a circle gets Deadlock, with all their names.
 """
 
+import os
 import threading
+import weakref
 from types import TracebackType
 
 from unios.client.connection import Connection
@@ -118,12 +120,27 @@ class Lock(Named):
 
 
 class RLock(Lock):
-    """A lock that the thread which holds it may acquire again; it is free when it has been released as often. The same lock as Lock of that name."""
+    """A lock that the thread which holds it may acquire again; it is free when it has been released as often. The same lock as Lock of that name.
+
+    Whoever makes one of a name again in the same process has the same object, while somebody has it: it is the thread that holds it, not a variable.
+    """
+
+    _owner: int
+    _count: int
+
+    def __new__(cls, name: str, via: Connection | None = None) -> "RLock":
+        key = (cls, name if isinstance(name, str) else "", via)
+        with _making:
+            found = _known.get(key)
+            if found is None:
+                found = super().__new__(cls)
+                Lock.__init__(found, name, via)
+                found._owner = found._count = 0
+                _known[key] = found
+        return found
 
     def __init__(self, name: str, via: Connection | None = None) -> None:
-        super().__init__(name, via)
-        self._owner = 0
-        self._count = 0
+        """Nothing: `__new__` does it, once."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """See Lock; at once if this thread holds it. LeaseLost if it did, and its lease has ended meanwhile."""
@@ -172,3 +189,15 @@ class RLock(Lock):
             return super()._wait(condition, timeout_s)
         finally:
             self._owner, self._count = me, count
+
+
+_known: "weakref.WeakValueDictionary[tuple[type[RLock], str, Connection | None], RLock]" = weakref.WeakValueDictionary()
+_making = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

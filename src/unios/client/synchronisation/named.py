@@ -1,6 +1,7 @@
 """Named: what all that synchronises has in common: a name, and the session over which it is used."""
 
 import math
+from typing import Any
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
@@ -26,6 +27,16 @@ class Named:
 
     def __repr__(self) -> str:
         return f"unios.{type(self).__name__}({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It travels as its name, whether it was used or not: nobody holds anything by what arrives. TypeError if it was made for another system."""
+        if self._via is not None:
+            raise TypeError(f"{self!r} was made for another system than that of UNIOS_HOME: it cannot be sent")
+        return type(self), (self.name, *self._more())
+
+    def _more(self) -> tuple[Any, ...]:
+        """Return what is said beside the name when one is made."""
+        return ()
 
     @property
     def session(self) -> Session:

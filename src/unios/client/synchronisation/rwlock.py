@@ -4,6 +4,7 @@
 """
 
 import threading
+from typing import Any
 
 from unios.client.connection import Connection
 from unios.client.synchronisation import memory
@@ -35,6 +36,9 @@ class Side:
         self._lock, self._units = lock, units
         self._tokens: dict[int, Token] = {}
         self._forks = forks()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._lock, "read" if self._units == 1 else "write")
 
     @property
     def _held(self) -> dict[int, Token]:

@@ -4,6 +4,8 @@ Of the units that it begins with, those that a process holds when it dies come b
 is in the manager's memory only: when that is lost the next use says DataLost.
 """
 
+from typing import Any
+
 from unios.client.connection import Connection
 from unios.client.synchronisation.named import Named, patience
 from unios.wire.synchronising import BOUNDED, YES
@@ -20,6 +22,9 @@ class Semaphore(Named):
             raise ValueError("semaphore initial value must be >= 0")
         super().__init__(name, via)
         self._value = value
+
+    def _more(self) -> tuple[Any, ...]:
+        return (self._value,)
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Take a unit; False if there was none, or none within `timeout` s."""

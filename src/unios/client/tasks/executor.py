@@ -79,7 +79,7 @@ class Executor(Standard):
             raise ValueError("max_tasks_per_child must be at least 1")
         if operator.index(retries) < 0 or operator.index(memory) < 0 or (cpus is not None and cpus < 0):
             raise ValueError("retries, memory and cpus cannot be below 0")
-        modest = nested.inside() or "UNIOS_PID" in os.environ
+        modest = nested.inside() or "UNIOS_PID" in os.environ or any(isinstance(one, Executor) and one._has_room for one in nested.own.values())
         milli = 0 if nested.inside() and cpus is None else CPU_MILLI_DEFAULT if cpus is None else round(cpus * 1000)
         wishes = Wishes(
             milli,
@@ -177,6 +177,11 @@ class Executor(Standard):
     def usable(self) -> bool:
         """Whether it takes tasks."""
         return not (self._shut or self._engine.forked or self._engine.over or self._engine.broken is not None)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether its workers keep what is set aside for them as long as the program, or the one that it was forked from, likes."""
+        return not (self._shut or self._engine.over or self._engine.broken is not None)
 
     def workers(self) -> int:
         """Return how many workers are at work at a time; waits until that is known. Raises what broke it."""

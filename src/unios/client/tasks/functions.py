@@ -5,7 +5,6 @@ program itself) is pickled as it is now, each time that it is submitted, since w
 """
 
 import functools
-import pickle
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from unios.client.tasks import surroundings
 from unios.client.tasks.cargo import load
 from unios.limits import FUNCTIONS_KEPT
 
@@ -80,5 +80,5 @@ class Shipped:
         """Return the function, unpickled when it is first called. Whatever unpickling raises."""
         found = self._kept[digest]
         if isinstance(found, bytes | bytearray | memoryview):
-            found = self._kept[digest] = pickle.loads(found)
+            found = self._kept[digest] = surroundings.loads([found])
         return found  # type: ignore[no-any-return]

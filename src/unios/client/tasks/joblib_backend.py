@@ -57,7 +57,7 @@ class UniosBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         count = self.effective_n_jobs(n_jobs)
         if count == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        wanted = {**self.backend_kwargs, **options, "env": self._prepare_worker_env(n_jobs=count)}
+        wanted = {"initializer": register_joblib, **self.backend_kwargs, **options, "env": self._prepare_worker_env(n_jobs=count)}
         key = (count, repr(sorted(wanted.items(), key=repr)))
         self._let_go()
         with _lock:

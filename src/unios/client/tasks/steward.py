@@ -63,9 +63,10 @@ class Steward:
     """That of one executor."""
 
     def __init__(self, connection: Connection, engine: Engine, port: str, secret: bytes, wishes: Wishes, *, modest: bool) -> None:
-        """`modest`: this program is itself a process of the system, so that its executor must not wait for room that the program holds."""
+        """`modest`: this program is itself a process of the system, or has another executor, so that this one must not wait for room that the program
+        holds. In an embedded system nobody but the program, and what it has started, holds any."""
         self._connection, self._engine, self._port, self._secret, self._wishes = connection, engine, port, secret, wishes
-        self._at_least_milli = 0 if modest else wishes.cpu_milli
+        self._at_least_milli = 0 if modest or (connection.home.path / "owner.json").exists() else wishes.cpu_milli
         self._orders: deque[tuple[Callable[..., None], Any]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._crews: dict[int, _Crew] = {}

@@ -9,15 +9,15 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from unios.client.tasks import cancelling, nested
+from unios.client.tasks import cancelling, nested, surroundings
 from unios.client.tasks.calls import no_room
 from unios.client.tasks.functions import Shipped
 from unios.client.tasks.page import Page
 from unios.client.tasks.talk import Talk, reach
-from unios.client.tasks.values import pack, pack_failure, unpack
+from unios.client.tasks.values import pack, pack_failure
 from unios.errors import Unavailable, UniosError
 from unios.wire.parcels import Answer, Give, Part, Ready, Refused, Stop, is_short, sizes_of
 
@@ -56,7 +56,7 @@ class Worker:
         failed = False
         try:
             function = self._functions.callable(head.function)
-            arguments = unpack(parts)
+            arguments = surroundings.loads(parts)
             parts.clear()
             if head.many:
                 result: Any = [function(*one) for one in arguments]
@@ -101,8 +101,7 @@ def initialized(talk: Talk, welcome: Sequence[Part]) -> bool:
     """Call the initializer and say how that went; whether it went well."""
     try:
         if welcome:
-            initializer: tuple[Callable[..., object], tuple[object, ...]] = unpack(welcome)
-            initializer[0](*initializer[1])
+            surroundings.call(welcome)
     except BaseException as error:  # noqa: BLE001
         failure = pack_failure(error)
         talk.say(Ready(sizes_of(failure)), failure)
