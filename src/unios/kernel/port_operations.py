@@ -141,7 +141,8 @@ class PortOperations:
         self._to[node] += 1
         stream: Stream | None = None
         try:
-            stream = await self._links.stream(node, "ports.relay", Connect(name), user=caller.user)
+            asked = Connect(name, pid=caller.pid, incarnation=caller.incarnation)
+            stream = await self._links.stream(node, "ports.relay", asked, user=caller.user)
             connected = await stream.next(Connected)
             try:
                 near, far = socket.socketpair()
@@ -178,7 +179,7 @@ class PortOperations:
             call.become(sequences.STORE)  # a node's lease comes this way
             near = await self._open_store(near=True)
         else:
-            _id, near = self._broker.connect(body.name, caller)
+            _id, near = self._broker.connect(body.name, caller._replace(pid=body.pid, incarnation=body.incarnation) if caller.users else caller)
         with near:
             try:
                 await call.send(Connected(0, "" if body.name == STORE else self._broker.owner(body.name)))

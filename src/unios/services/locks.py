@@ -20,6 +20,7 @@ from unios.client.aio import Kernel, serve
 from unios.core.grants import Ask, Bye, More, Open, Out, Renew, Told, Withdraw
 from unios.core.locks import Locks
 from unios.core.nodes import Alive, alive_key
+from unios.core.processes import ProcessRecord, process_key
 from unios.errors import CallerError, Denied, UniosError
 from unios.limits import BEAT_MS, SEND_QUEUE_BYTES_MAX
 from unios.services.lease_seen import LeaseSeen
@@ -27,6 +28,7 @@ from unios.services.process_gone import is_gone
 from unios.store.client import StoreClient
 from unios.store.model import Compare, Delete, Put, Range, RangeResult, Record, Transaction
 from unios.synchronisation_limits import SYNC_IDLE_S, SYNC_LOOK_MS, SYNC_TTL_MS
+from unios.undecodable import UNDECODABLE
 from unios.wire.home import NodeFolder
 from unios.wire.operations import Accepted
 from unios.wire.peer import Call
@@ -36,6 +38,8 @@ MANAGER: Final = "/locks/manager"
 EPOCH: Final = "/locks/epoch"
 DYING_S: Final = 0.01
 """Linux closes the descriptors of one that is killed a moment before it is gone."""
+ENDED_S: Final = (0.02, 0.1, 0.3, 1.0)
+"""Between a connection's end, if it was of a process of the system, and the looks whether that has ended: its node writes that down by then."""
 REST_S: Final = 1.0
 """How often a manager looks whose locks nobody uses."""
 RETRY_S: Final = 0.05
@@ -115,6 +119,7 @@ class Manager:
         self._locks: Locks | None = None
         self._lines: dict[str, Line] = {}
         self._linux: dict[str, tuple[str, int, int, int]] = {}
+        self._looking: set[asyncio.Task[None]] = set()
         self._used_s = time.monotonic()
 
     async def run(self) -> bool:
@@ -205,7 +210,27 @@ class Manager:
             if self._lines.get(line.session) is line:
                 del self._lines[line.session]
                 asyncio.get_running_loop().call_later(DYING_S, self._look_for_dead)
+                if stamp.pid:
+                    task = asyncio.get_running_loop().create_task(self._look_for_end(line.session, stamp))
+                    self._looking.add(task)
+                    task.add_done_callback(self._looking.discard)
         return None
+
+    async def _look_for_end(self, session: str, stamp: Accepted) -> None:
+        """End the session if the records say that the process is over that it was in: its init writes that down when nothing of it lives."""
+        locks = self._locks
+        assert locks is not None
+        for wait_s in ENDED_S:
+            await asyncio.sleep(wait_s)
+            if session in self._lines or session not in locks.sessions:
+                return
+            with contextlib.suppress(UniosError, *UNDECODABLE):
+                found = (await self._store.range(process_key(stamp.pid)))[0].records
+                record = msgspec.msgpack.decode(found[0].value, type=ProcessRecord) if found else None
+                over = record is not None and (record.state, record.incarnation) == ("exited", stamp.incarnation)
+                if over and session not in self._lines and self._lease.holds_as(self._number):
+                    self._tell(locks.ended(session))
+                    return
 
     def _hear(self, stamp: Accepted, line: Line) -> None:
         """Take in what has come, in the step in which it has: a task for it would cost a handover another turn of the loop."""

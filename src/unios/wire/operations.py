@@ -50,6 +50,9 @@ class Connect(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     wait_ms: int = 0
     """How long to wait for a port that nobody listens on."""
+    pid: int = 0
+    """With `incarnation`, of a kernel that relays (ports.relay): which of its processes asks."""
+    incarnation: int = 0
 
 
 class Connected(msgspec.Struct, frozen=True, omit_defaults=True):
