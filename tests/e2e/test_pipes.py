@@ -97,6 +97,18 @@ def test_killing_either_run_ends_its_side(whole: System, victim: int) -> None:
     wait_none_lives(whole)
 
 
+@pytest.mark.parametrize(("feeds", "code"), [("printf x", 76), ("sleep 4; printf x", 76), ("true", 0), ("sleep 4", 0)])
+def test_what_is_started_again_and_ends_well_without_its_stdin_has_not_ended_well(whole: System, tmp_path: Path, feeds: str, code: int) -> None:
+    again = tmp_path / "again"
+    program = (
+        f"if test -e {again}; then sleep 4; cat; else touch {again}; sleep 0.3; exit 1; fi"
+        if "sleep" in feeds
+        else f"test -e {again} || ! touch {again}"
+    )
+    done = shell(whole, f'({feeds}) | unios run --restart on-failure -- sh -c "{program}"; exit ${{PIPESTATUS[1]}}')
+    assert done.returncode == code and (b"ended well without its stdin" in done.stderr) == (code == 76), done.stderr
+
+
 def test_a_loop_that_reads_stdin_is_not_robbed_of_it_with_n(whole: System) -> None:
     assert shell(whole, "printf 'a\\nb\\n' | while read x; do unios run -n echo $x; done").stdout == b"a\nb\n"
     assert shell(whole, "printf 'a\\nb\\n' | { unios run -n cat; cat; }").stdout == b"a\nb\n"

@@ -159,6 +159,16 @@ def test_a_closed_terminal_detaches_if_that_was_chosen(whole: System) -> None:
         assert person.ends() == 0
 
 
+@pytest.mark.parametrize(("chosen", "code", "state"), [("end", 129, "exited"), ("detach", 0, "pending")])
+def test_a_terminal_that_closes_while_its_process_waits_does_the_same(whole: System, chosen: str, code: int, state: str) -> None:
+    with Keyboard(whole, "run", "-t", "--cpus", "4000", "--on-hangup", chosen, "--", "sleep", "1003") as person:
+        pid = int(person.wait_for(r"(\d+) is pending")[1])
+        person.hang_up()
+        assert person.ends() == code
+    assert whole.process(pid)["state"] == state
+    whole.unios("cancel", str(pid), check=False)
+
+
 def _bytes(path: Path) -> bytes:
     with contextlib.suppress(OSError):
         return path.read_bytes()

@@ -21,6 +21,9 @@ def nonsense(nodes):
 def number(nodes):
     return 7
 
+def nothing(nodes):
+    pass
+
 def dies(nodes):
     os._exit(3)
 
@@ -32,7 +35,7 @@ def floods(nodes):
     os.write(int(os.environ.get("NOWHERE", "1")), b"x" * 100)
     return [name for name in ("n1",) * 100000]
 """
-NAMES = ("last", "hangs", "raises", "nonsense", "number", "dies", "kills", "floods")
+NAMES = ("last", "hangs", "raises", "nonsense", "number", "nothing", "dies", "kills", "floods")
 
 
 def install(folder: Path) -> None:

@@ -66,6 +66,7 @@ def test_a_foreign_policy_decides_once_it_is_loaded_and_the_default_until_then(s
         ("raises", "it raised ValueError: oh"),
         ("nonsense", "it did not name each eligible node once"),
         ("number", "it did not answer with a list"),
+        ("nothing", "its answer is none"),
         ("dies", "its process has ended"),
         ("floods", "it did not name each eligible node once"),
         ("absent", "AttributeError"),

@@ -377,6 +377,13 @@ def test_a_full_disk_under_stdout_is_a_sentence(kernel: ScriptedKernel) -> None:
     assert done.returncode == 1 and done.stderr == b"unios: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.parametrize("words", [["--help"], ["help", "run"], ["ps", "--help"], ["--version"]])
+def test_so_it_is_under_what_is_told_of_the_command_itself(home: Path, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "unios", *words], stdout=full, stderr=subprocess.PIPE, timeout=30)
+    assert (done.returncode, done.stderr) == (1, b"unios: cannot write the output: No space left on device\n")
+
+
 def test_a_reader_that_went_away_is_no_error(kernel: ScriptedKernel) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -6,7 +6,10 @@ it would wait for ever, or end well of an input that was cut off, and nobody wou
 """
 
 import contextlib
+import fcntl
 import os
+import struct
+import termios
 import threading
 
 from unios.client import readiness
@@ -31,6 +34,13 @@ class Feeder:
         self._descriptor = descriptor
         self._thread = threading.Thread(target=self._run, name=f"stdin of {pid}", daemon=True)
         self._thread.start()
+
+    def missed(self) -> bool:
+        """Whether there was any input, or is some now: the next incarnation of a process reads none of it."""
+        with contextlib.suppress(OSError):
+            (waiting,) = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)))
+            return self.sent > 0 or waiting > 0
+        return self.sent > 0
 
     def _run(self) -> None:
         with self._connection as connection:

@@ -106,10 +106,10 @@ class Foreign:
             if len(self._buffer) > ANSWER_BYTES_MAX:
                 raise PolicyFailed("its answer has no end")
         line, _newline, self._buffer = self._buffer.partition(b"\n")
-        try:
-            return json.loads(line)
-        except ValueError:
-            raise PolicyFailed("its answer is none") from None
+        with contextlib.suppress(ValueError):
+            if (said := json.loads(line)) is not None:
+                return said
+        raise PolicyFailed("its answer is none")
 
     def close(self) -> None:
         """End its process. Idempotent."""

@@ -86,14 +86,17 @@ def stay(session: Session, submitted: Submitted, given: Given) -> int:
         view = Attachment(session.connection, submitted.pid, local, hang_up=ends, hold=True).run(begun)
         if local.hung_up and ends:
             return _hang_up(session, submitted.pid)
-    return 0 if local.gone else _ending(session, submitted.pid, view)
+    return 0 if local.gone or local.hung_up else _ending(session, submitted.pid, view)
 
 
 def _hang_up(session: Session, pid: int) -> int:
-    """The terminal is gone: so is the program's. Should nobody answer, the init does the same by itself after a while."""
+    """The terminal is gone: so is the program's. Should nobody answer, the init does the same by itself after a while. What waits has neither: it ends."""
     connection = session.connection.again()
     try:
-        hang_up(connection, pid, timeout_s=_PATIENCE_S)
+        if processes.view(connection, pid).state == "pending":
+            processes.signal(connection, pid, signal.SIGHUP, timeout_s=_PATIENCE_S)
+        else:
+            hang_up(connection, pid, timeout_s=_PATIENCE_S)
     except (NotFound, *PASSING):
         pass
     finally:

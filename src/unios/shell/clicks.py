@@ -134,4 +134,8 @@ def read(typed: list[str]) -> Chosen | int:
         return chosen
     except click.Abort:
         return 130
+    except OSError as error:
+        from unios.shell.session import unwritable
+
+        raise unwritable(error) from error
     return code if isinstance(code, int) else 0

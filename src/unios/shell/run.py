@@ -196,8 +196,11 @@ def _ending(session: Session, view: ProcessView, feeder: "Feeder | None") -> int
         session.note(view.reason)
     if view.exit_code is None:
         return FAILED
-    if feeder is not None and feeder.failure is not None and view.exit_code == 0:
-        raise StdinCut(f"its stdin was cut off after about {counted(feeder.sent, 'byte')}: {feeder.failure}")
+    if feeder is not None and view.exit_code == 0:
+        if feeder.failure is not None:
+            raise StdinCut(f"its stdin was cut off after about {counted(feeder.sent, 'byte')}: {feeder.failure}")
+        if view.incarnation > 1 and feeder.missed():
+            raise StdinCut("it ended well without its stdin: what was started again read none of it")
     return view.exit_code
 
 

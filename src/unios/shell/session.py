@@ -75,7 +75,7 @@ def write(descriptor: int, data: bytes | memoryview) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _unwritable(error) from error
+            raise unwritable(error) from error
 
 
 def move(descriptor: int, chunk: "Flowing") -> None:
@@ -87,10 +87,10 @@ def move(descriptor: int, chunk: "Flowing") -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _unwritable(error) from error
+        raise unwritable(error) from error
 
 
-def _unwritable(error: OSError) -> Unwritable:
+def unwritable(error: OSError) -> Unwritable:
     return Unwritable(f"cannot write the output: {os.strerror(error.errno or 0)}")
 
 
