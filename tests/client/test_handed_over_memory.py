@@ -117,3 +117,9 @@ def test_what_is_let_go_leaves_neither_memory_nor_descriptors_and_its_file_outli
     assert kept == []
     assert mapped == [0, 0], "the last descriptors are closed when nothing is mapped, for that takes time and stops no other thread"
     assert descriptors() <= before
+
+
+def test_a_buffer_of_fewer_bytes_than_none_is_refused() -> None:
+    assert memory.allocate(0).nbytes == 0
+    with pytest.raises(ValueError, match="-1 bytes"):
+        memory.allocate(-1)

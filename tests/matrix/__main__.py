@@ -15,6 +15,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 from tests.matrix import results
 from tests.matrix.cell import Outcome, every_cell, impossible, name_of, play
@@ -23,6 +25,7 @@ from tests.matrix.targets import ENGINES, Target
 from tests.matrix.world import missing, world
 
 Cell = tuple[Fault, Target]
+ROOT: Final = Path(__file__).resolve().parents[2]
 Heard = Callable[[Outcome], None]
 
 
@@ -41,12 +44,19 @@ def played(engine: str, cells: list[Cell], until: float, heard: Heard) -> list[O
                 try:
                     outcome = play(made, fault, target)
                 except Exception:  # noqa: BLE001 - a cell that cannot be played to its end is one that has failed
-                    outcome = Outcome(fault.name, target.name, engine, "defect", said=traceback.format_exc()[-1500:])
+                    outcome = Outcome(fault.name, target.name, engine, "defect", said=_places_left_out(traceback.format_exc())[-1500:])
                 outcomes.append(outcome)
                 heard(outcome)
                 if outcome.end == "defect" or loses_its_node(fault, target):
                     break  # a node that was lost often gets nothing for half a minute (docs/machines.md), and the times would be those
     return outcomes
+
+
+def _places_left_out(text: str) -> str:
+    """Return a traceback as it may be kept: without where this checkout, and what it runs with, lie on this machine."""
+    for place in sorted({str(ROOT), sys.prefix, sys.base_prefix}, key=len, reverse=True):
+        text = text.replace(f"{place}/", "")
+    return text
 
 
 def loses_its_node(fault: Fault, target: Target) -> bool:

@@ -108,3 +108,10 @@ def test_no_thread_for_a_stream_is_told_and_the_next_one_gets_its_own(rig: Rig, 
             with pytest.raises(Unavailable, match="no threads"):
                 list(port.stream("f", 3))
         assert list(port.stream("f", 3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("target", [None, {"a": 5}, {5: print}, {"a": print, "b": None}])
+def test_what_can_answer_nothing_is_refused_when_the_port_is_opened(rig: Rig, target: Any) -> None:
+    with pytest.raises(TypeError, match="functions by name"):
+        rig.server(target)
+    assert not rig.listening

@@ -16,7 +16,7 @@ from typing import Any
 
 from unios.client.messages.acceptor import Acceptor, me
 from unios.client.messages.aio_line import AioLine
-from unios.client.messages.server import Handlers, current_caller, fault_of, function_of, said_of
+from unios.client.messages.server import Handlers, checked, current_caller, fault_of, function_of, said_of
 from unios.client.messages.sessions import Allowances, answering
 from unios.errors import CallerError, ProtocolError, Unavailable
 from unios.limits import HELLO_TIMEOUT_MS, PORT_SESSIONS_MAX, SESSION_KEPT_S, SESSIONS_PER_USER_MAX
@@ -63,7 +63,7 @@ class AsyncServer:
 
     def __init__(self, name: str, target: Handlers) -> None:
         self.name = name
-        self._target = target
+        self._target = checked(target)
         self._incarnation = uuid.uuid4().hex
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._allowances = Allowances()

@@ -149,8 +149,11 @@ _down = _Down()
 
 
 def allocate(size: int) -> memoryview:
-    """Return a buffer of `size` zero bytes in shared memory: sent in a message of this machine it is not copied. MemoryError if there is none."""
-    if size <= 0:
+    """Return a buffer of `size` zero bytes in shared memory: sent in a message of this machine it is not copied. MemoryError if there is none, ValueError
+    below 0."""
+    if size < 0:
+        raise ValueError(f"a buffer of {size} bytes: it cannot have fewer than none")
+    if not size:
         return memoryview(bytearray(0))
     rounded = (size + _PAGE - 1) // _PAGE * _PAGE
     try:

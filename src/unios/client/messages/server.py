@@ -55,6 +55,17 @@ def function_of(target: Handlers, op: str) -> Callable[..., Any]:
     return found
 
 
+def checked(target: Handlers) -> Handlers:
+    """Return it if it can answer anything. TypeError: a handler that cannot be called, or has no name, would be found out only by who calls."""
+    if target is None:
+        raise TypeError("a port is listened on with functions by name, or with an object: not with None")
+    if type(target) is dict:
+        for name, handler in target.items():
+            if not isinstance(name, str) or not callable(handler):
+                raise TypeError(f"the handlers of a port are functions by name, and not {name!r}: {handler!r}"[:200])
+    return target
+
+
 class Server:
     """What `listen` returns: an open port. Close it, or use it with `with`; it ends with the process. A forked child has no part in it."""
 
@@ -75,7 +86,7 @@ class Server:
         stamp that `caller` returned to its handlers.
         """
         self.name = name
-        self._target = target
+        self._target = checked(target)
         self._keeps, self._left = keeps, left
         self._pid = os.getpid()
         self._incarnation = uuid.uuid4().hex
