@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,7 +28,9 @@ from unios.store.client import StoreClient
 from unios.store.etcd import messages
 from unios.store.etcd.address import Address
 from unios.store.etcd.channel import Channel
+from unios.store.etcd.leases import EtcdLeases
 from unios.store.model import Compare, Transaction
+from unios.store.returned import NoRoom, Return
 from unios.store.sqlite import SqliteEngine
 from unios.wire import chained
 from unios.wire.home import Home
@@ -399,3 +402,108 @@ def test_killed_at_any_step_there_is_one_store_in_force(home: Home, step: str) -
         again.wait(10)
     with pytest.raises(Unavailable, match="was left"):
         SqliteEngine(home.store / "store.db", Generation("x"))
+
+
+def test_a_renewal_under_way_when_the_store_comes_back_is_answered(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        lease, asked = await store.lease_grant(20_000), asyncio.Event()
+
+        async def never(_leases: EtcdLeases, _wanted: list[int]) -> dict[int, int]:
+            asked.set()
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(EtcdLeases, "_write_renewals", never)
+        renewal = asyncio.create_task(store.lease_renew(lease))
+        await asked.wait()
+        assert await store.move(SQLITE) == SQLITE
+        assert (
+            await asyncio.wait_for(renewal, 0.5) == 20_000
+        )  # a node whose renewal fails asks again only after 900 ms, and its processes have been frozen by then
+
+    with_served(home, work)
+
+
+def test_renewals_are_answered_while_the_disk_takes_its_time_for_the_decision(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide, begun, ended = Return.decide, threading.Event(), list[float]()
+
+    def slow(back: Return) -> None:
+        begun.set()
+        time.sleep(1)
+        decide(back)
+        ended.append(time.monotonic())
+
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        lease = await store.lease_grant(20_000)
+        monkeypatch.setattr(Return, "decide", slow)
+        move = asyncio.create_task(store.move(SQLITE))
+        await asyncio.to_thread(begun.wait)
+        assert await asyncio.wait_for(store.lease_renew(lease), 0.5) == 20_000 and not ended
+        assert await move == SQLITE
+
+    with_served(home, work)
+
+
+def test_a_file_that_is_new_gives_no_lease_the_number_of_one_that_runs(home: Home) -> None:
+    async def work(store: StoreClient) -> None:
+        first = await store.lease_grant(20_000)
+        await store.move(ETCD)
+        for name in ("store.db", "store.db-wal", "store.db-shm"):
+            (home.store / name).unlink(missing_ok=True)
+        await store.move(SQLITE)
+        assert await store.lease_grant(20_000) != first and await store.lease_renew(first) == 20_000
+
+    with_served(home, work)
+
+
+def test_if_there_is_no_room_for_the_decision_the_store_stays(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_back: Return) -> None:
+        raise NoRoom("the store stays where it is: database or disk is full")
+
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        lease = await store.lease_grant(1_000)
+        await store.put("/k", b"", lease=lease)
+        with monkeypatch.context() as patched:
+            patched.setattr(Return, "decide", full)
+            with pytest.raises(Unavailable, match="stays where it is: database or disk is full"):
+                await store.move(SQLITE)
+        assert await store.move("") == ETCD and await all_of(store) == {"/k": b""}
+        while (await store.range("/k"))[0].records:  # leases end as before
+            await asyncio.sleep(0.05)
+        assert await store.move(SQLITE) == SQLITE
+
+    with_served(home, work)
+
+
+def test_a_file_that_cannot_be_read_may_be_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        await store.move(SQLITE)
+
+    def refused(*_given: object, **_words: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = 4874  # there is no room for the index of its log
+        raise error
+
+    with_served(home, work)
+    file = system.read(home.system_file, SystemFile)
+    system.write(home.system_file, msgspec.structs.replace(file, engine=ETCD, gateway=True, moves=1))  # as if the disk had been too full to say it
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", refused)
+        with pytest.raises(Unavailable, match="may have the records"):
+            storehost.which(home)
+    assert storehost.which(home) is None
+
+
+def test_a_move_that_took_too_long_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(_mover: Mover, _switch: object) -> None:
+        raise TimeoutError
+
+    async def work(store: StoreClient) -> None:
+        monkeypatch.setattr(Mover, "_to_etcd", late)
+        with pytest.raises(Unavailable, match="it took too long"):
+            await store.move(ETCD)
+
+    with_served(home, work)

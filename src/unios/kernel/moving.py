@@ -23,7 +23,7 @@ from unios.kernel import cluster, owner, system
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.store import everything
 from unios.store.host import StoreHost
-from unios.store.returned import Return
+from unios.store.returned import NoRoom, Return
 from unios.store.server import FILE, Requests, Restores, side_of
 from unios.store.sqlite import SqliteEngine
 from unios.store.switch import Side, Switch
@@ -59,7 +59,7 @@ class Mover:
         try:
             await (self._to_etcd(switch) if to == ETCD else self._to_sqlite(switch))
         except TimeoutError as error:
-            raise Unavailable(f"the store stays where it is: {error or 'it took too long'}") from error
+            raise Unavailable(f"the store stays where it is: {str(error) or 'it took too long'}") from error
         except (OSError, sqlite3.Error) as error:
             raise Unavailable(f"the store stays where it is: {error}") from error
         return self._engine
@@ -117,7 +117,12 @@ class Mover:
                 gateway.thaw()
                 back.close()
                 raise
-            side = await self._decide_return(back, source.restores)
+            try:
+                side = await self._decide_return(back, source.restores)
+            except NoRoom:
+                gateway.thaw()
+                back.close()
+                raise
             switch.put(side, asyncio.get_running_loop().create_task(side.run()))
             gateway.leave()
         self._now_in(SQLITE)
@@ -126,11 +131,14 @@ class Mover:
             self._tidying = asyncio.get_running_loop().create_task(self._tidy(found_cluster, tuple(found.leases)))
 
     async def _decide_return(self, back: Return, restores: Restores) -> Side:
-        """Have the file be the store, and return it as what stands behind the socket. What fails here ends this process: its successor reads what the disk has."""
+        """Have the file be the store, and return it as what stands behind the socket. What fails here ends this process: its successor reads what the disk has.
+        Raises NoRoom: nothing has happened."""
         try:
-            back.decide()
+            await asyncio.to_thread(back.decide)  # renewals are answered meanwhile, and a slow disk is no reason to be killed
             await asyncio.to_thread(back.close)
             return side_of(await asyncio.to_thread(SqliteEngine, self._home.store / FILE, Generation("")), restores)
+        except NoRoom:
+            raise
         except BaseException as error:  # noqa: BLE001 whatever it is
             print(f"the store's file could not be opened again: {error}", file=sys.stderr, flush=True)
             os._exit(DIES)

@@ -6,6 +6,7 @@ file's format alone. A file that was left again (store/left.py) is no store, als
 
 import contextlib
 import os
+import random
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -14,12 +15,17 @@ from urllib.parse import quote
 import msgspec
 
 from unios.durable import make_folders, sync_folder
+from unios.errors import Unavailable
 from unios.ids import Generation
-from unios.store import left, wal
+from unios.store import damage, left, wal
 from unios.store.everything import Everything
 from unios.store.sqlite import FORMAT, SCHEMA
 
 ROW: Final = "returned"
+
+
+class NoRoom(Unavailable):
+    """It was not decided."""
 
 
 class Return:
@@ -58,13 +64,24 @@ class Return:
         for statement in filter(str.strip, SCHEMA.split(";")):
             database.execute(statement)
         database.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (left.LEFT + self._where,))
-        database.execute("INSERT OR IGNORE INTO meta VALUES ('lease', 0)")
+        database.execute(
+            "INSERT OR IGNORE INTO meta VALUES ('lease', ?)", (random.SystemRandom().getrandbits(61),)
+        )  # small ones are of a file of before
         database.execute("COMMIT")
 
     def decide(self) -> None:
-        """From now on the file is the store. Raises sqlite3.Error: it may be or not, whoever opens it next finds out, and nobody may go on before that."""
+        """From now on the file is the store. Blocks. Raises NoRoom: nothing has happened; sqlite3.Error: it may be or not, whoever opens it next finds out, and
+        nobody may go on before that."""
         assert self._database is not None
-        self._database.execute("COMMIT")
+        try:
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:  # that is said of a write before the one that counts
+                raise
+            self.close()
+            if has_returned(Path(self._path), self._moves):
+                raise
+            raise NoRoom(f"the store stays where it is: {error}") from error
 
     def close(self) -> None:
         """Let go of the file; what was not decided has not happened. Blocks."""
@@ -77,14 +94,19 @@ class Return:
 
 def has_returned(path: Path, moves: int) -> bool:
     """Return whether that file is the store though the system may still be said to have another engine, after so many `moves`; if so it is on the disk. Blocks.
-    Raises OSError if it may not be."""
+    Raises OSError if it may not be, Unavailable if nobody can say: the other engine must not go on then."""
     if not path.exists():
         return False
+    failed: sqlite3.Error | None = None
     for mode in ("ro", "rw"):  # the second makes what of a log was left by a power cut readable
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True)) as database:
-            meta = dict(database.execute("SELECT name, value FROM meta").fetchall())
-            if meta.get("format") != FORMAT or meta.get(ROW) != moves + 1:
-                return False
-            wal.make_sure(str(path))
-            return True
-    return False
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True)) as database:
+                meta = dict(database.execute("SELECT name, value FROM meta").fetchall())
+                if found := meta.get("format") == FORMAT and meta.get(ROW) == moves + 1:
+                    wal.make_sure(str(path))
+                return found
+        except sqlite3.Error as error:
+            failed = error
+    if failed is None or damage.is_damaged(failed) or failed.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no file of ours, or not begun
+        return False
+    raise Unavailable(f"the store's file {path} cannot be read, which may have the records of the system: {failed}") from failed

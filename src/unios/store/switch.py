@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from unios.errors import CallerError, Unavailable
+from unios.errors import CallerError, OutcomeUnknown, Unavailable
 from unios.store.requests import MoveRequest
 from unios.store.tally import Tally
 from unios.wire.peer import Call
@@ -66,6 +66,8 @@ class Switch:
             return await self._move(call.decode(MoveRequest).to)
         if call.op not in GOES_ON:
             await self._open.wait()
+        if call.op == "store.renew":
+            return await self._renew(call)
         if call.op in LASTS:
             return await self._side.requests.handle(call)
         self._under_way += 1
@@ -76,6 +78,16 @@ class Switch:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+
+    async def _renew(self, call: Call) -> object:
+        """Serve a renewal; one that the engine that goes has not answered is asked of the one that comes: it may be done twice."""
+        while True:
+            side = self._side
+            try:
+                return await side.requests.handle(call)
+            except (Unavailable, OutcomeUnknown):
+                if side is self._side:
+                    raise
 
     def at_once(self, call: Call) -> bool:
         """Nothing but renewals while everything is held."""

@@ -212,6 +212,7 @@ class EtcdLeases:
 
     async def _renew_all(self) -> None:
         """What is asked for while a transaction is under way goes into the next."""
+        futures: dict[int, asyncio.Future[int]] = {}
         try:
             while self._wanted:
                 now = list(self._wanted)[:RENEWALS_MAX]
@@ -231,8 +232,10 @@ class EtcdLeases:
                         future.exception()
         finally:
             self._renewing = False
-            for future in self._wanted.values():
-                future.cancel()
+            for future in (*futures.values(), *self._wanted.values()):
+                if not future.done():
+                    future.set_exception(Unavailable("this gateway ends"))
+                    future.exception()
             self._wanted.clear()
 
     async def _write_renewals(self, leases: list[int]) -> dict[int, int]:
