@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOOK_S: Final = 0.5
+PATIENT_LOOKS: Final = 10
+"""So often a member that is taken down is asked to end."""
 HEALTH_S: Final = 30.0
 """How often is looked how the members are, for who asks for the system's status."""
 LET_GO_S: Final = 7.0
@@ -132,6 +134,7 @@ class Quorum:
 
     async def begin(self) -> None:
         """Do from now on what a node does whose store is in etcd, or is so no more."""
+        self._health = Health()
         await self.prepare()
         self._begun.set()
 
@@ -377,8 +380,10 @@ class Quorum:
 
 async def _take_down(folder: NodeFolder) -> None:
     parts.wanted(folder, "member").unlink(missing_ok=True)
+    looks = 0
     while (running := runfiles.read(folder.run / "member.json")) is not None:
-        runfiles.kill(running, signal.SIGTERM)
+        looks += 1
+        runfiles.kill(running, signal.SIGTERM if looks < PATIENT_LOOKS else signal.SIGKILL)  # etcd ends with it
         await asyncio.sleep(LOOK_S)
     mine = quorum_member.folder_of(folder)
     await asyncio.to_thread(shutil.rmtree, mine / "data", ignore_errors=True)  # up to 4 GB

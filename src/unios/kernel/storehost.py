@@ -14,7 +14,7 @@ from unios.errors import DataLost, Unavailable, UniosError
 from unios.kernel import cluster, owner, parts, runfiles, system
 from unios.kernel.moving import Mover, following
 from unios.kernel.system import SystemFile
-from unios.store import left, returned, server
+from unios.store import left, returned, server, wal
 from unios.wire.home import Home, NodeFolder
 
 LOOK_S: Final = 0.05
@@ -62,6 +62,7 @@ def which(home: Home) -> cluster.Cluster | None:
     if known.engine != system.ETCD:
         if left.left_for(home.store / server.FILE) != system.ETCD:
             return None
+        _make_sure(home)
         _note(home, system.ETCD)
     elif _has_returned(home, known.moves):
         _note(home, system.SQLITE)
@@ -79,7 +80,19 @@ def _has_returned(home: Home, moves: int) -> bool:
     try:
         return returned.has_returned(home.store / server.FILE, moves)
     except OSError as error:
-        raise Unavailable(f"the store's file {home.store / server.FILE} cannot be brought to the disk: {error.strerror}") from error
+        raise _unsure(home, error) from error
+
+
+def _make_sure(home: Home) -> None:
+    """What the file says, perhaps by a commit that only the page cache has, is on the disk when this returns. Raises Unavailable."""
+    try:
+        wal.make_sure(str(home.store / server.FILE))
+    except OSError as error:
+        raise _unsure(home, error) from error
+
+
+def _unsure(home: Home, error: OSError) -> Unavailable:
+    return Unavailable(f"the store's file {home.store / server.FILE} cannot be brought to the disk: {error.strerror}")
 
 
 def _note(home: Home, engine: str) -> None:

@@ -107,6 +107,11 @@ def has_returned(path: Path, moves: int) -> bool:
                 return found
         except sqlite3.Error as error:
             failed = error
-    if failed is None or damage.is_damaged(failed) or failed.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no file of ours, or not begun
+    if (
+        failed is None or failed.sqlite_errorcode == sqlite3.SQLITE_ERROR or (damage.is_damaged(failed) and not moves)
+    ):  # not begun, or no file of ours
         return False
-    raise Unavailable(f"the store's file {path} cannot be read, which may have the records of the system: {failed}") from failed
+    raise Unavailable(
+        f"the store's file {path} cannot be read, which may have the records of the system: {failed}. If the store has not been moved back into it since "
+        "it was left, move the file away"
+    ) from failed

@@ -69,6 +69,7 @@ class Gateway:
         self._compacted = 0
         self._transactions = 0
         self._written = 0
+        self._left = False
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -268,7 +269,8 @@ class Gateway:
         await whole.forget(self._channel, self._keys, leases)
 
     def leave(self) -> None:
-        """The records are elsewhere from now on: whoever watches is cut off."""
+        """The records are elsewhere from now on: whoever watches is cut off, or refused."""
+        self._left = True
         self._watchers.cut_off_all()
 
     async def begun(self, wait_s: float) -> None:
@@ -351,6 +353,8 @@ class Gateway:
         return watcher
 
     def _add(self, watcher: Watcher, number: int, events: list[Event]) -> None:
+        if self._left:
+            raise Compacted("the store has gone to another engine: read everything again")
         self._watchers.add(watcher, Batch(Revision(self._generation, number), tuple(events)))
 
     async def _catch_up(self, prefix: str, number: int) -> tuple[list[Event], int]:

@@ -1,4 +1,4 @@
-"""The store's process of a home, which dies as a kill would have it at a step of a move, or of a move back: `python -m tests.kernel.moving_store HOME [STEP]`."""
+"""The store's process of a home, which dies as a kill would have it at a step of a move, or of a move back: `python -m tests.kernel.moving.store HOME [STEP]`."""
 
 import os
 import sys
