@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from unios.errors import Unavailable
 from unios.kernel.moving import Mover
 from unios.store import client, server
 from unios.store.client import StoreClient
@@ -36,3 +37,12 @@ def with_served(home: Home, work: Callable[[StoreClient], Awaitable[None]]) -> N
 
 async def all_of(store: StoreClient) -> dict[str, bytes]:
     return {record.key: record.value async for page in store.dump() for record in page.records}
+
+
+async def engine_of(store: StoreClient) -> str:
+    """Return the engine of a store's process that may not listen yet: what was killed before it has left its socket's name."""
+    while True:
+        try:
+            return await store.move("")
+        except Unavailable:
+            await asyncio.sleep(0.02)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.kernel.moving import store as moving_store
-from tests.kernel.moving.rig import all_of, with_served
+from tests.kernel.moving.rig import all_of, engine_of, with_served
 from tests.store.engines import EtcdMember
 from unios.core.nodes import NodeRecord
 from unios.errors import CallerError, Compacted, NotFound, OutcomeUnknown, Unavailable
@@ -140,8 +140,7 @@ def test_killed_at_any_step_there_is_one_store_in_force(home: Home, step: str) -
     async def until_it_dies() -> None:
         dying = subprocess.Popen([*command, step])
         store = StoreClient(client.at(home.store))
-        while not (home.store / "sock").exists():
-            await asyncio.sleep(0.01)
+        assert await engine_of(store) == SQLITE
         lease = await store.lease_grant(20_000)
         await store.put("/k", b"here", lease=lease)
         with pytest.raises(OutcomeUnknown):
@@ -153,12 +152,7 @@ def test_killed_at_any_step_there_is_one_store_in_force(home: Home, step: str) -
         store = StoreClient(client.at(home.store))
         try:
             async with asyncio.timeout(10):
-                while True:
-                    try:
-                        engine = await store.move("")
-                        break
-                    except Unavailable:
-                        await asyncio.sleep(0.02)
+                engine = await engine_of(store)
             found = (await store.range("/k"))[0].records[0]
             assert found.value == b"here" and await store.lease_renew(found.lease)  # type: ignore[arg-type]
             await store.put("/later", b"")
