@@ -5,6 +5,7 @@ nothing. Signals to `run -t` go to the program; to `attach` they mean detach.
 """
 
 import signal
+from collections.abc import Callable
 
 from unios.client import processes
 from unios.client.attachment import Attachment, hang_up
@@ -75,18 +76,27 @@ def _speak_through(session: Session, local: LocalTerminal) -> None:
         session.connection.tell = local.note
 
 
-def stay(session: Session, submitted: Submitted, given: Given) -> int:
-    """Be the terminal of a process that was submitted just now, until it ends or is left."""
-    chosen = detach_keys(given)
-    ends = given.text("on_hangup") != "detach"
-    begun = ProcessView(submitted.pid, submitted.state, submitted.node, "", (), submitted.incarnation)
-    with _Owner(session, chosen, typing=not given.flag("no_stdin")) as local:
-        local.pid = submitted.pid
-        _speak_through(session, local)
-        view = Attachment(session.connection, submitted.pid, local, hang_up=ends, hold=True).run(begun)
-        if local.hung_up and ends:
-            return _hang_up(session, submitted.pid)
-    return 0 if local.gone or local.hung_up else _ending(session, submitted.pid, view)
+class Staying:
+    """The terminal of a process, from its submission until it ends or is left: one that is closed between the two is not missed."""
+
+    def __init__(self, session: Session, given: Given) -> None:
+        self._session, self._ends = session, given.text("on_hangup") != "detach"
+        self._local = _Owner(session, detach_keys(given), typing=not given.flag("no_stdin"))
+        self.submitted: Submitted | None = None
+
+    def run(self, submit: Callable[[], Submitted], explain: Callable[[Submitted], None]) -> int:
+        """Submit it, say what is to be said of that, and stay; return the exit code. What is raised before `submitted` is there is of the submission."""
+        session = self._session
+        with self._local as local:
+            submitted = self.submitted = submit()
+            local.pid = submitted.pid
+            explain(submitted)
+            _speak_through(session, local)
+            begun = ProcessView(submitted.pid, submitted.state, submitted.node, "", (), submitted.incarnation)
+            view = Attachment(session.connection, submitted.pid, local, hang_up=self._ends, hold=True).run(begun)
+            if local.hung_up and self._ends:
+                return _hang_up(session, submitted.pid)
+        return 0 if local.gone or local.hung_up else _ending(session, submitted.pid, view)
 
 
 def _hang_up(session: Session, pid: int) -> int:

@@ -78,15 +78,17 @@ def _in_terminal(session: Session, given: Given, *, detached: bool) -> int:
     carry.check(given)
     try:
         wanted = carry.take(session, given, wanted)
-        submitted = processes.submit(session.connection, wanted)
         if detached:
-            return _detached(session, submitted)
-        _explain(session, submitted)
+            return _detached(session, processes.submit(session.connection, wanted))
+        staying = attach.Staying(session, given)
         try:
-            code = attach.stay(session, submitted, given)
+            code = staying.run(lambda: processes.submit(session.connection, wanted), lambda submitted: _explain(session, submitted))
         except Unavailable as error:
-            raise parted(session, submitted.pid, error) from error
-        carry.give_if_ended(session, wanted, submitted.pid)
+            if staying.submitted is None:
+                raise
+            raise parted(session, staying.submitted.pid, error) from error
+        assert staying.submitted is not None
+        carry.give_if_ended(session, wanted, staying.submitted.pid)
         return code
     except UniosError as error:
         tell(*to_wire(error), as_json=session.json)
