@@ -141,16 +141,20 @@ class _Cell(Judgement):
     def _judge_sitter(self) -> None:
         """The process that sat on the victim runs, or its record says why it does not."""
         deadline = time.monotonic() + SITS_S
-        try:
-            while (now := process(self.world, self.world.sitter))["state"] in ("pending", "frozen") and time.monotonic() < deadline:
-                time.sleep(0.1)
-        except AssertionError:
-            word = self.target.beyond.get(self.fault.name, "")
-            if not word or not (said := self.world.says(self.target.machine(self.world), word)):
-                raise
-            self.reports.append(f"unios status: {said}")  # it was found only now, by whoever read that part first
-            self.lasting = True
-            return
+        word = self.target.beyond.get(self.fault.name, "")
+        while True:
+            try:
+                now = process(self.world, self.world.sitter)
+                if now["state"] not in ("pending", "frozen") or time.monotonic() >= deadline:
+                    break
+            except AssertionError:
+                if not word or time.monotonic() >= deadline:
+                    raise
+                if said := self.world.says(self.target.machine(self.world), word):
+                    self.reports.append(f"unios status: {said}")  # it was found only now, by whoever read that part first
+                    self.lasting = True
+                    return
+            time.sleep(0.1)
         if now["state"] == "running":
             self.world.observer.unios("kill", "-KILL", str(self.world.sitter), check=False)
         elif now["state"] in ("pending", "frozen") or not now["reason"]:
