@@ -37,8 +37,15 @@ class Side:
         self._tokens: dict[int, Token] = {}
         self._forks = forks()
 
+    def __repr__(self) -> str:
+        return f"{self._lock!r}.{self._name}"
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self._lock, "read" if self._units == 1 else "write")
+        return getattr, (self._lock, self._name)
+
+    @property
+    def _name(self) -> str:
+        return "read" if self._units == 1 else "write"
 
     @property
     def _held(self) -> dict[int, Token]:
