@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from unios.core.processes import ProcessRecord
+from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable
 from unios.services import locks as service
 from unios.services.locks import Manager
@@ -26,7 +26,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, *records: bytes | None, there: bool =
     answers = iter(records)
 
     async def found(key: str) -> object:
-        assert key == "/processes/300"
+        assert key == process_key(300)
         value = next(answers)
         if value is None:
             raise Unavailable("it is away")
