@@ -37,8 +37,8 @@ STREAMED: Final = frozenset(
 )
 """Operations with items in either direction; forwarded as streams."""
 
-KERNELS_ONLY: Final = frozenset({"ports.relay"})
-"""Operations that only another kernel may ask for."""
+KERNELS_ONLY: Final = frozenset({"ports.relay", "node.certify", "node.cut", "node.note", "store.engine"})
+"""Operations that only another kernel may ask for, in its own name: what it passes on for a client comes with its certificate, too."""
 
 LOCAL_ONLY: Final = frozenset({"ports.listen", "ports.connect"})
 """Operations that give descriptors and so belong to the machine; connecting to other nodes' ports is their own business."""
@@ -64,9 +64,7 @@ class Dispatch:
 
     async def from_client(self, caller: Caller, call: Call) -> object:
         """Serve a client of this machine."""
-        if call.op in KERNELS_ONLY:
-            self.told(caller, call, error := Denied(f"{call.op} is for kernels"))
-            raise error
+        self._check(caller, call, is_kernel=False)
         if call.node and call.node != self._node:
             return await self.forward(caller, call, call.node)
         return await self._serve(caller, call)
@@ -75,7 +73,13 @@ class Dispatch:
         """Serve another kernel, on behalf of the caller it may speak for."""
         if call.op in LOCAL_ONLY:
             raise CallerError(f"{call.op} gives descriptors, which cannot travel between machines")
+        self._check(caller, call, is_kernel=not call.hops)
         return await self._serve(caller, call)
+
+    def _check(self, caller: Caller, call: Call, *, is_kernel: bool) -> None:
+        if call.op in KERNELS_ONLY and not is_kernel:
+            self.told(caller, call, error := Denied(f"{call.op} is for kernels"))
+            raise error
 
     async def _serve(self, caller: Caller, call: Call) -> object:
         operation = self._table.get(call.op)
