@@ -27,13 +27,6 @@ from unios.store.model import Compare, Delete, Event, Put, Range, Record, Revisi
 
 
 @pytest.fixture
-def member(tmp_path: Path) -> Iterator[EtcdMember]:
-    made = EtcdMember(tmp_path)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def pair(tmp_path: Path, member: EtcdMember) -> Iterator[tuple[EtcdGateway, EtcdGateway]]:
     made = [EtcdGateway(tmp_path / name, member=member) for name in ("one", "two")]
     yield made[0], made[1]

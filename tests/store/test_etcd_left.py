@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-
-import pytest
 
 from tests.store.engines import EtcdMember
 from unios.store.etcd import messages
@@ -17,13 +14,6 @@ from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.keys import Keys
 from unios.store.model import Put, Transaction
 from unios.store.sqlite import Grant
-
-
-@pytest.fixture
-def member(tmp_path: Path) -> Iterator[EtcdMember]:
-    made = EtcdMember(tmp_path)
-    yield made
-    made.stop()
 
 
 @asynccontextmanager

@@ -130,14 +130,16 @@ class EngineMoving:
 
     async def follow(self) -> None:
         """Adopt what has changed since the last time. Raises OSError, UniosError: it is asked for again."""
-        if _stamp(self._node.home.system_file) != self._seen:
-            await self.look()
+        await self._look_if_changed()
         node, revision = self._node, self._node.nodes.revision
         if node.system.engine == SQLITE and not node.system.has_store and revision is not None and revision.generation != self._asked:
             if await self._ask():
                 self._asked = revision.generation
-            if _stamp(node.home.system_file) != self._seen:
-                await self.look()
+            await self._look_if_changed()
+
+    async def _look_if_changed(self) -> None:
+        if _stamp(self._node.home.system_file) != self._seen:
+            await self.look()
 
     async def _ask(self) -> bool:
         """Ask the store's machine which engine it has, and write that down; False if none of its nodes is linked."""
@@ -162,10 +164,9 @@ class EngineMoving:
 
     async def engine(self, caller: Caller, _call: Call) -> object:
         """Serve store.engine. Raises Denied, Unavailable."""
-        if not caller.users:
+        if not caller.users:  # a request that a kernel passes on for its client does not get here (kernel/dispatch.py)
             raise Denied("it is told to the kernels of other machines")
-        if _stamp(self._node.home.system_file) != self._seen:
-            await self.look()
+        await self._look_if_changed()
         node = self._node
         if not node.system.has_store:
             raise Unavailable(f"the store is not on the machine of {node.name}")

@@ -113,13 +113,8 @@ class Mover:
                     moving.check(((record.key, record.value) for record in found.records), known.machine)
                     kept = found._replace(records=tuple(record for record in found.records if moving.goes_along(record.key)))
                     await _to_its_end(lambda: back.prepare(kept, Generation(os.urandom(8).hex())))
-            except BaseException:
-                gateway.thaw()
-                back.close()
-                raise
-            try:
                 side = await self._decide_return(back, source.restores)
-            except NoRoom:
+            except BaseException:
                 gateway.thaw()
                 back.close()
                 raise

@@ -1,22 +1,17 @@
 """A home whose store is embedded, with an etcd beside it that could be asked."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.store.engines import EtcdMember
+from tests.store.members import member
 from unios.kernel import cluster, system
 from unios.kernel.cluster import Cluster
 from unios.kernel.system import SQLITE, SystemFile
 from unios.wire.home import Home
 
-
-@pytest.fixture
-def member(tmp_path: Path) -> Iterator[EtcdMember]:
-    made = EtcdMember(tmp_path)
-    yield made
-    made.stop()
+__all__ = ["home", "member"]
 
 
 @pytest.fixture

@@ -69,8 +69,11 @@ def test_a_compare_with_a_revision_of_before_holds_as_for_a_record_that_has_chan
     with_served(home, work)
 
 
-def test_whoever_asks_meanwhile_waits_and_watches_are_read_anew(home: Home) -> None:
+@pytest.mark.parametrize("way", [(ETCD,), (ETCD, SQLITE)])
+def test_whoever_asks_meanwhile_waits_and_watches_are_read_anew(home: Home, way: tuple[str, ...]) -> None:
     async def work(store: StoreClient) -> None:
+        for before in way[:-1]:
+            await store.move(before)
         await store.put("/k", b"0")
         lease = await store.lease_grant(20_000)
         old = (await store.range("/k"))[1]
@@ -90,7 +93,7 @@ def test_whoever_asks_meanwhile_waits_and_watches_are_read_anew(home: Home) -> N
 
         writers = [asyncio.create_task(write(name)) for name in range(20)]
         await asyncio.sleep(0.1)
-        await store.move(ETCD)
+        await store.move(way[-1])
         stop.set()
         await asyncio.gather(*writers)
         assert {key: value for key, value in (await all_of(store)).items() if key.startswith("/written/")} == acknowledged

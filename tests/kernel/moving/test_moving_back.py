@@ -15,7 +15,7 @@ import pytest
 from tests.kernel.moving import store as moving_store
 from tests.kernel.moving.rig import all_of, engine_of, with_served
 from unios.core.nodes import NodeRecord
-from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable
+from unios.errors import CallerError, OutcomeUnknown, Unavailable
 from unios.ids import Generation
 from unios.kernel import cluster, storehost, system
 from unios.kernel.moving import Mover
@@ -78,39 +78,6 @@ async def count_in(address: Address) -> int:
         return messages.read_range(await channel.call("KV/Range", messages.range_(b"\0", b"\0", count_only=True))).total
     finally:
         await channel.close()
-
-
-def test_whoever_asks_while_it_comes_back_waits(home: Home) -> None:
-    async def work(store: StoreClient) -> None:
-        await store.move(ETCD)
-        await store.put("/k", b"0")
-        lease = await store.lease_grant(20_000)
-        batches = store.watch("/k")
-        await anext(batches)
-        stop, waits, acknowledged = asyncio.Event(), list[float](), dict[str, bytes]()
-
-        async def write(name: int) -> None:
-            count = 0
-            while not stop.is_set():
-                sent, key = time.monotonic(), f"/written/{name}/{count}"
-                await store.put(key, b"%d" % count)
-                acknowledged[key] = b"%d" % count
-                assert await store.lease_renew(lease) == 20_000
-                waits.append(time.monotonic() - sent)
-                count += 1
-
-        writers = [asyncio.create_task(write(name)) for name in range(20)]
-        await asyncio.sleep(0.1)
-        await store.move(SQLITE)
-        stop.set()
-        await asyncio.gather(*writers)
-        assert {key: value for key, value in (await all_of(store)).items() if key.startswith("/written/")} == acknowledged
-        assert max(waits) < 2.5
-        with pytest.raises(Compacted):
-            async for _batch in batches:
-                pass
-
-    with_served(home, work)
 
 
 def test_where_it_cannot_come_back_it_stays_and_goes_on(home: Home) -> None:
