@@ -2,11 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-
-import pytest
 
 from tests.store.engines import EtcdMember
 from unios.core.seats import SEATS
@@ -19,13 +16,6 @@ from unios.store.sqlite import Grant
 
 COUNT = 6
 WAIT_S = 20
-
-
-@pytest.fixture
-def member(tmp_path: Path) -> Iterator[EtcdMember]:
-    found = EtcdMember(tmp_path)
-    yield found
-    found.stop()
 
 
 class Running:
