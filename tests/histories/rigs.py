@@ -64,6 +64,10 @@ class Rig:
         """Return what the system says of its nodes."""
         raise NotImplementedError
 
+    def story(self) -> str:
+        """Return what the system says of the processes that have not ended: for whoever reads of a run that is bad."""
+        return ""
+
     def wait_whole(self) -> None:
         """Return when all nodes are ready."""
         wait_for(self.states, lambda found: [found.get(node) for node in self.nodes] == ["ready"] * len(self.nodes), "all nodes are ready", UP_S)
@@ -105,6 +109,13 @@ class Together(Rig):
         env = {**self._system.env, "UNIOS_NODE": task.node, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         words = [sys.executable, "-m", "tests.histories.client"]
         return _tell(subprocess.Popen(words, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE), task)
+
+    def story(self) -> str:
+        listed = self._system.unios("ps", "--json", check=False).stdout
+        whys = [self._system.unios("ps", "--why", str(one["pid"]), check=False).stdout.decode() for one in json.loads(listed or b"[]")]
+        linux = subprocess.run(["ps", "-eo", "pid,ppid,stat,wchan:20,etimes,args"], capture_output=True, text=True, check=False).stdout
+        mine = {str(pid) for node in self.nodes for pid in self.everything(node)}
+        return "\n".join([*whys, *(line for line in linux.splitlines() if line.split(maxsplit=1)[0] in mine)])
 
     def parts(self, node: str) -> dict[str, int]:
         return _parts(self._home / "nodes" / node / "run")

@@ -32,6 +32,8 @@ class Report(NamedTuple):
     faults: tuple[str, ...]
     stale_ms: int
     """By how much the process table that one node showed was behind what another had shown."""
+    story: str = ""
+    """Of one that is bad: what its system says afterwards."""
 
     @property
     def bad(self) -> list[str]:
@@ -43,7 +45,7 @@ class Report(NamedTuple):
             words = Counter(verdict.word for verdict in self.verdicts.get(workload, {}).values())
             said = ", ".join(f"{count} {word}" for word, count in counts.items())
             lines.append(f"{workload:9} {said}; objects: {', '.join(f'{count} {word}' for word, count in words.items())}")
-        return "\n".join(lines + self.bad)
+        return "\n".join(lines + self.bad + ([self.story] if self.story else []))
 
 
 class Clients:
@@ -167,6 +169,8 @@ def run(rig: Rig, seed: int, seconds: float, folder: Path, *, workloads: Sequenc
         over.set()
         clients.close()
     report = judged(decode(file.read_bytes().splitlines()))
+    if report.bad:
+        report = report._replace(story=rig.story())
     (folder / "verdict.txt").write_text(f"seed {seed}, {seconds:.0f} s\n{report}\n")
     (folder / "said.txt").write_text("\n".join(clients.said))
     return report

@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.kernel.rig import FOREVER, Rig
+from tests.kernel.rig import FOREVER, Rig, info
 from tests.kernel.test_stopping import MemoryStore
 from tests.wire.pairs import bounded, until
 from unios.core.processes import ProcessRecord, process_key
 from unios.errors import CallerError, Denied, NoRoom, NotFound, ProgramNotFound, Unavailable, UniosError, UserUnknown
-from unios.kernel import freezer
+from unios.kernel import freezer, linux_pids
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.runfiles import start_of
 from unios.kernel.tree_peer import TreePeer
-from unios.kernel.trees import Trees
+from unios.kernel.trees import TreeInfo, Trees
 from unios.store.model import Put, Transaction
 
 PIDS = (800, 801, 802)
@@ -165,6 +165,73 @@ def test_an_init_with_a_full_backlog_is_told_once_it_takes_connections_again(mon
                 break
             except Unavailable:
                 await asyncio.sleep(0.05)
+
+    scene(work)
+
+
+def launchers(one: Scene) -> list[int]:
+    """Return the Linux pids of those who will start the next programs: each is the child of a spare init, a child of the guard."""
+    children = linux_pids.parents()
+    taken = {tree.init_pid for tree in one.trees.trees.values()}
+    return [pid for init in children[one.rig.guard.pid] if init not in taken for pid in children.get(init, ())]
+
+
+def begun(one: Scene, pid: int) -> bool:
+    """Whether the init has let its launcher start the program."""
+    try:
+        return (one.rig.folder / f"trees/{pid}.1/.exit").read_bytes()[:1] != b" "
+    except OSError:
+        return False
+
+
+async def begin_slowly(one: Scene, pid: int, timeout_ms: int) -> "asyncio.Task[TreeInfo]":
+    """Ask for a start, and return when its init has the job. Its launcher stands still: soon the init would let it go on, and frozen it will not."""
+    await one.store.transact(Transaction(then=(Put(process_key(pid), msgspec.msgpack.encode(ProcessRecord(pid, 1, "pending", "root", node="n1"))),)))
+    while (await info(one.trees))["spares"]["ready"] < 1:
+        await asyncio.sleep(0.01)
+    stopped = launchers(one)
+    for launcher in stopped:
+        os.kill(launcher, signal.SIGSTOP)
+    start = asyncio.create_task(one.trees.spawn(one.rig.spec(pid, "sh", "-c", TICKING, lease=one.lease), timeout_ms))
+    await until(lambda: begun(one, pid))
+    return start
+
+
+@pytest.mark.parametrize("patient", [True, False], ids=["answered", "given up"])
+def test_what_begins_while_the_lease_is_lost_runs_when_the_next_one_is_there(patient: bool) -> None:
+    async def work(one: Scene) -> None:
+        start = await begin_slowly(one, 803, 20_000 if patient else 1)
+        one.lease = 2
+        one.rig.lease(1, one.lease)
+        init = one.trees.open_init(803, 1, lambda _event: None)
+        while (await init.ask("stats"))["state"] != "frozen":
+            await asyncio.sleep(0.01)
+        if not patient:
+            with pytest.raises(Unavailable):
+                await start
+        one.rig.lease(FOREVER, one.lease)
+        await one.check()
+        if patient:
+            assert (await start).state == "running"
+        while (803, 1) in one.trees.begun or one.trees.trees[803, 1].state != "running":
+            await one.trees.look_again()
+        await one.reaches(803, "running")
+        init.close()
+
+    scene(work)
+
+
+def test_what_began_and_has_become_another_nodes_meanwhile_is_ended() -> None:
+    async def work(one: Scene) -> None:
+        start = await begin_slowly(one, 803, 20_000)
+        one.lease = 2
+        one.rig.lease(1, one.lease)
+        await one.record(803, incarnation=2)
+        one.rig.lease(FOREVER, one.lease)
+        await one.check()
+        with pytest.raises(Unavailable):
+            await start
+        assert (803, 1) not in one.trees.begun and (803, 1) not in one.trees.trees
 
     scene(work)
 

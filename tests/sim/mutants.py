@@ -6,7 +6,7 @@ from unittest import mock
 
 import msgspec
 
-from unios.core import admission, claims, fencing, holding, leases
+from unios.core import admission, claims, fencing, holding, leases, reconcile
 from unios.core.processes import ProcessRecord
 from unios.store.sqlite import Job, Outcome, SqliteEngine
 
@@ -73,6 +73,11 @@ def no_admission() -> Any:
     return mock.patch.object(admission.Room, "take", return_value="")
 
 
+def begun_forgotten() -> Any:
+    """What begins as the lease is lost is not looked at when the next one is there."""
+    return mock.patch.object(reconcile, "present", lambda known, _begun: list(known))
+
+
 MUTANTS: dict[str, Callable[[], Any]] = {
     "no-fencing": no_fencing,
     "no-epochs": no_epochs,
@@ -82,4 +87,5 @@ MUTANTS: dict[str, Callable[[], Any]] = {
     "ack-before-durable": early_answer,
     "blind-writes": blind_writes,
     "no-admission": no_admission,
+    "begun-forgotten": begun_forgotten,
 }

@@ -109,6 +109,10 @@ class NodeSim:
 
     # trees
 
+    def tree_started(self, tree: TreeSim) -> None:
+        if self.kernel is not None:
+            self.kernel.started(tree.pid, tree.incarnation)
+
     def tree_ended(self, tree: TreeSim) -> None:
         if self.kernel is not None:
             self.kernel.report(tree.pid, tree.incarnation)
@@ -255,7 +259,9 @@ class KernelSim:
     # trees and records
 
     def _trees(self) -> list[reconcile.Tree]:
-        return [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self.node.trees.values()]  # type: ignore[arg-type]
+        trees = self.node.trees.items()
+        begun = {key for key, tree in trees if not tree.started and tree.state == "running"}
+        return reconcile.present([reconcile.Tree(*key, tree.state) for key, tree in trees if key not in begun], begun)  # type: ignore[arg-type]
 
     def _compare(self, *, confirm: bool, then: Callable[[bool], None] = lambda _done: None) -> None:
         """As Reconciling._compare does: the trees first, then the records of the store, then the orders."""
@@ -366,9 +372,12 @@ class KernelSim:
             if sum(each.state == "running" for each in self.node.trees.values()) > CORES:
                 self.world.fail(f"{self.name} is overcommitted: it runs more than {CORES} processes of one core each")
             self.world.say(f"{self.name}: starts {pid}.{incarnation}")
-            self._change(pid, incarnation, lambda record: claims.started(record, 0) if record.state == "pending" else None)
 
         self.ask(Transaction(then=(Range(process_key(pid)),)), read)
+
+    def started(self, pid: int, incarnation: int) -> None:
+        """The guard says that the program runs."""
+        self._change(pid, incarnation, lambda record: claims.started(record, 0) if record.state == "pending" else None)
 
     # what is seen, and recovery
 

@@ -11,6 +11,7 @@ SCENARIOS = {
     ("nodes", "no-fencing"): "nodes-half-deaf",
     ("nodes", "blind-writes"): "nodes-half-deaf",
     ("nodes", "hasty-judge"): "nodes-store",
+    ("nodes", "begun-forgotten"): "nodes-starts",
     ("logs", "ack-before-durable"): "logs-power-cut",
     ("logs", "unconfirmed-shown"): "logs-writers-die",
     ("logs", "late-answers-count"): "logs-writers-die",

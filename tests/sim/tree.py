@@ -17,6 +17,8 @@ class TreeSim:
         self.node, self.pid, self.incarnation = node, pid, incarnation
         self.leash = Leash(policy, incarnation)
         self.state = "running"
+        self.started = False
+        """Whether its program has been executed, which it is not while the tree is frozen."""
         self.frozen = False
         self.fenced = False
         self._ends_at = node.world.now + ends_after_ms
@@ -60,6 +62,9 @@ class TreeSim:
             return
         self.look()
         if self.state == "running" and not self.frozen and not self.leash.by_lease:
+            if not self.started:
+                self.started = True
+                self.node.tree_started(self)
             self.node.world.effect(self.node.name, self.pid, self.incarnation)
             if self.node.world.now >= self._ends_at:
                 self.state = "ended"

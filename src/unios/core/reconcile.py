@@ -7,7 +7,7 @@ Trees and records are seen at different moments. `trees` must have been listed b
 record without a tree is carried out there must still be none. A mirror may be behind: with it only `doubtful` is asked, and then the store.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Literal, NamedTuple
 
 from unios.core import claims
@@ -73,6 +73,14 @@ class Drop(NamedTuple):
 
 
 Order = Confirm | Supersede | Report | Gone | StartNow | Adopt | Drop
+
+
+def present(known: Iterable[Tree], begun: Set[tuple[int, int]]) -> list[Tree]:
+    """Return the trees that are here: those that are known, and those of which it is not known yet what came of their start. A program that begins just
+    before the lease is lost is frozen like any other, and only whoever is compared is told that he may go on."""
+    trees = list(known)
+    told = {(tree.pid, tree.incarnation) for tree in trees}
+    return trees + [Tree(pid, incarnation, "starting") for pid, incarnation in sorted(begun - told)]
 
 
 def plan(node: str, trees: Iterable[Tree], records: Mapping[int, ProcessRecord], ripe: frozenset[int]) -> list[Order]:

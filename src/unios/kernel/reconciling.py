@@ -56,6 +56,7 @@ class Reconciling:
 
     async def _glance(self) -> None:
         """Compare with the mirrors; if something seems to be wrong, and still does when the mirror has had time to hear of it, ask the store."""
+        await self._node.trees.look_again()
         doubts = self._doubts()
         if doubts:
             await asyncio.sleep(DOUBT_S)
@@ -74,7 +75,14 @@ class Reconciling:
         return reconcile.doubtful(reconcile.plan(node.name, trees, records, ripe), ripe)
 
     def _trees(self) -> list[reconcile.Tree]:
-        return [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in self._node.trees.trees.values()]  # type: ignore[arg-type]
+        node = self._node
+        known = [reconcile.Tree(tree.pid, tree.incarnation, tree.state) for tree in node.trees.trees.values()]  # type: ignore[arg-type]
+        return reconcile.present(known, node.trees.begun | node.starts.tasks.keys())
+
+    def _may_live(self, key: tuple[int, int]) -> bool:
+        node = self._node
+        tree = node.trees.trees.get(key)
+        return key in node.starts.tasks or key in node.trees.begun or (tree is not None and tree.state in ("starting", "running"))
 
     async def check_claims(self, incarnation: int) -> None:
         """Compare every tree with its record as the store has it now; when this returns the node may trust its lease again."""
@@ -125,7 +133,7 @@ class Reconciling:
     async def _tell_on_and_on(self, order: reconcile.Confirm | reconcile.Supersede, lease: int) -> None:
         """Tell it until it has heard it, has ended, or the claim would have to be looked at again."""
         node = self._node
-        while (tree := node.trees.trees.get((order.pid, order.incarnation))) is not None and tree.state in ("starting", "running"):
+        while self._may_live((order.pid, order.incarnation)):
             try:
                 init = node.trees.init(order.pid, order.incarnation)
                 if isinstance(order, reconcile.Supersede):

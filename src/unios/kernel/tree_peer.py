@@ -76,6 +76,10 @@ class TreePeer:
 
     async def ask(self, op: str, *, timeout_ms: int = TREE_TIMEOUT_MS, **fields: Any) -> dict[str, Any]:
         """Ask once; return the answer's fields, or raise what it says went wrong."""
+        return checked(await self.answer(op, timeout_ms=timeout_ms, **fields))
+
+    async def answer(self, op: str, *, timeout_ms: int = TREE_TIMEOUT_MS, **fields: Any) -> dict[str, Any]:
+        """Ask once; return the answer's fields, which may say what went wrong. Raises Unavailable if there is none."""
         if self.closed.is_set():
             raise Unavailable("the connection to the tree has ended")
         id_ = next(self._ids)
@@ -84,14 +88,11 @@ class TreePeer:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._send(encode({"id": id_, "op": op, **fields}))
-                reply = await future
+                return await future
         except TimeoutError:
             raise Unavailable(f"the guard or init of the process did not answer to {op} within {timeout_ms} ms") from None
         finally:
             self._waiting.pop(id_, None)
-        if "error" in reply:
-            raise to_error(str(reply["error"]), str(reply.get("text", "")))
-        return reply
 
     async def tell(self, op: str, **fields: Any) -> None:
         """Ask for something to which there is no answer."""
@@ -128,6 +129,13 @@ class TreePeer:
             if not future.done():
                 future.set_exception(Unavailable("the guard or init of the process ended"))
         self._waiting.clear()
+
+
+def checked(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer, or raise what it says went wrong."""
+    if "error" in reply:
+        raise to_error(str(reply["error"]), str(reply.get("text", "")))
+    return reply
 
 
 def to_error(code: str, text: str) -> UniosError:

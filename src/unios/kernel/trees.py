@@ -17,7 +17,7 @@ from unios.kernel.callers import pid_namespace_of
 from unios.kernel.exit_notes import Receiver
 from unios.kernel.hierarchies import Hierarchy
 from unios.kernel.runfiles import complain, start_of
-from unios.kernel.tree_peer import TreePeer
+from unios.kernel.tree_peer import TreePeer, checked
 from unios.kernel.trees_protocol import PROTOCOL, PROTOCOL_MIN, is_spoken
 from unios.wire.home import NodeFolder
 from unios.wire.running import in_sequence
@@ -58,6 +58,9 @@ class Trees:
         self._inits: dict[tuple[int, int], TreePeer] = {}
         self.trees: dict[tuple[int, int], TreeInfo] = {}
         self._asked: set[tuple[int, int]] = set()
+        """Whose start the guard is being asked for."""
+        self.begun: set[tuple[int, int]] = set()
+        """Whose start the guard has been asked for, or tells of, while it is not known what came of it: their inits may hold the program already."""
         self._ended_meanwhile: dict[tuple[int, int], dict[str, Any]] = {}
         self.namespaces = False
         self.freezer = ""
@@ -94,8 +97,8 @@ class Trees:
                 self.hierarchies = tuple(Hierarchy(*fields) for fields in info.get("groups", ()))
                 self.bounded = frozenset(kind for one in self.hierarchies for kind in one.kinds)
                 self.counted = str(info["place"][1]) if self.freezer == "v2" and info.get("place") else ""
-                listed = await guard.ask("list")
-                self.trees = {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, listed["trees"])}
+                self.trees = await _listed(guard)
+                self.begun = self._asked | {key for key, tree in self.trees.items() if tree.state == "starting"}
                 self._guard = guard
                 self._up.set()
                 self._on_list()
@@ -116,6 +119,7 @@ class Trees:
     def _on_event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "exit":
             key = (int(event["pid"]), int(event["incarnation"]))
+            self.begun.discard(key)
             tree = self.trees.get(key)
             if tree is not None:
                 if tree.state == "ended" and tree.exit:
@@ -147,8 +151,11 @@ class Trees:
         key = (int(fields["pid"]), int(fields["incarnation"]))
         self._ended_meanwhile.pop(key, None)
         self._asked.add(key)
+        self.begun.add(key)
         try:
-            reply = await self._guard.ask("spawn", timeout_ms=timeout_ms, **fields)
+            reply = await self._guard.answer("spawn", timeout_ms=timeout_ms, **fields)
+            self._decided(key)
+            checked(reply)
         except BaseException:
             self._ended_meanwhile.pop(key, None)
             raise
@@ -162,6 +169,25 @@ class Trees:
         if exited is not None:
             tree.state, tree.exit = "ended", exited
         return tree
+
+    def _decided(self, key: tuple[int, int]) -> None:
+        self.begun.discard(key)
+        if key in self.trees and self.trees[key].state == "starting":
+            del self.trees[key]
+
+    async def look_again(self) -> None:
+        """Ask the guard what has come of the starts whose answers were lost, or have not come in time. Raises Unavailable."""
+        lost = self.begun - self._asked
+        guard = self._guard
+        if not lost or guard is None or not self._up.is_set():
+            return
+        listed = await _listed(guard)
+        for key in lost & self.begun - self._asked:
+            tree = listed.get(key)
+            if tree is None or tree.state != "starting":
+                self._decided(key)
+            if tree is not None:
+                self.trees[key] = tree
 
     async def forget(self, pid: int, incarnation: int) -> None:
         """Remove what an ended tree left on disk. Idempotent."""
@@ -230,3 +256,8 @@ class Trees:
     def close(self) -> None:
         for key in list(self._inits):
             self._drop_init(key)
+
+
+async def _listed(guard: TreePeer) -> dict[tuple[int, int], TreeInfo]:
+    answer = await guard.ask("list")
+    return {(tree.pid, tree.incarnation): tree for tree in map(TreeInfo, answer["trees"])}
