@@ -35,7 +35,7 @@ def dispatch() -> tuple[Dispatch, list[str]]:
 
 
 def test_each_operation_that_asks_for_a_certificate_of_a_kernel_is_for_kernels_alone() -> None:
-    assert {"node.certify", "node.cut", "node.note", "store.engine"} <= KERNELS_ONLY
+    assert {"node.certify", "node.cut", "node.note", "store.engine", "store.keys"} <= KERNELS_ONLY
 
 
 @pytest.mark.parametrize("op", sorted(KERNELS_ONLY))

@@ -131,7 +131,12 @@ def test_a_glance_asks_the_store_only_for_what_stays_in_doubt(monkeypatch: pytes
     asked: list[int] = []
 
     async def work() -> None:
-        reconciling = Reconciling(SimpleNamespace(name="n1"))  # type: ignore[arg-type]
+        looked: list[int] = []
+
+        async def look_again() -> None:
+            looked.append(1)
+
+        reconciling = Reconciling(SimpleNamespace(name="n1", trees=SimpleNamespace(look_again=look_again)))  # type: ignore[arg-type]
         monkeypatch.setattr(reconciling, "_doubts", lambda: doubts.pop(0))
 
         async def compare() -> None:
@@ -143,6 +148,7 @@ def test_a_glance_asks_the_store_only_for_what_stays_in_doubt(monkeypatch: pytes
             asked.clear()
             await reconciling._glance()
             assert len(asked) == expected and not doubts
+        assert len(looked) == 4
 
     bounded(work)
 

@@ -12,7 +12,7 @@ from unios.core.processes import ProcessRecord, process_key
 from unios.errors import Unavailable, UniosError
 from unios.kernel.records import Records
 from unios.kernel.stopping import Stopping
-from unios.store.model import Put, Range, RangeResult, Revision, Transaction, TransactionResult
+from unios.store.model import Delete, Put, Range, RangeResult, Revision, Transaction, TransactionResult
 from unios.store.sqlite import SqliteEngine
 from unios.wire.operations import Leave
 
@@ -36,6 +36,11 @@ class MemoryStore:
             raise result
         assert isinstance(result, TransactionResult)
         return result
+
+    async def delete(self, key: str) -> int:
+        found = (await self.transact(Transaction(then=(Delete(key),)))).results[0]
+        assert isinstance(found, int)
+        return found
 
     async def range(self, key: str, **options: Any) -> tuple[RangeResult, Revision]:
         result = await self.transact(Transaction(then=(Range(key, **options),)))

@@ -1,6 +1,7 @@
 """Nodes: what there is of them and how they are told to go. All reads are idempotent and are asked again after a kernel's death."""
 
 from unios.client.connection import Connection
+from unios.client.store import REKEY_TIMEOUT_S
 from unios.limits import LEAVE_TIMEOUT_MS
 from unios.wire.expelling import Expel, Expelled
 from unios.wire.operations import Empty, Leave, LinkView, MakeToken, NodeInfo, NodeUsage, NodeView, RemoveNode, SystemView, Token
@@ -64,5 +65,5 @@ def remove(connection: Connection, name: str) -> None:
 
 def expel(connection: Connection, name: str) -> Expelled:
     """Cut a node off that is not to be trusted any more; return who has confirmed it. Idempotent."""
-    found: Expelled = connection.call("node.expel", Expel(name), Expelled, timeout_s=LEAVE_TIMEOUT_MS / 1000)
+    found: Expelled = connection.call("node.expel", Expel(name), Expelled, timeout_s=LEAVE_TIMEOUT_MS / 1000 + REKEY_TIMEOUT_S)
     return found

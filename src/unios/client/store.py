@@ -3,11 +3,12 @@
 from typing import Final
 
 from unios.client.connection import Connection
-from unios.wire.keeping import BackedUp, BackUp, Move, Moved, Restore, Restored, StoreView
+from unios.wire.keeping import BackedUp, BackUp, Move, Moved, Rekeyed, Restore, Restored, StoreView
 from unios.wire.operations import Empty
 
 FILE_TIMEOUT_S: Final = 600.0
 MOVE_TIMEOUT_S: Final = 120.0
+REKEY_TIMEOUT_S: Final = 300.0
 
 
 def status(connection: Connection) -> StoreView:
@@ -31,4 +32,11 @@ def restore(connection: Connection, path: str) -> Restored:
 def move(connection: Connection, to: str) -> Moved:
     """Have the store go on in another engine, while everything goes on. Idempotent."""
     done: Moved = connection.call("store.move", Move(to), Moved, timeout_s=MOVE_TIMEOUT_S)
+    return done
+
+
+def rekey(connection: Connection) -> Rekeyed:
+    """Change the keys of the system's own etcd, while everything goes on; return which nodes' machines have the new ones. Asked again it finishes what was
+    broken off, and changes them once more."""
+    done: Rekeyed = connection.call("store.rekey", Empty(), Rekeyed, timeout_s=REKEY_TIMEOUT_S)
     return done

@@ -40,6 +40,7 @@ WRITTEN: Final = frozenset(
         "store.backup",
         "store.restore",
         "store.move",
+        "store.rekey",
         "processes.signal",
         "processes.freeze",
     }

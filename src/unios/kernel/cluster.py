@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,8 @@ from unios.undecodable import UNDECODABLE
 from unios.wire.home import Home
 
 FILE: Final = "cluster.json"
+STEPS: Final = 3
+"""Of a change of keys."""
 SERVER: Final = "etcd.unios"
 """What the certificates of our own members are for, wherever those are."""
 COMES_S: Final = 10.0
@@ -43,6 +45,12 @@ class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
     cert: str = ""
     key: str = ""
     ca_key: str = ""
+    also: str = ""
+    """Another authority whose certificates count too, while the keys are changed."""
+    also_key: str = ""
+    """Of that one, as long as it is the next: then nobody shows anything of it yet."""
+    rotation: int = 0
+    """Grows with each step of a change of keys (`following_step`): of two, the one with the larger is right."""
     quota_bytes: int = 4 * 1024**3
     """What each member's file may have at most, if unios runs them; then etcd takes no writes. Read when a member, or a gateway, begins."""
 
@@ -51,6 +59,29 @@ class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether its members are unios's own."""
         return bool(self.ca_key)
 
+    @property
+    def trusted(self) -> str:
+        """The authorities whose certificates count; the first has made those that are shown."""
+        return self.ca + self.also
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no change of keys is under way."""
+        return self.rotation % STEPS == 0
+
+
+def following_step(cluster: Cluster, fresh: Cluster) -> Cluster:
+    """Return the next step of a change of keys: the next authority counts beside the present one; certificates of it are shown; the former counts no more. A step
+    may be taken when everybody has taken the one before. `fresh`: where the next authority is from."""
+    match cluster.rotation % STEPS:
+        case 0:
+            changed = msgspec.structs.replace(cluster, also=fresh.ca, also_key=fresh.ca_key)
+        case 1:
+            changed = msgspec.structs.replace(cluster, ca=cluster.also, ca_key=cluster.also_key, also=cluster.ca, also_key="")
+        case _:
+            changed = msgspec.structs.replace(cluster, also="")
+    return msgspec.structs.replace(changed, rotation=cluster.rotation + 1)
+
 
 def new(system: str) -> Cluster:
     """Return a cluster of our own that has no member yet. Loads a large library: call it in a child."""
@@ -58,9 +89,9 @@ def new(system: str) -> Cluster:
     return Cluster((), system, ca=certificate.decode(), ca_key=key.decode())
 
 
-def begun(system: str) -> Cluster:
-    """Return the same, made by a program of its own. Blocks. Raises InternalError."""
-    made = certificates.ask({"authority": f"unios etcd {system}"})
+def begun(system: str, rotation: int = 0) -> Cluster:
+    """Return the same, made by a program of its own. `rotation`: the number of the change of keys that it is made for. Blocks. Raises InternalError."""
+    made = certificates.ask({"authority": f"unios etcd {system}" + (f" {rotation}" if rotation else "")})
     return Cluster((), system, ca=made["certificate"], ca_key=made["key"])
 
 
@@ -80,6 +111,18 @@ def write(home: Home, cluster: Cluster) -> None:
     write_secret(home.store / FILE, msgspec.json.encode(cluster))
 
 
+def change(home: Home, wanted: Callable[[Cluster], Cluster]) -> Cluster | None:
+    """Keep what `wanted` makes of what is kept; return it, None if nothing is. The gateway, and each kernel of this machine, may do so at the same time."""
+    with _alone(home.store / "cluster.lock"):
+        kept = read(home)
+        if kept is None:
+            return None
+        changed = wanted(kept)
+        if changed != kept:
+            write(home, changed)
+        return changed
+
+
 def read(home: Home) -> Cluster | None:
     """Return what was kept; None if this machine has no gateway. Unavailable if it is damaged."""
     try:
@@ -93,15 +136,20 @@ def read(home: Home) -> Cluster | None:
 def issue(cluster: Cluster, name: str, hosts: Sequence[str], folder: Path) -> None:
     """Leave in `folder` what a member or a gateway of our own cluster shows: etcd-ca.pem, etcd-cert.pem, etcd-key.pem. Blocks. Raises InternalError."""
     made = certificates.ask({"issue": [cluster.ca_key, cluster.ca, name, [SERVER, *hosts]]})
-    for part, text in (("key", made["key"]), ("cert", made["certificate"]), ("ca", cluster.ca)):  # the last says that all are there
+    for part, text in (("key", made["key"]), ("cert", made["certificate"]), ("ca", cluster.trusted)):  # the last says that all are there
         write_secret(folder / f"etcd-{part}.pem", text.encode())
+
+
+def lies_in(folder: Path, cluster: Cluster) -> bool:
+    """Whether that was left in `folder` by these keys."""
+    return (folder / "etcd-cert.pem").exists() and _kept(folder / "etcd-ca.pem") == cluster.trusted
 
 
 def address_of(home: Home, cluster: Cluster) -> Address:
     """Return where it is; certificates lie in files beside `cluster.json` from then on."""
     if cluster.managed:
         with _alone(home.store / "etcd.lock"):  # each node of this machine may begin a gateway: one's key is none for another's certificate
-            if not (home.store / "etcd-cert.pem").exists() or _kept(home.store / "etcd-ca.pem") != cluster.ca:
+            if not lies_in(home.store, cluster):
                 issue(cluster, "gateway", (), home.store)
         ca, cert, key = (str(home.store / f"etcd-{part}.pem") for part in ("ca", "cert", "key"))
         return Address(nearest_first(cluster.members), cluster.system, ca=ca, cert=cert, key=key, server=SERVER)

@@ -169,6 +169,8 @@ class EngineMoving:
         await self._look_if_changed()
         node = self._node
         if not node.system.has_store:
+            if node.system.engine == ETCD:
+                return StoreEngine(ETCD)
             raise Unavailable(f"the store is not on the machine of {node.name}")
         kept = cluster.read(node.home) if node.system.gateway and covers(caller.users, node.identity.users) else None
         return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"")

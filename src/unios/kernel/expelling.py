@@ -76,7 +76,8 @@ class Expelling:
         await asyncio.gather(*(self._ask(decided, each, Cut(name, marks), until_ms) for each in decided.open))
         if decided.is_whole:
             tokens += await self._write(name, marks)
-        return Expelled(tuple(sorted(decided.confirmed)), decided.missing(), decided.is_whole, tokens, self._notes(record))
+        notes = await self._change_keys(record) if decided.is_whole else ()
+        return Expelled(tuple(sorted(decided.confirmed)), decided.missing(), decided.is_whole, tokens, notes)
 
     async def _ask(self, decided: Expulsion, name: str, body: Cut, until_ms: int) -> None:
         node = self._node
@@ -128,11 +129,21 @@ class Expelling:
         """Delete every join token that is not spent: who may make some may have kept one, to come back with."""
         return (await self._node.store.delete("/tokens/", prefix=True))[0]
 
-    def _notes(self, record: NodeRecord) -> tuple[str, ...]:
+    async def _change_keys(self, record: NodeRecord) -> tuple[str, ...]:
+        """Have what the node's machine knew of the way into etcd be of no use to it any more; return what is to be said of that."""
         node = self._node
         if node.system.engine == SQLITE or not node.system.gateway:
             return ()
-        return (
-            f"if the machine of {record.name} had a gateway to the system's etcd it knows the way into that: close etcd's ports to it "
-            "(a firewall on the machines of etcd's members), or change what lets one into etcd",
-        )
+        if node.quorum.offer is None and not node.quorum.keepers:
+            return (
+                f"if the machine of {record.name} had a gateway to the system's etcd it knows the way into that: close etcd's ports to it "
+                "(a firewall on the machines of etcd's members), or change what lets one into etcd",
+            )
+        try:
+            done = await node.rekeying.change()
+        except UniosError as error:
+            return (
+                f"the keys of the system's etcd, which the machine of {record.name} may have, could not be changed: {error}. Until `unios store rekey` has "
+                "changed them close etcd's ports to it (a firewall on the machines of etcd's members)",
+            )
+        return (f"the keys of the system's etcd were changed, on {', '.join(done.nodes)}: those that the machine of {record.name} had let nobody in",)

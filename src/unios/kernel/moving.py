@@ -71,7 +71,7 @@ class Mover:
             raise CallerError("this machine has no etcd that the store could be moved to: `unios store move etcd` makes one ready first")
         address = await asyncio.to_thread(cluster.address_of, self._home, found)
         server: Any = await asyncio.to_thread(importlib.import_module, "unios.store.etcd.server")
-        gateway: Gateway = server.gateway_to(address, following(self._home, found) if found.managed else None, found.quota_bytes)
+        gateway: Gateway = server.gateway_to(address, following(self._home) if found.managed else None, found.quota_bytes)
         running = asyncio.get_running_loop().create_task(gateway.run())
         try:
             await gateway.begun(READY_S)
@@ -172,15 +172,12 @@ async def _to_its_end(work: Callable[[], None]) -> None:
         raise
 
 
-def following(home: Home, found: cluster.Cluster) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+def following(home: Home) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     """Return what a gateway to our own cluster tells of its members: they are kept for the next one."""
-    kept = found
 
     def moved(members: tuple[str, ...]) -> tuple[str, ...]:
-        nonlocal kept
-        kept = msgspec.structs.replace(kept, members=members)
-        with contextlib.suppress(OSError):  # a full disk: the next change is written, and one member that is known leads to all
-            cluster.write(home, kept)
+        with contextlib.suppress(OSError, Unavailable):  # a full disk: the next change is written, and one member that is known leads to all
+            cluster.change(home, lambda kept: msgspec.structs.replace(kept, members=members))
         return cluster.nearest_first(members)
 
     return moved

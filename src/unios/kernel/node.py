@@ -59,6 +59,7 @@ from unios.kernel.quorum_search import MemberSearch
 from unios.kernel.reconciling import Reconciling
 from unios.kernel.records import Records
 from unios.kernel.registration import Registration
+from unios.kernel.rekeying import Rekeying
 from unios.kernel.renewing import Renewing
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
@@ -146,6 +147,7 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
         self.engine_moving = EngineMoving(self)
+        self.rekeying = Rekeying(self)
         self._keeps_output = False
         self.carrying = Carrying(self)
         self.log_keeping = LogKeeping(self)
@@ -245,6 +247,7 @@ class Node:
         stores = StoreOperations(self)
         self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
         self.dispatch.offer(store_move=self.engine_moving.move, store_engine=self.engine_moving.engine)
+        self.dispatch.offer(store_rekey=self.rekeying.rekey, store_keys=self.rekeying.keys)
         terminals = TerminalOperations(self)
         self.dispatch.offer(
             processes_terminal=terminals.terminal,

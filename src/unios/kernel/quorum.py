@@ -96,7 +96,7 @@ class Quorum:
             peer, client = (f"https://{join_address(host, port)}" for port in (ports.peer, ports.client))
             self.offer = Etcd(quorum_member.version(path) if path else "", peer, client)
             if (self._folder / FOUND).exists():
-                self._begin(MemberFile(node.name, peer, client, {node.name: peer}, listen=listen), kept)
+                self._begin(MemberFile(node.name, peer, client, {node.name: peer}, listen=listen))
             elif mine is not None:
                 if (mine.peer, mine.client, mine.listen) != (peer, client, listen):
                     self._write(msgspec.structs.replace(mine, peer=peer, client=client, listen=listen))
@@ -148,16 +148,18 @@ class Quorum:
             await asyncio.to_thread(self._prepare)
         except UniosError as error:
             runfiles.complain(f"the store's member of {self._node.name} is not told the new address: {error}")
-        running = runfiles.read(self._node.folder.run / "member.json")
-        if self.offer != before and running is not None:
-            runfiles.kill(running, signal.SIGTERM)
+        if self.offer != before:
+            quorum_member.start_anew(self._node.folder)
 
     def _readdress(self, kept: cluster.Cluster, before: str, now: str) -> None:
         """Have the gateway of this machine ask its member where that is now: of the only one nobody else can tell it."""
         if now in kept.members:
             return
-        members = tuple(one for one in kept.members if one != before)
-        cluster.write(self._node.home, msgspec.structs.replace(kept, members=(now, *members)))
+
+        def wanted(kept: cluster.Cluster) -> cluster.Cluster:
+            return msgspec.structs.replace(kept, members=(now, *(one for one in kept.members if one not in (before, now))))
+
+        cluster.change(self._node.home, wanted)
         for folder in self._node.home.nodes():
             if (running := runfiles.read(folder.run / "store.json")) is not None:
                 runfiles.kill(running, signal.SIGTERM)  # it may have read the old ones; whoever started it does so again
@@ -171,9 +173,9 @@ class Quorum:
         system.write(path, made)
         return made
 
-    def _begin(self, member: MemberFile, kept: cluster.Cluster) -> None:
+    def _begin(self, member: MemberFile) -> None:
         self._write(member)
-        cluster.write(self._node.home, msgspec.structs.replace(kept, members=(member.client.removeprefix("https://"),)))
+        cluster.change(self._node.home, lambda kept: msgspec.structs.replace(kept, members=(member.client.removeprefix("https://"),)))
         (self._folder / FOUND).unlink()
         durable.sync_folder(self._folder)  # or it would be begun once more after a power cut
 

@@ -8,6 +8,7 @@ a second one. `begun` says that it has.
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,7 +26,7 @@ import msgspec
 from unios import durable
 from unios.core.addresses import join_address
 from unios.errors import DataLost, UniosError
-from unios.kernel import cluster, interfaces, parts
+from unios.kernel import cluster, interfaces, parts, runfiles
 from unios.kernel.clone import die_with_parent
 from unios.limits import BEAT_MS
 from unios.undecodable import UNDECODABLE
@@ -32,6 +34,7 @@ from unios.wire.home import Home, NodeFolder
 
 BEGUN: Final = "begun"
 STOP_S: Final = 3.0
+LOOK_S: Final = 0.02
 PATHS: Final = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/bin")
 """Where it may lie besides PATH."""
 FLAGS: Final = {
@@ -138,26 +141,55 @@ def _mark_begun(folder: Path) -> None:
         durable.place(folder / BEGUN, b"")
 
 
-def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
-    """Be the member of one node until SIGTERM, or until it is to have none; 0 then. The first beat comes with etcd: what is before that takes a while."""
-    member, found, path = read(folder), cluster.read(Home(parts.home_of(folder))), binary()
-    if member is None or found is None or not found.managed:
-        return 0
-    if not path:
-        raise UniosError(f"etcd is not found any more: {folder.name} has a member of the store there; install etcd-server again")
-    mine = folder_of(folder)
-    check_data(mine, folder.name)
+def show(folder: NodeFolder, member: MemberFile, found: cluster.Cluster) -> None:
+    """Issue what the member shows to others from now on, and lay down whom it trusts, which etcd reads at its start only. Blocks. Raises InternalError."""
     hosts = dict.fromkeys(("127.0.0.1", _host(member.peer), _host(member.client), *(local.address for local in interfaces.local_addresses())))
-    cluster.issue(found, member.name, [host for host in hosts if host], mine)
-    (mine / "data").mkdir(mode=0o700, exist_ok=True)
-    stopping: list[int] = []
+    cluster.issue(found, member.name, [host for host in hosts if host], folder_of(folder))
+
+
+def shows(folder: NodeFolder, found: cluster.Cluster) -> bool:
+    """Whether that was done with these keys."""
+    return cluster.lies_in(folder_of(folder), found)
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the member of one node until SIGTERM, or until it is to have none; 0 then. With SIGHUP etcd is started anew, as the files say by then. The first beat
+    comes with etcd: what is before that takes a while."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: asked.append(number))
+    code, first = 0, True
+    while (member := read(folder)) is not None and (found := cluster.read(Home(parts.home_of(folder)))) is not None and found.managed:
+        path = binary()
+        if not path:
+            raise UniosError(f"etcd is not found any more: {folder.name} has a member of the store there; install etcd-server again")
+        mine = folder_of(folder)
+        check_data(mine, folder.name)
+        _beating(functools.partial(show, folder, member, found), (lambda: None) if first else beat)
+        (mine / "data").mkdir(mode=0o700, exist_ok=True)
+        first = False
+        code = _run(folder, command(path, member, mine, found.quota_bytes), asked, beat)
+        if asked != [signal.SIGHUP] * len(asked):
+            return 0
+        if not asked:  # etcd ended by itself
+            break
+        asked.clear()
+    return 0 if read(folder) is None else code  # of one that is leaving the others may still need the vote: it is started again, ever more slowly
+
+
+def start_anew(folder: NodeFolder) -> None:
+    """Have etcd started anew with what the files say now, if it runs."""
+    running = runfiles.read(folder.run / "member.json")
+    if running is not None:
+        runfiles.kill(running, signal.SIGHUP)
+
+
+def _run(folder: NodeFolder, words: list[str], asked: list[int], beat: Callable[[], None]) -> int:
+    """Run etcd until it ends or something is asked; return its exit code, 1 if it has none that says that something is wrong."""
+    mine = folder_of(folder)
     begun = (mine / BEGUN).exists()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: stopping.append(number))
-    child = subprocess.Popen(
-        command(path, member, mine, found.quota_bytes), stdin=subprocess.DEVNULL, cwd="/", env=_environment(), preexec_fn=die_with_parent
-    )
-    while child.poll() is None and not stopping:
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, cwd="/", env=_environment(), preexec_fn=die_with_parent)
+    while child.poll() is None and not asked:
         beat()
         if not begun and has_data(mine):
             _mark_begun(mine)
@@ -166,15 +198,23 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         time.sleep(BEAT_MS / 1000)
     if child.poll() is None:
         child.terminate()
-        try:
-            child.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    left = read(folder)
-    if stopping or left is None:  # of one that is leaving the others may still need the vote: it is started again, ever more slowly
-        return 0
+        until = time.monotonic() + STOP_S
+        while child.poll() is None and time.monotonic() < until:
+            beat()  # it hands over what it leads, which takes longer than a part may be silent
+            time.sleep(LOOK_S)
+        child.kill()
+        child.wait()
     return child.returncode if child.returncode > 0 else 1
+
+
+def _beating(work: Callable[[], None], beat: Callable[[], None]) -> None:
+    """Do what takes a while, and beat meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        doing = pool.submit(work)
+        while not doing.done():
+            beat()
+            wait([doing], LOOK_S)
+        doing.result()
 
 
 def _environment() -> dict[str, str]:

@@ -44,8 +44,9 @@ class MemberSearch:
             without = True
 
     async def search(self) -> None:
-        """Ask another machine who the members are, and have the gateway here ask those. Raises UniosError, OSError."""
+        """Ask another machine who the members are, and have the gateway here ask those; first whether others let it in by now. Raises UniosError, OSError."""
         node = self._node
+        await node.rekeying.catch_up()
         kept = cluster.read(node.home) if node.system.gateway else None
         if kept is None or not kept.managed:
             return
@@ -56,7 +57,7 @@ class MemberSearch:
             await other.close()
         if not found or set(found) <= set(kept.members):
             return
-        cluster.write(node.home, msgspec.structs.replace(kept, members=found))
+        cluster.change(node.home, lambda kept: msgspec.structs.replace(kept, members=found))
         runfiles.complain(f"none of the store's members at {', '.join(kept.members)} answers: {', '.join(found)} are asked from now on")
         for folder in node.home.nodes():
             if (running := runfiles.read(folder.run / "store.json")) is not None:

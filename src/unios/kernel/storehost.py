@@ -53,7 +53,7 @@ def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> in
     while not found.members:  # the kernel of the first node has it started; no beat yet, as what comes then takes a while
         time.sleep(LOOK_S)
         found = cluster.read(home) or found
-    return gateway.main(home.store, cluster.address_of(home, found), beat, following(home, found), found.quota_bytes, mover)
+    return gateway.main(home.store, cluster.address_of(home, found), beat, following(home), found.quota_bytes, mover)
 
 
 def which(home: Home) -> cluster.Cluster | None:

@@ -1,4 +1,4 @@
-"""`unios store status|backup|restore|move`: how the system's store stands, a backup of it, the return to one, and a move to another engine."""
+"""`unios store status|backup|restore|move|rekey`: how the system's store stands, a backup of it, the return to one, a move to another engine, and other keys."""
 
 import os
 from typing import Final
@@ -11,7 +11,7 @@ from unios.shell.usage import size
 from unios.shell.words import Given, Misused, Option, Word
 from unios.wire.keeping import StoreMember, StoreView
 
-ASKED: Final = ("status", "backup", "restore", "move")
+ASKED: Final = ("status", "backup", "restore", "move", "rekey")
 ENGINES: Final = ("etcd", "sqlite")
 HEAD: Final = ("NODE", "STATE", "VERSION", "SIZE", "USED", "TROUBLE")
 _NEEDS_SOMEBODY: Final = 1
@@ -25,10 +25,11 @@ def store(session: Session, given: Given) -> int:
         if len(rest) != 1 or rest[0] not in ENGINES:
             raise Misused(f"`unios store move` takes the engine to which the store is moved: {' or '.join(ENGINES)}")
         return _move(session, rest[0])
-    if len(rest) != (what != "status"):
-        raise Misused("`unios store status` takes nothing more" if what == "status" else f"`unios store {what}` takes one FILE")
-    if what == "status":
-        return _status(session)
+    alone = what in ("status", "rekey")
+    if len(rest) != (not alone):
+        raise Misused(f"`unios store {what}` takes nothing more" if alone else f"`unios store {what}` takes one FILE")
+    if alone:
+        return _status(session) if what == "status" else _rekey(session)
     path = os.path.abspath(rest[0])
     return _back_up(session, path) if what == "backup" else _restore(session, path, sure=given.flag("yes"))
 
@@ -91,6 +92,15 @@ def _move(session: Session, to: str) -> int:
     return 0
 
 
+def _rekey(session: Session) -> int:
+    done = client.rekey(session.connection)
+    if session.json:
+        session.print_json(done)
+    else:
+        session.print(f"the keys of the system's etcd were changed, on {', '.join(done.nodes)}: the former let nobody in any more")
+    return 0
+
+
 def _restore(session: Session, path: str, *, sure: bool) -> int:
     if not sure:
         raise Misused("a restore takes back what the system did since the backup: say --yes if that is meant")
@@ -109,9 +119,10 @@ WORDS = {
     "store": Word(
         store,
         Option("yes", "--yes", text="Restore without asking further: what the system did since the backup is taken back."),
-        argument="[status|backup FILE|restore FILE|move ENGINE]",
+        argument="[status|backup FILE|restore FILE|move ENGINE|rekey]",
         text="Say how the system's store stands (exits 1 if something is wrong with it); write all its records into FILE; have it return to such a FILE, "
-        "which is refused while processes run; or move it, while everything goes on, to an etcd that the system runs itself (etcd), or back into a file (sqlite). "
+        "which is refused while processes run; move it, while everything goes on, to an etcd that the system runs itself (etcd), or back into a file (sqlite); "
+        "or change the keys that let machines into that etcd. "
         "FILE lies on the machine of the node that is asked.",
     )
 }

@@ -185,6 +185,10 @@ class StoreClient:
         found: Health = await self._ask("store.health", None, Health)
         return found
 
+    async def reconnect(self) -> None:
+        """Have a gateway connect to etcd anew, with the certificates that lie in its files now."""
+        await self._ask("store.reconnect", None, int)
+
     async def defragment(self, member: int) -> None:
         """Have a member of the etcd give back what its file does not need."""
         await self._ask("store.defragment", DefragmentRequest(member), int, writes=True, timeout_ms=DEFRAGMENT_TIMEOUT_MS)

@@ -68,6 +68,19 @@ class StoreEngine(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster: bytes = b""
 
 
+class Keys(msgspec.Struct, frozen=True):
+    """store.keys -> Empty (a kernel, of another that speaks for all for whom it does): the keys of the system's own etcd from now on. `cluster`: as in
+    StoreEngine."""
+
+    cluster: bytes
+
+
+class Rekeyed(msgspec.Struct, frozen=True):
+    """store.rekey (Empty) -> Rekeyed (privileged): the keys of the system's own etcd are changed. `nodes`: those whose machines have the new ones."""
+
+    nodes: tuple[str, ...]
+
+
 class Move(msgspec.Struct, frozen=True):
     """store.move -> Moved (privileged), asked of a node of the store's machine. `to`: "etcd", one that the system runs itself, or "sqlite", back into a file of that
     machine. Asked again it comes to the same."""

@@ -110,6 +110,10 @@ class Channel:
         if members != self._address.members:
             self._turn(members)
 
+    def reconnect(self) -> None:
+        """Connect anew, with the certificates that lie in the files now. What is under way ends as with `turn_to`. Raises Unavailable."""
+        self._turn(self._address.members)
+
     def _silent(self) -> None:
         """A member has not answered in time. It may be on a machine that is gone, of which Linux says nothing for long: the next one is asked, connected anew."""
         now = asyncio.get_running_loop().time()
@@ -118,8 +122,8 @@ class Channel:
             self._turn((*self._address.members[1:], self._address.members[0]))
 
     def _turn(self, members: tuple[str, ...]) -> None:
-        self._address, before = self._address._replace(members=members), self._channel
-        self._channel = self._open()
+        self._address = self._address._replace(members=members)
+        before, self._channel = self._channel, self._open()
         self._methods.clear()
         beside, self._beside = self._beside, {}
         self._part(before.close(PARTING_S))

@@ -218,6 +218,11 @@ class Gateway:
         """Ask each member for itself. Raises Unavailable if none can say who they are."""
         return Health(await self._doctor.look(await self.members()), self._quota_bytes)
 
+    def reconnect(self) -> None:
+        """Ask etcd over new connections, with the certificates that lie in the files now. Raises Unavailable."""
+        self._channel.reconnect()
+        self._doctor.reconnect()
+
     async def defragment(self, member: int) -> int:
         await self._doctor.defragment(await self.members(), member)
         return 0

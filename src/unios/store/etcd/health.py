@@ -92,10 +92,14 @@ class Doctor:
         """Take back a member's alarm of no space."""
         await self._channel.call("Maintenance/Alarm", messages.alarms(disarm=member, alarm=1))
 
-    def _let_all_go(self) -> None:
-        self._later = None
+    def reconnect(self) -> None:
+        """Ask over new connections from now on."""
         for client in list(self._asked):
             self._let_go(client)
+
+    def _let_all_go(self) -> None:
+        self._later = None
+        self.reconnect()
 
     def _let_go(self, client: str) -> None:
         task = asyncio.get_running_loop().create_task(self._asked.pop(client).close())

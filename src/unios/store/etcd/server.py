@@ -50,6 +50,9 @@ class GatewayRequests:
                 return await gateway.change_member(call.decode(MemberRequest))
             case "store.health":
                 return await gateway.health()
+            case "store.reconnect":
+                gateway.reconnect()
+                return 0
             case "store.defragment":
                 return await gateway.defragment(call.decode(DefragmentRequest).id)
             case "store.disarm":

@@ -1,0 +1,216 @@
+"""Changing the keys of the system's own etcd: who had the former reaches its members no more. Everything goes on meanwhile.
+
+The steps are those of `cluster.following_step`; each is taken by every kernel whose machine has a gateway before the next begins, members of etcd one after
+the other. Which authorities count etcd reads at its start only, so each member is started anew for the first step and for the last; with the last, connections
+that were let in by the former keys end. Keys go from kernel to kernel alone, and only between those that speak for all for whom the other does, as at a join.
+
+A machine that was away asks the others for them (`catch_up`) when it finds the store away. A change that was broken off is finished by the next, before that begins.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from unios.core.nodes import covers
+from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
+from unios.kernel import cluster, quorum_member, runfiles
+from unios.kernel.callers import Caller
+from unios.kernel.clocks import boot_ms
+from unios.kernel.cluster import STEPS, Cluster, following_step
+from unios.kernel.system import ETCD
+from unios.store.client import StoreClient
+from unios.store.model import Compare, Put, Transaction
+from unios.undecodable import UNDECODABLE
+from unios.wire.keeping import Keys, Rekeyed, StoreEngine
+from unios.wire.operations import Empty
+from unios.wire.peer import Call
+
+if TYPE_CHECKING:
+    from unios.kernel.node import Node
+
+UNDER_WAY: Final = "/rekeying"
+"""There while the keys are changed: by whom."""
+ASK_TIMEOUT_MS: Final = 5_000
+TAKE_TIMEOUT_MS: Final = 40_000
+"""To be told that a kernel has taken a step: a member of etcd has to come back for it, from a disk that may be slow."""
+MEMBER_S: Final = 30.0
+LOOK_S: Final = 0.1
+AGAIN_S: Final = 0.2
+STEP_MS: Final = 60_000
+
+
+class Rekeying:
+    """That of one kernel."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._taking = asyncio.Lock()
+
+    async def rekey(self, caller: Caller, _call: Call) -> object:
+        """Serve store.rekey. Raises Denied, CallerError, Unavailable: asked again it goes on."""
+        if not caller.privileged:
+            raise Denied("only the system's owner may have the keys of its etcd changed")
+        return await self.change()
+
+    async def change(self) -> Rekeyed:
+        """Change the keys; return who has them. Raises CallerError where the system runs no etcd itself; Unavailable: not done, or not everywhere."""
+        node = self._node
+        mine = self._kept()
+        if mine is None:
+            what = "has its records in a file" if node.system.engine != ETCD else "has its etcd from elsewhere, or not on this machine"
+            raise CallerError(f"the system {what}: there are no keys of an etcd of its own to be changed here")
+        await self._begin()
+        try:
+            return await self._change(mine)
+        finally:
+            with contextlib.suppress(UniosError):  # else it goes with the lease
+                await node.store.delete(UNDER_WAY)
+
+    async def _begin(self) -> None:
+        node = self._node
+        mark = Put(UNDER_WAY, node.name.encode(), node.leasing.lease)
+        if not (await node.store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,)))).succeeded:
+            raise Unavailable("the keys of the system's etcd are being changed: wait for it")
+
+    async def _change(self, mine: Cluster) -> Rekeyed:
+        node = self._node
+        others = [name for name in node.membership.names("ready", "suspect") if name != node.name]
+        found = {name: await self._keys_of(name) for name in others}
+        holders = [name for name, keys in found.items() if keys is not None]
+        now = newest([mine, *(keys for keys in found.values() if keys is not None)])
+        fresh = await asyncio.to_thread(cluster.begun, node.system.id, now.rotation + STEPS)
+        for _step in range(-now.rotation % STEPS + STEPS):
+            now = following_step(now, fresh)
+            await self.take_in(now)  # on this disk before anybody shows anything of it
+            await self._step(now, holders)
+        with contextlib.suppress(UniosError):
+            await node.events.write("store", f"the keys of the system's etcd were changed, by {node.name}: the former let nobody in any more")
+        return Rekeyed(tuple(sorted([node.name, *holders])))
+
+    async def _step(self, now: Cluster, holders: Iterable[str]) -> None:
+        keepers = [name for name in holders if name in self._node.quorum.keepers]
+        for name in keepers:
+            await self._tell(name, now)
+        await asyncio.gather(*(self._tell(name, now) for name in holders if name not in keepers))
+
+    async def _tell(self, name: str, now: Cluster) -> None:
+        """Have a node take a step; one that is lost meanwhile asks for it itself."""
+        node, until_ms = self._node, boot_ms() + STEP_MS
+        while True:
+            try:
+                await node.links.call(name, "store.keys", Keys(msgspec.json.encode(now)), Empty, user=node.user, timeout_ms=TAKE_TIMEOUT_MS)
+                return
+            except UniosError as error:
+                if node.membership.view(name)[0] not in ("ready", "suspect"):
+                    return
+                if isinstance(error, (CallerError, Denied, NotFound)) or boot_ms() > until_ms:
+                    raise Unavailable(f"{name} has not taken the new keys of etcd ({error}): see to it, then `unios store rekey`") from error
+            await asyncio.sleep(AGAIN_S)
+
+    async def _keys_of(self, name: str) -> Cluster | None:
+        """Return what a node's machine knows, None if it has no gateway, or may not have one. Raises Unavailable."""
+        node = self._node
+        try:
+            found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
+        except UniosError as error:
+            raise Unavailable(f"{name} does not say which keys of etcd it has ({error}): nothing was changed; try again") from error
+        return self._decoded(name, found.cluster)
+
+    def _decoded(self, name: str, data: bytes) -> Cluster | None:
+        if not data or not self._node.store_way.keeps(name):
+            return None
+        with contextlib.suppress(*UNDECODABLE):
+            keys = msgspec.json.decode(data, type=Cluster)
+            return keys if keys.managed else None
+        return None
+
+    def _kept(self) -> Cluster | None:
+        node = self._node
+        kept = cluster.read(node.home) if node.system.engine == ETCD and node.system.gateway else None
+        return kept if kept is not None and kept.managed else None
+
+    # taking them
+
+    async def keys(self, caller: Caller, call: Call) -> object:
+        """Serve store.keys. Raises Denied, CallerError, Unavailable: not yet taken."""
+        node = self._node
+        if not caller.users or not covers(caller.users, node.identity.users):
+            raise Denied("keys of etcd are taken from kernels that speak for all for whom this one does")
+        try:
+            told = msgspec.json.decode(call.decode(Keys).cluster, type=Cluster)
+        except UNDECODABLE as error:
+            raise CallerError(f"these are no keys of an etcd: {error}") from error
+        if not told.managed or self._kept() is None:
+            raise CallerError(f"{node.name} has no gateway to an etcd of the system's own")
+        await self.take_in(told)
+        return Empty()
+
+    async def take_in(self, told: Cluster, *, wait: bool = True) -> None:
+        """Keep these keys if they are newer, and use what is kept: the gateway of this machine, and the member of this node. Idempotent. `wait`: until the member
+        answers. Raises Unavailable, OSError."""
+        node = self._node
+        async with self._taking:
+            kept = await asyncio.to_thread(cluster.change, node.home, lambda kept: newer(kept, told))
+            if kept is None:
+                raise Unavailable(f"{node.name} has no gateway to etcd any more")
+            await asyncio.to_thread(cluster.address_of, node.home, kept)
+            await self._gateway_anew()
+            await self._member_anew(kept, wait=wait)
+
+    async def _gateway_anew(self) -> None:
+        client = StoreClient(self._node.store_way.peer)
+        try:
+            await client.reconnect()
+        finally:
+            await client.close()
+
+    async def _member_anew(self, kept: Cluster, *, wait: bool) -> None:
+        node = self._node
+        mine = quorum_member.read(node.folder)
+        if mine is None or quorum_member.shows(node.folder, kept):
+            return
+        if kept.also and not kept.also_key:
+            # it trusts both already, and looks at what it shows each time that it shows it
+            await asyncio.to_thread(quorum_member.show, node.folder, mine, kept)
+            return
+        quorum_member.start_anew(node.folder)
+        try:
+            async with asyncio.timeout(MEMBER_S):
+                while wait and not (quorum_member.shows(node.folder, kept) and await self._answers(mine.peer)):
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise Unavailable(f"the store's member of {node.name} does not come back: see {node.folder.log}/member.log") from None
+
+    async def _answers(self, peer: str) -> bool:
+        try:
+            return any(one.peer == peer and one.answers for one in (await self._node.store.health()).members)
+        except UniosError:
+            return False
+
+    async def catch_up(self) -> None:
+        """Ask the others whether the keys were changed while this machine was away. Raises UniosError, OSError."""
+        node, mine = self._node, self._kept()
+        if mine is None:
+            return
+        found = [mine]
+        for name in node.links.names():
+            with contextlib.suppress(UniosError):
+                found += filter(None, [await self._keys_of(name)])
+        if newest(found).rotation > mine.rotation:
+            runfiles.complain("the keys of the system's etcd were changed while this machine was away: it has the new ones now")
+            await self.take_in(newest(found), wait=False)
+
+
+def newest(found: Iterable[Cluster]) -> Cluster:
+    """Return the one of which most steps have been taken."""
+    return max(found, key=lambda one: one.rotation)
+
+
+def newer(kept: Cluster, told: Cluster) -> Cluster:
+    """Return what is kept with the keys that are told, if these are newer."""
+    if told.rotation <= kept.rotation:
+        return kept
+    return msgspec.structs.replace(kept, ca=told.ca, ca_key=told.ca_key, also=told.also, also_key=told.also_key, rotation=told.rotation)
