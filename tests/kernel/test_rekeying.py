@@ -243,6 +243,19 @@ def test_one_that_was_away_asks_those_whom_it_may_believe(scene: Callable[..., S
     assert one.kept() == now
 
 
+def test_what_is_damaged_is_copied_from_those_whom_it_may_believe(scene: Callable[..., Scene]) -> None:
+    now = msgspec.structs.replace(FIRST, rotation=3)
+    one = scene({"rogue": msgspec.structs.replace(FIRST, ca="rogue", rotation=9), "n2": now}, trusted=("n2",))
+    (one.home.store / cluster.FILE).write_bytes(b"{\xff")
+    one.others["n2"] = Unavailable("it is away")
+    asyncio.run(one.rekeying.catch_up())
+    with pytest.raises(Unavailable, match="cannot be read"):
+        one.kept()
+    one.others["n2"] = now
+    asyncio.run(one.rekeying.catch_up())
+    assert one.kept() == now
+
+
 def test_only_the_owner_may_have_them_changed(scene: Callable[..., Scene]) -> None:
     with pytest.raises(Denied):
         asyncio.run(cast(Any, scene({}).rekeying.rekey(cast(Caller, SimpleNamespace(privileged=False)), cast(Call, None))))

@@ -79,8 +79,8 @@ class Rekeying:
         node = self._node
         others = [name for name in node.membership.names("ready", "suspect") if name != node.name]
         found = {name: await self._keys_of(name) for name in others}
-        holders = [name for name, keys in found.items() if keys is not None]
-        now = newest([mine, *(keys for keys in found.values() if keys is not None)])
+        holders = [name for name, keys in found.items() if keys is not None and keys.managed]
+        now = newest([mine, *(keys for name, keys in found.items() if name in holders and keys is not None)])
         fresh = await asyncio.to_thread(cluster.begun, node.system.id, now.rotation + STEPS)
         for _step in range(-now.rotation % STEPS + STEPS):
             now = following_step(now, fresh)
@@ -117,14 +117,10 @@ class Rekeying:
             found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
         except UniosError as error:
             raise Unavailable(f"{name} does not say which keys of etcd it has ({error}): nothing was changed; try again") from error
-        return self._decoded(name, found.cluster)
-
-    def _decoded(self, name: str, data: bytes) -> Cluster | None:
-        if not data or not self._node.store_way.keeps(name):
+        if not found.cluster or not node.store_way.keeps(name):
             return None
         with contextlib.suppress(*UNDECODABLE):
-            keys = msgspec.json.decode(data, type=Cluster)
-            return keys if keys.managed else None
+            return msgspec.json.decode(found.cluster, type=Cluster)
         return None
 
     def _kept(self) -> Cluster | None:
@@ -191,17 +187,35 @@ class Rekeying:
             return False
 
     async def catch_up(self) -> None:
-        """Ask the others whether the keys were changed while this machine was away. Raises UniosError, OSError."""
-        node, mine = self._node, self._kept()
-        if mine is None:
+        """Ask the others for what lets this machine's gateway in, if the keys were changed while it was away, or what it had is damaged. Raises UniosError,
+        OSError."""
+        node = self._node
+        if node.system.engine != ETCD or not node.system.gateway:
             return
-        found = [mine]
-        for name in node.links.names():
+        try:
+            mine = cluster.read(node.home)
+        except Unavailable as error:
+            await self._mend(str(error))
+            return
+        if mine is not None and mine.managed:
+            found = [mine, *(one for one in await self._of_others() if one.managed)]
+            if newest(found).rotation > mine.rotation:
+                runfiles.complain("the keys of the system's etcd were changed while this machine was away: it has the new ones now")
+                await self.take_in(newest(found), wait=False)
+
+    async def _mend(self, why: str) -> None:
+        """Have another machine's copy of what is damaged here: it is the same on all."""
+        node, found = self._node, await self._of_others()
+        if found:
+            await asyncio.to_thread(cluster.write, node.home, newest(found))
+            runfiles.complain(f"{why}; it has been copied from another machine")
+
+    async def _of_others(self) -> list[Cluster]:
+        found: list[Cluster] = []
+        for name in self._node.links.names():
             with contextlib.suppress(UniosError):
                 found += filter(None, [await self._keys_of(name)])
-        if newest(found).rotation > mine.rotation:
-            runfiles.complain("the keys of the system's etcd were changed while this machine was away: it has the new ones now")
-            await self.take_in(newest(found), wait=False)
+        return found
 
 
 def newest(found: Iterable[Cluster]) -> Cluster:
