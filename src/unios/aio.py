@@ -1,4 +1,5 @@
-"""unios for asyncio: `await unios.aio.connect(name)`, `listen(name, handlers)`, `put(value)`, `get(ref)`, `system()`: as the same names of `unios`.
+"""unios for asyncio: `await unios.aio.connect(name)`, `listen(name, handlers)`, `put(value)`, `get(ref)`, `system()`: as the same names of `unios`; and
+`capability(given)`, for who holds one.
 
 Ports have an asyncio shell of their own. Objects and the system are used in a thread of the loop's pool: what they wait for is short, or a fetch from another node.
 """
@@ -10,12 +11,14 @@ from typing import Any, TypeVar, overload
 from unios.client import embedded
 from unios.client.embedded import System
 from unios.client.messages import aio_port, aio_server
+from unios.client.messages.aio_capability import AsyncCapability
 from unios.client.messages.aio_port import AsyncPort
 from unios.client.messages.aio_server import AsyncServer
+from unios.client.messages.capabilities import Capability
 from unios.client.objects import getting, putting
 from unios.client.objects.ref import Ref
 
-__all__ = ["AsyncPort", "AsyncServer", "connect", "get", "listen", "put", "system"]
+__all__ = ["AsyncCapability", "AsyncPort", "AsyncServer", "capability", "connect", "get", "listen", "put", "system"]
 T = TypeVar("T")
 
 
@@ -48,3 +51,8 @@ async def connect(name: str, *, timeout: float | None = None, node: str = "") ->
     """Return a port that somebody listens on; waits up to `timeout` seconds for him. Arguments and errors as of `unios.connect`."""
     home = (await system()).home
     return await aio_port.connect(name, timeout=timeout, home=home, node=node)
+
+
+def capability(given: Capability) -> AsyncCapability:
+    """Return a capability for use in this loop: one that was minted here, or has come in a message."""
+    return AsyncCapability(given)

@@ -1,5 +1,6 @@
 """Capabilities on three nodes: weakened on one, used on others, and of no use anywhere once they have been revoked. n1 calls, n2 serves, n3 holds."""
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -14,6 +15,7 @@ import pytest
 
 from tests.e2e import ports
 from tests.e2e.system import System
+from unios.aio import capability
 from unios.client.messages import capabilities
 from unios.client.messages.capabilities import Capability
 from unios.client.messages.port import Port
@@ -78,6 +80,33 @@ def test_a_weaker_one_can_do_less_and_is_passed_on_to_another_node(whole: System
         with pytest.raises(Denied, match="another user's"):
             other.derive(user="root")
         assert full.call("read") == ["one", "two"]
+
+
+def test_a_loop_uses_weakens_passes_on_and_revokes_them_too(whole: System, holder: Port) -> None:
+    async def work() -> None:
+        async with capability(first(whole)) as full:
+            assert await full.call("write", "one") == "n1"
+            weak = await full.derive(operations=["read", "ticks"])
+            assert [await weak.call("read"), repr(weak)] == [["one"], repr(full)]
+            with pytest.raises(Denied, match="does not let you call 'write'"):
+                await weak.call("write", "two")
+            assert pickle.loads(pickle.dumps(weak)).call("read") == ["one"]
+            await asyncio.to_thread(holder.take, "from the loop", weak)
+            assert await asyncio.to_thread(holder.use, "from the loop", "read", []) == ["one"]
+            items = weak.stream("ticks")
+            assert await anext(items) == 0
+            assert await full.options(timeout=20).revoke() == 2
+            with pytest.raises(Denied, match="revoked"):
+                async for _item in items:
+                    pass
+            for late in (full, weak):
+                with pytest.raises(Denied, match="revoked"):
+                    await late.call("read")
+            with pytest.raises(Denied, match="revoked"):
+                await asyncio.to_thread(holder.use, "from the loop", "read", [])
+            weak.close()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
 
 
 def test_when_revoke_returns_it_is_of_no_use_on_any_node_and_nor_is_what_came_of_it(whole: System, holder: Port) -> None:

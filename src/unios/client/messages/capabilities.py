@@ -202,6 +202,10 @@ class Capability:
         """Return a new one that can do what this one can and no more: only `operations`, for so many `seconds`, for so many calls (which count here too), for
         that `user` alone. Denied, CallerError, Unavailable."""
         made = self._port.call("derive", self._maker, self._secret, _wanted(operations, seconds, uses, user))
+        return self.with_secret(made)
+
+    def with_secret(self, made: str) -> "Capability":
+        """Return one of the same maker that it has just derived."""
         return Capability(self._port.name, self._maker, made, self._timeout)
 
     def revoke(self) -> int:
@@ -221,6 +225,7 @@ def _wanted(operations: Iterable[str] | None, seconds: float | None, uses: int |
 
 def written(value: object) -> bytes | None:
     """Return a capability as it travels to another user, None for anything else."""
+    value = getattr(value, "_given", value)  # of one for asyncio
     return msgspec.msgpack.encode((value._port.name, value._maker, value._secret)) if isinstance(value, Capability) else None
 
 
