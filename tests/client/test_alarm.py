@@ -103,3 +103,23 @@ def test_it_is_not_set_twice_however_early_he_is_interrupted(monkeypatch: pytest
     alarm.soon()
     assert select.select([alarm.descriptor], [], [], 20)[0], "the next one sets it"
     alarm.close()
+
+
+def test_who_asks_while_it_is_being_heard_is_not_taken_for_one_who_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarm = Alarm(0.001)
+    alarm.soon()
+    assert rings(alarm, 20)
+    read = os.read
+
+    def late(descriptor: int, most: int) -> bytes:
+        """Another thread asks, and this one gets no processor before that has rung."""
+        alarm.soon()
+        assert rings(alarm, 20)
+        return read(descriptor, most)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "read", late)
+        alarm.heard()
+    alarm.soon()
+    assert rings(alarm, 20)
+    alarm.close()

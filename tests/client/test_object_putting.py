@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -133,6 +134,20 @@ def test_what_cannot_be_got_is_said_and_only_what_is_lost_is_made_again(tie: Scr
     else:
         with pytest.raises(raised):
             get(made)
+
+
+@pytest.mark.parametrize("timeout", [1e10, math.inf])
+def test_a_get_may_take_as_long_as_one_likes_and_that_is_a_number(tie: Scripted, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    ref, deadlines = put("value"), list[float | None]()
+
+    def call(_op: str, *_args: Any, deadline: float | None) -> Any:
+        deadlines.append(deadline)
+        return False, [encode("value", trusted=True).body]
+
+    monkeypatch.setattr(tie, "call", call)
+    assert get(ref, timeout=timeout) == "value" and deadlines == [None]  # locks of threads wait for a few hundred years at most
+    with pytest.raises(CallerError, match="nan"):
+        get(ref, timeout=math.nan)
 
 
 def test_that_a_reference_came_is_said_with_the_first_get_or_after_it(tie: Scripted) -> None:

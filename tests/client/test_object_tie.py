@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -192,6 +193,34 @@ def test_a_holder_that_is_silent_is_gone_or_may_come_back(
     far = Tie("objects/me/n2")
     with pytest.raises(raised, match=said):
         far.call("lend", [], "")
+    far.close()
+
+
+def test_who_asks_a_holder_that_was_found_to_be_gone_does_not_wait_for_that_again_unless_it_is_back(
+    holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = False
+    monkeypatch.setattr(Tie, "_is_running", lambda _tie: runs)
+    holder.refuses = NotFound("nobody listens")
+    far = Tie("objects/me/n2")
+    with pytest.raises(Gone):
+        far.call("get", known("a"))
+    monkeypatch.setattr(module, "OBJECT_GONE_MS", 60_000)
+    for ask in (partial(far.call, "get", known("b")), partial(far.wait, "bring", known("c"), deadline=None)):
+        with pytest.raises(Gone):
+            ask()
+    runs = True  # one that begins is waited for
+    monkeypatch.setattr(module, "OBJECT_SILENT_MS", 100)
+    with pytest.raises(Unavailable, match="is stopped"):
+        far.call("get", known("a"))
+    holder.refuses = None
+    assert far.call("statistics") is not None
+    runs, holder.refuses = False, NotFound("nobody listens")
+    monkeypatch.setattr(module, "OBJECT_SILENT_MS", 60_000)
+    for port in holder.ports:
+        port.end()
+    with pytest.raises(TimeoutError):  # it was seen meanwhile: that it is gone is to be found anew
+        far.call("get", known("a"), deadline=time.monotonic() + 0.05)
     far.close()
 
 

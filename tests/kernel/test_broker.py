@@ -91,6 +91,23 @@ def test_a_port_is_taken_over_by_its_user_or_the_privileged_and_by_nobody_else()
     brokered(work)
 
 
+def test_who_is_connected_stays_so_when_a_listener_that_took_the_port_over_closes_it() -> None:
+    async def work(broker: Broker, told: Told) -> None:
+        with broker.listen("p", 0o600, ANN) as first:
+            _id, near = broker.connect("p", ANN)
+            far = taken(first)[1]
+            with broker.listen("p", 0o600, ANN) as second:
+                _id, later = broker.connect("p", ANN)
+                end = taken(second)[1]
+                assert broker.revoke("p", 0, ANN) == 1 and ended(later) and told.closed == ["p"]
+            assert not ended(near) and not ended(far)
+            assert not broker.has("p")
+        for sock in (near, far, later, end):
+            sock.close()
+
+    brokered(work)
+
+
 def test_what_is_left_of_a_listener_that_was_replaced_is_not_the_end_of_the_port() -> None:
     async def work(broker: Broker, told: Told) -> None:
         with broker.listen("p", 0o600, ANN):

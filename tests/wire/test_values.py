@@ -1,9 +1,10 @@
 """Values: pickles between processes of one user, and of no other; what cannot travel is said."""
 
 import datetime
+import multiprocessing
 import pickle
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -65,7 +66,7 @@ def test_nothing_says_of_a_value_that_it_is_trusted_but_who_received_it() -> Non
     assert not encode(1, trusted=True).trusted and not Value(msgspec.Raw(b"\xc0")).trusted
 
 
-@pytest.mark.parametrize("value", [threading.Lock(), lambda: 1, (one for one in ()), memoryview(b"abcd")[::2]])
+@pytest.mark.parametrize("value", [threading.Lock(), multiprocessing.Lock(), lambda: 1, (one for one in ()), memoryview(b"abcd")[::2]])
 def test_what_cannot_be_pickled_is_said(value: Any) -> None:
     with pytest.raises(CallerError, match="this cannot be sent"):
         encode(value, trusted=True)
@@ -118,6 +119,11 @@ class Interrupts:
         return interrupted, ()
 
 
+class InterruptsAtOnce:
+    def __reduce__(self) -> NoReturn:
+        raise Interrupted
+
+
 class Interrupted(Exception):
     pass
 
@@ -126,9 +132,10 @@ def interrupted() -> None:
     raise Interrupted
 
 
-def test_what_a_class_raises_while_it_is_read_goes_on_as_it_is() -> None:
+@pytest.mark.parametrize("kind", [Interrupts, InterruptsAtOnce])
+def test_what_a_class_raises_while_it_is_written_or_read_goes_on_as_it_is(kind: type[Any]) -> None:
     with pytest.raises(Interrupted):
-        decode(encode(Interrupts(), trusted=True), trusted=True)
+        decode(encode(kind(), trusted=True), trusted=True)
 
 
 @given(st.binary(max_size=60), st.lists(st.binary(max_size=20), max_size=2))

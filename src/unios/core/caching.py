@@ -32,9 +32,13 @@ class Holders:
         self._number = epoch * EPOCH_GRANTS
         self._grants: dict[str, _Grant] = {}
         self._waiting: dict[str, int] = {}
+        self._retired = False
 
     def grant(self, session: str, now_ms: float) -> int:
-        """Return the number of a grant for one lease from now; 0: there are too many holders, read without keeping. Never between `begin` and its end."""
+        """Return the number of a grant for one lease from now; 0: there are too many holders, or none any more: read without keeping. Never between `begin`
+        and its end."""
+        if self._retired:
+            return 0
         if session not in self._grants and len(self._grants) >= OBJECT_HOLDERS_MAX:
             self._grants = {each: grant for each, grant in self._grants.items() if grant.until_ms > now_ms}
             if len(self._grants) >= OBJECT_HOLDERS_MAX:
@@ -47,6 +51,11 @@ class Holders:
         """A write has begun: all grants have to go. The writer has dropped his up to `dropped` himself."""
         self.dropped(writer, dropped)
         self._waiting = {session: grant.number for session, grant in self._grants.items()}
+
+    def retire(self) -> None:
+        """The object is about to be taken away: all grants have to go, and there are no more. Idempotent."""
+        self._retired = True
+        self.begin("", 0)
 
     def to_drop(self, session: str) -> int:
         """Return up to which grant a holder has to drop what it keeps; 0: none."""

@@ -68,6 +68,8 @@ class _Connection(NamedTuple):
     far: socket.socket
     holders: tuple[int, ...]
     caller: Caller
+    listener: _Port
+    """Who has it: another one may listen under the name since, and leaves it alone."""
 
 
 def check_name(name: str) -> None:
@@ -214,7 +216,7 @@ class Broker:
             except OSError as error:
                 raise Unavailable(f"port {name} does not take connections at the moment: its owner is busy or gone") from error
             undo.pop_all()
-        self._keep(_Connection(id_, name, duplicate, far, holders, caller))
+        self._keep(_Connection(id_, name, duplicate, far, holders, caller, port))
         return id_, near
 
     def _check_room(self, name: str, caller: Caller) -> None:
@@ -282,14 +284,15 @@ class Broker:
         return True
 
     def revoke(self, name: str, connection: int, caller: Caller) -> int:
-        """Cut one connection of the port, or with 0 the port and all of its connections; return how many were cut. Idempotent."""
+        """Cut one connection of the port, or with 0 the port and all of its connections; return how many were cut. Idempotent. Those of a listener from whom
+        the port was taken over are his: they end with him."""
         if name not in self._ports:
             return 0
         port = self._owned(name, caller)
         if connection:
             found = self._connections.get(connection)
             return int(found is not None and found.port == name and self.cut(connection))
-        ids = [c.id for c in self._connections.values() if c.port == name]
+        ids = [c.id for c in self._connections.values() if c.listener is port]
         cut = sum(self.cut(id_) for id_ in ids)
         self._drop_port(port)
         del self._ports[name]

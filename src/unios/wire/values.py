@@ -38,7 +38,9 @@ _PLAIN_BESIDE: Final = msgspec.Raw(b"\xa0")
 """The msgpack is the only one."""
 
 
-_UNPICKLABLE: Final = (pickle.PicklingError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError, MemoryError, OverflowError)
+_UNPICKLABLE: Final = (pickle.PicklingError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError)
+"""What pickle raises for what it cannot write, and classes that refuse: RuntimeError, as a lock of multiprocessing. What else one raises, or a signal's handler
+(as TimeoutError), goes on as it is."""
 _UNREADABLE: Final = (pickle.UnpicklingError, TypeError, ValueError, EOFError, LookupError, RecursionError, MemoryError, OverflowError)
 """What pickle raises for what is no pickle. What a class or a signal's handler raises meanwhile goes on as it is."""
 

@@ -3,6 +3,7 @@ connection after the port was closed."""
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,6 +15,7 @@ from tests.client.messages.test_aio_breaks import run, until
 from tests.client.messages.test_line import HELLO, packed
 from unios.client.messages import aio, aio_server
 from unios.client.messages.aio_server import AsyncServer
+from unios.errors import CallerError
 from unios.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Ack, Hello, Request
 from unios.wire.operations import Accepted
 from unios.wire.values import encode as value_of
@@ -100,3 +102,15 @@ def test_a_connection_that_comes_just_after_the_port_was_closed_is_ended(rig: Ri
         assert not done and not server._lines
 
     served(rig, work)
+
+
+@pytest.mark.parametrize("timeout", [1e10, math.inf])
+def test_a_deadline_may_be_as_late_as_one_likes_and_is_a_number(rig: Rig, timeout: float) -> None:
+    async def work() -> None:
+        async with await aio.listen("p", {"one": lambda value: value, "some": lambda: iter([1, 2])}), await aio.connect("p", timeout=timeout) as port:
+            patient = port.options(timeout=timeout)
+            assert await patient.one(1) == 1 and [item async for item in patient.stream("some")] == [1, 2]
+            with pytest.raises(CallerError, match="nan"):  # a loop that is given that as a time may forget its other timers
+                await port.options(timeout=math.nan).one(1)
+
+    run(work)

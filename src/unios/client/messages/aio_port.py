@@ -18,6 +18,7 @@ from unios.client.messages import places, port
 from unios.client.messages.aio_line import AioLine
 from unios.client.messages.line import Line
 from unios.client.messages.outcomes import outcome
+from unios.client.messages.port import deadline_of
 from unios.errors import CallerError, NotFound, OutcomeUnknown, PeerRestarted, ProtocolError, Unavailable, UniosError, fresh
 from unios.limits import CLIENT_RETRY_MS, HELLO_TIMEOUT_MS
 from unios.wire.conversations import Asked, Asking, Said
@@ -43,6 +44,7 @@ class AsyncPort:
 
     def options(self, *, timeout: float | None = None, idempotent: bool = False) -> "AsyncPort":
         """Return this port with a deadline of so many seconds for each call, and with calls that may be done again after a loss."""
+        deadline_of(timeout)  # a loop would take nan for a time, and its other timers for late
         port = object.__new__(AsyncPort)
         port._ends, port._held, port._timeout, port._again = self._ends, self._held, timeout, idempotent
         return port
@@ -95,7 +97,7 @@ class AsyncPort:
                 ends.give_up(asked)
 
     def _deadline(self) -> float | None:
-        return None if self._timeout is None else time.monotonic() + self._timeout
+        return deadline_of(self._timeout)
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
@@ -141,7 +143,7 @@ def travelled(name: str, timeout: float | None, again: bool) -> Any:
 async def connect(name: str, *, timeout: float | None = None, home: "Path | str | None" = None, node: str = "") -> AsyncPort:
     """Return a port, waiting up to `timeout` seconds (None: for ever) for somebody to listen. NotFound, Denied, Unavailable."""
     port = AsyncPort(name, home=home, node=node)
-    await port._ends.ready(None if timeout is None else time.monotonic() + timeout)
+    await port._ends.ready(deadline_of(timeout))
     return port
 
 

@@ -12,7 +12,8 @@ def listen(name: str, target: Mapping[str, Callable[..., Any]] | object, *, mode
     """Open a port and answer on it from now on, in threads of its own, until it is closed or the program ends.
 
     `target`: functions by name, or any object, whose methods without an underscore in front may be called. `mode`: who may call, as a file's mode says who may
-    write: 0o600 this user, 0o666 everybody. A port of that name which this user has open elsewhere on the node is taken over.
+    write: 0o600 this user, 0o666 everybody. A port of that name which this user has open on the node already, in this program or another, is taken over: who
+    is connected to it stays there, and it has no new callers, also when this one is closed.
     Raises Denied (the name is another user's), CallerError (no name for a port), Unavailable.
     """
     return Server(name, target, mode=mode, home=system().home, node=node)

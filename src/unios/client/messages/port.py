@@ -40,7 +40,7 @@ class Port:
         self._ends = Ends(name, home, node, keeps, opened)
         self._timeout: float | None = None
         self._again = False
-        self._ends.open(_deadline(timeout))
+        self._ends.open(deadline_of(timeout))
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Port:
         OutcomeUnknown: no answer came by the deadline, or whoever answered was replaced meanwhile; it may have been done. Values that cannot travel: CallerError.
         """
         ends, timeout = self._ends, self._timeout
-        deadline = None if timeout is None else _deadline(timeout)
+        deadline = None if timeout is None else deadline_of(timeout)
         asked = ends.ask(op, (args, kwargs), deadline, again=self._again)
         try:
             if not ends.wait_for(asked, deadline):
@@ -90,7 +90,7 @@ class Port:
         return Items(ends, ends.ask(op, (args, kwargs), deadline, stream=True, again=self._again), deadline)
 
     def _deadline(self) -> float | None:
-        return _deadline(self._timeout)
+        return deadline_of(self._timeout)
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
@@ -130,7 +130,8 @@ def _travelled(name: str, timeout: float | None, again: bool) -> Port:
     return port
 
 
-def _deadline(timeout: float | None) -> float | None:
+def deadline_of(timeout: float | None) -> float | None:
+    """Return when so many seconds from now are over (time.monotonic), None: never. CallerError for what is no number of seconds."""
     if timeout is None:
         return None
     if timeout < _EVER_S:
@@ -156,7 +157,7 @@ class Pending:
         `timeout`: TimeoutError after so many seconds; the call goes on.
         """
         asked = self._asked
-        until = _deadline(timeout)
+        until = deadline_of(timeout)
         if until is not None and (self._deadline is None or until < self._deadline):
             if not self._ends.wait(asked, lambda: asked.ended, until):
                 raise TimeoutError

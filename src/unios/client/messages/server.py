@@ -112,7 +112,7 @@ class Server:
             return
         if not self._closed.is_set():
             self._closed.set()
-            self._acceptor.close(self.name)
+            self._acceptor.close(self.name, self._accepted)  # and not one that is being opened under the name just now
         self._cut(lambda _stamp: True)
         self._sessions.leave()
 

@@ -55,10 +55,10 @@ class Alarm:
             raise
 
     def heard(self) -> None:
-        """Whoever polls is awake: what is asked for from now on rings again."""
-        self._is_set = False
+        """Whoever polls is awake: what is asked for from now on rings again, and what was asked for before is to be looked for now."""
         with contextlib.suppress(OSError):  # it has not rung yet
             os.read(self.descriptor, 8)
+        self._is_set = False  # last: else what is asked for before the reading, and has rung by then, is taken for set for ever
 
     def close(self) -> None:
         """Idempotent."""

@@ -1,13 +1,13 @@
 """Getting: the value of an object, read in place where its memory is on this node, made again after a loss where there is a recipe."""
 
 import mmap
-import time
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 import msgspec
 
 from unios.client.messages import bringing
+from unios.client.messages.port import deadline_of
 from unios.client.objects.counts import COUNTS
 from unios.client.objects.putting import store
 from unios.client.objects.reading import watch, watch_brought
@@ -29,7 +29,7 @@ def get(refs: "Ref[Any] | Sequence[Ref[Any]]", timeout: float | None = None) -> 
 
     `timeout`: TimeoutError after so many seconds. DataLost if it is gone with its node and nothing makes it again; Unavailable if there is no room for it here.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = deadline_of(timeout)
     if isinstance(refs, Ref):
         return _get(refs, deadline)
     if isinstance(refs, str | bytes) or not isinstance(refs, Sequence) or not all(isinstance(ref, Ref) for ref in refs):

@@ -50,6 +50,8 @@ class Tie:
         self.ids: dict[str, Known] = {}
         self.reading: Counter[str] = Counter()
         self._token = ""
+        self._is_gone = False
+        """Nothing was seen of the holder since it was found to be gone: who asks next need not wait for that once more."""
         self._begin()
 
     def _begin(self) -> None:
@@ -283,12 +285,15 @@ class Tie:
         return self._port
 
     def _make(self, *, start: bool, first: bool, deadline: float | None = None) -> Port:
-        begun, patience = time.monotonic(), _FIRST_S
+        begun, patience = time.monotonic(), _TURN_S if self._is_gone else _FIRST_S
         while True:
             left = patience if deadline is None else max(0.0, min(patience, deadline - time.monotonic()))
             try:
-                return Port(self.name, timeout=left, keeps=self._keeps, opened=self._opened if first else None)
+                port = Port(self.name, timeout=left, keeps=self._keeps, opened=self._opened if first else None)
+                self._is_gone = False
+                return port
             except NotFound:
+                patience = _FIRST_S
                 if start and self._start is not None:
                     self._start()
                     patience = _PATIENCE_S
@@ -309,8 +314,10 @@ class Tie:
 
     def _give_up(self, silent_s: float) -> None:
         """Raise once nothing has been seen of the holder for so long: Gone if the process table says that it is, Unavailable if it may come back."""
-        if silent_s > OBJECT_GONE_MS / 1000 and not self._is_running():
-            raise Gone(f"nobody listens on port {self.name} any more")
+        if self._is_gone or silent_s > OBJECT_GONE_MS / 1000:
+            self._is_gone = not self._is_running()
+            if self._is_gone:
+                raise Gone(f"nobody listens on port {self.name} any more")
         if silent_s > OBJECT_SILENT_MS / 1000:
             raise Unavailable(f"nobody answers on port {self.name}: the holder of objects there is stopped, or its node cannot be reached")
 

@@ -75,6 +75,10 @@ class Door:
         self._counted.add("invalidate" if number else "idle")
         return number
 
+    def retire(self) -> None:
+        """Let no cache keep it any more."""
+        self._leader("").retire()
+
     def hear(self, message: Message) -> Reply:
         """Take what the first copy says."""
         self._mine()

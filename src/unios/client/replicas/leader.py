@@ -268,6 +268,16 @@ class Leader:
                 seq = self._sequencer.committed
             return number, seq, None if have == seq else self._held.state()
 
+    def retire(self) -> None:
+        """The object is about to be taken away: when this returns no cache has it, and none keeps it any more; reads are answered as ever. Idempotent."""
+        with self._turn:
+            self._ready()
+            with self._changed:
+                assert self._holders is not None
+                self._holders.retire()
+                self._changed.notify_all()
+                self._wait_caches(self._holders)
+
     def invalidation(self, session: str, dropped: int) -> int:
         """A cache has dropped all grants up to `dropped`: wait until it has to drop more, and return up to which. 0 after OBJECT_POLL_MS."""
         self._ready()

@@ -18,9 +18,10 @@ from unios.client.replicas.config import MAIN, Config, configure, is_importing_m
 from unios.client.replicas.directory import Host, hosts, label_of
 from unios.client.replicas.handle import Handle, handle_of
 from unios.client.replicas.outcome import call_of, result
+from unios.core.strategies import STRATEGIES
 from unios.demands import Placing, Resources
 from unios.errors import CallerError, DataLost, NotFound, OutcomeUnknown, Unavailable, UniosError
-from unios.limits import OBJECT_CALL_MS, OBJECT_LEASE_MS, OBJECT_RETRY_MS, OBJECT_START_MS, RESTARTS_MAX, SUBMIT_TIMEOUT_MS
+from unios.limits import OBJECT_CALL_MS, OBJECT_LEASE_MS, OBJECT_LOOK_MS, OBJECT_RETRY_MS, OBJECT_START_MS, RESTARTS_MAX, SUBMIT_TIMEOUT_MS
 from unios.wire.operations import Program, Submit, Submitted
 
 _MODULE: Final = "unios.client.replicas.host"
@@ -82,11 +83,22 @@ def find(name: str, *, timeout: float | None = None, home: "Path | str | None" =
 
 
 def discard(name: str, *, home: "Path | str | None" = None, node: str = "") -> None:
-    """Take the object of that name away, with its state; the name is free when this returns. NotFound if there is none."""
-    with Caller(name, home=home, node=node).connection() as connection:
-        if not hosts(connection, name, returning=True):
-            raise NotFound(f"there is no object {name}")
-        _end(connection, name)
+    """Take the object of that name away, with its state; the name is free when this returns, and no cache is read any more. NotFound if there is none.
+
+    A cache that does not say within OBJECT_LOOK_MS that it has dropped it (its program is stopped, or cut off) is waited for no longer, and may be read until
+    its lease is over.
+    """
+    caller = Caller(name, home=home, node=node)
+    try:
+        with caller.connection() as connection:
+            if not hosts(connection, name, returning=True):
+                raise NotFound(f"there is no object {name}")
+            with contextlib.suppress(UniosError):  # it is lost, or not made yet
+                if STRATEGIES[caller.config(OBJECT_LOOK_MS / 1000).strategy].reads == "caller":
+                    caller.ask("retire", deadline=time.monotonic() + OBJECT_LOOK_MS / 1000)
+            _end(connection, name)
+    finally:
+        caller.close()
 
 
 def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
