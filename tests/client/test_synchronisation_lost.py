@@ -1,6 +1,7 @@
 """The caller's side of locks when its lease ends, or nobody answers, while something is under way: nothing is done twice, and nobody hears what is not so."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -327,6 +328,19 @@ def test_an_item_whose_getter_was_interrupted_is_not_his_to_be_done_with(tmp_pat
     assert isinstance(line.heard[-1], Ask) and line.heard[-1].op == "back"
     session.on(line, Over("its lease has ended"))  # type: ignore[arg-type]
     assert not session._volatile._lapsed
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_who_says_after_a_stop_that_an_item_is_done_with_hears_that_the_lease_had_ended_before(tmp_path: Path, late: bool) -> None:
+    session, line = talking(tmp_path)
+    session.begin(get := Pending(Ask(0, "get", "queue", "q", "a")))
+    session.on(line, Answer(get.ask.id, YES, value=1, data=b"1"))  # type: ignore[arg-type]
+    session.lease.trusted_until_s = boot_s() + (-1 if late else 60)
+    session.begin(done := Pending(Ask(0, "done", "queue", "q", "a")))  # before the session's thread has heard what had come meanwhile
+    session.on(line, Over("its lease has ended"))  # type: ignore[arg-type]
+    with pytest.raises(LeaseLost, match="counts as done already") if late else contextlib.nullcontext():
+        done.result()
+    assert not session._pending and not session._volatile._lapsed
 
 
 def test_a_grant_that_came_after_the_lease_had_ended_is_not_taken(tmp_path: Path) -> None:

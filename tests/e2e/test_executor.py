@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import unios
 from tests.e2e import deeds
+from tests.e2e.ports import kill_kernel
 from tests.e2e.system import System, wait_for
 from unios.client import ports
 from unios.client.connection import Connection
@@ -480,11 +481,14 @@ def test_a_node_that_is_lost_in_the_middle_of_a_map_costs_no_item(fresh: System,
         assert found == [x * x for x in range(10_000)]
 
 
-def test_a_call_that_is_lost_with_its_node_says_that_it_was_the_node(fresh: System, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "why"), [(System.power_cut, "node"), (kill_kernel, "connection")])
+def test_a_call_that_is_lost_with_its_node_or_the_way_there_says_which(
+    fresh: System, tmp_path: Path, end: Callable[[System, str], object], why: str
+) -> None:
     with executor(fresh, 1, node="n2") as pool:
         future = pool.submit(deeds.mark_and_wait, str(tmp_path), "a")
         wait_for(lambda: (tmp_path / "a").exists(), bool, "it has begun")
-        fresh.power_cut("n2")
+        end(fresh, "n2")
         error = future.exception(30)
-        assert isinstance(error, unios.WorkerLost) and error.why == "node" and "n2" in str(error), error
+        assert isinstance(error, unios.WorkerLost) and error.why == why and "n2" in str(error), error
         pool.shutdown(wait=False, cancel_futures=True)

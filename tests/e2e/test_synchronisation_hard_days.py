@@ -157,6 +157,18 @@ def test_the_loss_of_the_managers_node_loses_no_lock_of_the_others(fresh: System
     waiter.release()
 
 
+def test_a_node_that_was_lost_while_it_kept_the_locks_and_comes_back_keeps_nobody_from_them(fresh: System) -> None:
+    holder = program(fresh, "n2", HOLD, "first")
+    said(holder)
+    ended(holder)
+    assert manager(fresh)[0] == "n2"
+    fresh.power_cut("n2")
+    wait_for(lambda: fresh.nodes()["n2"]["state"], lambda state: state == "lost", "the loss is noticed")
+    fresh.unios("up", "--nodes", "3")
+    wait_for(lambda: manager(fresh)[0], lambda node: node == "n2", "it begins to keep them again")
+    assert Lock("after", via=via(fresh, "n1")).acquire(timeout=30)
+
+
 def test_nobody_hangs_when_there_is_no_system(tmp_path: Path) -> None:
     from unios.errors import Unavailable
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from unios.core.grants import Answer, Ask, Open, Opened, Out, Said
 from unios.core.locks import Locks
 from unios.core.nodes import Alive, alive_key
-from unios.errors import CallerError, Denied, DiskFull, UniosError
+from unios.errors import CallerError, Denied, DiskFull, OutcomeUnknown, Unavailable, UniosError
 from unios.limits import SEND_QUEUE_BYTES_MAX
 from unios.services.lease_seen import LeaseSeen
 from unios.services.locks import EPOCH, MANAGER, EpochRecord, Line, Manager, now_ms
@@ -22,7 +23,7 @@ from unios.wire.synchronising import pack, told
 
 def manager() -> Manager:
     one = Manager.__new__(Manager)
-    one._me = "n1"
+    one._me, one._lease = "n1", cast(LeaseSeen, SimpleNamespace(number=3, holds=True))
     return one
 
 
@@ -258,3 +259,38 @@ def test_an_epoch_is_taken_only_if_nobody_else_has_taken_one_and_the_nodes_lease
     }
     (written,) = [each for each in transaction.then if isinstance(each, Put) and each.key == EPOCH]
     assert not msgspec.msgpack.decode(written.value, type=EpochRecord).clean
+
+
+def test_nobody_is_manager_while_the_nodes_kernel_has_registered_it_and_not_moved_its_deadline() -> None:
+    one = manager()  # a transaction would fail: there is no store
+    record = _record(alive_key("n1"), msgspec.msgpack.encode(Alive(4)))
+    assert asyncio.run(one._take(None, None, record)) is None
+
+
+@pytest.mark.parametrize(
+    ("failures", "resigned", "asked"),
+    [
+        ([], True, 1),
+        ([DiskFull("full")], False, 1),
+        ([OutcomeUnknown("cut off")], True, 2),
+        ([OutcomeUnknown("cut off"), Unavailable("away")], True, 3),
+    ],
+)
+def test_a_manager_goes_on_if_it_cannot_resign_and_asks_again_if_it_may_have(
+    monkeypatch: pytest.MonkeyPatch, failures: list[UniosError], resigned: bool, asked: int
+) -> None:
+    one = manager()
+    one._locks, one._number, one._record = Locks(1, 0, grace_ms=0), 3, b"mine"
+    done: list[Transaction] = []
+
+    class Store:
+        async def transact(self, transaction: Transaction) -> TransactionResult:
+            done.append(transaction)
+            if len(done) <= len(failures):
+                raise failures[len(done) - 1]
+            return TransactionResult(True, Revision("g", 1))
+
+    one._store = Store()  # type: ignore[assignment]
+    monkeypatch.setattr("unios.services.locks.RETRY_S", 0)
+    assert asyncio.run(one._resign()) is resigned and len(done) == asked
+    assert (one._number == 3) is not resigned

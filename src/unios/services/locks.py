@@ -21,7 +21,7 @@ from unios.core.grants import Ask, Bye, More, Open, Out, Renew, Told, Withdraw
 from unios.core.locks import Locks
 from unios.core.nodes import Alive, alive_key
 from unios.core.processes import ProcessRecord, process_key
-from unios.errors import CallerError, Denied, UniosError
+from unios.errors import CallerError, Denied, OutcomeUnknown, UniosError
 from unios.limits import BEAT_MS, SEND_QUEUE_BYTES_MAX
 from unios.services.lease_seen import LeaseSeen
 from unios.services.process_gone import is_gone
@@ -172,11 +172,14 @@ class Manager:
         return {record.key: record for one in result.results if isinstance(one, RangeResult) for record in one.records}
 
     async def _take(self, manager: Record | None, epoch: Record | None, alive: Record) -> Locks | None:
-        """Take the epoch after the last one, if nothing has changed and the node's lease stands."""
+        """Take the epoch after the last one, if nothing has changed and the node's lease stands. Not while the kernel has registered a node that comes back
+        and not moved its deadline: the lease would seem to have ended, and the record, which goes with it, would keep every other node from it."""
+        self._number = msgspec.msgpack.decode(alive.value, type=Alive).incarnation
+        if self._number != self._lease.number:
+            return None
         last = msgspec.msgpack.decode(epoch.value, type=EpochRecord) if epoch is not None else EpochRecord(0, True)
         mine = ManagerRecord(self._me, last.epoch + 1)
         since = last.since or last.epoch if last.clean and last.epoch else mine.epoch
-        self._number = msgspec.msgpack.decode(alive.value, type=Alive).incarnation
         self._record = msgspec.msgpack.encode(mine)
         compares = (
             Compare(MANAGER, "modified", "==", manager.modified if manager is not None else 0),
@@ -189,13 +192,21 @@ class Manager:
         return Locks(mine.epoch, now_ms(), grace_ms=0 if last.clean else SYNC_TTL_MS, since=since)
 
     async def _resign(self) -> bool:
-        """Say that nobody holds anything: who is the next need not wait."""
+        """Say that nobody holds anything: who is the next need not wait. False if that cannot be said: who ended then would leave a manager that is not there."""
         assert self._locks is not None
         clean = msgspec.msgpack.encode(EpochRecord(self._locks.epoch, True, self._locks.since))
-        self._number = -1  # from here on nobody is served
-        with contextlib.suppress(UniosError):
-            await self._store.transact(Transaction((Compare(MANAGER, "value", "==", self._record),), (Delete(MANAGER), Put(EPOCH, clean))))
-        return True
+        number, self._number = self._number, -1  # from here on nobody is served
+        unknown = False
+        while True:
+            try:
+                await self._store.transact(Transaction((Compare(MANAGER, "value", "==", self._record),), (Delete(MANAGER), Put(EPOCH, clean))))
+                return True
+            except UniosError as error:
+                unknown = unknown or isinstance(error, OutcomeUnknown)
+                if not unknown:
+                    self._number = number
+                    return False
+            await asyncio.sleep(RETRY_S)
 
     # sessions
 

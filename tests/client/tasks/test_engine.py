@@ -120,7 +120,7 @@ def test_a_connection_that_ends_has_its_worker_killed_and_the_call_fails_when_th
     assert heard(parent)[0] == Kill((), id_) and not future.done()
     parent.say(Gone((), id_, signal.SIGKILL, turn, False))
     error = future.exception(10)
-    assert isinstance(error, WorkerLost) and error.why == "died" and "SIGKILL" in str(error)
+    assert isinstance(error, WorkerLost) and error.why == "died" and "SIGKILL" in str(error) and "if the executor has `retries`" in str(error)
 
 
 @pytest.mark.parametrize(

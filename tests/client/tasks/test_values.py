@@ -107,3 +107,20 @@ def test_functions_that_are_kept_are_bounded_on_both_sides_alike(monkeypatch: py
     for side in (sent, kept):
         assert first not in side and second in side
     assert kept.callable(second) is kept.callable(second) is pickle.loads
+
+
+def test_code_that_travels_by_value_keeps_the_name_of_its_file_and_lines() -> None:
+    def outer() -> None:
+        def inner() -> None:
+            raise ValueError("in a function within a function")
+
+        inner()
+
+    outer.__module__ = "__main__"  # as what the program itself defines
+    travelled = unpack(pack(outer, "it"))
+    assert travelled.__code__ is not outer.__code__
+    with pytest.raises(ValueError, match="within a function") as caught:
+        travelled()
+    failure = unpack_failure(pack_failure(caught.value))
+    assert f'File "{__file__}", line {outer.__code__.co_firstlineno + 2}, in inner' in str(failure.__cause__)
+    assert 'raise ValueError("in a function within a function")' in str(failure.__cause__)

@@ -69,7 +69,7 @@ class Lock(Named):
     def _fail_if_lost(self) -> None:
         """LeaseLost, once, for whom the lock was lost while another has acquired it over this object: what that one holds is not his."""
         if self._lost and not self._is_inherited and self._lost.pop(memory.who(), None) is not None:
-            raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another thread of this process has acquired it since")
+            raise LeaseLost(f"{self.kind} {self.name} was lost: its lease had ended, and another thread of this process has acquired it since")
 
     def release(self) -> None:
         """Let the next have it, without waiting. RuntimeError if this object does not hold it, LeaseLost if its lease had ended meanwhile."""
@@ -93,7 +93,7 @@ class Lock(Named):
         if self._token is None:
             raise RuntimeError(f"lock {self.name} is not acquired here")
         if (self._lost and self.token != self._token) or not self.session.holds(self._token):
-            raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
+            raise LeaseLost(f"{self.kind} {self.name} was lost: its lease had ended, and another may hold it")
         return self._token
 
     def __enter__(self) -> Token:
@@ -113,7 +113,7 @@ class Lock(Named):
         """Give the lock back, wait to be notified, and take it again."""
         token = self._token
         if token is None:
-            raise LeaseLost(f"lock {self.name} was lost: its lease had ended, and another may hold it")
+            raise LeaseLost(f"{self.kind} {self.name} was lost: its lease had ended, and another may hold it")
         ask = Ask(0, "wait", self.kind, self.name, memory.actor(), spec=token.epoch, number=token.number, text=condition)
         answer = self.session.call(ask, timeout_s, self._taker())
         return answer is not None and answer.value == 1

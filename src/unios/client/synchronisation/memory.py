@@ -95,6 +95,11 @@ def naming_none(ask: Ask, size: int) -> Ask:
     return msgspec.structs.replace(ask, size=size, number=0, text="") if ask.op == "release" else ask
 
 
+def item_lost(queue: str) -> str:
+    """Return what is said of an item that is said to be done with too late."""
+    return f"an item of queue {queue} was not done with in time: the lease had ended, and it counts as done already"
+
+
 def actor() -> str:
     """Return how this thread is called in messages."""
     found: str | None = getattr(_local, "actor", None)
@@ -162,7 +167,7 @@ class Volatile:
             holds = holds or any(one.kind == ask.kind and one.name == ask.name for one in held.values())
             size = _taken_from(self._lapsed, ask, others=not holds)
             if size and ask.op == "done":
-                raise LeaseLost(f"an item of queue {ask.name} was not done with in time: the lease had ended, and it counts as done already")
+                raise LeaseLost(item_lost(ask.name))
             if size:
                 raise LeaseLost(
                     f"{counted(size, 'unit')} of semaphore {ask.name} {'was' if size == 1 else 'were'} lost: "

@@ -18,11 +18,13 @@ def ignore(_token: Token | None) -> None:
 class Pending:
     """A question. `settle` lets its thread go, once."""
 
-    __slots__ = ("_gate", "abandoned", "answer", "ask", "asked_s", "on_token", "said", "token", "withdrawn")
+    __slots__ = ("_gate", "abandoned", "answer", "ask", "asked_s", "late", "on_token", "said", "token", "withdrawn")
 
     def __init__(self, ask: Ask, on_token: OnToken = ignore) -> None:
         self.ask = ask
         self.asked_s = 0.0
+        self.late = False
+        """Asked when the lease had run out, as far as this process could know."""
         self.said = False
         """On a connection, at least in part."""
         self.answer: Answer | None = None

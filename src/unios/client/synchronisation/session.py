@@ -145,7 +145,7 @@ class Session:
             if self._unheard_bytes >= HEARD_BYTES and self._line is not None:
                 self._say_renewed(self._line)
             self._volatile.check(self._held, ask)
-            pending.asked_s = time.monotonic()
+            pending.asked_s, pending.late = time.monotonic(), self.lease.is_over
             self._volatile.used(ask)
             gives = Token(ask.spec, ask.number) if asks.takes_again(ask) else None
             if gives is not None and gives not in self._held:
@@ -305,8 +305,8 @@ class Session:
             self._line = None
 
     def _lose_given_back(self) -> None:
-        """Units whose release is under way, and items that are being said to be done with: the lease had not ended when that began, and they have gone back
-        with it if they had not before. Only what was released beyond them is asked again."""
+        """Units whose release is under way, and items that are being said to be done with: they have gone back with the lease if they had not before. An item
+        of which that is said only after the lease had ended was lost. Only what was released beyond them is asked again."""
         for id_, pending in [(id_, pending) for id_, pending in self._pending.items() if pending.answer is None]:
             left = self._volatile.without_done(pending.ask)
             if pending.ask.op == "release":
@@ -315,6 +315,9 @@ class Session:
                 self._held = kept
             if left:
                 pending.ask = memory.naming_none(pending.ask, left)
+            elif pending.late and pending.ask.op == "done":  # what is held is looked at before anything is asked
+                del self._pending[id_]
+                pending.fail("lease-lost", memory.item_lost(pending.ask.name))
             else:
                 del self._pending[id_]
                 pending.settle(Answer(id_, YES))

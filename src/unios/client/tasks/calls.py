@@ -123,7 +123,8 @@ class Call:
         """Return what it fails with."""
         if loss.text.startswith("was never begun"):
             return WorkerLost(f"the call {loss.text}", loss.why)
-        return WorkerLost(f"the worker that had the call {loss.text}; the call may have been carried out, in part or wholly", loss.why)
+        hint = "" if self.retries else " (it is made again if the executor has `retries`)"
+        return WorkerLost(f"the worker that had the call {loss.text}; the call may have been carried out, in part or wholly{hint}", loss.why)
 
 
 def no_room(what: str, head: Head) -> MemoryError:

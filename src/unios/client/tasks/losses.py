@@ -3,10 +3,14 @@
 import os
 import signal
 from concurrent.futures import BrokenExecutor
+from typing import Final
 
 from unios.core.task_orders import Loss, Why
 from unios.errors import OutcomeUnknown, Unavailable, UniosError, fresh
 from unios.wire.parcels import Gone
+
+CUT: Final = os.EX_UNAVAILABLE
+"""Exit code of the parent of workers, whose connection to the executor has ended though nobody told it to end: it takes them along."""
 
 
 class ExecutorBroken(Unavailable, BrokenExecutor):
@@ -16,7 +20,8 @@ class ExecutorBroken(Unavailable, BrokenExecutor):
 class WorkerLost(OutcomeUnknown, BrokenExecutor):
     """The worker that had the call is gone; the call may have been carried out, in part or wholly. The executor goes on with another worker.
 
-    `why`: "died" (it ended, or was killed), "memory" (Linux killed it for want of memory), "node" (its node was lost) or "connection" (nobody knows).
+    `why`: "died" (it ended, or was killed), "memory" (Linux killed it for want of memory), "node" (its node was lost) or "connection" (what joins it to the executor
+    broke, or nobody knows).
     """
 
     def __init__(self, text: str = "", why: Why = "died") -> None:

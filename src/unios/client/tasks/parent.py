@@ -18,6 +18,7 @@ from typing import Any
 
 from unios.client.tasks import proofs, worker
 from unios.client.tasks.line import Line
+from unios.client.tasks.losses import CUT
 from unios.client.tasks.page import Page
 from unios.client.tasks.talk import reach
 from unios.client.tasks.values import unpack
@@ -61,8 +62,8 @@ class Parent:
         self._told_kills = memory_kills()
         """So many that Linux has killed for want of memory are told of."""
 
-    def run(self) -> None:
-        """Serve until the end, then take the workers along. OSError if none can be forked."""
+    def run(self) -> bool:
+        """Serve until the end, then take the workers along. Returns whether it was told to end; else its connection did. OSError if none can be forked."""
         self._line.say(Ready())
         try:
             while not self._line.over:
@@ -76,9 +77,10 @@ class Parent:
                         for head, _parts in self._line.receive():
                             if isinstance(head, Stop):
                                 self._see_off()
-                                return
+                                return True
                             self._on(head)
                 self._fork_wanted()
+            return False
         finally:
             for child in self._children.values():
                 os.kill(child.pid, signal.SIGKILL)
@@ -211,10 +213,13 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     try:
-        Parent(Line(talk.sock), bytes.fromhex(secret), port, int(crew), node).run()
+        told = Parent(Line(talk.sock), bytes.fromhex(secret), port, int(crew), node).run()
     except OSError as error:
         print(f"no worker can be forked: {error.strerror}", file=sys.stderr)
         return 1
+    if not told:
+        print("the connection to the executor has ended", file=sys.stderr)
+        return CUT
     return 0
 
 

@@ -22,6 +22,7 @@ from unios.client.connection import PASSING, Connection
 from unios.client.listening import Listener
 from unios.client.tasks import proofs
 from unios.client.tasks.engine import Engine
+from unios.client.tasks.losses import CUT
 from unios.core.crews import Crew, plan_crews, smaller
 from unios.core.nodes import may_speak_for
 from unios.core.task_orders import Loss
@@ -294,6 +295,9 @@ def loss_of(view: ProcessView) -> Loss:
     where = f" on node {view.node}" if view.node else ""
     if "out of memory" in view.reason:
         return Loss("memory", f"ended{where}{reason}")
+    if view.exit_code == CUT:
+        cut = f"lost its connection to the executor from node {view.node}"
+        return Loss("connection", f"{cut}: a kernel on the way ended or was replaced, or the nodes did not reach each other")
     if view.signal is not None:
         return Loss("died", f"was killed by signal {view.signal}{where}, with process {view.pid}{reason}")
     return Loss("died", f"ended{where} with process {view.pid}, exit code {view.exit_code}{reason}; `unios logs {view.pid}` shows what it said")

@@ -3,11 +3,13 @@
 Plain pickle does it where it can; what is defined interactively, or in the program itself, goes by cloudpickle, since a worker has another `__main__`.
 """
 
+import io
 import pickle
 import reprlib
 import traceback
 import types
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import cloudpickle
@@ -43,7 +45,7 @@ def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -
     if not plain:
         buffers.clear()
         try:
-            body = cloudpickle.dumps(value, protocol=5, buffer_callback=beside)
+            body = _by_value(value, beside)
         except Exception as error:
             raise pickle.PicklingError(f"{what} cannot be pickled: {_culprit(value, error)}") from error
     parts: list[Part] = [body]
@@ -54,6 +56,23 @@ def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -
     if total > TASK_BYTES_MAX:
         raise pickle.PicklingError(f"{what} has {total} bytes when it is pickled; {TASK_BYTES_MAX} is the limit")
     return parts
+
+
+def _code_with_its_file(code: types.CodeType) -> Any:
+    make, fields, *more = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return (make, tuple(code.co_filename if field == "<dynamic-code>" else field for field in fields), *more)
+
+
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    """As cloudpickle does it, but that code keeps the name of its file: else the traceback of a worker shows neither that nor the lines."""
+
+    dispatch_table = ChainMap({types.CodeType: _code_with_its_file}, cloudpickle.Pickler.dispatch_table)
+
+
+def _by_value(value: object, beside: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    with io.BytesIO() as file:
+        _ByValue(file, protocol=5, buffer_callback=beside).dump(value)
+        return file.getvalue()
 
 
 def unpack(parts: Sequence[Part]) -> Any:
