@@ -196,7 +196,8 @@ def test_a_result_of_two_gigabytes(whole: System, names: dict[str, str], way: st
 
 def as_nobody(system: System, work: Callable[[Callable[[str], Port]], object]) -> str:
     """Do something as another user, in a forked child: the interpreter may be out of his reach. Return what came of it, or which error."""
-    importlib.import_module("unios.client.messages.travelling")  # which is loaded when it is needed: by then nothing can be read
+    for name in ("travelling", "capabilities"):
+        importlib.import_module(f"unios.client.messages.{name}")  # which are loaded when they are needed: by then nothing can be read
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
