@@ -200,7 +200,7 @@ if child == 0:
 
 
 def test_what_cannot_be_pickled_is_refused_at_once_with_a_sentence(here: Remote) -> None:
-    for value in ("lambda: 1", "threading.Lock()", "(x for x in 'ab')"):
+    for value in ("lambda lock=threading.Lock(): lock", "threading.Lock()", "(x for x in 'ab')"):
         with pytest.raises(Raised, match="cannot be sent") as caught:
             here.do(f"unios.put({value})")
         assert caught.value.name == "CallerError"

@@ -3,6 +3,8 @@
 Between processes of one user they are pickles (protocol 5; memoryviews travel too), large buffers beside them uncopied. A pickle is a program, so from
 another user's process none is read: then a value is msgpack (None, numbers, text, bytes, lists, dictionaries, dates; a tuple arrives as a list), and what
 others have said of `PLAIN`. What does not fit is refused with a sentence.
+
+In messages functions and classes go by their names. What is kept for others (objects) brings along what they would not find: by_value.py.
 """
 
 import io
@@ -36,6 +38,20 @@ _BESIDE: Final = msgspec.Raw(b"\xc4\x00")
 """The pickle is the first of the buffers."""
 _PLAIN_BESIDE: Final = msgspec.Raw(b"\xa0")
 """The msgpack is the only one."""
+_MAIN: Final = b"\x8c\x08__main__"
+"""How a pickle names that module, of which each program has another one."""
+_FRAME: Final = pickle.FRAME[0]
+_SIZED: Final = {
+    _FRAME: 8,
+    pickle.BINBYTES[0]: 4,
+    pickle.BINBYTES8[0]: 8,
+    pickle.BINUNICODE[0]: 4,
+    pickle.BINUNICODE8[0]: 8,
+    pickle.BYTEARRAY8[0]: 8,
+}
+"""What begins with its size, and of how many bytes that is."""
+_SHORT: Final = {pickle.BININT1[0]: 1, pickle.BININT2[0]: 2, pickle.BINGET[0]: 1}
+"""Bytes that follow a code."""
 
 
 _UNPICKLABLE: Final = (pickle.PicklingError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError)
@@ -75,8 +91,11 @@ NOTHING: Final = Value(msgspec.Raw(b"\xc4\x04" + pickle.dumps(None, 5)))
 NOTHING_PLAIN: Final = Value(msgspec.Raw(b"\xc0"))
 
 
-def encode(value: object, *, trusted: bool) -> Value:
-    """Return a value for the wire; `trusted`: the other side is of the same user. CallerError if it cannot travel."""
+def encode(value: object, *, trusted: bool, by_value: bool = False) -> Value:
+    """Return a value for the wire; `trusted`: the other side is of the same user. CallerError if it cannot travel.
+
+    `by_value`: functions and classes that nobody else finds by name come along; what of them cannot be pickled goes by its name, as without it.
+    """
     if not trusted:
         return _encode_plain(value)
     buffers: list[memoryview] = []
@@ -99,8 +118,13 @@ def encode(value: object, *, trusted: bool) -> Value:
             file = io.BytesIO()
             _Pickler(file, 5, buffer_callback=beside).dump(value)
             data = file.getvalue()
+        if by_value and _names_the_program(data):
+            data, buffers = _by_value(value, beside, buffers) or (data, buffers)
     except _UNPICKLABLE as error:
-        raise CallerError(f"this cannot be sent: {type(error).__name__}: {error}") from error
+        found = _by_value(value, beside, buffers) if by_value and not isinstance(error, MemoryError | OverflowError | RecursionError) else None
+        if found is None:
+            raise CallerError(f"this cannot be sent: {type(error).__name__}: {error}") from error
+        data, buffers = found
     size = len(data)
     if not buffers and size < PICKLE_BYTES:  # most
         return made(Value, (msgspec.Raw(_encode(data)), (), False))
@@ -109,6 +133,39 @@ def encode(value: object, *, trusted: bool) -> Value:
     if size >= PICKLE_BYTES:
         return Value(_BESIDE, [memoryview(data), *buffers])
     return Value(msgspec.Raw(_encode(data)), buffers)
+
+
+def _by_value(value: object, beside: Callable[[pickle.PickleBuffer], bool], buffers: list[memoryview]) -> tuple[bytes, list[memoryview]] | None:
+    """Return the pickle by value, and the buffers that `beside` has put into `buffers`, which are emptied before; None, and they are as before, if it cannot be."""
+    from unios.wire import by_value
+
+    before = buffers.copy()
+    buffers.clear()
+    try:
+        return by_value.dumps(value, beside), buffers
+    except _UNPICKLABLE:
+        buffers[:] = before
+        return None
+
+
+def _names_the_program(data: bytes) -> bool:
+    """Return whether a pickle may refer to something by its name in `__main__`. Long texts and bytes, which lie between its frames, are not looked through."""
+    end = len(data)
+    if end < PICKLE_BYTES:
+        return _MAIN in data
+    at = 2
+    while at < end:
+        code = data[at]
+        if code in _SIZED:
+            start = at + 1 + _SIZED[code]
+            at = start + int.from_bytes(data[at + 1 : start], "little")
+            if at > end:
+                return _MAIN in data  # this is no such pickle
+            if code == _FRAME and data.find(_MAIN, start, at) >= 0:
+                return True
+        else:  # what is less than four bytes has no frame
+            at += 1 + _SHORT.get(code, 0)
+    return False
 
 
 def _plain(value: Any) -> msgspec.msgpack.Ext:

@@ -40,7 +40,7 @@ def put(value: T, *, remake: Callable[[], T] | tuple[Any, ...] | None = None) ->
 def store(id_: str, value: object) -> int:
     """Put a value under an id; return its size in bytes. Idempotent."""
     with collecting() as inside:
-        encoded = encode(_View(value) if isinstance(value, memoryview) else value, trusted=True)
+        encoded = encode(_View(value) if isinstance(value, memoryview) else value, trusted=True, by_value=True)
     buffers = [_whole(buffer) for buffer in encoded.buffers]
     born = [mapping for mapping in map(memory.mapping_of, buffers) if mapping is not None]
     size = sum(buffer.nbytes for buffer in buffers) + len(memoryview(encoded.body))

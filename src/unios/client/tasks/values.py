@@ -8,13 +8,13 @@ import pickle
 import reprlib
 import traceback
 import types
-from collections import ChainMap
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import cloudpickle
 
 from unios.limits import TASK_BUFFER_BYTES_MIN, TASK_BYTES_MAX, TASK_PARTS_MAX
+from unios.wire.by_value import Pickler
 from unios.wire.parcels import Part
 
 _EMPTY: Final = types.CellType()
@@ -58,20 +58,9 @@ def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -
     return parts
 
 
-def _code_with_its_file(code: types.CodeType) -> Any:
-    make, fields, *more = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
-    return (make, tuple(code.co_filename if field == "<dynamic-code>" else field for field in fields), *more)
-
-
-class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-    """As cloudpickle does it, but that code keeps the name of its file: else the traceback of a worker shows neither that nor the lines."""
-
-    dispatch_table = ChainMap({types.CodeType: _code_with_its_file}, cloudpickle.Pickler.dispatch_table)
-
-
 def _by_value(value: object, beside: Callable[[pickle.PickleBuffer], bool]) -> bytes:
     with io.BytesIO() as file:
-        _ByValue(file, protocol=5, buffer_callback=beside).dump(value)
+        Pickler(file, protocol=5, buffer_callback=beside).dump(value)
         return file.getvalue()
 
 
