@@ -139,6 +139,7 @@ def _by_value(value: object, beside: Callable[[pickle.PickleBuffer], bool], buff
     """Return the pickle by value, and the buffers that `beside` has put into `buffers`, which are emptied before; None, and they are as before, if it cannot be."""
     from unios.wire import by_value
 
+    # What is raised is let go here: in a cycle of an exception and a frame with memoryviews CPython 3.11's collector frees one that another still refers to.
     before = buffers.copy()
     buffers.clear()
     try:
