@@ -14,7 +14,7 @@ import pytest
 from tests.kernel.test_stopping import MemoryStore
 from unios.core.nodes import NodeRecord
 from unios.core.quorum import PREFIX
-from unios.errors import CallerError, Denied, NotFound, Unavailable
+from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, Unavailable
 from unios.ids import LeaseId
 from unios.kernel import cluster, quorum_member, rekeying
 from unios.kernel.callers import Caller
@@ -222,6 +222,21 @@ def test_one_change_at_a_time(scene: Callable[..., Scene]) -> None:
 
     asyncio.run(work())
     assert one.kept().rotation == 6
+
+
+def test_when_it_is_not_known_whether_the_mark_is_there_nothing_is_changed_and_none_is_left(scene: Callable[..., Scene]) -> None:
+    one = scene({"n2": FIRST})
+    transact = one.store.transact
+
+    async def lost(transaction: Transaction) -> object:
+        await transact(transaction)
+        raise OutcomeUnknown("the connection ended")
+
+    one.store.transact = lost  # type: ignore[assignment, method-assign]
+    with pytest.raises(Unavailable, match="nothing was changed"):
+        asyncio.run(one.rekeying.change())
+    one.store.transact = transact  # type: ignore[method-assign]
+    assert one.kept() == FIRST and not asyncio.run(one.store.range(UNDER_WAY))[0].records
 
 
 def test_who_has_lost_the_mark_goes_no_further_and_leaves_the_mark_of_others(scene: Callable[..., Scene]) -> None:

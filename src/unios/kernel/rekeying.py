@@ -16,7 +16,7 @@ import msgspec
 
 from unios.core.nodes import covers
 from unios.core.quorum import PREFIX
-from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
+from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.kernel import cluster, quorum_member, runfiles
 from unios.kernel.callers import Caller
@@ -76,10 +76,17 @@ class Rekeying:
         """Have the mark; Unavailable if somebody else has. Its lease is one of its own: a node's is taken up again by the kernel that comes after one that was
         killed, and the mark would stay."""
         node = self._node
-        lease = await node.store.lease_grant(MARK_MS)
+        lease = LeaseId(0)
         try:
-            mark = Put(UNDER_WAY, node.name.encode(), lease)
-            if not (await node.store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,)))).succeeded:
+            try:
+                lease = await node.store.lease_grant(MARK_MS)
+                mark = Put(UNDER_WAY, node.name.encode(), lease)
+                done = await node.store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,)))
+            except (
+                OutcomeUnknown
+            ) as error:  # a member is started anew by another change, say: what was to be done is known, nothing hangs on the mark
+                raise Unavailable(f"nothing was changed, the store was lost for a moment ({error}): try again") from error
+            if not done.succeeded:
                 raise Unavailable("the keys of the system's etcd are being changed: wait for it")
             keeping = asyncio.create_task(self._keep(lease))
             try:
@@ -88,7 +95,8 @@ class Rekeying:
                 keeping.cancel()
         finally:
             with contextlib.suppress(UniosError):  # else it ends by itself
-                await node.store.lease_revoke(lease)
+                if lease:
+                    await node.store.lease_revoke(lease)
 
     async def _keep(self, lease: LeaseId) -> None:
         while True:
