@@ -204,7 +204,10 @@ def test_what_was_broken_off_is_finished_and_then_all_are_changed(scene: Callabl
     for _step in range(steps):
         half = following_step(half, FRESH)
     one = scene({"n2": half, "n3": FIRST})
+    asyncio.run(one.rekeying.take_in(following_step(FIRST, FRESH)))
+    assert ["goes on with it" in note for note in one.rekeying.notes()] == [True]
     asyncio.run(one.rekeying.change())
+    assert not list(one.rekeying.notes())
     assert [step for name, step in one.took if name == "n3"] == list(range(steps, 7)), "none takes a step before all have taken the one before"
     assert (one.kept().rotation, one.kept().trusted) == (6, f"CA{steps + STEPS}") and one.others["n2"] == one.kept()
 

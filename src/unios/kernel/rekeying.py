@@ -9,7 +9,7 @@ A machine that was away asks the others for them (`catch_up`) when it finds the 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -176,6 +176,13 @@ class Rekeying:
         with contextlib.suppress(*UNDECODABLE):
             return msgspec.json.decode(found.cluster, type=Cluster)
         return None
+
+    def notes(self) -> Iterator[str]:
+        """Return that a change is under way: it may have been broken off."""
+        with contextlib.suppress(Unavailable):
+            kept = self._kept()
+            if kept is not None and not kept.is_settled:
+                yield "the keys of the system's etcd are being changed, the former count still: if that was broken off `unios store rekey` goes on with it"
 
     def has_keys(self) -> bool:
         """Whether this machine has keys of an etcd of the system's own. Raises Unavailable."""
