@@ -259,6 +259,21 @@ def test_who_has_lost_the_mark_goes_no_further_and_leaves_the_mark_of_others(sce
     assert [record.lease for record in asyncio.run(one.store.range(UNDER_WAY))[0].records] == others
 
 
+def test_one_that_joins_meanwhile_is_told_the_rest(scene: Callable[..., Scene]) -> None:
+    one = scene({"n2": FIRST})
+    call = one.node.links.call
+
+    async def join(name: str, op: str, body: Any, *given: Any, **named: Any) -> object:
+        if op == "store.keys" and msgspec.json.decode(body.cluster, type=Cluster).rotation == 1:
+            one.others.setdefault("n3", FIRST)
+        return await call(name, op, body, *given, **named)
+
+    one.node.links.call = join
+    one.node.store_way.keeps = lambda _name: True
+    assert asyncio.run(one.rekeying.change()).nodes == ("n1", "n2", "n3")
+    assert [step for name, step in one.took if name == "n3"] == [2, 3] and one.others["n3"] == one.kept()
+
+
 def test_members_are_started_anew_one_after_the_other_also_by_one_that_can_have_none(scene: Callable[..., Scene]) -> None:
     one = scene({"n2": FIRST, "n3": FIRST, "n4": FIRST})
     asyncio.run(one.store.transact(Transaction(then=(Delete(PREFIX + "n1"), Put(PREFIX + "n3", b""), Put(PREFIX + "n4", b"")))))

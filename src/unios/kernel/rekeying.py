@@ -120,8 +120,7 @@ class Rekeying:
 
     async def _change(self, mine: Cluster, lease: LeaseId) -> Rekeyed:
         node = self._node
-        others = [name for name in node.membership.names("ready", "suspect") if name != node.name]
-        found = {name: await self._keys_of(name) for name in others}
+        found = {name: await self._keys_of(name) for name in self._others()}
         holders = [name for name, keys in found.items() if keys is not None and keys.managed]
         now = newest([mine, *(keys for name, keys in found.items() if name in holders and keys is not None)])
         fresh = await asyncio.to_thread(cluster.begun, node.system.id, now.rotation + STEPS)
@@ -130,10 +129,23 @@ class Rekeying:
         for _step in range(-now.rotation % STEPS + STEPS):
             await self._check_mark(lease)
             now = following_step(now, fresh)
+            holders += await self._come({node.name, *found, *holders})
             await self._step(now, holders, keepers)
         with contextlib.suppress(UniosError):
             await node.events.write("store", f"the keys of the system's etcd were changed, by {node.name}: the former let nobody in any more")
         return Rekeyed(tuple(sorted([node.name, *holders])))
+
+    def _others(self) -> list[str]:
+        return [name for name in self._node.membership.names("ready", "suspect") if name != self._node.name]
+
+    async def _come(self, known: Collection[str]) -> list[str]:
+        """Return who has joined, or come back, since the change began, and has keys. One that does not say so now asks for them itself, later."""
+        come: list[str] = []
+        for name in self._others():
+            with contextlib.suppress(Unavailable):
+                if name not in known and (keys := await self._keys_of(name)) is not None and keys.managed:
+                    come.append(name)
+        return come
 
     async def _keepers(self) -> frozenset[str]:
         """Return who has a member, as the store says it: the mirror of a kernel that can have none itself is empty."""
