@@ -1,7 +1,9 @@
 """The keys of the system's own etcd are changed while everything goes on: who had the former is let in no more, and who was away gets the new ones."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import ssl
 import threading
@@ -88,6 +90,23 @@ def test_keys_are_changed_while_everything_goes_on(tmp_path: Path) -> None:
         assert len(let_in(system, kept(system, tmp_path / "now"))) == 6 and rotation(system) == 3
         assert [system.process(pid)["incarnation"] for pid in pids] == [1, 1, 1]
         assert keepers(system) == ("n1", "n2", "n3") and not [one for one in system.json("events") if "it hung" in one["text"]]
+
+
+def test_a_change_whose_kernel_is_killed_is_gone_on_with_and_nobody_is_locked_out(tmp_path: Path) -> None:
+    """The first step is on the disk by then, and no member has taken it: shown the next authority's certificates, they would let nobody in any more."""
+    with System() as system:
+        system.unios("up", "--nodes", "3", "--store", "etcd")
+        voting(system, 2)
+        former = kept(system, tmp_path / "former")
+        asked = threading.Thread(target=lambda: system.unios("store", "rekey", check=False, timeout=180))
+        asked.start()
+        wait_for(lambda: rotation(system), lambda found: found == 1, "the first step is taken", 60)
+        os.kill(json.loads((home_of(system).nodes()[0].run / "kernel.json").read_bytes())["pid"], signal.SIGKILL)
+        asked.join()
+        assert rotation(system) == 1 and b"`unios store rekey` goes on with it" in system.unios("status").stdout
+        wait_for(lambda: system.unios("store", "rekey", check=False, timeout=180), lambda done: done.returncode == 0, "the keys are changed", 120)
+        assert rotation(system) == 6 and let_in(system, former) == []
+        assert system.unios("run", "--", "echo", "on").stdout == b"on\n"
 
 
 def test_a_machine_that_was_away_gets_them_and_one_that_is_expelled_has_none(tmp_path: Path) -> None:

@@ -145,6 +145,12 @@ def lies_in(folder: Path, cluster: Cluster) -> bool:
     return (folder / "etcd-cert.pem").exists() and _kept(folder / "etcd-ca.pem") == cluster.trusted
 
 
+def counts_in(folder: Path, cluster: Cluster) -> bool:
+    """Whether each authority that counts with these keys does so with whom what lies in `folder` was left for."""
+    kept = _kept(folder / "etcd-ca.pem")
+    return cluster.ca in kept and cluster.also in kept
+
+
 def address_of(home: Home, cluster: Cluster) -> Address:
     """Return where it is; certificates lie in files beside `cluster.json` from then on."""
     if cluster.managed:

@@ -134,12 +134,12 @@ class Expelling:
         node = self._node
         if node.system.engine == SQLITE or not node.system.gateway:
             return ()
-        if node.quorum.offer is None and not node.quorum.keepers:
-            return (
-                f"if the machine of {record.name} had a gateway to the system's etcd it knows the way into that: close etcd's ports to it "
-                "(a firewall on the machines of etcd's members), or change what lets one into etcd",
-            )
         try:
+            if not node.rekeying.has_keys():
+                return (
+                    f"if the machine of {record.name} had a gateway to the system's etcd it knows the way into that: close etcd's ports to it "
+                    "(a firewall on the machines of etcd's members), or change what lets one into etcd",
+                )
             done = await node.rekeying.change()
         except UniosError as error:
             return (

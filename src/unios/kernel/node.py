@@ -354,6 +354,7 @@ class Node:
                 "and nothing can be started; if its disk is lost, so are the records"
             )
         yield from self.quorum.notes()
+        yield from self.rekeying.notes()
         yield from link_notes(self)
 
     def warnings(self) -> Iterator[str]:

@@ -153,6 +153,11 @@ def shows(folder: NodeFolder, found: cluster.Cluster) -> bool:
     return cluster.lies_in(folder_of(folder), found)
 
 
+def trusts(folder: NodeFolder, found: cluster.Cluster) -> bool:
+    """Whether all whose certificates count with these keys do so with the member already."""
+    return cluster.counts_in(folder_of(folder), found)
+
+
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
     """Be the member of one node until SIGTERM, or until it is to have none; 0 then. With SIGHUP etcd is started anew, as the files say by then. The first beat
     comes with etcd: what is before that takes a while."""

@@ -9,13 +9,15 @@ A machine that was away asks the others for them (`catch_up`) when it finds the 
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from unios.core.nodes import covers
-from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
+from unios.core.quorum import PREFIX
+from unios.errors import CallerError, Denied, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.ids import LeaseId
 from unios.kernel import cluster, quorum_member, runfiles
 from unios.kernel.callers import Caller
 from unios.kernel.clocks import boot_ms
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 
 UNDER_WAY: Final = "/rekeying"
 """There while the keys are changed: by whom."""
+MARK_MS: Final = 10_000
+"""So long the mark of a kernel that was killed stands in the way of the next change."""
 ASK_TIMEOUT_MS: Final = 5_000
+CATCH_UP_MS: Final = 2_000
+"""To be told by each of the others, all at once: whoever searches has little time (quorum_search.ASK_S), and one that is silent must not take it all."""
 TAKE_TIMEOUT_MS: Final = 40_000
 """To be told that a kernel has taken a step: a member of etcd has to come back for it, from a disk that may be slow."""
 MEMBER_S: Final = 30.0
@@ -62,38 +68,98 @@ class Rekeying:
         if mine is None:
             what = "has its records in a file" if node.system.engine != ETCD else "has its etcd from elsewhere, or not on this machine"
             raise CallerError(f"the system {what}: there are no keys of an etcd of its own to be changed here")
-        await self._begin()
+        async with self._marked() as lease:
+            return await self._change(mine, lease)
+
+    @contextlib.asynccontextmanager
+    async def _marked(self) -> AsyncIterator[LeaseId]:
+        """Have the mark; Unavailable if somebody else has. Its lease is one of its own: a node's is taken up again by the kernel that comes after one that was
+        killed, and the mark would stay."""
+        node = self._node
+        lease = LeaseId(0)
         try:
-            return await self._change(mine)
+            try:
+                lease = await node.store.lease_grant(MARK_MS)
+                mark = Put(UNDER_WAY, node.name.encode(), lease)
+                done = await node.store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,)))
+            except (
+                OutcomeUnknown
+            ) as error:  # a member is started anew by another change, say: what was to be done is known, nothing hangs on the mark
+                raise Unavailable(f"nothing was changed, the store was lost for a moment ({error}): try again") from error
+            if not done.succeeded:
+                raise Unavailable("the keys of the system's etcd are being changed: wait for it")
+            keeping = asyncio.create_task(self._keep(lease))
+            try:
+                yield lease
+            finally:
+                keeping.cancel()
         finally:
-            with contextlib.suppress(UniosError):  # else it goes with the lease
-                await node.store.delete(UNDER_WAY)
+            with contextlib.suppress(UniosError):  # else it ends by itself
+                if lease:
+                    await node.store.lease_revoke(lease)
 
-    async def _begin(self) -> None:
-        node = self._node
-        mark = Put(UNDER_WAY, node.name.encode(), node.leasing.lease)
-        if not (await node.store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,)))).succeeded:
-            raise Unavailable("the keys of the system's etcd are being changed: wait for it")
+    async def _keep(self, lease: LeaseId) -> None:
+        while True:
+            await asyncio.sleep(MARK_MS / 4000)
+            with contextlib.suppress(UniosError):  # `_check_mark` finds what comes of it
+                await self._node.store.lease_renew(lease)
 
-    async def _change(self, mine: Cluster) -> Rekeyed:
+    async def _check_mark(self, lease: LeaseId) -> None:
+        """Raise Unavailable if the mark is not known to be this change's: another one would be told apart by nobody, as its steps have the same numbers."""
+        until_ms = boot_ms() + MARK_MS
+        while True:
+            try:
+                held = (await self._node.store.transact(Transaction((Compare(UNDER_WAY, "lease", "==", lease),)))).succeeded
+                break
+            except UniosError:  # a member has just been started anew
+                if boot_ms() > until_ms:
+                    raise
+            await asyncio.sleep(AGAIN_S)
+        if not held:
+            raise Unavailable("the store was away for too long while the keys of its etcd were changed: both count; `unios store rekey` goes on")
+
+    async def _change(self, mine: Cluster, lease: LeaseId) -> Rekeyed:
         node = self._node
-        others = [name for name in node.membership.names("ready", "suspect") if name != node.name]
-        found = {name: await self._keys_of(name) for name in others}
+        found = {name: await self._keys_of(name) for name in self._others()}
         holders = [name for name, keys in found.items() if keys is not None and keys.managed]
         now = newest([mine, *(keys for name, keys in found.items() if name in holders and keys is not None)])
         fresh = await asyncio.to_thread(cluster.begun, node.system.id, now.rotation + STEPS)
+        keepers = await self._keepers()
+        await self._step(now, holders, keepers)  # of a change that was broken off some may not have taken the last step
         for _step in range(-now.rotation % STEPS + STEPS):
+            await self._check_mark(lease)
             now = following_step(now, fresh)
-            await self.take_in(now)  # on this disk before anybody shows anything of it
-            await self._step(now, holders)
+            holders += await self._come({node.name, *found, *holders})
+            await self._step(now, holders, keepers)
         with contextlib.suppress(UniosError):
             await node.events.write("store", f"the keys of the system's etcd were changed, by {node.name}: the former let nobody in any more")
         return Rekeyed(tuple(sorted([node.name, *holders])))
 
-    async def _step(self, now: Cluster, holders: Iterable[str]) -> None:
-        keepers = [name for name in holders if name in self._node.quorum.keepers]
-        for name in keepers:
-            await self._tell(name, now)
+    def _others(self) -> list[str]:
+        return [name for name in self._node.membership.names("ready", "suspect") if name != self._node.name]
+
+    async def _come(self, known: Collection[str]) -> list[str]:
+        """Return who has joined, or come back, since the change began, and has keys. One that does not say so now asks for them itself, later."""
+        come: list[str] = []
+        for name in self._others():
+            with contextlib.suppress(Unavailable):
+                if name not in known and (keys := await self._keys_of(name)) is not None and keys.managed:
+                    come.append(name)
+        return come
+
+    async def _keepers(self) -> frozenset[str]:
+        """Return who has a member, as the store says it: the mirror of a kernel that can have none itself is empty."""
+        found, _revision = await self._node.store.range(PREFIX, prefix=True)
+        return frozenset(record.key.removeprefix(PREFIX) for record in found.records)
+
+    async def _step(self, now: Cluster, holders: Iterable[str], keepers: Collection[str]) -> None:
+        try:
+            await self.take_in(now)  # on this disk before anybody shows anything of it
+        except OSError as error:
+            raise Unavailable(f"{self._node.name} cannot keep the new keys of etcd ({error}): see to it, then `unios store rekey`") from error
+        for name in holders:
+            if name in keepers:
+                await self._tell(name, now)
         await asyncio.gather(*(self._tell(name, now) for name in holders if name not in keepers))
 
     async def _tell(self, name: str, now: Cluster) -> None:
@@ -110,11 +176,11 @@ class Rekeying:
                     raise Unavailable(f"{name} has not taken the new keys of etcd ({error}): see to it, then `unios store rekey`") from error
             await asyncio.sleep(AGAIN_S)
 
-    async def _keys_of(self, name: str) -> Cluster | None:
+    async def _keys_of(self, name: str, *, timeout_ms: int = ASK_TIMEOUT_MS) -> Cluster | None:
         """Return what a node's machine knows, None if it has no gateway, or may not have one. Raises Unavailable."""
         node = self._node
         try:
-            found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
+            found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=timeout_ms)
         except UniosError as error:
             raise Unavailable(f"{name} does not say which keys of etcd it has ({error}): nothing was changed; try again") from error
         if not found.cluster or not node.store_way.keeps(name):
@@ -122,6 +188,17 @@ class Rekeying:
         with contextlib.suppress(*UNDECODABLE):
             return msgspec.json.decode(found.cluster, type=Cluster)
         return None
+
+    def notes(self) -> Iterator[str]:
+        """Return that a change is under way: it may have been broken off."""
+        with contextlib.suppress(Unavailable):
+            kept = self._kept()
+            if kept is not None and not kept.is_settled:
+                yield "the keys of the system's etcd are being changed, the former count still: if that was broken off `unios store rekey` goes on with it"
+
+    def has_keys(self) -> bool:
+        """Whether this machine has keys of an etcd of the system's own. Raises Unavailable."""
+        return self._kept() is not None
 
     def _kept(self) -> Cluster | None:
         node = self._node
@@ -168,8 +245,8 @@ class Rekeying:
         mine = quorum_member.read(node.folder)
         if mine is None or quorum_member.shows(node.folder, kept):
             return
-        if kept.also and not kept.also_key:
-            # it trusts both already, and looks at what it shows each time that it shows it
+        if kept.also and not kept.also_key and quorum_member.trusts(node.folder, kept):
+            # it trusts both already, unless it was away for the step before, and looks at what it shows each time that it shows it
             await asyncio.to_thread(quorum_member.show, node.folder, mine, kept)
             return
         quorum_member.start_anew(node.folder)
@@ -211,11 +288,8 @@ class Rekeying:
             runfiles.complain(f"{why}; it has been copied from another machine")
 
     async def _of_others(self) -> list[Cluster]:
-        found: list[Cluster] = []
-        for name in self._node.links.names():
-            with contextlib.suppress(UniosError):
-                found += filter(None, [await self._keys_of(name)])
-        return found
+        asked = (self._keys_of(name, timeout_ms=CATCH_UP_MS) for name in self._node.links.names())
+        return [one for one in await asyncio.gather(*asked, return_exceptions=True) if isinstance(one, Cluster)]
 
 
 def newest(found: Iterable[Cluster]) -> Cluster:
