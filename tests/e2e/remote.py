@@ -37,6 +37,7 @@ class Remote:
     """Use with `with`: it ends well at the end, unless it was killed."""
 
     def __init__(self, system: System, node: str, **env: str) -> None:
+        self.home = system.env["UNIOS_HOME"]
         path = os.pathsep.join(part for part in (str(SOURCE), os.environ.get("PYTHONPATH", "")) if part)
         self.program = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-c", LOOP],

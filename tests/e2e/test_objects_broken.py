@@ -14,8 +14,9 @@ MEGA = 1_000_000
 
 def holder_of(program: Remote) -> int:
     """Return the pid, as Linux has it, of the holder of the program's node."""
-    stat = program.statistics()
-    [found] = [pid for pid in linux_pids() if int(namespace_pid(pid)) == stat["pid"] and b"unios.client.objects" in command(pid)]
+    stat, home = program.statistics(), f"UNIOS_HOME={program.home}".encode()
+    there = [pid for pid in linux_pids() if int(namespace_pid(pid)) == stat["pid"] and b"unios.client.objects" in command(pid)]
+    [found] = [pid for pid in there if home in read(pid, "environ").split(b"\0")]  # other systems of this machine have holders too
     return found
 
 
@@ -31,8 +32,12 @@ def linux_pids() -> list[int]:
 
 
 def command(pid: int) -> bytes:
+    return read(pid, "cmdline")
+
+
+def read(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
     except OSError:
         return b""
