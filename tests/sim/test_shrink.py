@@ -78,6 +78,7 @@ def test_the_command_shrinks_what_fails_and_replays_what_it_saved(tmp_path: Path
     assert failed.returncode == 1 and f"replay: python -m tests.sim --replay {saved}" in failed.stdout
     again = subprocess.run([*command, "--replay", saved], cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1 and "Traceback" not in again.stderr
-    assert "an effect of process" in again.stdout.splitlines()[0]
+    violation = again.stdout.splitlines()[0]
+    assert "process 30" in violation and violation in failed.stdout
     wrong = subprocess.run([*command, "--replay", "-"], cwd=ROOT, capture_output=True, text=True, input="{", check=False)
     assert wrong.returncode == 2 and "has no schedule" in wrong.stderr
