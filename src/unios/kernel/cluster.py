@@ -69,6 +69,11 @@ class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether no change of keys is under way."""
         return self.rotation % STEPS == 0
 
+    @property
+    def shows_anew(self) -> bool:
+        """Whether this step changes what is shown, and not who counts."""
+        return bool(self.also) and not self.also_key
+
 
 def following_step(cluster: Cluster, fresh: Cluster) -> Cluster:
     """Return the next step of a change of keys: the next authority counts beside the present one; certificates of it are shown; the former counts no more. A step

@@ -175,11 +175,12 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
         (mine / "data").mkdir(mode=0o700, exist_ok=True)
         first = False
         code = _run(folder, command(path, member, mine, found.quota_bytes), asked, beat)
-        if asked != [signal.SIGHUP] * len(asked):
+        heard = asked.copy()
+        if signal.SIGTERM in heard or signal.SIGINT in heard:
             return 0
-        if not asked:  # etcd ended by itself
+        if not heard:  # etcd ended by itself
             break
-        asked.clear()
+        del asked[: len(heard)]  # what comes meanwhile is heard the next time
     return 0 if read(folder) is None else code  # of one that is leaving the others may still need the vote: it is started again, ever more slowly
 
 

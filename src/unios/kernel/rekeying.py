@@ -9,8 +9,8 @@ A machine that was away asks the others for them (`catch_up`) when it finds the 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -33,12 +33,13 @@ from unios.wire.peer import Call
 if TYPE_CHECKING:
     from unios.kernel.node import Node
 
+T = TypeVar("T")
 UNDER_WAY: Final = "/rekeying"
 """There while the keys are changed: by whom."""
 MARK_MS: Final = 10_000
 """So long the mark of a kernel that was killed stands in the way of the next change."""
 ASK_TIMEOUT_MS: Final = 5_000
-CATCH_UP_MS: Final = 2_000
+SOON_MS: Final = 2_000
 """To be told by each of the others, all at once: whoever searches has little time (quorum_search.ASK_S), and one that is silent must not take it all."""
 TAKE_TIMEOUT_MS: Final = 40_000
 """To be told that a kernel has taken a step: a member of etcd has to come back for it, from a disk that may be slow."""
@@ -75,28 +76,18 @@ class Rekeying:
     async def _marked(self) -> AsyncIterator[LeaseId]:
         """Have the mark; Unavailable if somebody else has. Its lease is one of its own: a node's is taken up again by the kernel that comes after one that was
         killed, and the mark would stay."""
-        node = self._node
-        lease = LeaseId(0)
+        store = self._node.store
+        lease = await _sure(store.lease_grant(MARK_MS))
+        keeping = asyncio.create_task(self._keep(lease))
         try:
-            try:
-                lease = await node.store.lease_grant(MARK_MS)
-                mark = Put(UNDER_WAY, node.name.encode(), lease)
-                done = await node.store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,)))
-            except (
-                OutcomeUnknown
-            ) as error:  # a member is started anew by another change, say: what was to be done is known, nothing hangs on the mark
-                raise Unavailable(f"nothing was changed, the store was lost for a moment ({error}): try again") from error
-            if not done.succeeded:
+            mark = Put(UNDER_WAY, self._node.name.encode(), lease)
+            if not (await _sure(store.transact(Transaction((Compare(UNDER_WAY, "version", "==", 0),), (mark,))))).succeeded:
                 raise Unavailable("the keys of the system's etcd are being changed: wait for it")
-            keeping = asyncio.create_task(self._keep(lease))
-            try:
-                yield lease
-            finally:
-                keeping.cancel()
+            yield lease
         finally:
+            keeping.cancel()
             with contextlib.suppress(UniosError):  # else it ends by itself
-                if lease:
-                    await node.store.lease_revoke(lease)
+                await store.lease_revoke(lease)
 
     async def _keep(self, lease: LeaseId) -> None:
         while True:
@@ -140,12 +131,8 @@ class Rekeying:
 
     async def _come(self, known: Collection[str]) -> list[str]:
         """Return who has joined, or come back, since the change began, and has keys. One that does not say so now asks for them itself, later."""
-        come: list[str] = []
-        for name in self._others():
-            with contextlib.suppress(Unavailable):
-                if name not in known and (keys := await self._keys_of(name)) is not None and keys.managed:
-                    come.append(name)
-        return come
+        come = await self._told(name for name in self._others() if name not in known)
+        return [name for name, keys in come.items() if keys.managed]
 
     async def _keepers(self) -> frozenset[str]:
         """Return who has a member, as the store says it: the mirror of a kernel that can have none itself is empty."""
@@ -245,7 +232,7 @@ class Rekeying:
         mine = quorum_member.read(node.folder)
         if mine is None or quorum_member.shows(node.folder, kept):
             return
-        if kept.also and not kept.also_key and quorum_member.trusts(node.folder, kept):
+        if kept.shows_anew and quorum_member.trusts(node.folder, kept):
             # it trusts both already, unless it was away for the step before, and looks at what it shows each time that it shows it
             await asyncio.to_thread(quorum_member.show, node.folder, mine, kept)
             return
@@ -288,8 +275,25 @@ class Rekeying:
             runfiles.complain(f"{why}; it has been copied from another machine")
 
     async def _of_others(self) -> list[Cluster]:
-        asked = (self._keys_of(name, timeout_ms=CATCH_UP_MS) for name in self._node.links.names())
-        return [one for one in await asyncio.gather(*asked, return_exceptions=True) if isinstance(one, Cluster)]
+        return list((await self._told(self._node.links.names())).values())
+
+    async def _told(self, names: Iterable[str]) -> dict[str, Cluster]:
+        """Ask all at once; return what those have who say it soon, and have something."""
+
+        async def ask(name: str) -> tuple[str, Cluster | None]:
+            with contextlib.suppress(Unavailable):
+                return name, await self._keys_of(name, timeout_ms=SOON_MS)
+            return name, None
+
+        return {name: keys for name, keys in await asyncio.gather(*map(ask, names)) if keys is not None}
+
+
+async def _sure(asking: Awaitable[T]) -> T:
+    """Return what was asked for of the mark; what may not have been done is known to hang nothing on it. Raises Unavailable."""
+    try:
+        return await asking
+    except OutcomeUnknown as error:  # a member is started anew by another change, say
+        raise Unavailable(f"nothing was changed, the store was lost for a moment ({error}): try again") from error
 
 
 def newest(found: Iterable[Cluster]) -> Cluster:

@@ -40,18 +40,6 @@ _PLAIN_BESIDE: Final = msgspec.Raw(b"\xa0")
 """The msgpack is the only one."""
 _MAIN: Final = b"\x8c\x08__main__"
 """How a pickle names that module, of which each program has another one."""
-_FRAME: Final = pickle.FRAME[0]
-_SIZED: Final = {
-    _FRAME: 8,
-    pickle.BINBYTES[0]: 4,
-    pickle.BINBYTES8[0]: 8,
-    pickle.BINUNICODE[0]: 4,
-    pickle.BINUNICODE8[0]: 8,
-    pickle.BYTEARRAY8[0]: 8,
-}
-"""What begins with its size, and of how many bytes that is."""
-_SHORT: Final = {pickle.BININT1[0]: 1, pickle.BININT2[0]: 2, pickle.BINGET[0]: 1}
-"""Bytes that follow a code."""
 
 
 _UNPICKLABLE: Final = (pickle.PicklingError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError)
@@ -118,7 +106,7 @@ def encode(value: object, *, trusted: bool, by_value: bool = False) -> Value:
             file = io.BytesIO()
             _Pickler(file, 5, buffer_callback=beside).dump(value)
             data = file.getvalue()
-        if by_value and _names_the_program(data):
+        if by_value and _may_name_the_program(value, data):
             data, buffers = _by_value(value, beside, buffers) or (data, buffers)
     except _UNPICKLABLE as error:
         found = _by_value(value, beside, buffers) if by_value and not isinstance(error, MemoryError | OverflowError | RecursionError) else None
@@ -149,24 +137,9 @@ def _by_value(value: object, beside: Callable[[pickle.PickleBuffer], bool], buff
         return None
 
 
-def _names_the_program(data: bytes) -> bool:
-    """Return whether a pickle may refer to something by its name in `__main__`. Long texts and bytes, which lie between its frames, are not looked through."""
-    end = len(data)
-    if end < PICKLE_BYTES:
-        return _MAIN in data
-    at = 2
-    while at < end:
-        code = data[at]
-        if code in _SIZED:
-            start = at + 1 + _SIZED[code]
-            at = start + int.from_bytes(data[at + 1 : start], "little")
-            if at > end:
-                return _MAIN in data  # this is no such pickle
-            if code == _FRAME and data.find(_MAIN, start, at) >= 0:
-                return True
-        else:  # what is less than four bytes has no frame
-            at += 1 + _SHORT.get(code, 0)
-    return False
+def _may_name_the_program(value: object, data: bytes) -> bool:
+    """Return whether the pickle of a value may refer to something by its name in `__main__`: where it does, and where its data happen to look so."""
+    return type(value) not in (bytes, bytearray, str) and _MAIN in data
 
 
 def _plain(value: Any) -> msgspec.msgpack.Ext:
