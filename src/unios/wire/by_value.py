@@ -48,10 +48,10 @@ class _Named(Pickler):
         return _make, (program, obj.__qualname__, make, fields), (fill, state), None, None, _fill
 
 
-def dumps(value: object, beside: Callable[[Any], bool]) -> bytes:
+def dumps(value: object, beside: Callable[[Any], bool], pickler: type[Pickler] = _Named) -> bytes:
     """Return a value pickled by value; buffers of which `beside` says False are not in it. Whatever pickling raises."""
     with io.BytesIO() as file:
-        _Named(file, protocol=5, buffer_callback=beside).dump(value)
+        pickler(file, protocol=5, buffer_callback=beside).dump(value)
         return file.getvalue()
 
 

@@ -3,18 +3,17 @@
 Plain pickle does it where it can; what is defined interactively, or in the program itself, goes by cloudpickle, since a worker has another `__main__`.
 """
 
-import io
 import pickle
 import reprlib
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import cloudpickle
 
 from unios.limits import TASK_BUFFER_BYTES_MIN, TASK_BYTES_MAX, TASK_PARTS_MAX
-from unios.wire.by_value import Pickler
+from unios.wire import by_value
 from unios.wire.parcels import Part
 
 _EMPTY: Final = types.CellType()
@@ -45,7 +44,7 @@ def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -
     if not plain:
         buffers.clear()
         try:
-            body = _by_value(value, beside)
+            body = by_value.dumps(value, beside, by_value.Pickler)
         except Exception as error:
             raise pickle.PicklingError(f"{what} cannot be pickled: {_culprit(value, error)}") from error
     parts: list[Part] = [body]
@@ -56,12 +55,6 @@ def pack(value: object, what: str, *, copy: bool = False, whole: bool = False) -
     if total > TASK_BYTES_MAX:
         raise pickle.PicklingError(f"{what} has {total} bytes when it is pickled; {TASK_BYTES_MAX} is the limit")
     return parts
-
-
-def _by_value(value: object, beside: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    with io.BytesIO() as file:
-        Pickler(file, protocol=5, buffer_callback=beside).dump(value)
-        return file.getvalue()
 
 
 def unpack(parts: Sequence[Part]) -> Any:
