@@ -21,6 +21,7 @@ from tests.live import machines
 from tests.live.machines import Machine
 from tests.matrix.workloads import process
 from tests.matrix.world import World, missing, node, world
+from tests.standstill import stop_all
 
 WHOLE_S = 120
 
@@ -83,9 +84,7 @@ class Course:
                 for machine in hit:
                     machine.heal()
             case "stands still":
-                stopped = [(machine, machine.pids()) for machine in hit]
-                for machine, pids in stopped:
-                    machine.signal_all(signal.SIGSTOP, pids)
+                stopped = [(machine, stop_all(machine.pids)) for machine in hit]
                 yield
                 for machine, pids in stopped:
                     machine.signal_all(signal.SIGCONT, pids)

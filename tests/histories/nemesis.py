@@ -6,7 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
 
-from tests.histories.rigs import PARTS, Rig, signal_all
+from tests.histories.rigs import PARTS, Rig
+from tests.standstill import signal_all, stop_all
 
 GOES_ON: Final = "goes on"
 Sleep = Callable[[float], bool]
@@ -57,9 +58,8 @@ class Nemesis:
 
     def _stand_still(self, node: str, sleep: Sleep) -> None:
         """Everything of a node stands still for longer than a lease, or less."""
-        pids = self._rig.everything(node)
         self._note(f"{node} stands still")
-        signal_all(signal.SIGSTOP, pids)
+        pids = stop_all(lambda: self._rig.everything(node))
         sleep(self._rng.choice([0.3, 1.0, 1.5, 2.5, 6.0]))
         self._note(f"{node} {GOES_ON}")
         signal_all(signal.SIGCONT, pids)

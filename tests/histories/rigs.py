@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from tests.e2e.system import UNIOS, System, wait_for
 from tests.histories.client import Task
 from tests.live.machines import Lab, Machine
 from tests.live.witness import Witness
+from tests.standstill import signal_all, stop_all
 from unios.kernel import linux_pids
 from unios.wire.home import NodeFolder
 
@@ -73,12 +73,6 @@ class Rig:
         wait_for(self.states, lambda found: [found.get(node) for node in self.nodes] == ["ready"] * len(self.nodes), "all nodes are ready", UP_S)
 
 
-def signal_all(number: int, pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
 def _parts(run: Path) -> dict[str, int]:
     found = {}
     for part in PARTS:
@@ -125,10 +119,7 @@ class Together(Rig):
 
     def cut_power(self, node: str) -> None:
         """All of it stands still before any of it dies: with power nothing sees the end of another."""
-        pids = self.everything(node)
-        signal_all(signal.SIGSTOP, pids)
-        signal_all(signal.SIGKILL, pids)
-        signal_all(signal.SIGKILL, self.everything(node))
+        signal_all(signal.SIGKILL, stop_all(lambda: self.everything(node)))
 
     def power_up(self, node: str) -> None:
         self._system.unios("up", check=False)

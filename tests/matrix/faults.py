@@ -9,6 +9,7 @@ from tests.live import machines
 from tests.matrix import disks, networks
 from tests.matrix.targets import Target
 from tests.matrix.world import World
+from tests.standstill import stop_all
 
 Undo = Callable[[], None]
 
@@ -47,8 +48,7 @@ def crash(world: World, target: Target) -> Undo:
 def pause(world: World, target: Target) -> Undo:
     machine = target.machine(world)
     if target.whole:
-        pids = machine.pids()
-        machine.signal_all(signal.SIGSTOP, pids)
+        pids = stop_all(machine.pids)
         return lambda: machine.signal_all(signal.SIGCONT, pids)
     stopped = _signal(world, target, signal.SIGSTOP)
     return lambda: _send(world, target, signal.SIGCONT, stopped)
