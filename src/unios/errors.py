@@ -88,6 +88,12 @@ class DiskFull(Unavailable):
     code = "disk-full"
 
 
+class Elsewhere(Unavailable):
+    """Who is asked has given up what he had for it, and nothing was done: a connection that is made anew leads to who has it."""
+
+    code = "elsewhere"
+
+
 class OutcomeUnknown(UniosError):
     """It may or may not have been done: retry only what is idempotent."""
 
@@ -154,6 +160,7 @@ _CLASSES: tuple[type[UniosError], ...] = (
     Unavailable,
     NoRoom,
     DiskFull,
+    Elsewhere,
     OutcomeUnknown,
     PeerRestarted,
     LeaseLost,

@@ -179,14 +179,133 @@ def test_other_machines_go_on_through_it_follow_and_then_the_first_may_be_lost(s
             return sum(one["answers"] and not one.get("learner") for one in found.get("members", ()))
 
         wait_for(members, lambda count: count == 3, "each machine has a copy", 60)
-        refused = second.unios("--node", "s1", "store", "move", "sqlite", check=False)
-        assert refused.returncode != 0 and b"stays in etcd" in refused.stderr
         told = [one["text"] for one in system.json("events")]
         assert any("moved to etcd" in one for one in told) and not any("older state" in one for one in told)
         system.power_cut("n1")
         wait_for(lambda: second.unios("run", "--", "true", check=False).returncode, lambda code: code == 0, "programs run without the first", 30)
         assert second.process(stays)["incarnation"] == 1
         assert third.unios("run", "--on", "s1", "--", "echo", "said").stdout == b"said\n"
+
+
+@pytest.fixture
+def three() -> Iterator[tuple[System, System, System]]:
+    """Three machines, each with a gateway and a copy of the store in etcd."""
+    with System() as first, System() as second, System() as third:
+        first.unios("up", "--store", "etcd")
+        for other, name in ((second, "s1"), (third, "t1")):
+            join(first, other, name)
+
+        def members() -> int:
+            found = json.loads(first.unios("store", "status", "--json", check=False).stdout)
+            return sum(one["answers"] and not one.get("learner") for one in found.get("members", ()))
+
+        wait_for(members, lambda count: count == 3, "each machine has a copy", 60)
+        yield first, second, third
+
+
+def gateways(*systems: System) -> list[bool]:
+    """Return of each machine whether the store's process runs there."""
+    found = []
+    for system in systems:
+        parts = [runfiles.read(path) for path in (system.home / "home" / "nodes").glob("*/run/store.json")]
+        found.append(any(part is not None for part in parts))
+    return found
+
+
+def test_the_store_of_three_machines_goes_back_into_a_file_of_one_and_no_operation_fails(three: tuple[System, System, System]) -> None:
+    first, second, third = three
+    stays = first.run_detached("sleep", "1000", options=("--on", "t1"))
+    before = incarnations(first)
+
+    def run() -> None:
+        assert second.unios("run", "--on", "t1", "--", "echo", "said").stdout == b"said\n"
+
+    with Stream(run, lambda: third.unios("ps", "-a"), lambda: first.unios("run", "--on", "s1", "--", "true")) as stream:
+        assert second.json("--node", "s1", "store", "move", "sqlite") == {"before": "etcd", "now": "sqlite"}
+        for other in three:
+            wait_for(lambda: engine(other), lambda found: found == "sqlite", "it has heard of it", 10)  # noqa: B023 it is called in this round
+    assert not stream.failed and max(stream.took_s) < LONGEST_S
+    assert incarnations(third) == before, "no node was lost by it"
+    assert first.process(stays)["incarnation"] == 1
+    wait_for(lambda: [etcds(one) for one in three], lambda found: found == [[], [], []], "no member is left", 20)
+    assert gateways(*three) == [False, True, False]
+    kept = [one.home / "home" / "store" / "cluster.json" for one in three]
+    wait_for(lambda: [path for path in kept if path.exists()], lambda left: not left, "nothing says any more where etcd was", 10)
+    assert third.json("store", "status")["engine"] == "sqlite"
+    told = [one["text"] for one in first.json("events")]
+    assert any("moved to sqlite" in one for one in told) and not any("older state" in one for one in told)
+
+    assert second.json("--node", "s1", "store", "move", "etcd") == {"before": "sqlite", "now": "etcd"}
+    wait_for(lambda: gateways(*three), lambda found: found == [True, True, True], "each has a gateway again", 30)
+    assert third.unios("run", "--on", "n1", "--", "echo", "said").stdout == b"said\n"
+    assert incarnations(third) == before and first.process(stays)["incarnation"] == 1
+
+
+def test_a_machine_that_does_not_answer_keeps_the_store_in_etcd_and_all_have_gateways_again(three: tuple[System, System, System]) -> None:
+    first, second, third = three
+    kernel = runfiles.read(third.home / "home" / "nodes" / "t1" / "run" / "kernel.json")
+    supervisor = runfiles.read(third.home / "home" / "nodes" / "t1" / "run" / "supervisor.json")
+    guard = runfiles.read(third.home / "home" / "nodes" / "t1" / "run" / "guard.json")
+    assert kernel is not None and supervisor is not None and guard is not None
+    for part in (supervisor, guard, kernel):
+        runfiles.kill(part, signal.SIGSTOP)
+    try:
+        refused = first.unios("--node", "n1", "store", "move", "sqlite", check=False)
+        assert refused.returncode == 75 and b"the machine of t1 may go on writing there" in refused.stderr, refused.stderr.decode()
+        assert engine(first) == "etcd"
+        wait_for(lambda: gateways(first, second), lambda found: found == [True, True], "a gateway that was given up is there again", 20)
+        assert second.unios("run", "--on", "n1", "--", "echo", "said").stdout == b"said\n"
+    finally:
+        for part in (guard, supervisor, kernel):
+            runfiles.kill(part, signal.SIGCONT)
+    wait_for(lambda: second.nodes()["t1"]["state"], lambda state: state == "ready", "it is back", 30)
+    assert third.unios("run", "--on", "s1", "--", "echo", "said").stdout == b"said\n"
+    assert first.json("--node", "n1", "store", "move", "sqlite")["now"] == "sqlite"
+
+
+@pytest.mark.parametrize("part", ["store", "kernel"])
+def test_whatever_is_killed_on_the_machine_that_gets_it_three_machines_have_one_store(three: tuple[System, System, System], part: str) -> None:
+    first, second, third = three
+    stays = first.run_detached("sleep", "1000", options=("--on", "t1"))
+    for wait_s in (0.3, 0.45, 0.6):
+        moving = second.start("--node", "s1", "store", "move", "sqlite")
+        time.sleep(wait_s)
+        running = runfiles.read(second.home / "home" / "nodes" / "s1" / "run" / f"{part}.json")
+        assert running is not None
+        runfiles.kill(running, signal.SIGKILL)
+        moving.wait(60)
+        for other in three:
+            wait_for(lambda: other.unios("run", "--on", "t1", "--", "true", check=False).returncode, lambda code: code == 0, "programs run", 30)  # noqa: B023
+        found = wait_for(lambda: third.process(stays), lambda one: one["state"] != "pending", "that it runs is recorded", 10)
+        assert (found["state"], found["incarnation"]) == ("running", 1)
+        assert len({engine(second), *(wait_for(lambda: engine(one), lambda now: now == engine(second), "all know", 20) for one in three)}) == 1  # noqa: B023
+    wait_for(lambda: second.unios("--node", "s1", "store", "move", "sqlite", check=False).returncode, lambda code: code == 0, "it goes", 30)
+    for other in three:
+        wait_for(lambda: engine(other), lambda found: found == "sqlite", "it has heard of it", 10)  # noqa: B023
+    assert third.unios("run", "--on", "n1", "--", "echo", "said").stdout == b"said\n"
+    assert first.process(stays)["incarnation"] == 1
+
+
+def test_a_machine_that_dies_before_it_has_the_store_leaves_it_to_the_others(three: tuple[System, System, System]) -> None:
+    first, second, third = three
+    slow = runfiles.read(third.home / "home" / "nodes" / "t1" / "run" / "kernel.json")
+    beside = [runfiles.read(third.home / "home" / "nodes" / "t1" / "run" / f"{name}.json") for name in ("supervisor", "guard")]
+    assert slow is not None
+    parts = [slow, *(part for part in beside if part is not None)]
+    for part in parts:
+        runfiles.kill(part, signal.SIGSTOP)  # so that the attempt waits for it
+    moving = second.start("--node", "s1", "store", "move", "sqlite")
+    wait_for(lambda: gateways(first), lambda found: found == [False], "the first has given its gateway up", 10)
+    second.power_cut("s1")
+    for part in reversed(parts):
+        runfiles.kill(part, signal.SIGCONT)
+    moving.wait(60)
+    wait_for(lambda: gateways(first, third), lambda found: found == [True, True], "they have gateways again", 40)
+    wait_for(lambda: first.unios("run", "--on", "t1", "--", "true", check=False).returncode, lambda code: code == 0, "programs run without it", 30)
+    assert (engine(first), engine(third)) == ("etcd", "etcd")
+    second.unios("up")
+    assert second.unios("run", "--on", "n1", "--", "echo", "said").stdout == b"said\n"
+    wait_for(lambda: gateways(*three), lambda found: found == [True, True, True], "it asks etcd as the others do", 30)
 
 
 def anew(system: System, pid: int) -> None:

@@ -15,11 +15,11 @@ from unios.kernel.cluster import Cluster
 from unios.kernel.engine_moving import EngineMoving
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.wire.home import Home
-from unios.wire.keeping import StoreEngine
+from unios.wire.keeping import AskEngine, StoreEngine
 from unios.wire.peer import Call
 
 FOUND = Cluster(("127.0.0.1:1",), "s", ca="authority", ca_key="its key")
-NO_CALL = cast(Call, None)
+NO_CALL = cast(Call, SimpleNamespace(decode=lambda _type: AskEngine()))
 
 
 class Told:

@@ -3,7 +3,7 @@
 Who has a member of etcd is not true of another cluster, nor is what was decided about members. All else goes along as it is, with its lease.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -14,7 +14,9 @@ from unios.errors import CallerError
 from unios.undecodable import UNDECODABLE
 
 NODES: Final = "/nodes/"
-STAYS: Final = (PREFIX, LEAVING, CHANGES)
+MOVING: Final = "/store-moves"
+"""The record that an attempt of the way back has, under its kernel's lease: MACHINE.NUMBER."""
+STAYS: Final = (PREFIX, LEAVING, CHANGES, MOVING)
 
 
 def goes_along(key: str) -> bool:
@@ -22,8 +24,13 @@ def goes_along(key: str) -> bool:
     return not key.startswith(STAYS)
 
 
-def check(nodes: Iterable[tuple[str, bytes]], machine: str) -> None:
-    """Raise CallerError if a node of another machine is a member of the system, which may have a gateway to etcd of its own: for the way back from there."""
+def machine_of(attempt: str) -> str:
+    """Return the machine that an attempt is of."""
+    return attempt.rpartition(".")[0]
+
+
+def check(nodes: Iterable[tuple[str, bytes]], machines: Collection[str]) -> None:
+    """Raise CallerError if a node of a machine that is none of these is a member of the system: it may have a gateway to etcd of its own. For the way back."""
     others = []
     for key, value in nodes:
         if not key.startswith(NODES):
@@ -32,10 +39,7 @@ def check(nodes: Iterable[tuple[str, bytes]], machine: str) -> None:
             record = msgspec.msgpack.decode(value, type=NodeRecord)
         except UNDECODABLE as error:
             raise CallerError(f"the record {key[:80]} makes no sense to this version of unios ({error})") from error
-        if record.state == "joined" and record.machine != machine:
+        if record.state == "joined" and record.machine not in machines:
             others.append(record.name)
     if others:
-        raise CallerError(
-            f"the store of a system of several machines stays in etcd, and {', '.join(sorted(others)[:8])} is on another than this: let it leave before the "
-            "move and join after it"
-        )
+        raise CallerError(f"the store stays in etcd: {', '.join(sorted(others)[:8])} may go on writing there; try again, or let it leave")

@@ -37,7 +37,7 @@ STREAMED: Final = frozenset(
 )
 """Operations with items in either direction; forwarded as streams."""
 
-KERNELS_ONLY: Final = frozenset({"ports.relay", "node.certify", "node.cut", "node.note", "store.engine", "store.keys"})
+KERNELS_ONLY: Final = frozenset({"ports.relay", "node.certify", "node.cut", "node.note", "store.engine", "store.forgo", "store.keys"})
 """Operations that only another kernel may ask for, in its own name: what it passes on for a client comes with its certificate, too."""
 
 LOCAL_ONLY: Final = frozenset({"ports.listen", "ports.connect"})

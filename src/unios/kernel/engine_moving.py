@@ -28,8 +28,7 @@ from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.limits import DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.undecodable import UNDECODABLE
-from unios.wire.keeping import Move, Moved, StoreEngine
-from unios.wire.operations import Empty
+from unios.wire.keeping import AskEngine, Move, Moved, StoreEngine
 from unios.wire.peer import Call
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class EngineMoving:
                         self._check()
                         await self._move_to_etcd(client)
                     else:
-                        await client.move(to)
+                        await self._move_to_sqlite(client)
                 await self.look()
                 await self._tidy_alone(client)
         finally:
@@ -97,8 +96,19 @@ class EngineMoving:
                     await quorum.unfound()
             raise
 
+    async def _move_to_sqlite(self, client: StoreClient) -> None:
+        node = self._node
+        async with node.gateways.given_up(client) as (attempt, machines):
+            await client.move(SQLITE, attempt, machines)
+
     async def _tidy(self) -> None:
         """Have no etcd on this machine that is not the store: of a move that was broken off, or of one back."""
+        node = self._node
+        if not node.system.has_store:
+            if node.system.engine == SQLITE and node.quorum.has_any():
+                with contextlib.suppress(OSError), _alone(node.home.store / LOCK):
+                    await node.quorum.unfound()
+            return
         client = StoreClient(self._node.store_way.peer)
         try:
             with contextlib.suppress(UniosError, OSError), _alone(self._node.home.store / LOCK):
@@ -121,38 +131,43 @@ class EngineMoving:
         first, self._seen = self._seen == NEVER, now
         if first:
             node.start(self._tidy())
-        if (file.engine, file.gateway) == (node.system.engine, node.system.gateway):
+        known = node.system
+        if (file.engine, file.gateway, file.store_machine) == (known.engine, known.gateway, known.store_machine):
             return
-        node.system.engine, node.system.gateway, node.system.store_machine = file.engine, file.gateway, file.store_machine
+        known.engine, known.gateway, known.store_machine = file.engine, file.gateway, file.store_machine
+        if file.forgone and not file.gateway:  # for a moment: what the node could have, and has, stays
+            return
         await node.quorum.begin()
         node.start(self._tell())
         node.start(self._tidy())
 
     async def follow(self) -> None:
         """Adopt what has changed since the last time. Raises OSError, UniosError: it is asked for again."""
-        await self._look_if_changed()
+        await self.look_if_changed()
         node, revision = self._node, self._node.nodes.revision
         if node.system.engine == SQLITE and not node.system.has_store and revision is not None and revision.generation != self._asked:
             if await self._ask():
                 self._asked = revision.generation
-            await self._look_if_changed()
+            await self.look_if_changed()
 
-    async def _look_if_changed(self) -> None:
+    async def look_if_changed(self) -> None:
+        """Adopt what system.json says if it has changed. Raises OSError, DataLost."""
         if _stamp(self._node.home.system_file) != self._seen:
             await self.look()
 
     async def _ask(self) -> bool:
         """Ask the store's machine which engine it has, and write that down; False if none of its nodes is linked."""
         node = self._node
+        forgone = system.read(node.home.system_file, SystemFile).forgone
         for name in node.links.names():
             if node.store_way.keeps(name):
-                found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
+                found = await node.links.call(name, "store.engine", AskEngine(settled=True), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
                 if found.engine == ETCD:
-                    await asyncio.to_thread(self._adopt, found)
+                    await asyncio.to_thread(self._adopt, found, forgone)
                 return True
         return False
 
-    def _adopt(self, found: StoreEngine) -> None:
+    def _adopt(self, found: StoreEngine, forgone: str) -> None:
         home = self._node.home
         gateway = bool(found.cluster) and find_spec("grpc") is not None
         if gateway:
@@ -160,20 +175,32 @@ class EngineMoving:
                 cluster.write(home, msgspec.json.decode(found.cluster, type=cluster.Cluster))
             except UNDECODABLE as error:
                 raise Unavailable(f"the store's machine says where etcd is in a way that this version does not understand: {error}") from error
-        system.note_engine(home.system_file, ETCD, gateway=gateway)
+        system.note_engine(home.system_file, ETCD, gateway=gateway, forgone=forgone)
 
-    async def engine(self, caller: Caller, _call: Call) -> object:
+    async def engine(self, caller: Caller, call: Call) -> object:
         """Serve store.engine. Raises Denied, Unavailable."""
         if not caller.users:  # a request that a kernel passes on for its client does not get here (kernel/dispatch.py)
             raise Denied("it is told to the kernels of other machines")
-        await self._look_if_changed()
+        await self.look_if_changed()
         node = self._node
+        if call.decode(AskEngine).settled and node.system.has_store and node.system.engine == ETCD:
+            await self._wait_settled()
         if not node.system.has_store:
             if node.system.engine == ETCD:
                 return StoreEngine(ETCD)
             raise Unavailable(f"the store is not on the machine of {node.name}")
         kept = cluster.read(node.home) if node.system.gateway and covers(caller.users, node.identity.users) else None
         return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"")
+
+    async def _wait_settled(self) -> None:
+        """Return when no move is under way on this machine, with what came of the last one known. Raises Unavailable."""
+        client = StoreClient(self._node.store_way.peer)
+        try:
+            with _alone(self._node.home.store / LOCK):
+                await client.move("")
+        finally:
+            await client.close()
+        await self.look_if_changed()
 
     async def tell_generation(self, file: SystemFile) -> None:
         """Write why the store has begun a new generation, if it is this node's part: of a move the nodes of its machine know."""

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from unios.core import moving
-from unios.errors import CallerError, Unavailable, UniosError
+from unios.errors import CallerError, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
 from unios.kernel import cluster, owner, system
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.store import everything
 from unios.store.host import StoreHost
+from unios.store.requests import MoveRequest
 from unios.store.returned import NoRoom, Return
 from unios.store.server import FILE, Requests, Restores, side_of
 from unios.store.sqlite import SqliteEngine
@@ -49,15 +50,17 @@ class Mover:
         self._engine = engine
         self._noting: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
+        self._staying: asyncio.Task[None] | None = None
 
-    async def __call__(self, switch: Switch, to: str) -> str:
+    async def __call__(self, switch: Switch, request: MoveRequest) -> str:
         """Move it; return which engine it has then. Raises CallerError, Unavailable: nothing has changed."""
+        to = request.to
         if to in ("", self._engine):
             return self._engine
         if to not in (SQLITE, ETCD):
             raise CallerError(f"the store cannot be moved from {self._engine} to {to[:80]}")
         try:
-            await (self._to_etcd(switch) if to == ETCD else self._to_sqlite(switch))
+            await (self._to_etcd(switch) if to == ETCD else self._to_sqlite(switch, request))
         except TimeoutError as error:
             raise Unavailable(f"the store stays where it is: {str(error) or 'it took too long'}") from error
         except (OSError, sqlite3.Error) as error:
@@ -99,24 +102,29 @@ class Mover:
             os._exit(DIES)
         self._now_in(ETCD)
 
-    async def _to_sqlite(self, switch: Switch) -> None:
+    async def _to_sqlite(self, switch: Switch, request: MoveRequest) -> None:
         source: Any = switch.side.requests
         gateway: Gateway = source.gateway
         known = system.read(self._home.system_file, SystemFile)
         back = Return(str(self._home.store / FILE), ETCD, known.moves)
+        if self._staying is not None:  # what it takes back must not be what this attempt writes
+            await asyncio.wait_for(asyncio.shield(self._staying), READY_S)
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(PAUSE_S):
                     await stack.enter_async_context(switch.held())
                     await gateway.freeze()
                     found = await gateway.everything()
-                    moving.check(((record.key, record.value) for record in found.records), known.machine)
+                    moving.check(((record.key, record.value) for record in found.records), {known.machine, *request.machines})
                     kept = found._replace(records=tuple(record for record in found.records if moving.goes_along(record.key)))
                     await _to_its_end(lambda: back.prepare(kept, Generation(os.urandom(8).hex())))
+                    await self._announce(gateway, request.attempt)
                 side = await self._decide_return(back, source.restores)
             except BaseException:
                 gateway.thaw()
                 back.close()
+                if request.attempt:
+                    self._staying = asyncio.get_running_loop().create_task(stay(gateway, known.machine))
                 raise
             switch.put(side, asyncio.get_running_loop().create_task(side.run()))
             gateway.leave()
@@ -137,6 +145,14 @@ class Mover:
         except BaseException as error:  # noqa: BLE001 whatever it is
             print(f"the store's file could not be opened again: {error}", file=sys.stderr, flush=True)
             os._exit(DIES)
+
+    async def _announce(self, gateway: "Gateway", attempt: str) -> None:
+        """Have etcd say that the store is about to go, if others may ask it. Whether a lost answer has done so is for the one who takes it back."""
+        if attempt:
+            try:
+                await gateway.about_to_leave(attempt)
+            except OutcomeUnknown as error:
+                raise Unavailable(f"the store stays where it is: {error}") from error
 
     async def _tidy(self, found: cluster.Cluster, leases: tuple[int, ...]) -> None:
         """Take what the system had away from an etcd that others have too; if that cannot be, it does no harm there."""
@@ -160,6 +176,14 @@ class Mover:
     async def _keep_noting(self) -> None:
         while not self._note():
             await asyncio.sleep(NOTE_S)
+
+
+async def stay(gateway: "Gateway", machine: str) -> None:
+    """Have etcd say that the store has not gone by an attempt of this machine, however long that takes."""
+    while True:
+        with contextlib.suppress(UniosError):
+            return await gateway.stay(machine)
+        await asyncio.sleep(NOTE_S)
 
 
 async def _to_its_end(work: Callable[[], None]) -> None:

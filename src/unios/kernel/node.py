@@ -38,6 +38,7 @@ from unios.kernel.door import Door
 from unios.kernel.engine_moving import EngineMoving
 from unios.kernel.events import Events
 from unios.kernel.expelling import Expelling
+from unios.kernel.gateways import Gateways
 from unios.kernel.journals import open_journal
 from unios.kernel.last_watch import LastWatch
 from unios.kernel.leasing import DeadlinePage, Leasing
@@ -147,6 +148,7 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._members_dirty = False
         self.engine_moving = EngineMoving(self)
+        self.gateways = Gateways(self)
         self.rekeying = Rekeying(self)
         self._keeps_output = False
         self.carrying = Carrying(self)
@@ -246,7 +248,7 @@ class Node:
         )
         stores = StoreOperations(self)
         self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
-        self.dispatch.offer(store_move=self.engine_moving.move, store_engine=self.engine_moving.engine)
+        self.dispatch.offer(store_move=self.engine_moving.move, store_engine=self.engine_moving.engine, store_forgo=self.gateways.forgo)
         self.dispatch.offer(store_rekey=self.rekeying.rekey, store_keys=self.rekeying.keys)
         terminals = TerminalOperations(self)
         self.dispatch.offer(
@@ -455,6 +457,7 @@ class Node:
             await tick(MEMBERS_S)
             with contextlib.suppress(OSError, UniosError):
                 await self.engine_moving.follow()
+                await self.gateways.follow()
             is_new = self.nodes.revision is not None and self.nodes.revision.generation != self.system.generation
             if self._members_dirty or is_new:
                 with contextlib.suppress(OSError), system.changing(self.home.system_file):  # a full disk: what it says is old until there is room

@@ -26,7 +26,7 @@ from unios.kernel.system import ETCD
 from unios.store.client import StoreClient
 from unios.store.model import Compare, Put, Transaction
 from unios.undecodable import UNDECODABLE
-from unios.wire.keeping import Keys, Rekeyed, StoreEngine
+from unios.wire.keeping import AskEngine, Keys, Rekeyed, StoreEngine
 from unios.wire.operations import Empty
 from unios.wire.peer import Call
 
@@ -167,7 +167,7 @@ class Rekeying:
         """Return what a node's machine knows, None if it has no gateway, or may not have one. Raises Unavailable."""
         node = self._node
         try:
-            found = await node.links.call(name, "store.engine", Empty(), StoreEngine, user=node.user, timeout_ms=timeout_ms)
+            found = await node.links.call(name, "store.engine", AskEngine(), StoreEngine, user=node.user, timeout_ms=timeout_ms)
         except UniosError as error:
             raise Unavailable(f"{name} does not say which keys of etcd it has ({error}): nothing was changed; try again") from error
         if not found.cluster or not node.store_way.keeps(name):

@@ -1,6 +1,7 @@
 """The way from a kernel to the store: straight where its machine has one, else over a link to a kernel whose machine has."""
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,14 @@ class StoreWay:
     async def peer(self) -> Peer:
         """Return a connection to the store for this kernel. Unavailable."""
         role = f"kernel of {self._node.name}"
+        await self._look()
         peer = Peer(SocketTransport(await self._here()) if self._node.system.has_store else await self._link(), role=role)
+        await peer.start()
+        return peer
+
+    async def straight(self) -> Peer:
+        """Return a connection to the store's process of this machine, which there is though the machine is not said to have one any more. Unavailable."""
+        peer = Peer(SocketTransport(await self._here()), role=f"kernel of {self._node.name}")
         await peer.start()
         return peer
 
@@ -54,6 +62,7 @@ class StoreWay:
 
     async def connection(self, *, near: bool = False) -> socket.socket:
         """Return a connection to the store for a service or another kernel. `near`: not by way of yet another machine. Unavailable."""
+        await self._look()
         if self._node.system.has_store:
             return await self._here()
         if near:
@@ -64,6 +73,11 @@ class StoreWay:
         else:
             join(SocketTransport(far), await self._link())
         return ours
+
+    async def _look(self) -> None:
+        """The machine's gateway may have been given up, or be there again, since the last look at what the machine knows."""
+        with contextlib.suppress(OSError, UniosError):
+            await self._node.engine_moving.look_if_changed()
 
     async def _here(self) -> socket.socket:
         """Connect to the store of this machine; one that is being started again is waited for, STORE_BACK_MS at most. Unavailable."""

@@ -5,10 +5,12 @@ That of an embedded system syncs nothing: the power cut that could lose somethin
 """
 
 import contextlib
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from unios.errors import DataLost, Unavailable, UniosError
 from unios.kernel import cluster, owner, parts, runfiles, system
@@ -16,6 +18,9 @@ from unios.kernel.moving import Mover, following
 from unios.kernel.system import SystemFile
 from unios.store import left, returned, server, wal
 from unios.wire.home import Home, NodeFolder
+
+if TYPE_CHECKING:
+    from unios.store.etcd.gateway import Gateway, Settles
 
 LOOK_S: Final = 0.05
 LOST: Final = "lost"
@@ -47,13 +52,35 @@ def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
 def _gateway(home: Home, found: cluster.Cluster, beat: Callable[[], None]) -> int:
     from unios.store.etcd import server as gateway  # in this process alone: it loads grpcio, 14 MB, whose threads outlive no fork
 
-    mover = Mover(home, system.ETCD)
+    mover, settles = Mover(home, system.ETCD), _settles(home)
     if not found.managed:
-        return gateway.main(home.store, cluster.address_of(home, found), beat, mover=mover)
+        return gateway.main(home.store, cluster.address_of(home, found), beat, mover=mover, settles=settles)
     while not found.members:  # the kernel of the first node has it started; no beat yet, as what comes then takes a while
         time.sleep(LOOK_S)
         found = cluster.read(home) or found
-    return gateway.main(home.store, cluster.address_of(home, found), beat, following(home), found.quota_bytes, mover)
+    return gateway.main(home.store, cluster.address_of(home, found), beat, following(home), found.quota_bytes, mover, settles)
+
+
+def _settles(home: Home) -> "Settles":
+    """Return what is made sure of first: that no attempt to move the store back, of this machine or of one that it has lost sight of, is under way."""
+
+    async def settle(gateway: "Gateway") -> None:
+        known = system.read(home.system_file, SystemFile)  # under the lock: a gateway that was given up before it had that is none
+        gone = ""
+        if known.forgone and known.gateway:
+            gone = await gateway.come_back()
+            system.came_back(home.system_file, known.forgone, gateway=not gone)
+        if gone or not known.has_store:
+            print(
+                f"this machine has no gateway to etcd any more, for attempt {gone or known.forgone} of another to have the store",
+                file=sys.stderr,
+                flush=True,
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Unavailable("this machine's gateway has been given up")
+        await gateway.stay(known.machine)
+
+    return settle
 
 
 def which(home: Home) -> cluster.Cluster | None:

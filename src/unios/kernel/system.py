@@ -37,6 +37,8 @@ class SystemFile(msgspec.Struct, omit_defaults=True):
     """Whether the store's process of this machine is one of many gateways to etcd."""
     moves: int = 0
     """How often the store has gone to another engine."""
+    forgone: str = ""
+    """The attempt of another machine to have the store in a file of its own, for which this one has no gateway."""
 
     @property
     def has_store(self) -> bool:
@@ -68,14 +70,44 @@ def changing(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def note_engine(path: Path, engine: str, *, gateway: bool = True) -> None:
-    """Have system.json say which engine the store has: that of this machine, or, of etcd, also without a `gateway` here. Raises OSError on a full disk."""
+def note_engine(path: Path, engine: str, *, gateway: bool = True, machine: str = "", forgone: str = "") -> bool:
+    """Have system.json say which engine the store has: in a file of `machine` (empty: this one), or etcd, also without a `gateway` here. `forgone`: what the file
+    said of that when it was found out; if it says something else by now nothing is noted, and this is False. Raises OSError on a full disk."""
     with changing(path):
         file = read(path, SystemFile)
-        now = (engine, engine == ETCD and gateway, file.machine if engine == SQLITE else file.store_machine)
-        if (file.engine, file.gateway, file.store_machine) != now:
+        if file.forgone != forgone:
+            return False
+        now = (engine, engine == ETCD and gateway, (machine or file.machine) if engine == SQLITE else file.store_machine, "")
+        if (file.engine, file.gateway, file.store_machine, file.forgone) != now:
             file.moves += file.engine != engine
-            file.engine, file.gateway, file.store_machine = now
+            file.engine, file.gateway, file.store_machine, file.forgone = now
+            write(path, file)
+        return True
+
+
+def forgo(path: Path, attempt: str) -> None:
+    """Have no gateway on this machine while that attempt is under way. Raises OSError."""
+    with changing(path):
+        file = read(path, SystemFile)
+        file.gateway, file.forgone = False, attempt
+        write(path, file)
+
+
+def come_back(path: Path, attempt: str) -> None:
+    """Have this machine's gateway begin again, which first has the attempt end that it was given up for. Raises OSError."""
+    with changing(path):
+        file = read(path, SystemFile)
+        if file.forgone == attempt and file.engine == ETCD:
+            file.gateway = True
+            write(path, file)
+
+
+def came_back(path: Path, attempt: str, *, gateway: bool) -> None:
+    """Note what came of that: with a gateway, or without, still, as the store has gone. Raises OSError."""
+    with changing(path):
+        file = read(path, SystemFile)
+        if file.forgone == attempt:
+            file.gateway, file.forgone = gateway, "" if gateway else attempt
             write(path, file)
 
 

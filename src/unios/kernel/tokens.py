@@ -186,6 +186,7 @@ class Tokens:
                 ),
             )
             if await self._written(admission, entry):
+                await node.engine_moving.look_if_changed()  # the store may have gone elsewhere meanwhile
                 return self._joined(name, certificate, users)
             token, record = await self._valid(ask.secret)
         raise Unavailable("too many nodes join at the same time: try again")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from unios.errors import OutcomeUnknown, ProtocolError, Unavailable, UniosError
+from unios.errors import Elsewhere, OutcomeUnknown, ProtocolError, Unavailable, UniosError
 from unios.ids import LeaseId
 from unios.limits import STORE_RETRY_MS, STORE_TIMEOUT_MS
 from unios.store.model import (
@@ -94,13 +94,20 @@ class StoreClient:
             attempt.exception()  # nobody may be waiting any more
 
     async def _ask(self, op: str, body: object, type_: Any, *, writes: bool = False, timeout_ms: int = 0) -> Any:
-        peer = await self._connected()
-        try:
-            return await peer.call(op, body, type_, timeout_ms=timeout_ms or self._timeout_ms)
-        except OutcomeUnknown as error:
-            if writes:
-                raise
-            raise Unavailable(f"the store did not answer: {error}") from error
+        until = asyncio.get_running_loop().time() + self._timeout_ms / 1000
+        while True:
+            peer = await self._connected()
+            try:
+                return await peer.call(op, body, type_, timeout_ms=timeout_ms or self._timeout_ms)
+            except Elsewhere as error:
+                peer.close(str(error))
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(STORE_RETRY_MS / 1000)
+            except OutcomeUnknown as error:
+                if writes:
+                    raise
+                raise Unavailable(f"the store did not answer: {error}") from error
 
     async def pass_on(self, op: str, body: msgspec.Raw, *, timeout_ms: int = 0) -> msgspec.Raw:
         """Ask what another has asked; what was lost is OutcomeUnknown, whatever it was: he knows what he asked for."""
@@ -217,10 +224,14 @@ class StoreClient:
                 part, size = [], 0
         await self._ask("store.restore", RestoreRequest(tuple(part), True), int, writes=True, timeout_ms=RESTORE_TIMEOUT_MS)
 
-    async def move(self, to: str) -> str:
+    async def move(self, to: str, attempt: str = "", machines: tuple[str, ...] = ()) -> str:
         """Have another engine be the store, "" for none; return which it is. OutcomeUnknown: ask again, which waits for one that is under way."""
-        engine: str = await self._ask("store.move", MoveRequest(to), str, writes=True, timeout_ms=MOVE_TIMEOUT_MS)
+        engine: str = await self._ask("store.move", MoveRequest(to, attempt, machines), str, writes=True, timeout_ms=MOVE_TIMEOUT_MS)
         return engine
+
+    async def give_up(self) -> None:
+        """Have a gateway answer what it has been asked, and then end: nobody asks it any more. Returns before it has ended."""
+        await self._ask("store.give_up", None, int)
 
     async def close(self) -> None:
         self._closed = True

@@ -78,10 +78,15 @@ class DefragmentRequest(msgspec.Struct, frozen=True):
     id: int
 
 
-class MoveRequest(msgspec.Struct, frozen=True):
-    """store.move -> the engine that is the store then. `to`: "etcd", or empty: none; then it says which it is, once no move is under way."""
+class MoveRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """store.move -> the engine that is the store then. `to`: "etcd", "sqlite", or empty: none; then it says which it is, once no move is under way.
+
+    `attempt`: of the way back, what the record MOVING says; `machines`: those that have no gateway any more, for that attempt.
+    """
 
     to: str = ""
+    attempt: str = ""
+    machines: tuple[str, ...] = ()
 
 
 class Dumped(msgspec.Struct, frozen=True):

@@ -6,10 +6,12 @@ engine that stands behind the socket then. Watches are cut off by the engine tha
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from unios.errors import CallerError, OutcomeUnknown, Unavailable
+from unios.errors import CallerError, Elsewhere, OutcomeUnknown, Unavailable
 from unios.store.requests import MoveRequest
 from unios.store.tally import Tally
 from unios.wire.peer import Call
@@ -17,8 +19,10 @@ from unios.wire.peer import Call
 if TYPE_CHECKING:
     from unios.store.server import Answering
 
-GOES_ON: Final = ("store.renew", "store.move")
+GOES_ON: Final = ("store.renew", "store.move", "store.give_up")
 """What is answered also while everything else waits."""
+GIVE_UP_S: Final = 0.1
+"""So long it is said that the gateway has been given up, before its process ends."""
 LASTS: Final = ("store.watch", "store.dump", *GOES_ON)
 """What is not waited for: a watch lasts, a copy is of its own moment."""
 
@@ -31,8 +35,9 @@ class Side(NamedTuple):
     close: Callable[[], Awaitable[None]]
 
 
-Mover = Callable[["Switch", str], Awaitable[str]]
+Mover = Callable[["Switch", MoveRequest], Awaitable[str]]
 """Has another engine take the place of the one that is there; returns which it is."""
+GIVEN_UP: Final = "this machine's gateway to etcd has been given up: the store is asked by way of another machine"
 
 
 class Switch:
@@ -50,6 +55,7 @@ class Switch:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._before: list[Side] = []
+        self._given_up = False
 
     @property
     def side(self) -> Side:
@@ -63,9 +69,13 @@ class Switch:
     async def handle(self, call: Call) -> object:
         """Serve one request, when nothing is held any more."""
         if call.op == "store.move":
-            return await self._move(call.decode(MoveRequest).to)
+            return await self._move(call.decode(MoveRequest))
+        if call.op == "store.give_up":
+            return await self._give_up()
         if call.op not in GOES_ON:
             await self._open.wait()
+        if self._given_up:
+            raise Elsewhere(GIVEN_UP)
         if call.op == "store.renew":
             return await self._renew(call)
         if call.op in LASTS:
@@ -91,17 +101,24 @@ class Switch:
 
     def at_once(self, call: Call) -> bool:
         """Nothing but renewals while everything is held."""
-        return (self._open.is_set() or call.op in GOES_ON) and self._side.requests.at_once(call)
+        return (self._open.is_set() or call.op in GOES_ON) and not self._given_up and self._side.requests.at_once(call)
 
-    async def _move(self, to: str) -> str:
+    async def _move(self, request: MoveRequest) -> str:
         if self._mover is None:
             raise CallerError("this store cannot be moved to another engine")
-        self._move_task = asyncio.get_running_loop().create_task(self._move_alone(self._mover, to))
+        self._move_task = asyncio.get_running_loop().create_task(self._move_alone(self._mover, request))
         return await asyncio.shield(self._move_task)  # who asked may go: it is done all the same
 
-    async def _move_alone(self, mover: Mover, to: str) -> str:
+    async def _move_alone(self, mover: Mover, request: MoveRequest) -> str:
         async with self._moving:
-            return await mover(self, to)
+            return await mover(self, request)
+
+    async def _give_up(self) -> int:
+        """Answer what is under way, and from then on nothing; then this process ends."""
+        async with self._moving, self.held():
+            self._given_up = True
+        asyncio.get_running_loop().call_later(GIVE_UP_S, os.kill, os.getpid(), signal.SIGTERM)
+        return 0
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:

@@ -60,12 +60,25 @@ class Restore(msgspec.Struct, frozen=True):
     path: str
 
 
+class AskEngine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`settled`: not while the store is being moved, which is Unavailable."""
+
+    settled: bool = False
+
+
 class StoreEngine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """store.engine (Empty; a kernel, asked of a node of the store's machine): which one that is. `cluster`: what lets a gateway into etcd (`cluster.json`), for who
-    speaks for all for whom the store's machine does; else empty."""
+    """store.engine (AskEngine; a kernel, asked of a node of the store's machine): which one that is. `cluster`: what lets a gateway into etcd (`cluster.json`), for
+    who speaks for all for whom the store's machine does; else empty."""
 
     engine: str
     cluster: bytes = b""
+
+
+class Forgo(msgspec.Struct, frozen=True):
+    """store.forgo -> Empty (a kernel that speaks for all for whom the asked one does): the machine has no gateway to etcd any more, until the attempt of the
+    asking kernel's machine to have the store in a file of its own has come to its end. When it is answered the gateway's process has ended."""
+
+    attempt: str
 
 
 class Keys(msgspec.Struct, frozen=True):

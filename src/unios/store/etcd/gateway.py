@@ -7,15 +7,15 @@ what is written through this one.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
 from unios.core.quorum import PREFIX
-from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable
+from unios.errors import CallerError, Compacted, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
 from unios.limits import WATCH_QUEUE_BYTES_MAX
 from unios.store import bounds
-from unios.store.etcd import members, messages, translation, whole
+from unios.store.etcd import leaving, members, messages, translation, whole
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
 from unios.store.etcd.health import Doctor
@@ -35,6 +35,7 @@ from unios.store.watchers import Push, Watcher, Watchers
 READY_S: Final = 3.0
 """So long a request waits for a gateway that has just started."""
 LOOK_S: Final = 0.02
+SETTLE_AGAIN_S: Final = 0.5
 IN_FLIGHT_MAX: Final = 256
 CATCH_UP_S: Final = 4.0
 PAGE_RECORDS: Final = 200
@@ -45,10 +46,22 @@ class Older(Unavailable):
     """To a read; a write may have been done in that older state."""
 
 
+Settles = Callable[["Gateway"], Awaitable[None]]
+"""What is made sure of when a gateway begins, before anything is answered; a UniosError: again."""
+
+
 class Gateway:
     """The host of one system's store. See store/model.py for what it promises."""
 
-    def __init__(self, channel: Channel, root: bytes, now_ms: Callable[[], int], moved: Moved | None = None, quota_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        root: bytes,
+        now_ms: Callable[[], int],
+        moved: Moved | None = None,
+        quota_bytes: int = 0,
+        settles: Settles | None = None,
+    ) -> None:
         """`moved`: for a cluster of our own, whose members come and go. `quota_bytes`: how much each may have, if that is known."""
         self._channel = channel
         self._doctor = Doctor(channel)
@@ -70,6 +83,10 @@ class Gateway:
         self._transactions = 0
         self._written = 0
         self._left = False
+        self._settles = settles
+        self._settled = asyncio.Event()
+        if settles is None:
+            self._settled.set()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -79,6 +96,15 @@ class Gateway:
             group.create_task(self._judging.run())
             if self._following is not None:
                 group.create_task(self._following.run())
+            if self._settles is not None:
+                group.create_task(self._settle(self._settles))
+
+    async def _settle(self, settles: Settles) -> None:
+        while True:
+            with contextlib.suppress(UniosError):
+                await settles(self)
+                return self._settled.set()
+            await asyncio.sleep(SETTLE_AGAIN_S)
 
     # what is heard
 
@@ -124,6 +150,7 @@ class Gateway:
     async def _wait(self) -> None:
         try:
             async with asyncio.timeout(READY_S):
+                await self._settled.wait()
                 await self._ready.wait()
         except TimeoutError:
             raise self._feed.trouble or Unavailable("etcd has not answered yet") from None
@@ -268,6 +295,19 @@ class Gateway:
         """Return all that the system has now. Raises Unavailable, Compacted."""
         await self._wait()
         return await whole.everything(self._channel, self._keys)
+
+    async def about_to_leave(self, attempt: str) -> None:
+        """Have etcd say that the records go elsewhere by that attempt: no other gateway begins any more. Raises Unavailable: they stay; OutcomeUnknown."""
+        await self._wait()
+        await leaving.leave(self._channel, self._keys, attempt)
+
+    async def stay(self, machine: str) -> None:
+        """Take that back, for an attempt of that machine. Idempotent. Raises Unavailable, OutcomeUnknown."""
+        await leaving.stay(self._channel, self._keys, machine)
+
+    async def come_back(self) -> str:
+        """End an attempt of another machine; return "", or the attempt if the records have gone by it, or may have. Raises Unavailable, OutcomeUnknown."""
+        return await leaving.come_back(self._channel, self._keys)
 
     async def forget(self, leases: Iterable[int]) -> None:
         """Take the system's records away, once they are elsewhere. Raises Unavailable, OutcomeUnknown."""

@@ -6,6 +6,7 @@ e/LEASE       a lease that is being made or ended: what etcd has of it is to be 
 g/GATEWAY     written by a gateway that wants to know what has happened up to then
 generation    drawn once
 base          of a store that was moved here: what its revisions had come to before, to which etcd's own are added
+left          the attempt by which the store has gone back into a file of a machine, or is about to: MACHINE.NUMBER; nobody writes anything here any more then
 j/N           a seat of those that judge leases: the gateway that has it (judging.py)
 lg/GATEWAY    written by a judge that hears nothing: what it hears then is this, after all renewals before it
 
@@ -28,6 +29,7 @@ class Keys:
         self.signs = root + b"lg/"
         self.generation = root + b"generation"
         self.base_key = root + b"base"
+        self.left = root + b"left"
         self.base = 0
         """What is added to etcd's revisions for whoever asks: no number that was given before the store was moved here is given, or holds, once more."""
         self.seats_end = messages.after(self.seats)

@@ -9,7 +9,7 @@ from pathlib import Path
 from unios.errors import CallerError
 from unios.store.etcd.address import Address, parse
 from unios.store.etcd.channel import Channel
-from unios.store.etcd.gateway import Gateway
+from unios.store.etcd.gateway import Gateway, Settles
 from unios.store.etcd.members import Moved
 from unios.store.requests import CompactRequest, DefragmentRequest, LeaseRequest, MemberRequest
 from unios.store.server import Restores, be_store, decoded, send_all, size_of, tend, watch
@@ -78,14 +78,15 @@ async def serve(
     moved: Moved | None = None,
     quota_bytes: int = 0,
     mover: Mover | None = None,
+    settles: Settles | None = None,
 ) -> None:
     """Serve `folder` until `stop`; its lock must be held."""
-    await tend(folder, side_of(gateway_to(address, moved, quota_bytes)), beat, stop, mover)
+    await tend(folder, side_of(gateway_to(address, moved, quota_bytes, settles)), beat, stop, mover)
 
 
-def gateway_to(address: Address, moved: Moved | None = None, quota_bytes: int = 0) -> Gateway:
-    """Return a gateway that does not run yet; `moved` and `quota_bytes` are the gateway's."""
-    return Gateway(Channel(address), address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved, quota_bytes)
+def gateway_to(address: Address, moved: Moved | None = None, quota_bytes: int = 0, settles: Settles | None = None) -> Gateway:
+    """Return a gateway that does not run yet; what follows the address is the gateway's."""
+    return Gateway(Channel(address), address.root, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, moved, quota_bytes, settles)
 
 
 def side_of(gateway: Gateway, restores: Restores | None = None) -> Side:
@@ -94,10 +95,16 @@ def side_of(gateway: Gateway, restores: Restores | None = None) -> Side:
 
 
 def main(
-    folder: Path, address: Address, beat: Callable[[], None], moved: Moved | None = None, quota_bytes: int = 0, mover: Mover | None = None
+    folder: Path,
+    address: Address,
+    beat: Callable[[], None],
+    moved: Moved | None = None,
+    quota_bytes: int = 0,
+    mover: Mover | None = None,
+    settles: Settles | None = None,
 ) -> int:
     """Be the store of `folder` until SIGTERM; 0, at once if it has one."""
-    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved, quota_bytes, mover))
+    return be_store(folder, lambda stop: serve(folder, address, beat, stop, moved, quota_bytes, mover, settles))
 
 
 if __name__ == "__main__":

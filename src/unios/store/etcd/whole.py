@@ -56,11 +56,12 @@ async def everything(channel: Channel, keys: Keys) -> Everything:
 
 
 async def forget(channel: Channel, keys: Keys, leases: Iterable[int]) -> None:
-    """Take away what a system had there that is elsewhere now. Raises Unavailable, OutcomeUnknown."""
+    """Take away what a system had there that is elsewhere now; that it is stays. Raises Unavailable, OutcomeUnknown."""
     for lease in leases:
         with contextlib.suppress(NotFound):
             await channel.call("Lease/LeaseRevoke", messages.revoke(lease))
-    await channel.call("KV/DeleteRange", messages.delete(keys.root, messages.after(keys.root)))
+    for first, end in ((keys.root, keys.left), (keys.left + b"\0", messages.after(keys.root))):
+        await channel.call("KV/DeleteRange", messages.delete(first, end))
 
 
 async def adopt(channel: Channel, keys: Keys, moved: Everything) -> None:
