@@ -3,7 +3,7 @@
 The machine that moves the store writes an attempt (MACHINE.NUMBER) into the record MOVING, under its kernel's lease, and has each other machine give up
 (`store.forgo`): system.json says so, the gateway's process answers what it was asked and ends, and whoever asked it finds the way over a link. A machine that does
 not answer ends the attempt. What came of it each machine asks of that one, whose certificate says that it is it: the store is in its file, or it is in etcd as
-before, and the gateway begins again. One that has lost sight of both has its gateway begin by itself, which then has the attempt end, or is told by etcd that
+before, and the gateway begins again. One that has lost sight of it has its gateway begin by itself, which then has the attempt end, or is told by etcd that
 the store has gone (store/etcd/leaving.py).
 """
 
@@ -38,7 +38,7 @@ ASK_MS: Final = 5_000
 ENDS_S: Final = 5.0
 LOOK_S: Final = 0.02
 AWAY_MS: Final = 10_000
-"""So long neither the store nor the machine that was to have it answers, before a gateway comes back by itself; and again after as long."""
+"""So long the machine that was to have the store does not answer, before a gateway comes back by itself; and again after as long."""
 
 
 class Gateways:
@@ -47,7 +47,7 @@ class Gateways:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._heard_ms = 0
-        """When the machine that moves the store, or the store, has answered last; 0: nothing is waited for."""
+        """When the machine that moves the store has answered last; 0: nothing is waited for."""
 
     # of the machine that moves the store
 
@@ -140,8 +140,6 @@ class Gateways:
             self._heard_ms = 0
             return
         self._heard_ms = self._heard_ms or boot_ms()
-        if node.leasing.left_ms() > 0:
-            self._heard_ms = boot_ms()
         mover = machine_of(known.forgone)
         for name in node.links.names():
             peer = node.links.identity(name)
