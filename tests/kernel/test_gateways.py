@@ -1,0 +1,138 @@
+"""A machine gives up its gateway for another one's attempt to have the store, and hears from that one alone what came of it."""
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from tests.kernel.test_following_engine import FOUND, Told
+from unios.core import moving
+from unios.core.nodes import NodeRecord
+from unios.errors import CallerError, Denied, Unavailable
+from unios.kernel import cluster, gateways, system
+from unios.kernel.callers import Caller
+from unios.kernel.clocks import boot_ms
+from unios.kernel.gateways import AWAY_MS, Gateways
+from unios.kernel.system import ETCD, SQLITE
+from unios.store.server import take_lock
+from unios.wire.keeping import Forgo, StoreEngine
+from unios.wire.peer import Call
+
+ATTEMPT = "m2.a"
+
+
+class Machine(Told):
+    """One with a gateway to etcd; n2 is a node of the machine m2, n3 of another."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, object] | None = None) -> None:
+        super().__init__(folder, {} if answers is None else answers, ())
+        monkeypatch.setattr(gateways, "find_spec", lambda _name: object())
+        system.note_engine(self.home.system_file, ETCD)
+        cluster.write(self.home, FOUND)
+        peers = {"n2": SimpleNamespace(machine="m2", users=("*",)), "n3": SimpleNamespace(machine="m3", users=("*",))}
+        self.node.links.identity = peers.get
+        self.node.engine_moving = self.moving
+        self.gateways = Gateways(cast(Any, self.node))
+        asyncio.run(self.moving.look())
+
+    def forgo(self, attempt: str = ATTEMPT, machine: str = "m2", users: tuple[str, ...] = ("*",)) -> None:
+        call = cast(Call, SimpleNamespace(decode=lambda _type: Forgo(attempt)))
+        asyncio.run(self.gateways.forgo(Caller("root", 0, True, "n2", users=users, machine=machine), call))
+
+    def follow(self) -> None:
+        asyncio.run(self.gateways.follow())
+
+    def has(self) -> tuple[str, bool, str]:
+        known = self.known()
+        return known.engine, known.gateway, known.forgone
+
+
+@pytest.mark.parametrize(
+    ("attempt", "machine", "users", "error"),
+    [("m2.a", "m2", ("alice",), Denied), ("m2.a", "m2", (), Denied), ("m3.a", "m2", ("*",), CallerError), ("there.a", "there", ("*",), CallerError)],
+)
+def test_it_gives_up_for_whom_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: str, machine: str, users: tuple[str, ...], error: type[Exception]
+) -> None:
+    told = Machine(tmp_path, monkeypatch)
+    with pytest.raises(error):
+        told.forgo(attempt, machine, users)
+    assert told.has() == (ETCD, True, "")
+
+
+def test_it_says_that_it_has_given_up_when_its_gateway_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Machine(tmp_path, monkeypatch)
+    monkeypatch.setattr(gateways, "ENDS_S", 0.1)
+
+    async def straight() -> Any:
+        raise Unavailable("it hangs")
+
+    told.node.store_way.straight = straight
+    lock = take_lock(told.home.store)
+    assert lock is not None
+    with pytest.raises(Unavailable, match="does not end"):
+        told.forgo()
+    os.close(lock)
+    told.forgo()
+    assert told.has() == (ETCD, False, ATTEMPT) and not told.node.system.has_store
+
+
+def test_what_came_of_it_is_believed_of_that_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, object] = {"n3": StoreEngine(SQLITE)}
+    told = Machine(tmp_path, monkeypatch, answers)
+    told.forgo()
+    told.follow()
+    assert told.asked == [] and told.has() == (ETCD, False, ATTEMPT)
+    answers["n2"] = StoreEngine(SQLITE)
+    told.follow()
+    assert told.asked == ["n2"] and told.has() == (SQLITE, False, "")
+    assert told.known().store_machine == "m2" == told.node.system.store_machine
+
+
+def test_a_gateway_begins_again_when_the_store_has_stayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Machine(tmp_path, monkeypatch, {"n2": StoreEngine(ETCD)})
+    told.forgo()
+    told.follow()
+    assert told.has() == (ETCD, True, "") and told.node.system.has_store
+
+
+def test_an_answer_to_an_earlier_attempt_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Machine(tmp_path, monkeypatch)
+    told.forgo()
+
+    async def call(*_given: object, **_named: object) -> StoreEngine:
+        system.forgo(told.home.system_file, "m2.b")  # another node of the machine hears of the next one meanwhile
+        return StoreEngine(ETCD)
+
+    told.node.links.call, told.node.links.names = call, lambda: ["n2"]
+    told.follow()
+    assert told.has() == (ETCD, False, "m2.b")
+
+
+def test_one_that_has_lost_sight_of_it_begins_its_gateway_and_has_etcd_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Machine(tmp_path, monkeypatch)
+    told.forgo()
+    told.follow()
+    assert told.has() == (ETCD, False, ATTEMPT)
+    later = boot_ms() + AWAY_MS + 1
+    monkeypatch.setattr(gateways, "boot_ms", lambda: later)
+    told.follow()
+    assert told.has() == (ETCD, True, ATTEMPT)
+    system.came_back(told.home.system_file, ATTEMPT, gateway=False)
+    assert told.has() == (ETCD, False, ATTEMPT)
+    system.come_back(told.home.system_file, ATTEMPT)
+    system.came_back(told.home.system_file, ATTEMPT, gateway=True)
+    assert told.has() == (ETCD, True, "")
+
+
+def test_a_machine_that_was_not_asked_keeps_the_store_where_it_is() -> None:
+    nodes = [(f"/nodes/{name}", msgspec.msgpack.encode(NodeRecord(name, machine, 1))) for name, machine in (("n1", "m1"), ("n2", "m2"), ("n3", "m3"))]
+    moving.check(nodes, {"m1", "m2", "m3"})
+    with pytest.raises(CallerError, match="n3 may go on"):
+        moving.check(nodes, {"m1", "m2"})
+    left = [("/nodes/n3", msgspec.msgpack.encode(NodeRecord("n3", "m3", 1, state="left")))]
+    moving.check([*nodes[:2], *left], {"m1", "m2"})
