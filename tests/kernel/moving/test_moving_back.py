@@ -8,12 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 import pytest
 
+from tests.e2e.system import wait_for
 from tests.kernel.moving import store as moving_store
 from tests.kernel.moving.rig import all_of, engine_of, with_served
+from tests.store.engines import EtcdMember
+from unios.core.moving import MOVING
 from unios.core.nodes import NodeRecord
 from unios.errors import CallerError, OutcomeUnknown, Unavailable
 from unios.ids import Generation
@@ -22,14 +26,17 @@ from unios.kernel.moving import Mover
 from unios.kernel.system import ETCD, SQLITE, SystemFile
 from unios.store import client
 from unios.store.client import StoreClient
-from unios.store.etcd import messages
-from unios.store.etcd.address import Address
+from unios.store.etcd import leaving, messages
+from unios.store.etcd.address import Address, parse
 from unios.store.etcd.channel import Channel
+from unios.store.etcd.keys import Keys
 from unios.store.etcd.leases import EtcdLeases
 from unios.store.model import Compare, Transaction
 from unios.store.returned import NoRoom, Return
 from unios.store.sqlite import SqliteEngine
 from unios.wire.home import Home
+
+T = TypeVar("T")
 
 
 def test_back_in_the_file_all_is_as_it_was_with_its_numbers(home: Home) -> None:
@@ -116,8 +123,9 @@ def test_a_file_that_was_left_once_more_is_no_store_though_a_power_cut_took_the_
     assert storehost.which(home) is not None and system.read(home.system_file, SystemFile).moves == 3
 
 
+@pytest.mark.parametrize("attempt", ["", "here.a"], ids=["alone", "after others gave up"])
 @pytest.mark.parametrize("step", moving_store.BACK)
-def test_killed_at_any_step_of_the_way_back_there_is_one_store_in_force(home: Home, step: str) -> None:
+def test_killed_at_any_step_of_the_way_back_there_is_one_store_in_force(home: Home, step: str, attempt: str) -> None:
     command = [sys.executable, "-m", "tests.kernel.moving.store", str(home.path)]
 
     async def ask(work: Callable[[StoreClient], Awaitable[None]]) -> None:
@@ -136,13 +144,18 @@ def test_killed_at_any_step_of_the_way_back_there_is_one_store_in_force(home: Ho
     async def until_it_dies(store: StoreClient) -> None:
         await store.put("/there", b"")
         with pytest.raises(OutcomeUnknown):
-            await store.move(SQLITE)
+            await back(store)
+
+    async def back(store: StoreClient) -> str:
+        if attempt:
+            await store.put(MOVING, attempt.encode())
+        return await store.move(SQLITE, attempt)
 
     async def look(store: StoreClient) -> None:
         found = (await store.range("/k"))[0].records[0]
         assert found.value == b"here" and await store.lease_renew(found.lease)  # type: ignore[arg-type]
         await store.put("/later", b"")
-        assert await store.move(SQLITE) == SQLITE
+        assert await (store.move("") if engines[-1] == SQLITE else back(store)) == SQLITE
         assert sorted(await all_of(store)) == ["/k", "/later", "/there"]
 
     engines: list[str] = []
@@ -262,3 +275,84 @@ def test_a_move_that_took_too_long_says_so(home: Home, monkeypatch: pytest.Monke
             await store.move(ETCD)
 
     with_served(home, work)
+
+
+class Other:
+    """Another machine's process of the store, at the same etcd, and what etcd is asked beside it."""
+
+    def __init__(self, home: Home, member: EtcdMember) -> None:
+        self.home, self.address = home, parse(f"etcd://127.0.0.1:{member.port}/s", "s")
+        self.process: subprocess.Popen[bytes] | None = None
+        system.note_engine(home.system_file, ETCD)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-m", "tests.kernel.moving.store", str(self.home.path)])
+
+    def etcd(self, work: Callable[[Channel, Keys], Awaitable[T]]) -> T:
+        async def main() -> T:
+            channel = Channel(self.address)
+            try:
+                return await work(channel, Keys(self.address.root))
+            finally:
+                await channel.close()
+
+        return asyncio.run(main())
+
+    def set(self, **values: str) -> None:
+        async def work(channel: Channel, keys: Keys) -> None:
+            for name, value in values.items():
+                key = keys.left if name == "left" else keys.record(MOVING)
+                await channel.call("KV/Put", messages.put(key, value.encode()))
+
+        self.etcd(work)
+
+    def known(self) -> tuple[bool, str]:
+        found = system.read(self.home.system_file, SystemFile)
+        return found.gateway, found.forgone
+
+
+def test_a_gateway_that_was_given_up_before_it_had_begun_is_none(home: Home, member: EtcdMember) -> None:
+    other = Other(home, member)
+    system.forgo(home.system_file, "m2.a")
+    assert other.start().wait(20) == 0 and other.known() == (False, "m2.a")
+
+
+def test_one_that_comes_back_ends_the_attempt_before_it_answers(home: Home, member: EtcdMember) -> None:
+    other = Other(home, member)
+    other.set(moving="m2.a")
+    system.forgo(home.system_file, "m2.a")
+    system.come_back(home.system_file, "m2.a")
+    process = other.start()
+    try:
+
+        async def look() -> None:
+            store = StoreClient(client.at(home.store))
+            async with asyncio.timeout(20):
+                assert await engine_of(store) == ETCD
+                assert not (await store.range(MOVING))[0].records
+            await store.close()
+
+        asyncio.run(look())
+        assert other.known() == (True, "")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_one_that_comes_back_when_the_store_has_gone_is_none(home: Home, member: EtcdMember) -> None:
+    other = Other(home, member)
+    other.set(moving="m2.a", left="m2.a")
+    system.forgo(home.system_file, "m2.a")
+    system.come_back(home.system_file, "m2.a")
+    assert other.start().wait(20) == 0 and other.known() == (False, "m2.a")
+
+
+def test_what_an_attempt_of_its_own_has_left_behind_is_taken_back(home: Home, member: EtcdMember) -> None:
+    other = Other(home, member)
+    other.set(left="here.a")
+    process = other.start()
+    try:
+        wait_for(lambda: other.etcd(leaving.left), lambda found: not found, "etcd has it again")
+    finally:
+        process.terminate()
+        process.wait(10)
