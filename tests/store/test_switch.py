@@ -1,6 +1,8 @@
 """A store's host that is frozen: what was under way is done, no lease ends, and nothing of the pause counts."""
 
 import asyncio
+import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -8,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from unios.errors import Unavailable
+from unios.errors import Elsewhere, NotFound, Unavailable
 from unios.ids import Generation
-from unios.store import everything, left
+from unios.store import client, everything, left, server, switch
+from unios.store.client import StoreClient
 from unios.store.host import StoreHost
 from unios.store.model import Put, Transaction
 from unios.store.sqlite import Grant, Job, Outcome, SqliteEngine
+from unios.wire import chained
+from unios.wire.peer import Peer
 
 
 class SlowEngine(SqliteEngine):
@@ -76,3 +81,41 @@ def test_a_file_that_was_left_says_where_the_records_are_and_no_version_opens_it
         assert database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone() != (1,), "older versions look at this alone"
     with pytest.raises(Unavailable, match="was left: the records of the system are in etcd now"):
         SqliteEngine(path, Generation("two"))
+
+
+def test_what_is_given_up_answers_what_was_under_way_and_then_sends_everybody_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *given: ended.append(given))
+    monkeypatch.setattr(switch, "GIVE_UP_S", 0)
+    given_up: list[str] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        folders = tmp_path / "a", tmp_path / "b"
+        for folder in folders:
+            folder.mkdir()
+        serving = [asyncio.create_task(server.serve(folder, lambda: None, stop)) for folder in folders]
+        while not all((folder / "sock").exists() for folder in folders):
+            await asyncio.sleep(0.005)
+
+        async def connect() -> Peer:
+            return await client.at(folders[bool(given_up)])()
+
+        store, straight = StoreClient(connect), StoreClient(client.at(folders[0]))
+        lease = await store.lease_grant(20_000)
+        await asyncio.gather(*(store.put(f"/{number}", b"") for number in range(20)), straight.give_up())
+        given_up.append("")
+        await asyncio.gather(*(store.put("/there", b"%d" % number) for number in range(20)))
+        with pytest.raises(NotFound):  # it asks the other one, which has no such lease
+            await store.lease_renew(lease)
+        assert (await store.range("/there"))[0].records[0].version == 20
+        for asked in (straight.put("/k", b""), straight.lease_renew(lease)):
+            with pytest.raises(Elsewhere):
+                await asked
+        await store.close()
+        await straight.close()
+        stop.set()
+        await asyncio.gather(*serving)
+
+    chained.run(main())
+    assert ended == [(os.getpid(), signal.SIGTERM)]

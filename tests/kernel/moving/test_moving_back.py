@@ -245,6 +245,41 @@ def test_if_there_is_no_room_for_the_decision_the_store_stays(home: Home, monkey
     with_served(home, work)
 
 
+def test_an_attempt_says_that_it_leaves_before_it_is_decided_and_takes_that_back_if_it_fails(
+    home: Home, member: EtcdMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[str]()
+
+    async def left() -> str:
+        address = parse(f"etcd://127.0.0.1:{member.port}/s", "s")
+        channel = Channel(address)
+        try:
+            return await leaving.left(channel, Keys(address.root))
+        finally:
+            await channel.close()
+
+    def full(_back: Return) -> None:
+        said.append(asyncio.run(left()))
+        raise NoRoom("no room")
+
+    async def work(store: StoreClient) -> None:
+        await store.move(ETCD)
+        await store.put(MOVING, b"here.b")
+        with pytest.raises(Unavailable, match="broken off"):
+            await store.move(SQLITE, "here.a")
+        assert await store.move("") == ETCD and await left() == ""
+        with monkeypatch.context() as patched:
+            patched.setattr(Return, "decide", full)
+            with pytest.raises(Unavailable, match="no room"):
+                await store.move(SQLITE, "here.b")
+        assert said == ["here.b"] and await store.move("") == ETCD
+        while await left():
+            await asyncio.sleep(0.02)
+        assert await store.move(SQLITE, "here.b") == SQLITE and await left() == "here.b"
+
+    with_served(home, work)
+
+
 def test_a_file_that_cannot_be_read_may_be_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(store: StoreClient) -> None:
         await store.move(ETCD)
