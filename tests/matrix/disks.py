@@ -1,11 +1,13 @@
 """What can be wrong with a disk: slow (the block controller of cgroup v1 lets through so many writes a second), full, or with something else in a file."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests.e2e.system import wait_for
 from tests.live.machines import Machine, remove_groups, sh
 from tests.matrix.targets import Target
 from tests.matrix.world import World, node
@@ -39,14 +41,25 @@ def slow(writes_s: int) -> Callable[[World, Target], Undo]:
 
         def undo() -> None:
             _lift(group, number)
-            for pid in (group / "cgroup.procs").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    (_CONTROLLER / "cgroup.procs").write_text(pid)
-            group.rmdir()
+            wait_for(lambda: _emptied(group), bool, "nobody is in the slow group any more, what was forked meanwhile included")
 
         return undo
 
     return apply
+
+
+def _emptied(group: Path) -> bool:
+    """Take everybody out of a group, and remove it; whether that was done."""
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            (_CONTROLLER / "cgroup.procs").write_text(pid)
+    try:
+        group.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def _lift(group: Path, number: str) -> None:
