@@ -116,6 +116,15 @@ def test_what_needs_nobody_is_no_problem(fields: dict[str, Any]) -> None:
     assert find(facts(**fields)) == []
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "etcd"])
+def test_of_a_store_that_does_not_answer_is_told_what_it_says_itself(engine: str) -> None:
+    found = facts(processes=None)
+    found = found._replace(
+        view=msgspec.structs.replace(found.view, engine=engine), why="the store's file store.db on m1 is damaged: move it elsewhere"
+    )
+    assert "(it is said: the store's file store.db on m1 is damaged: move it elsewhere)" in said(found)
+
+
 def test_a_warning_that_tells_of_a_problem_is_not_told_again() -> None:
     found = find(facts(nodes=(node("n1"), node("n2", "lost", "its lease has ended")), warnings=("n2 is lost: its lease has ended",)))
     assert [problem.what for problem in found] == ["n2 is lost"]

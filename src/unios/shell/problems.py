@@ -45,6 +45,8 @@ class Facts(NamedTuple):
     processes: Sequence[ProcessView] | None
     """All records, ended ones too."""
     events: Sequence[EventView] | None
+    why: str = ""
+    """What was said when the processes were asked for, where that failed."""
 
 
 def find(facts: Facts) -> list[Problem]:
@@ -69,11 +71,12 @@ def broken_off(names: Sequence[str]) -> list[Problem]:
 def _store(facts: Facts) -> Iterator[Problem]:
     if facts.processes is not None:
         return
+    said = f" (it is said: {facts.why})" if facts.why else ""
     if facts.view.engine != "sqlite":
         keepers = facts.view.keepers
         yield Problem(
             f"the store does not answer; {'more than half of its copies, on ' + ', '.join(keepers) + ',' if keepers else 'its etcd'} must be there for that",
-            "running processes are frozen when their nodes' leases end, and nothing can be started, changed or ended until it is back",
+            f"running processes are frozen when their nodes' leases end, and nothing can be started, changed or ended until it is back{said}",
             f"look whether the machines of {', '.join(keepers)} run and are reached; on each: `unios up`" if keepers else "look after that etcd",
             _last(facts, lambda event: event.kind == "loss" and event.text.split()[0] in keepers and " is lost" in event.text),
         )
@@ -82,7 +85,7 @@ def _store(facts: Facts) -> Iterator[Problem]:
     where = f"machine {facts.view.store_machine[:12]}" + (f" ({', '.join(homes)})" if homes else "")
     yield Problem(
         f"the store does not answer; it lives on {where}",
-        "running processes are frozen when their nodes' leases end, and nothing can be started, changed or ended until it is back",
+        f"running processes are frozen when their nodes' leases end, and nothing can be started, changed or ended until it is back{said}",
         "look whether that machine runs and is reached; on it: `unios up`, and if it stays so the end of its store.log",
         _last(facts, lambda event: event.kind == "loss" and event.text.split()[0] in homes and " is lost" in event.text),
     )

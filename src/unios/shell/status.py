@@ -3,7 +3,6 @@
 What is asked is asked at once and waited for LOOK_S at most: a status that hangs with the system would be none.
 """
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -49,22 +48,20 @@ def look(connection: Connection) -> Facts:
     infos = {name: connection.begin("node.info", Empty(), node=name) for name in ready}
     processes = connection.begin("processes.list", ListProcesses(ended=True))
     events = connection.begin("node.events", WatchEvents(last=STATUS_EVENTS))
-    return Facts(
-        view,
-        {name: _answer(asked, NodeInfo, until) for name, asked in infos.items()},
-        _answer(processes, tuple[ProcessView, ...], until),
-        _all(events, until),
-    )
+    answers = {name: _answer(asked, NodeInfo, until)[0] for name, asked in infos.items()}
+    records, why = _answer(processes, tuple[ProcessView, ...], until)
+    return Facts(view, answers, records, _all(events, until), why)
 
 
-def _answer(asked: Asked, type_: Any, until: float) -> Any:
-    """Return the answer, None if there is none in time or a failure instead."""
+def _answer(asked: Asked, type_: Any, until: float) -> tuple[Any, str]:
+    """Return the answer, None if there is none in time or a failure instead; and what that said."""
     if not asked.wait(max(0.01, until - time.monotonic())):
         asked.close()
-        return None
-    with contextlib.suppress(UniosError):
-        return unpack(asked.finish(timeout_s=1.0)[0], type_)
-    return None
+        return None, ""
+    try:
+        return unpack(asked.finish(timeout_s=1.0)[0], type_), ""
+    except UniosError as error:
+        return None, str(error)
 
 
 def _all(asked: Asked, until: float) -> list[EventView] | None:
