@@ -108,6 +108,7 @@ def test_a_running_system_is_moved_and_no_operation_fails(system: System) -> Non
         lambda: system.unios("--node", "n3", "ps", "-a"),
         lambda: system.unios("--node", "n2", "kill", "-s", "USR1", str(handled)),
         lambda: system.unios("--node", "n3", "run", "--on", "n1", "--", "true"),
+        lambda: system.unios("--node", "n1", "store", "backup", str(system.home / f"backup.{time.monotonic_ns()}")),
     )
 
     def move(source: str, to: str) -> None:

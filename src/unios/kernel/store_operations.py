@@ -38,6 +38,11 @@ def _rows(rows: dict[str, Traffic]) -> dict[str, tuple[int, int, int]]:
     return {name: (row.messages, row.bytes, row.events) for name, row in rows.items()}
 
 
+async def _generation(client: StoreClient) -> Generation:
+    """Return the store's generation. Raises Unavailable."""
+    return (await client.range("/", limit=1))[1].generation
+
+
 class StoreOperations:
     """Serves `store.*`."""
 
@@ -102,8 +107,15 @@ class StoreOperations:
         node = self._node
         client = self._client()
         try:
-            made = backups.Header(node.system.id, node.system.engine, __version__, node.wall_ms(), "", 0)
-            written = await backups.write(path, client.dump(), made)
+            while True:
+                generation = await _generation(client)
+                try:
+                    made = backups.Header(node.system.id, node.system.engine, __version__, node.wall_ms(), "", 0)
+                    written = await backups.write(path, client.dump(), made)
+                    break
+                except UniosError:
+                    if await _generation(client) == generation:
+                        raise  # else the store has gone to another engine meanwhile, or was restored: that has all of it
         finally:
             await client.close()
         return BackedUp(str(path), written.number, written.records, written.bytes)
