@@ -309,6 +309,65 @@ def test_a_machine_that_dies_before_it_has_the_store_leaves_it_to_the_others(thr
     wait_for(lambda: gateways(*three), lambda found: found == [True, True, True], "it asks etcd as the others do", 30)
 
 
+def parts_of(system: System, node: str) -> list[runfiles.Running]:
+    """Return what has to stand still so that nothing of a node is done: its programs and its member of etcd go on."""
+    found = [runfiles.read(system.home / "home" / "nodes" / node / "run" / f"{name}.json") for name in ("supervisor", "guard", "kernel")]
+    return [part for part in found if part is not None]
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[System, System]]:
+    with System() as first, System() as second:
+        first.unios("up", "--store", "etcd")
+        join(first, second, "s1")
+        wait_for(lambda: gateways(first, second), lambda found: found == [True, True], "both have gateways", 30)
+        yield first, second
+
+
+def moved_while_the_first_stands_still(first: System, second: System) -> list[runfiles.Running]:
+    """Move the store to the second machine; the first gives its gateway up, and stands still before it hears what came of it."""
+    moving = second.start("--node", "s1", "store", "move", "sqlite")
+    wait_for(lambda: gateways(first), lambda found: found == [False], "the first has given its gateway up", 20)
+    time.sleep(0.03)  # it answers
+    stopped = parts_of(first, "n1")
+    for part in stopped:
+        runfiles.kill(part, signal.SIGSTOP)
+    assert moving.wait(60) == 0 and engine(second) == "sqlite"
+    return stopped
+
+
+def generation(system: System) -> str:
+    found = json.loads(system.unios("store", "status", "--json", check=False).stdout or b"{}")
+    return str(found.get("generation"))
+
+
+def test_one_that_missed_two_moves_does_not_go_on_in_the_etcd_of_before(two: tuple[System, System]) -> None:
+    first, second = two
+    stopped = moved_while_the_first_stands_still(first, second)
+    assert second.json("--node", "s1", "store", "move", "etcd") == {"before": "sqlite", "now": "etcd"}
+    for part in reversed(stopped):
+        runfiles.kill(part, signal.SIGCONT)
+    wait_for(lambda: gateways(first, second), lambda found: found == [True, True], "both have gateways", 60)
+    wait_for(lambda: generation(first), lambda found: found == generation(second), "both ask the same etcd", 30)
+    assert first.unios("run", "--on", "s1", "--", "echo", "said").stdout == b"said\n"
+
+
+def test_one_whose_gateway_comes_back_by_itself_to_an_etcd_that_is_gone_hears_where_the_store_is(two: tuple[System, System]) -> None:
+    first, second = two
+    stopped = moved_while_the_first_stands_still(first, second)
+    wait_for(lambda: etcds(second), lambda found: not found, "the second has no member", 20)
+    others = parts_of(second, "s1")
+    for part in others:
+        runfiles.kill(part, signal.SIGSTOP)
+    for part in reversed(stopped):
+        runfiles.kill(part, signal.SIGCONT)
+    wait_for(lambda: gateways(first), lambda found: found == [True], "the first has lost sight of it", 40)
+    for part in reversed(others):
+        runfiles.kill(part, signal.SIGCONT)
+    wait_for(lambda: engine(first), lambda found: found == "sqlite", "it hears of it", 40)
+    wait_for(lambda: first.unios("run", "--on", "n1", "--", "true", check=False).returncode, lambda code: code == 0, "programs run", 40)
+
+
 def anew(system: System, pid: int) -> None:
     """Stop all of it and start it again: it knows what it did."""
     system.unios("down", "--all")

@@ -51,7 +51,7 @@ class Told:
             nodes=SimpleNamespace(revision=SimpleNamespace(generation="g1")),
             links=SimpleNamespace(names=lambda: list(answers), call=call),
             store_way=SimpleNamespace(keeps=lambda name: name in kept),
-            quorum=SimpleNamespace(begin=begin),
+            quorum=SimpleNamespace(begin=begin, has_any=lambda: False),
             identity=SimpleNamespace(users=("*",)),
             start=start,
         )
@@ -115,8 +115,8 @@ def test_the_way_into_etcd_is_told_to_kernels_that_speak_for_as_many_users(tmp_p
 
     assert asked("*") == StoreEngine(SQLITE)
     system.note_engine(told.home.system_file, ETCD)
-    assert asked("*") == StoreEngine(ETCD, msgspec.json.encode(FOUND))
-    assert asked("alice") == StoreEngine(ETCD)
+    assert asked("*") == StoreEngine(ETCD, msgspec.json.encode(FOUND), 1)
+    assert asked("alice") == StoreEngine(ETCD, b"", 1)
     with pytest.raises(Denied):
         asked()
     (tmp_path / "other").mkdir()

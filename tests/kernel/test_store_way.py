@@ -14,8 +14,15 @@ from unios.kernel.clocks import boot_ms
 from unios.kernel.store_way import StoreWay
 
 
+async def _look() -> None:
+    pass
+
+
+UNCHANGED = SimpleNamespace(look_if_changed=_look)
+
+
 def way_to(folder: Path) -> StoreWay:
-    node: Any = SimpleNamespace(name="n1", home=SimpleNamespace(store=folder), system=SimpleNamespace(has_store=True))
+    node: Any = SimpleNamespace(name="n1", home=SimpleNamespace(store=folder), system=SimpleNamespace(has_store=True), engine_moving=UNCHANGED)
     return StoreWay(node)
 
 
@@ -71,6 +78,7 @@ def test_what_the_nodes_of_its_machine_say_goes_before_what_others_do(tmp_path: 
         name="n3",
         user="root",
         identity=SimpleNamespace(users=("*",)),
+        engine_moving=UNCHANGED,
         system=SimpleNamespace(has_store=False, engine="sqlite", store_machine="first", machine="third", machines={}, members={"other": ()}),
         links=SimpleNamespace(
             names=lambda: ["keeper", "other"], stream=stream, identity=lambda name: SimpleNamespace(users=("*",), machine=machines[name])

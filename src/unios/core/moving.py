@@ -15,7 +15,7 @@ from unios.undecodable import UNDECODABLE
 
 NODES: Final = "/nodes/"
 MOVING: Final = "/store-moves"
-"""The record that an attempt of the way back has, under its kernel's lease: MACHINE.NUMBER."""
+"""The record that an attempt of the way back has, under its kernel's lease: MACHINE.MOVES-NUMBER."""
 STAYS: Final = (PREFIX, LEAVING, CHANGES, MOVING)
 
 
@@ -24,9 +24,19 @@ def goes_along(key: str) -> bool:
     return not key.startswith(STAYS)
 
 
+def attempt_of(machine: str, moves: int, number: str) -> str:
+    """Return the name of an attempt of a machine that knows of so many moves of the store."""
+    return f"{machine}.{moves}-{number}"
+
+
 def machine_of(attempt: str) -> str:
     """Return the machine that an attempt is of."""
     return attempt.rpartition(".")[0]
+
+
+def has_stayed(attempt: str, moves: int) -> bool:
+    """Whether the store is where it was before that attempt, of whose machine it is known now how often it has moved."""
+    return attempt.rpartition(".")[2].partition("-")[0] == str(moves)
 
 
 def check(nodes: Iterable[tuple[str, bytes]], machines: Collection[str]) -> None:

@@ -35,9 +35,14 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOCK: Final = "moving.lock"
+TIDY_ATTEMPTS: Final = 20
 ASK_TIMEOUT_MS: Final = 5_000
 Stamp = tuple[int, int]
 NEVER: Final[Stamp] = (0, 0)
+
+
+class _Busy(Unavailable):
+    """Somebody of this machine moves the store."""
 
 
 class EngineMoving:
@@ -104,22 +109,21 @@ class EngineMoving:
     async def _tidy(self) -> None:
         """Have no etcd on this machine that is not the store: of a move that was broken off, or of one back."""
         node = self._node
-        if not node.system.has_store:
-            if node.system.engine == SQLITE and node.quorum.has_any():
-                with contextlib.suppress(OSError), _alone(node.home.store / LOCK):
-                    await node.quorum.unfound()
-            return
-        client = StoreClient(self._node.store_way.peer)
+        client = StoreClient(node.store_way.peer)
         try:
-            with contextlib.suppress(UniosError, OSError), _alone(self._node.home.store / LOCK):
-                await self._tidy_alone(client)
+            for _attempt in range(TIDY_ATTEMPTS):
+                with contextlib.suppress(UniosError, OSError), _alone(node.home.store / LOCK):
+                    return await self._tidy_alone(client)
+                await asyncio.sleep(DISK_RETRY_S)
         finally:
             await client.close()
 
     async def _tidy_alone(self, client: StoreClient) -> None:
         """Nobody else may begin a move meanwhile; one that is under way, as its asker has died, is waited for: what it goes to must not be taken from it."""
         node = self._node
-        if not node.quorum.has_any() or not node.system.has_store or await client.move("") != SQLITE:
+        if node.system.has_store:
+            await node.gateways.tidy(client)
+        if not node.quorum.has_any() or (node.system.has_store and await client.move("") != SQLITE):
             return
         if system.read(node.home.system_file, SystemFile).engine == SQLITE:
             await node.quorum.unfound()
@@ -127,7 +131,8 @@ class EngineMoving:
     async def look(self) -> None:
         """Adopt another engine if system.json says so."""
         node = self._node
-        file, now = system.read(node.home.system_file, SystemFile), _stamp(node.home.system_file)
+        now = _stamp(node.home.system_file)  # before it is read: what is written meanwhile is read once more
+        file = system.read(node.home.system_file, SystemFile)
         first, self._seen = self._seen == NEVER, now
         if first:
             node.start(self._tidy())
@@ -159,9 +164,14 @@ class EngineMoving:
         """Ask the store's machine which engine it has, and write that down; False if none of its nodes is linked."""
         node = self._node
         forgone = system.read(node.home.system_file, SystemFile).forgone
+        if node.quorum.has_any():  # of the etcd that it had before: that goes first
+            node.start(self._tidy())
+            return False
         for name in node.links.names():
             if node.store_way.keeps(name):
                 found = await node.links.call(name, "store.engine", AskEngine(settled=True), StoreEngine, user=node.user, timeout_ms=ASK_TIMEOUT_MS)
+                if found.moving:
+                    return False
                 if found.engine == ETCD:
                     await asyncio.to_thread(self._adopt, found, forgone)
                 return True
@@ -183,24 +193,30 @@ class EngineMoving:
             raise Denied("it is told to the kernels of other machines")
         await self.look_if_changed()
         node = self._node
-        if call.decode(AskEngine).settled and node.system.has_store and node.system.engine == ETCD:
-            await self._wait_settled()
+        settled = call.decode(AskEngine).settled
+        moving = settled and node.system.has_store and node.system.engine == ETCD and await self._is_moving()
+        known = system.read(node.home.system_file, SystemFile)
         if not node.system.has_store:
+            if settled and known.forgone:
+                raise Unavailable(f"the machine of {node.name} has given up its gateway itself")
             if node.system.engine == ETCD:
                 return StoreEngine(ETCD)
             raise Unavailable(f"the store is not on the machine of {node.name}")
         kept = cluster.read(node.home) if node.system.gateway and covers(caller.users, node.identity.users) else None
-        return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"")
+        return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"", known.moves, moving)
 
-    async def _wait_settled(self) -> None:
-        """Return when no move is under way on this machine, with what came of the last one known. Raises Unavailable."""
+    async def _is_moving(self) -> bool:
+        """Say whether a move is under way on this machine, or what came of one is not noted yet; one whose asker is gone is waited for. Raises Unavailable."""
         client = StoreClient(self._node.store_way.peer)
         try:
-            with _alone(self._node.home.store / LOCK):
-                await client.move("")
+            with _alone(self._node.home.store / LOCK, shared=True):
+                engine = await client.move("")
+                await self.look_if_changed()
+                return engine != self._node.system.engine
+        except _Busy:
+            return True
         finally:
             await client.close()
-        await self.look_if_changed()
 
     async def tell_generation(self, file: SystemFile) -> None:
         """Write why the store has begun a new generation, if it is this node's part: of a move the nodes of its machine know."""
@@ -233,13 +249,13 @@ def _stamp(path: Path) -> Stamp:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Be the only one of this machine who moves the store. Raises Unavailable."""
+def _alone(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Be the only one of this machine who moves the store; `shared`: one of those who want that nobody does. Raises Unavailable."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Unavailable("the store is being moved: wait for it") from None
+        raise _Busy("the store is being moved: wait for it") from None
     finally:
         os.close(lock)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unios.core.moving import MOVING, machine_of
+from unios.core.moving import MOVING, attempt_of, has_stayed, machine_of
 from unios.core.nodes import NodeRecord, covers
 from unios.errors import CallerError, Denied, Unavailable, UniosError
 from unios.kernel import cluster, system
 from unios.kernel.callers import Caller
 from unios.kernel.clocks import boot_ms
-from unios.kernel.system import ETCD, SQLITE, SystemFile
+from unios.kernel.system import ETCD, SQLITE, NodeFile, SystemFile
 from unios.store.client import StoreClient
 from unios.store.model import Compare, Delete, Put, Transaction
 from unios.store.server import take_lock
@@ -55,17 +55,29 @@ class Gateways:
     async def given_up(self, client: StoreClient) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
         """Have all other machines without gateways; yields the attempt, and which machines these are. Raises Unavailable: they come back by themselves."""
         node = self._node
-        attempt = f"{node.system.machine}.{os.urandom(8).hex()}"
+        known = system.read(node.home.system_file, SystemFile)
+        attempt = attempt_of(known.machine, known.moves, os.urandom(8).hex())
+        await self.tidy(client)
         put = Put(MOVING, attempt.encode(), node.leasing.lease)
-        if not (await client.transact(Transaction((Compare(MOVING, "version", "==", 0),), (put,)))).succeeded:
-            raise Unavailable("the store is being moved by another machine, or that was broken off a moment ago: try again")
         try:
+            if not (await client.transact(Transaction((Compare(MOVING, "version", "==", 0),), (put,)))).succeeded:
+                raise Unavailable("the store is being moved by another machine: wait for it")
+            await node.engine_moving.look_if_changed()
+            if not (node.system.gateway and node.system.engine == ETCD):  # it was written by way of that other machine, which has the store by now
+                raise Unavailable(f"the machine of {node.name} has given up its gateway for another one that moves the store: wait for it")
             machines = await self._others(client)
             await asyncio.gather(*(self._have_forgone(names, attempt) for names in machines.values()))
             yield attempt, tuple(machines)
         finally:
             with contextlib.suppress(UniosError):
-                await client.transact(Transaction((Compare(MOVING, "value", "==", attempt.encode()),), (Delete(MOVING),)))
+                await self.tidy(client)
+
+    async def tidy(self, client: StoreClient) -> None:
+        """Take away the record of an attempt of this machine: one who moves the store may be the only one who does. Raises UniosError."""
+        found, _revision = await client.range(MOVING)
+        for record in found.records:
+            if machine_of(record.value.decode(errors="replace")) == self._node.system.machine:
+                await client.transact(Transaction((Compare(MOVING, "modified", "==", record.modified),), (Delete(MOVING),)))
 
     async def _others(self, client: StoreClient) -> dict[str, list[str]]:
         """Return the other machines of the system's nodes, and their nodes."""
@@ -95,18 +107,23 @@ class Gateways:
     async def forgo(self, caller: Caller, call: Call) -> object:
         """Serve store.forgo. Raises Denied, CallerError, Unavailable."""
         node, attempt = self._node, call.decode(Forgo).attempt
-        if not caller.users or not covers(caller.users, node.identity.users):
-            raise Denied("a gateway is given up for kernels that speak for all for whom this one does")
+        if not caller.users or not all(covers(caller.users, users) for users in await asyncio.to_thread(self._users)):
+            raise Denied("a gateway is given up for kernels that speak for all for whom the nodes of this machine do")
         if machine_of(attempt) != caller.machine or caller.machine == node.system.machine:
             raise CallerError("a kernel has other machines give up their gateways, for an attempt of its own machine")
         try:
-            await asyncio.to_thread(system.forgo, node.home.system_file, attempt)
+            if not await asyncio.to_thread(system.forgo, node.home.system_file, attempt):
+                raise Unavailable(f"the machine of {node.name} has the store in a file of its own")
         except OSError as error:
             raise Unavailable(f"{node.name} cannot note that it gives up its gateway: {error}") from error
         await node.engine_moving.look_if_changed()
         self._heard_ms = boot_ms()
         await self._end_gateway()
         return Empty()
+
+    def _users(self) -> list[tuple[str, ...]]:
+        """Return for whom each node of this machine speaks."""
+        return [system.read(folder.node_file, NodeFile).users for folder in self._node.home.nodes()]
 
     async def _end_gateway(self) -> None:
         """Have the machine's gateway answer what it was asked, and end. Raises Unavailable."""
@@ -136,7 +153,7 @@ class Gateways:
         """Find out what has come of the attempt that the machine's gateway was given up for. Raises OSError, UniosError: it is asked for again."""
         node = self._node
         known = system.read(node.home.system_file, SystemFile)
-        if not known.forgone or known.gateway:
+        if not known.forgone:
             self._heard_ms = 0
             return
         self._heard_ms = self._heard_ms or boot_ms()
@@ -144,19 +161,24 @@ class Gateways:
         for name in node.links.names():
             peer = node.links.identity(name)
             if peer is not None and peer.machine == mover and covers(peer.users, node.identity.users):
-                found = await node.links.call(name, "store.engine", AskEngine(settled=True), StoreEngine, user=node.user, timeout_ms=ASK_MS)
+                try:
+                    found = await node.links.call(name, "store.engine", AskEngine(settled=True), StoreEngine, user=node.user, timeout_ms=ASK_MS)
+                except UniosError:  # another node of it may know
+                    continue
                 self._heard_ms = boot_ms()
-                await asyncio.to_thread(self._adopt, found, known)
+                if not found.moving:
+                    await asyncio.to_thread(self._adopt, found, known)
                 break
         else:
-            if boot_ms() - self._heard_ms > AWAY_MS and self._may_have_gateway():
+            if not known.gateway and boot_ms() - self._heard_ms > AWAY_MS and self._may_have_gateway():
                 self._heard_ms = boot_ms()
                 await asyncio.to_thread(system.come_back, node.home.system_file, known.forgone)
         await node.engine_moving.look_if_changed()
 
     def _adopt(self, found: StoreEngine, known: SystemFile) -> None:
         file = self._node.home.system_file
-        if found.engine == SQLITE:
+        if found.engine == SQLITE or not has_stayed(known.forgone, found.moves):
+            # it may be in an etcd again, which is another one: that machine is asked for it, as by any that has missed it
             system.note_engine(file, SQLITE, machine=machine_of(known.forgone), forgone=known.forgone)
         elif known.engine == ETCD:
             system.note_engine(file, ETCD, gateway=self._may_have_gateway(), forgone=known.forgone)

@@ -169,8 +169,7 @@ class Mover:
 
     def _note(self) -> bool:
         with contextlib.suppress(OSError, UniosError):
-            system.note_engine(self._home.system_file, self._engine)
-            return True
+            return system.note_engine(self._home.system_file, self._engine)
         return False
 
     async def _keep_noting(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from unios import __version__, durable
 from unios.core import restoring
-from unios.errors import CallerError, Denied, Unavailable, UniosError
+from unios.errors import CallerError, Denied, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation
 from unios.kernel import backups, cluster
 from unios.kernel.callers import Caller
@@ -32,15 +32,11 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 TIMEOUT_MS: Final = 10_000
+COPIES_MAX: Final = 3
 
 
 def _rows(rows: dict[str, Traffic]) -> dict[str, tuple[int, int, int]]:
     return {name: (row.messages, row.bytes, row.events) for name, row in rows.items()}
-
-
-async def _generation(client: StoreClient) -> Generation:
-    """Return the store's generation. Raises Unavailable."""
-    return (await client.range("/", limit=1))[1].generation
 
 
 class StoreOperations:
@@ -107,15 +103,15 @@ class StoreOperations:
         node = self._node
         client = self._client()
         try:
-            while True:
-                generation = await _generation(client)
+            for left in reversed(range(COPIES_MAX)):
                 try:
                     made = backups.Header(node.system.id, node.system.engine, __version__, node.wall_ms(), "", 0)
                     written = await backups.write(path, client.dump(), made)
                     break
-                except UniosError:
-                    if await _generation(client) == generation:
-                        raise  # else the store has gone to another engine meanwhile, or was restored: that has all of it
+                except (Unavailable, OutcomeUnknown):  # the store goes to another engine, or is asked another way from now on
+                    if not left:
+                        raise
+                    await client.statistics()
         finally:
             await client.close()
         return BackedUp(str(path), written.number, written.records, written.bytes)

@@ -4,6 +4,7 @@ A store that has been there and whose file is gone is not begun anew without a w
 That of an embedded system syncs nothing: the power cut that could lose something takes the system's owner, and so all of it.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -67,10 +68,14 @@ def _settles(home: Home) -> "Settles":
     async def settle(gateway: "Gateway") -> None:
         known = system.read(home.system_file, SystemFile)  # under the lock: a gateway that was given up before it had that is none
         gone = ""
-        if known.forgone and known.gateway:
-            gone = await gateway.come_back()
-            system.came_back(home.system_file, known.forgone, gateway=not gone)
-        if gone or not known.has_store:
+        if known.has_store:
+            await gateway.stay(known.machine)
+            gone = await gateway.come_back() if known.forgone else await gateway.left()
+            try:
+                await asyncio.to_thread(system.found_left, home.system_file, known.forgone, gone)
+            except OSError as error:
+                raise Unavailable(f"what etcd says of the store's moves cannot be noted: {error}") from error
+        if gone or not system.read(home.system_file, SystemFile).has_store:
             print(
                 f"this machine has no gateway to etcd any more, for attempt {gone or known.forgone} of another to have the store",
                 file=sys.stderr,
@@ -78,7 +83,6 @@ def _settles(home: Home) -> "Settles":
             )
             os.kill(os.getpid(), signal.SIGTERM)
             raise Unavailable("this machine's gateway has been given up")
-        await gateway.stay(known.machine)
 
     return settle
 
@@ -87,6 +91,8 @@ def which(home: Home) -> cluster.Cluster | None:
     """Return the etcd of this machine's gateway, None if the system has the embedded engine, whatever else lies in the store's folder. Raises DataLost."""
     known = system.read(home.system_file, SystemFile)
     if known.engine != system.ETCD:
+        if not known.has_store:
+            raise Unavailable(f"the store is on another machine, {known.store_machine[:12]}")
         if left.left_for(home.store / server.FILE) != system.ETCD:
             return None
         _make_sure(home)

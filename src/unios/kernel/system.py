@@ -70,12 +70,13 @@ def changing(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def note_engine(path: Path, engine: str, *, gateway: bool = True, machine: str = "", forgone: str = "") -> bool:
+def note_engine(path: Path, engine: str, *, gateway: bool = True, machine: str = "", forgone: str | None = None) -> bool:
     """Have system.json say which engine the store has: in a file of `machine` (empty: this one), or etcd, also without a `gateway` here. `forgone`: what the file
-    said of that when it was found out; if it says something else by now nothing is noted, and this is False. Raises OSError on a full disk."""
+    said of that when it was found out; if it says something else by now nothing is noted, and this is False. None: whatever it says. Raises OSError on a full
+    disk."""
     with changing(path):
         file = read(path, SystemFile)
-        if file.forgone != forgone:
+        if forgone is not None and file.forgone != forgone:
             return False
         now = (engine, engine == ETCD and gateway, (machine or file.machine) if engine == SQLITE else file.store_machine, "")
         if (file.engine, file.gateway, file.store_machine, file.forgone) != now:
@@ -85,12 +86,15 @@ def note_engine(path: Path, engine: str, *, gateway: bool = True, machine: str =
         return True
 
 
-def forgo(path: Path, attempt: str) -> None:
-    """Have no gateway on this machine while that attempt is under way. Raises OSError."""
+def forgo(path: Path, attempt: str) -> bool:
+    """Have no gateway on this machine while that attempt is under way; False if the store is in a file of this machine. Raises OSError."""
     with changing(path):
         file = read(path, SystemFile)
+        if file.engine == SQLITE and file.has_store:
+            return False
         file.gateway, file.forgone = False, attempt
         write(path, file)
+        return True
 
 
 def come_back(path: Path, attempt: str) -> None:
@@ -102,12 +106,12 @@ def come_back(path: Path, attempt: str) -> None:
             write(path, file)
 
 
-def came_back(path: Path, attempt: str, *, gateway: bool) -> None:
-    """Note what came of that: with a gateway, or without, still, as the store has gone. Raises OSError."""
+def found_left(path: Path, forgone: str, attempt: str) -> None:
+    """Note what etcd said to a gateway that begins: by which attempt the store has gone, or is about to; empty: it has not. Raises OSError."""
     with changing(path):
         file = read(path, SystemFile)
-        if file.forgone == attempt:
-            file.gateway, file.forgone = gateway, "" if gateway else attempt
+        if file.forgone == forgone and file.engine == ETCD and (file.gateway, file.forgone) != (not attempt, attempt):
+            file.gateway, file.forgone = not attempt, attempt
             write(path, file)
 
 

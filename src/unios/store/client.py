@@ -99,8 +99,9 @@ class StoreClient:
             peer = await self._connected()
             try:
                 return await peer.call(op, body, type_, timeout_ms=timeout_ms or self._timeout_ms)
-            except Elsewhere as error:
-                peer.close(str(error))
+            except Elsewhere:
+                if self._peer is peer:  # what else waits there for an answer gets one; the other side closes it
+                    self._peer = None
                 if asyncio.get_running_loop().time() > until:
                     raise
                 await asyncio.sleep(STORE_RETRY_MS / 1000)
@@ -216,13 +217,22 @@ class StoreClient:
     async def restore(self, operations: Sequence[Put | Delete]) -> None:
         """Make these changes in one transaction, and begin a new generation. Leases go on. OutcomeUnknown: it may have been done."""
         part, size = list[Put | Delete](), 0
+        peer = await self._connected()
+
+        async def take(request: RestoreRequest, timeout_ms: int) -> None:
+            """Parts belong together by their connection."""
+            await peer.call("store.restore", request, int, timeout_ms=timeout_ms)
+
         for operation in operations:
             part.append(operation)
             size += len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
             if size > RESTORE_PART_BYTES or len(part) >= RESTORE_PART:
-                await self._ask("store.restore", RestoreRequest(tuple(part)), int)
+                try:
+                    await take(RestoreRequest(tuple(part)), self._timeout_ms)
+                except OutcomeUnknown as error:
+                    raise Unavailable(f"nothing was restored: {error}") from error
                 part, size = [], 0
-        await self._ask("store.restore", RestoreRequest(tuple(part), True), int, writes=True, timeout_ms=RESTORE_TIMEOUT_MS)
+        await take(RestoreRequest(tuple(part), True), RESTORE_TIMEOUT_MS)
 
     async def move(self, to: str, attempt: str = "", machines: tuple[str, ...] = ()) -> str:
         """Have another engine be the store, "" for none; return which it is. OutcomeUnknown: ask again, which waits for one that is under way."""

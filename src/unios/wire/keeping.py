@@ -61,17 +61,19 @@ class Restore(msgspec.Struct, frozen=True):
 
 
 class AskEngine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`settled`: not while the store is being moved, which is Unavailable."""
+    """`settled`: say also whether the store is being moved, and wait for one that nobody asks for any more."""
 
     settled: bool = False
 
 
 class StoreEngine(msgspec.Struct, frozen=True, omit_defaults=True):
     """store.engine (AskEngine; a kernel, asked of a node of the store's machine): which one that is. `cluster`: what lets a gateway into etcd (`cluster.json`), for
-    who speaks for all for whom the store's machine does; else empty."""
+    who speaks for all for whom the store's machine does; else empty. `moves`: how often it has moved, as that machine counts; `moving`: it is being moved."""
 
     engine: str
     cluster: bytes = b""
+    moves: int = 0
+    moving: bool = False
 
 
 class Forgo(msgspec.Struct, frozen=True):

@@ -33,9 +33,9 @@ class BreakingOff(StoreClient):
         self.copies += 1
         async for page in super().dump():
             yield page
-            if self.copies == 1:
-                if self.moves:
-                    await self.move(ETCD)
+            if self.copies == 1 and self.moves:
+                await self.move(ETCD)
+            if self.copies == 1 or not self.moves:
                 raise Unavailable("the connection broke")
 
 
@@ -55,7 +55,7 @@ def test_a_backup_at_the_switch(home: Home, tmp_path: Path, moves: bool) -> None
         if not moves:
             with pytest.raises(Unavailable, match="broke"):
                 await done
-            assert not path.exists() and breaking.copies == 1
+            assert not path.exists() and breaking.copies == 3
             return
         assert cast(BackedUp, await done).records == 1 and breaking.copies == 2
         header, records = backups.read(path)

@@ -84,26 +84,22 @@ class Gateway:
         self._written = 0
         self._left = False
         self._settles = settles
-        self._settled = asyncio.Event()
-        if settles is None:
-            self._settled.set()
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        if self._settles is not None:
+            await self._settle(self._settles)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed.run())
             group.create_task(self._leases.run())
             group.create_task(self._judging.run())
             if self._following is not None:
                 group.create_task(self._following.run())
-            if self._settles is not None:
-                group.create_task(self._settle(self._settles))
 
     async def _settle(self, settles: Settles) -> None:
         while True:
             with contextlib.suppress(UniosError):
-                await settles(self)
-                return self._settled.set()
+                return await settles(self)
             await asyncio.sleep(SETTLE_AGAIN_S)
 
     # what is heard
@@ -150,7 +146,6 @@ class Gateway:
     async def _wait(self) -> None:
         try:
             async with asyncio.timeout(READY_S):
-                await self._settled.wait()
                 await self._ready.wait()
         except TimeoutError:
             raise self._feed.trouble or Unavailable("etcd has not answered yet") from None
@@ -304,6 +299,10 @@ class Gateway:
     async def stay(self, machine: str) -> None:
         """Take that back, for an attempt of that machine. Idempotent. Raises Unavailable, OutcomeUnknown."""
         await leaving.stay(self._channel, self._keys, machine)
+
+    async def left(self) -> str:
+        """Return the attempt by which the records have gone elsewhere, or are about to; empty: none. Raises Unavailable."""
+        return await leaving.left(self._channel, self._keys)
 
     async def come_back(self) -> str:
         """End an attempt of another machine; return "", or the attempt if the records have gone by it, or may have. Raises Unavailable, OutcomeUnknown."""

@@ -5,6 +5,7 @@ it, and etcd decides which, whoever dies: the attempt writes `left` if MOVING is
 it takes MOVING away if there is no `left`, and has a gateway again. `left` of an attempt that came to nothing is taken back by its own machine alone.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from unios.core.moving import MOVING, machine_of
@@ -18,7 +19,7 @@ BROKEN_OFF: Final = "the way back was broken off: another machine, or an expired
 
 async def leave(channel: Channel, keys: Keys, attempt: str) -> None:
     """Write that the store is about to go, by that attempt. Raises Unavailable: it may not; OutcomeUnknown."""
-    compares = [messages.compare(keys.record(MOVING), "value", "==", attempt.encode())]
+    compares = [messages.compare(keys.record(MOVING), "value", "==", attempt.encode()), messages.compare(keys.left, "version", "==", 0)]
     done = await _transact(channel, compares, [messages.as_put(messages.put(keys.left, attempt.encode()))])
     if not done.succeeded:
         raise Unavailable(BROKEN_OFF)
@@ -27,22 +28,26 @@ async def leave(channel: Channel, keys: Keys, attempt: str) -> None:
 async def stay(channel: Channel, keys: Keys, machine: str) -> None:
     """Take back what an attempt of that machine wrote, which has not been decided. Idempotent. Raises Unavailable, OutcomeUnknown."""
     found = await left(channel, keys)
-    if machine_of(found) == machine and found:
+    if found and machine_of(found) == machine:
         await _transact(channel, [messages.compare(keys.left, "value", "==", found.encode())], [messages.as_delete(messages.delete(keys.left))])
 
 
 async def left(channel: Channel, keys: Keys) -> str:
     """Return the attempt by which the store has gone, or is about to; empty: none. Raises Unavailable."""
-    found = messages.read_range(await channel.call("KV/Range", messages.range_(keys.left))).found
-    return found[0].value.decode(errors="replace") if found else ""
+    return _attempt(messages.read_range(await channel.call("KV/Range", messages.range_(keys.left))))
 
 
 async def come_back(channel: Channel, keys: Keys) -> str:
     """Have whatever attempt there is end; return "" then, or the attempt that has gone too far for that. Raises Unavailable, OutcomeUnknown."""
     compares = [messages.compare(keys.left, "version", "==", 0)]
-    done = await _transact(channel, compares, [messages.as_delete(messages.delete(keys.record(MOVING)))])
-    return "" if done.succeeded else await left(channel, keys) or await come_back(channel, keys)
+    ends, looks = [messages.as_delete(messages.delete(keys.record(MOVING)))], [messages.as_range(messages.range_(keys.left))]
+    done = await _transact(channel, compares, ends, looks)
+    return "" if done.succeeded else _attempt(done.results[0])
 
 
-async def _transact(channel: Channel, compares: list[bytes], then: list[bytes]) -> messages.Done:
-    return messages.read_transaction(await channel.call("KV/Txn", messages.transaction(compares, then, [])))
+def _attempt(found: object) -> str:
+    return found.found[0].value.decode(errors="replace") if isinstance(found, messages.Ranged) and found.found else ""
+
+
+async def _transact(channel: Channel, compares: list[bytes], then: list[bytes], otherwise: Sequence[bytes] = ()) -> messages.Done:
+    return messages.read_transaction(await channel.call("KV/Txn", messages.transaction(compares, then, list(otherwise))))
