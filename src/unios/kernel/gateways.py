@@ -1,6 +1,6 @@
 """Gateways of other machines, for the store's way back from etcd into a file of one: each is given up first, so that all is asked by way of that machine.
 
-The machine that moves the store writes an attempt (MACHINE.NUMBER) into the record MOVING, under its kernel's lease, and has each other machine give up
+The machine that moves the store writes an attempt (MACHINE.MOVES-NUMBER) into the record MOVING, under its kernel's lease, and has each other machine give up
 (`store.forgo`): system.json says so, the gateway's process answers what it was asked and ends, and whoever asked it finds the way over a link. A machine that does
 not answer ends the attempt. What came of it each machine asks of that one, whose certificate says that it is it: the store is in its file, or it is in etcd as
 before, and the gateway begins again. One that has lost sight of it has its gateway begin by itself, which then has the attempt end, or is told by etcd that

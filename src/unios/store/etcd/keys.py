@@ -6,7 +6,7 @@ e/LEASE       a lease that is being made or ended: what etcd has of it is to be 
 g/GATEWAY     written by a gateway that wants to know what has happened up to then
 generation    drawn once
 base          of a store that was moved here: what its revisions had come to before, to which etcd's own are added
-left          the attempt by which the store has gone back into a file of a machine, or is about to: MACHINE.NUMBER; nobody writes anything here any more then
+left          the attempt by which the store has gone back into a file of a machine, or is about to: MACHINE.MOVES-NUMBER; nobody writes anything here any more then
 j/N           a seat of those that judge leases: the gateway that has it (judging.py)
 lg/GATEWAY    written by a judge that hears nothing: what it hears then is this, after all renewals before it
 
