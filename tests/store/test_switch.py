@@ -5,17 +5,17 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from unios.errors import Elsewhere, NotFound, Unavailable
+from unios.errors import Elsewhere, NotFound, OutcomeUnknown, Unavailable
 from unios.ids import Generation
 from unios.store import client, everything, left, server, switch
 from unios.store.client import StoreClient
 from unios.store.host import StoreHost
-from unios.store.model import Put, Transaction
+from unios.store.model import Delete, Put, Transaction
 from unios.store.sqlite import Grant, Job, Outcome, SqliteEngine
 from unios.wire import chained
 from unios.wire.peer import Peer
@@ -119,3 +119,32 @@ def test_what_is_given_up_answers_what_was_under_way_and_then_sends_everybody_el
 
     chained.run(main())
     assert ended == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_restore_whose_connection_breaks_between_its_parts_restores_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "RESTORE_PART", 10)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        serving = asyncio.create_task(server.serve(tmp_path, lambda: None, stop))
+        while not (tmp_path / "sock").exists():
+            await asyncio.sleep(0.005)
+        store, other = StoreClient(client.at(tmp_path)), StoreClient(client.at(tmp_path))
+
+        class Operations(list[Put | Delete]):
+            def __iter__(self) -> Iterator[Put | Delete]:
+                for number in range(25):
+                    if number == 15:
+                        assert store._peer is not None
+                        store._peer.close("it breaks")
+                    yield Put(f"/{number}", b"")
+
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await store.restore(Operations())
+        assert not (await other.range("/", prefix=True))[0].records
+        await store.close()
+        await other.close()
+        stop.set()
+        await serving
+
+    chained.run(main())
