@@ -391,3 +391,9 @@ def test_what_an_attempt_of_its_own_has_left_behind_is_taken_back(home: Home, me
     finally:
         process.terminate()
         process.wait(10)
+
+
+def test_one_that_knows_of_no_move_hears_of_it_before_it_answers(home: Home, member: EtcdMember) -> None:
+    other = Other(home, member)
+    other.set(left="m2.0-a")
+    assert other.start().wait(20) == 0 and other.known() == (False, "m2.0-a")
