@@ -75,3 +75,14 @@ def test_what_is_forgotten_in_an_etcd_of_others_leaves_the_word_that_it_has_gone
         assert await gateway.come_back() == OURS and not await is_under_way(gateway)
 
     with_gateway(member, work)
+
+
+def test_what_has_left_by_one_attempt_leaves_by_no_other(member: EtcdMember) -> None:
+    async def work(gateway: Gateway, channel: Channel, keys: Keys) -> None:
+        await gateway.about_to_leave(OURS)
+        await gateway.do(Transaction(then=(Put(MOVING, OTHERS.encode()),)))
+        with pytest.raises(Unavailable):
+            await gateway.about_to_leave(OTHERS)
+        assert await leaving.left(channel, keys) == OURS
+
+    with_gateway(member, work)
