@@ -76,9 +76,13 @@ class Judgement:
     def __init__(self) -> None:
         self.wrong: list[str] = []
         self.reports: list[str] = []
+        self.lasting = False
+        """It is said of this fault that a person must act: until then what waits, waits."""
 
     def steps(self, steps: list[Step]) -> None:
         for step in steps:
+            if step.how == "late" and self.lasting:
+                continue
             if step.how in REPORTED and step.text.strip():
                 self.reports.append(f"{step.name}: {step.how}: {step.text}")
             elif step.how != "ok":
@@ -93,7 +97,6 @@ class _Cell(Judgement):
     def __init__(self, world: World, fault: Fault, target: Target) -> None:
         super().__init__()
         self.world, self.fault, self.target = world, fault, target
-        self.lasting = False
 
     def play(self) -> Outcome:
         before = self.world.calm()
@@ -104,7 +107,7 @@ class _Cell(Judgement):
             self.wrong.append(f"before any fault these do not go on: {silent}")
         began, healed, whole = self._break(running)
         hung = running.stop()
-        self.wrong += [f"{name} hangs" for name in hung]
+        self.wrong += [f"{name} hangs" for name in hung if not self.lasting]
         self.reports += self.world.told
         if not self.lasting:
             self._judge_sitter()

@@ -28,6 +28,17 @@ def test_a_cell_ends_as_its_worst_step() -> None:
     assert ended(*told, WELL._replace(how="wrong", text="done twice")) == "defect"
 
 
+@pytest.mark.parametrize(
+    ("lasting", "how", "end"), [(False, "late", "defect"), (True, "late", "reported"), (True, "wrong", "defect"), (True, "alien", "defect")]
+)
+def test_what_waits_for_a_person_who_was_told_is_no_defect_and_what_is_wrong_always(lasting: bool, how: str, end: str) -> None:
+    judgement = Judgement()
+    judgement.lasting = lasting
+    judgement.reports.append("unios status: the store's file is damaged")
+    judgement.steps([WELL._replace(how=how, text="...")])
+    assert judgement.end == end
+
+
 @pytest.mark.parametrize("how", ["wrong", "alien", "internal", "protocol", "caller", "not-found"])
 def test_what_tells_nobody_what_was_lost_is_a_defect(how: str) -> None:
     assert ended(WELL._replace(how=how, text="...")) == "defect"

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.matrix.drivers.work import Wrong, repeat
+from tests.matrix.drivers.work import Late, Wrong, repeat
 from unios import errors
 
 UNIOS = str(Path(sys.executable).parent / "unios")
@@ -34,7 +34,7 @@ def main() -> None:
                     [*words, "sh", "-c", script], cwd=folder, capture_output=True, text=True, timeout=ENDS_S, stdin=subprocess.DEVNULL
                 )
             except subprocess.TimeoutExpired as error:
-                raise Wrong(f"carrying {FILES} small files did not end within {ENDS_S} s: {error.stderr!r}") from error
+                raise Late(f"carrying {FILES} small files did not end within {ENDS_S} s: {error.stderr!r}") from error
             if (told := _BY_EXIT.get(done.returncode)) is not None and done.stderr.strip():
                 raise told(done.stderr.strip())
             if done.returncode != 7:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import unios
-from tests.matrix.drivers.work import Wrong, repeat
+from tests.matrix.drivers.work import Late, Wrong, repeat
 
 PATIENCE_S = 60
 
@@ -32,7 +32,7 @@ def main() -> None:
 
     def step() -> None:
         if not lock.acquire(timeout=PATIENCE_S):
-            raise Wrong(f"the lock was not to be had for {PATIENCE_S} s")
+            raise Late(f"the lock was not to be had for {PATIENCE_S} s")
         try:
             token = tuple(lock.check())
             accepted = shown((token[0], token[1]))

@@ -3,7 +3,7 @@
 import time
 
 import unios
-from tests.matrix.drivers.work import Wrong, repeat
+from tests.matrix.drivers.work import Late, Wrong, repeat
 
 TASKS = 16
 ENDS_S = 90
@@ -23,7 +23,7 @@ def main() -> None:
         try:
             got = list(pool[0].map(square, range(TASKS), timeout=ENDS_S))
         except TimeoutError as error:
-            raise Wrong(f"a map of {TASKS} short tasks did not end within {ENDS_S} s") from error
+            raise Late(f"a map of {TASKS} short tasks did not end within {ENDS_S} s") from error
         except unios.ExecutorBroken:
             pool.clear()
             raise

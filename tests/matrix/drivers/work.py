@@ -1,7 +1,7 @@
 """What every driver does: it repeats its steps until the file `stop` appears, and tells of each as one JSON line: name, when it began and ended, how.
 
-How: "ok"; the wire code of an error of unios (so it was told what happened); "wrong" (an answer that no promise allows); "alien" (an error that is none of
-unios). A step that does not end is seen by the runner: it waits for the drivers only so long.
+How: "ok"; the wire code of an error of unios (so it was told what happened); "wrong" (an answer that no promise allows); "late" (none for too long); "alien" (an
+error that is none of unios). A step that does not end is seen by the runner: it waits for the drivers only so long.
 """
 
 import json
@@ -25,6 +25,10 @@ class Wrong(Exception):
     """An answer that no promise allows."""
 
 
+class Late(Exception):
+    """No answer, though all has long been there that it takes."""
+
+
 def tell(name: str, began: float, how: str, text: str = "") -> None:
     line = json.dumps({"name": name, "began": began, "ended": time.monotonic(), "how": how, "text": text[-2000:]})
     with _lock:
@@ -38,6 +42,8 @@ def tried(name: str, step: Callable[[], object]) -> bool:
         step()
     except Wrong as error:
         tell(name, began, "wrong", str(error))
+    except Late as error:
+        tell(name, began, "late", str(error))
     except UniosError as error:
         tell(name, began, error.code, str(error))
     except Exception:  # noqa: BLE001 - whatever it is, it is told
