@@ -1,6 +1,7 @@
 """Who writes first decides: the attempt that takes the store out of etcd, or a machine that wants its gateway back."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,6 +11,7 @@ from tests.store.test_etcd_left import running
 from unios.core.moving import MOVING
 from unios.errors import Unavailable
 from unios.store.etcd import leaving
+from unios.store.etcd.address import parse
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.gateway import Gateway
 from unios.store.etcd.keys import Keys
@@ -86,3 +88,20 @@ def test_what_has_left_by_one_attempt_leaves_by_no_other(member: EtcdMember) -> 
         assert await leaving.left(channel, keys) == OURS
 
     with_gateway(member, work)
+
+
+def test_who_asks_while_it_is_not_settled_is_told_why(member: EtcdMember) -> None:
+    async def refused(_gateway: Gateway) -> None:
+        raise Unavailable("etcd refuses: no such user")
+
+    async def main() -> None:
+        address = parse(f"etcd://127.0.0.1:{member.port}/s", "s")
+        gateway = Gateway(Channel(address), address.root, lambda: time.monotonic_ns() // 1_000_000, settles=refused)
+        task = asyncio.create_task(gateway.run())
+        with pytest.raises(Unavailable, match="no such user"):
+            await gateway.do(Transaction(then=(Range("/k"),)))
+        task.cancel()
+        await asyncio.wait([task])
+        await gateway.close()
+
+    asyncio.run(main())

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from unios.kernel.node import Node
 
 LOCK: Final = "moving.lock"
-TIDY_ATTEMPTS: Final = 20
 ASK_TIMEOUT_MS: Final = 5_000
 Stamp = tuple[int, int]
 NEVER: Final[Stamp] = (0, 0)
@@ -54,6 +53,7 @@ class EngineMoving:
         self._asked = ""
         """The generation for which the store's machine has been asked after its engine."""
         self._moves_told = node.system.moves
+        self._tidying = asyncio.Lock()
 
     async def move(self, caller: Caller, call: Call) -> object:
         """Serve store.move. Raises CallerError, Denied, Unavailable: the store is where it was; OutcomeUnknown: asked again it says where it is."""
@@ -111,10 +111,11 @@ class EngineMoving:
         node = self._node
         client = StoreClient(node.store_way.peer)
         try:
-            for _attempt in range(TIDY_ATTEMPTS):
-                with contextlib.suppress(UniosError, OSError), _alone(node.home.store / LOCK):
-                    return await self._tidy_alone(client)
-                await asyncio.sleep(DISK_RETRY_S)
+            async with self._tidying:
+                while True:
+                    with contextlib.suppress(UniosError, OSError), _alone(node.home.store / LOCK):
+                        return await self._tidy_alone(client)
+                    await asyncio.sleep(DISK_RETRY_S)
         finally:
             await client.close()
 
@@ -137,6 +138,7 @@ class EngineMoving:
         if first:
             node.start(self._tidy())
         known = node.system
+        known.forgone = file.forgone
         if (file.engine, file.gateway, file.store_machine) == (known.engine, known.gateway, known.store_machine):
             return
         known.engine, known.gateway, known.store_machine = file.engine, file.gateway, file.store_machine
@@ -163,7 +165,7 @@ class EngineMoving:
     async def _ask(self) -> bool:
         """Ask the store's machine which engine it has, and write that down; False if none of its nodes is linked."""
         node = self._node
-        forgone = system.read(node.home.system_file, SystemFile).forgone
+        forgone = node.system.forgone
         if node.quorum.has_any():  # of the etcd that it had before: that goes first
             node.start(self._tidy())
             return False
@@ -195,15 +197,15 @@ class EngineMoving:
         node = self._node
         settled = call.decode(AskEngine).settled
         moving = settled and node.system.has_store and node.system.engine == ETCD and await self._is_moving()
-        known = system.read(node.home.system_file, SystemFile)
         if not node.system.has_store:
-            if settled and known.forgone:
+            if settled and node.system.forgone:
                 raise Unavailable(f"the machine of {node.name} has given up its gateway itself")
             if node.system.engine == ETCD:
                 return StoreEngine(ETCD)
             raise Unavailable(f"the store is not on the machine of {node.name}")
         kept = cluster.read(node.home) if node.system.gateway and covers(caller.users, node.identity.users) else None
-        return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"", known.moves, moving)
+        moves = system.read(node.home.system_file, SystemFile).moves
+        return StoreEngine(node.system.engine, msgspec.json.encode(kept) if kept is not None and kept.members else b"", moves, moving)
 
     async def _is_moving(self) -> bool:
         """Say whether a move is under way on this machine, or what came of one is not noted yet; one whose asker is gone is waited for. Raises Unavailable."""

@@ -151,8 +151,7 @@ class Gateways:
 
     async def follow(self) -> None:
         """Find out what has come of the attempt that the machine's gateway was given up for. Raises OSError, UniosError: it is asked for again."""
-        node = self._node
-        known = system.read(node.home.system_file, SystemFile)
+        node, known = self._node, msgspec.structs.replace(self._node.system)  # what is found out counts while the file says so still
         if not known.forgone:
             self._heard_ms = 0
             return

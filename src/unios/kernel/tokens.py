@@ -17,11 +17,10 @@ from unios import __version__
 from unios.core.audit import Draft, Outcome
 from unios.core.nodes import NodeRecord, TokenRecord, covers, may_claim_machine, may_speak_for, node_key
 from unios.errors import CallerError, Denied, OutcomeUnknown, Unavailable, UniosError
-from unios.kernel import certificates, cluster, system
+from unios.kernel import certificates, cluster
 from unios.kernel.addresses import reach
 from unios.kernel.callers import user_of
 from unios.kernel.certificates import Identity
-from unios.kernel.system import SystemFile
 from unios.limits import ADDRESSES_MAX, LEASE_TTL_MS_MAX
 from unios.store.model import Compare, Put, Record, Transaction
 from unios.store.pages import every
@@ -165,7 +164,8 @@ class Tokens:
 
     async def _admit(self, ask: JoinAsk) -> Joined:
         node = self._node
-        if system.read(node.home.system_file, SystemFile).forgone:
+        await node.engine_moving.look_if_changed()
+        if node.system.forgone:
             raise Unavailable("the store is being moved: join when it has come to its end")
         token, record = await self._valid(ask.secret)
         users = _granted(record.users, ask.users)

@@ -98,8 +98,10 @@ class Gateway:
 
     async def _settle(self, settles: Settles) -> None:
         while True:
-            with contextlib.suppress(UniosError):
+            try:
                 return await settles(self)
+            except UniosError as error:
+                self._feed.trouble = error  # who asks meanwhile is told why
             await asyncio.sleep(SETTLE_AGAIN_S)
 
     # what is heard

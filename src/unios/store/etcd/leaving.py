@@ -1,6 +1,6 @@
 """Leaving etcd: what says there that the store goes back into a file of one machine, so that no other machine begins a gateway again.
 
-For the way back all other machines give up their gateways (kernel/engine_moving.py), for one attempt, which the record MOVING names. Two things may come of
+For the way back all other machines give up their gateways (kernel/gateways.py), for one attempt, which the record MOVING names. Two things may come of
 it, and etcd decides which, whoever dies: the attempt writes `left` if MOVING is still its own, and then decides by its file; or a machine that has lost sight of
 it takes MOVING away if there is no `left`, and has a gateway again. `left` of an attempt that came to nothing is taken back by its own machine alone.
 """
