@@ -169,6 +169,8 @@ CONFIRM_WAIT_MS = 200
 CONFIRM_TIMEOUT_MS = 60_000
 """After that an init that has not answered is told again."""
 SPAWN_TIMEOUT_MS = 10_000
+START_LEASE_WAIT_MS = 1_000
+"""A node that is asked to start something waits so long for its own lease: others see a moment earlier than itself that it is back."""
 SPAWN_GRACE_MS = 1_500
 """A node starts by itself what was assigned to it and that nobody has asked it to start for so long."""
 OUTPUT_KEPT_BYTES = 512 * 1024 * 1024

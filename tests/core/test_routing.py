@@ -30,6 +30,23 @@ def test_straight_is_tried_again_while_the_way_is_not_straight() -> None:
     assert route.next(100_000, []) == Attempt(address="a:1")
 
 
+def test_what_failed_before_says_nothing_of_a_peer_that_has_come_back() -> None:
+    for me, peer, helps_ms in (("n1", "n2", 0), ("n2", "n1", HELP_MS)):
+        route, now = Route(me, peer, ["a:1"], 0), HELP_MS
+        for _ in range(9):
+            while route.next(now, []) is None:
+                now += 10
+            route.failed(now)
+        assert route.next(now + HELP_MS, []) is None
+        assert route.expected(now)
+        assert (route.next(now, []) is None) == bool(helps_ms)
+        assert route.next(now + helps_ms, []) == Attempt(address="a:1")
+        route.failed(now)
+        assert route.next(now + 200, []) == Attempt(address="a:1"), "it begins anew with short waits"
+    route.up(straight=False, now_ms=now)
+    assert not route.expected(now) and route.next(now + 1, ["n3"]) is None, "there is a link: nothing to do"
+
+
 def test_both_sides_keep_the_same_connection() -> None:
     for straight in ((True, True), (False, True), (True, False)):
         old, new = straight

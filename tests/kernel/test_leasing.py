@@ -4,14 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+import pytest
 
 from tests.wire.pairs import bounded, until
+from unios.core.processes import ProcessRecord, ProcessSpec
 from unios.errors import NotFound, Unavailable, UniosError
 from unios.ids import LeaseId
+from unios.kernel import spawning
 from unios.kernel.clocks import boot_ms
 from unios.kernel.leasing import DeadlinePage, Leasing
-from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS
+from unios.limits import LEASE_HOLD_MS, LEASE_TTL_MS, START_LEASE_WAIT_MS
 from unios.store.client import StoreClient
 
 LATE_MS: Final = 60
@@ -112,6 +117,64 @@ def test_a_lease_that_has_ended_is_registered_anew_with_and_without_a_connection
         store = Answering(LEASE_TTL_MS, NotFound("it has ended"), LEASE_TTL_MS, connected=connected)
         leased(store, tmp_path / "lease", lambda leasing: len(store.asked) >= 3 and leasing.left_ms() > 0)  # noqa: B023 it is called in this round
         assert store.registered == 2 and store.asked[:3] == [1, 1, 2]
+
+
+def test_what_must_have_a_lease_waits_for_that_of_this_incarnation_and_for_no_longer_than_it_may(tmp_path: Path) -> None:
+    async def work() -> None:
+        page = DeadlinePage(tmp_path / "lease")
+        page.move(boot_ms() + 60_000, 7)  # what the node's last kernel has left: its inits may go by it, a new program may not
+        checked, store = asyncio.Event(), Answering(LEASE_TTL_MS)
+
+        async def check(_incarnation: int) -> None:
+            await checked.wait()
+
+        leasing = Leasing(cast(StoreClient, store), page, store.register, check, None)
+        task = asyncio.create_task(leasing.run())
+        try:
+            await leasing.wait_standing(30)
+            await until(lambda: leasing.incarnation == 1)
+            waits = asyncio.create_task(leasing.wait_standing(60_000))
+            await asyncio.sleep(0.05)
+            assert not waits.done() and page.lease == 7
+            checked.set()
+            await waits
+            assert page.lease == 1 and leasing.left_ms() > 0
+            await leasing.wait_standing(0)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    bounded(work)
+
+
+def test_a_start_that_is_asked_for_before_the_node_knows_that_it_is_back_waits_for_that() -> None:
+    """The record is read after the lease is known: what is read before may have been true under the one before."""
+    seen: list[str] = []
+
+    class Back:
+        incarnation = 1
+
+        async def wait_standing(self, timeout_ms: int) -> None:
+            seen.append(f"waits {timeout_ms}")
+            self.incarnation = 2
+
+        def left_ms(self) -> int:
+            return 0
+
+    async def read_both(_pid: int) -> tuple[ProcessRecord, ProcessSpec]:
+        seen.append(f"reads as {node.leasing.incarnation}")
+        return ProcessRecord(1, 1, "pending", "ann", (b"x",), "n3"), ProcessSpec((b"x",), user="ann")
+
+    node: Any = SimpleNamespace(leasing=Back(), records=SimpleNamespace(read_both=read_both), name="n3")
+    node.starts = SimpleNamespace(forbidden=lambda *_: False)
+
+    async def work() -> None:
+        with pytest.raises(Unavailable, match="the lease of n3 has ended"):
+            await spawning._start(node, 1, 1, None)
+
+    bounded(work)
+    assert seen == [f"waits {START_LEASE_WAIT_MS}", "reads as 2"]
 
 
 def test_a_deadline_is_moved_on_by_another_only_while_it_stands_and_under_the_same_lease(tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ def test_when_all_is_well_the_first_line_says_so_and_nothing_is_to_be_typed() ->
             "300, 301, 302, 303, 304 and 2 more wait for a place: no node that is ready runs programs as ann",
             "unios kill 300",
         ),
+        (
+            {"processes": [process(300, "pending", node="", reason="n3 has been stopped")]},
+            "300 waits for a place: n3 has been stopped",
+            "bring such a node with `unios up` on its machine",
+        ),
         ({"warnings": ("the clocks are apart: mend it",)}, "the clocks are apart", ""),
     ],
 )

@@ -58,6 +58,14 @@ class Route:
         wait_ms = STRAIGHT_AGAIN_MS if self.linked else min(RETRY_MS_FIRST << min(self._failures, 10), LINK_RETRY_MS_MAX)
         self._due_ms = now_ms + wait_ms
 
+    def expected(self, now_ms: int) -> bool:
+        """The peer has come back, and what failed before says nothing any more: begin anew. Return whether there is anything to try."""
+        if self.linked:
+            return False
+        self._failures = self._turn = 0
+        self._due_ms = min(self._due_ms, now_ms + (0 if self._me < self._peer else HELP_MS))
+        return True
+
     def up(self, *, straight: bool, now_ms: int) -> None:
         """There is a link."""
         self.linked, self.straight, self._failures, self._turn = True, straight, 0, 0

@@ -5,6 +5,7 @@ incarnation, and the deadline moves again only when its claims have been checked
 """
 
 import asyncio
+import contextlib
 import mmap
 import os
 import struct
@@ -79,6 +80,7 @@ class Leasing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._getting: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
+        self._moves = asyncio.Event()
         self._heard_ms = boot_ms()
         """When the last request was sent to which the store has said that this node's lease stands; before the first: when this kernel began."""
 
@@ -103,6 +105,17 @@ class Leasing:
     async def wait_held(self) -> None:
         """Wait until the node is registered and its deadline has been moved once."""
         await self._moved.wait()
+
+    async def wait_standing(self, timeout_ms: int) -> None:
+        """Wait until the deadline is that of the lease that the node has, and has not passed, at most so long.
+
+        Others see that a node has come back before it has checked its claims; until then the page may have the deadline of the lease before.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                while self._page.lease != self.incarnation or self.left_ms() <= 0:
+                    self._moves.clear()
+                    await self._moves.wait()
 
     async def give_back(self) -> None:
         """Neither renew nor register any more, and wait for a registration that is under way: what is written after this is the last word on the node."""
@@ -138,6 +151,7 @@ class Leasing:
             case holding.MoveDeadline(until_ms, incarnation):
                 self._page.move(until_ms, incarnation)
                 self._moved.set()
+                self._moves.set()
             case holding.CheckClaims(incarnation):
                 self._start(self._check(incarnation))
 

@@ -41,7 +41,7 @@ class Link:
         self.again_ms = 0
         """Before that it is not tried to make it again with a newer certificate."""
         self.superseded_ms = 0
-        """Since when there is one with newer certificates; 0: there is none."""
+        """Since when there is a better one, straight, or with newer certificates, or the one of two that both sides keep; 0: there is none."""
         self.rtt_ms = 0.0
         self.clock = ClockOffset()
 

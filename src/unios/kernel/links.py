@@ -174,13 +174,17 @@ class Links:
         """There is a node with these addresses: a link to it is wanted. Idempotent."""
         if name == self._me.node:
             return
-        route = self._routes.get(name)
-        if route is None:
+        if (route := self._routes.get(name)) is None:
             self._routes[name] = Route(self._me.node, name, addresses, boot_ms())
             self._tell_route(name)  # it may have come in before its record was seen
             self._wanted.set()
         else:
             route.addresses = tuple(addresses)
+
+    def expect(self, name: str) -> None:
+        """That node has come back: the link to it is tried now, however long its turn is put off."""
+        if (route := self._routes.get(name)) is not None and route.expected(boot_ms()):
+            self._wanted.set()
 
     def forget(self, name: str) -> None:
         """That node has left: no link to it is wanted or taken."""
@@ -271,8 +275,7 @@ class Links:
             if (refused := self._refusal(tls, identity)) is not None:  # it may have been expelled since
                 raise Denied(refused.why)
             if not self._admit(name, link):
-                peer.close("there is a better link")
-                return
+                link.superseded_ms = boot_ms()  # the other side may have taken it already, and ask over it until it has the better one
             settled.set()
             in_sequence(PING, self._ping, name, link)
             why = await peer.closed()
@@ -311,9 +314,9 @@ class Links:
                 self._tell_route(name)
                 return False
         self._links[name] = link
-        if newer > 0 and old is not None:
+        if old is not None and (newer > 0 or (old.dialled, bool(old.via)) != (link.dialled, bool(link.via))):
             old.superseded_ms = boot_ms()  # what goes on over it does so to its end
-        elif old is not None:
+        elif old is not None:  # the other side has given it up
             asyncio.get_running_loop().call_later(0.2, old.peer.close, "there is a better link")
         self._reasons.pop(name, None)
         self._tell_route(name)
@@ -381,7 +384,7 @@ class Links:
             link.peer.close("a certificate of it has ended")
             return
         if link.superseded_ms and link.peer.is_idle and boot_ms() - link.superseded_ms >= LINK_SUPERSEDED_MS:
-            link.peer.close("there is a link with newer certificates")
+            link.peer.close("there is a better link")
             return
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -479,14 +482,10 @@ class Links:
 
     def statistics(self) -> list[LinkStatistics]:
         """Return one entry for each known node and each link."""
-        found = []
-        for name in sorted({*self._routes, *self._links}):
-            link = self._links.get(name)
-            if link is None:
-                found.append(LinkStatistics(name, False, "", 0.0, self._reasons.get(name, "no link yet")))
-            else:
-                found.append(link.statistics())
-        return found
+        return [
+            self._links[name].statistics() if name in self._links else LinkStatistics(name, False, "", 0.0, self._reasons.get(name, "no link yet"))
+            for name in sorted({*self._routes, *self._links})
+        ]
 
     def close(self) -> None:
         """Close door and links."""

@@ -67,7 +67,7 @@ from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
 from unios.kernel.store_operations import StoreOperations
 from unios.kernel.store_way import StoreWay
-from unios.kernel.system import SQLITE, NodeFile, SystemFile
+from unios.kernel.system import NodeFile, SystemFile
 from unios.kernel.terminal_operations import TerminalOperations
 from unios.kernel.throttle_watch import ThrottleWatch
 from unios.kernel.time_limits import TimeLimits
@@ -284,7 +284,10 @@ class Node:
         self._members_dirty = True
 
     def _on_alive(self, key: str, _before: Alive | None, now: Alive | None) -> None:
-        self._tell(members.AliveChanged(key.removeprefix("/alive/"), now.incarnation if now else 0, boot_ms()))
+        name = key.removeprefix("/alive/")
+        self._tell(members.AliveChanged(name, now.incarnation if now else 0, boot_ms()))
+        if now is not None:
+            self.links.expect(name)
 
     def _on_link(self, name: str, up: bool, reason: str) -> None:
         self._tell(members.LinkChanged(name, up, reason, boot_ms()))
@@ -350,11 +353,7 @@ class Node:
         for names in machines.values():
             if len(names) > 1:
                 yield f"{', '.join(sorted(names))} share one machine and its fate: good for trying out, no protection against its loss"
-        if self.system.engine == SQLITE:
-            yield (
-                f"the store lives on machine {self.system.store_machine[:12]} alone: while that is away running processes freeze "
-                "and nothing can be started; if its disk is lost, so are the records"
-            )
+        yield from self.system.notes()
         yield from self.quorum.notes()
         yield from self.rekeying.notes()
         yield from link_notes(self)

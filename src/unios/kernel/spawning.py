@@ -33,7 +33,7 @@ from unios.errors import (
 from unios.kernel.callers import account_of, user_of
 from unios.kernel.records import Change
 from unios.kernel.tree_peer import to_error
-from unios.limits import MEMORY_BYTES_MIN, SPAWN_TIMEOUT_MS
+from unios.limits import MEMORY_BYTES_MIN, SPAWN_TIMEOUT_MS, START_LEASE_WAIT_MS
 from unios.store.model import UNDECODABLE, Put
 from unios.wire.operations import Spawn
 
@@ -117,6 +117,7 @@ async def settled(node: "Node", pid: int, incarnation: int) -> None:
 
 
 async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) -> None:
+    await node.leasing.wait_standing(START_LEASE_WAIT_MS)
     lease = node.leasing.incarnation  # before the record is read: what is read then is true under this lease, and under no later one
     if given is not None and given.lease == lease:
         record, spec = given.record, given.spec

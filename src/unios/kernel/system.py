@@ -45,6 +45,14 @@ class SystemFile(msgspec.Struct, omit_defaults=True):
         """Whether a process of this machine answers for the store."""
         return self.gateway if self.engine == ETCD else self.store_machine == self.machine
 
+    def notes(self) -> Iterator[str]:
+        """Return what a person should know of where the store is."""
+        if self.engine == SQLITE:
+            yield (
+                f"the store lives on machine {self.store_machine[:12]} alone: while that is away running processes freeze "
+                "and nothing can be started; if its disk is lost, so are the records"
+            )
+
 
 class NodeFile(msgspec.Struct, omit_defaults=True):
     """node.json. `listen` and `advertise` as they were asked for; `address` is where links were taken last, `addresses` what others were told."""

@@ -11,7 +11,7 @@ import msgspec
 
 from unios.client.aio import Kernel
 from unios.core import claims
-from unios.core.nodes import alive_key
+from unios.core.nodes import alive_key, node_key
 from unios.core.outlook import nowhere
 from unios.core.processes import ProcessRecord, ProcessSpec, process_key
 from unios.errors import (
@@ -103,8 +103,10 @@ class Starter:
             return _summary(tried)
         if record.pinned:
             state, reason = self._view.membership.view(record.pinned)
-            known = any(node.name == record.pinned for node in self._view.nodes.values.values())
-            if known and state != "ready":
+            node = self._view.nodes.values.get(node_key(record.pinned))
+            if node is not None and node.stopped and state != "left":
+                return f"{record.pinned} has been stopped"
+            if node is not None and state != "ready":
                 return f"{record.pinned} is {state}: {reason}"
         return nowhere(self._view.books, self._view.ready(), record)
 

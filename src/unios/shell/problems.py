@@ -16,7 +16,7 @@ DISK_FREE_MIN: Final = 1 << 30
 DISK_SHARE_MIN: Final = 0.03
 _NAMED_MAX: Final = 5
 _NO_PLACE: Final = re.compile(
-    r"no (other )?node that is ready|does not have|it is to be on|runs nothing as|is (lost|left|suspect): |which is not ready"
+    r"no (other )?node that is ready|does not have|it is to be on|runs nothing as|is (lost|left|suspect): |has been stopped$|which is not ready"
 )
 """In the reason of a pending process: no turn will come by itself. What merely waits for its turn, for others or for a release is no problem."""
 _PARTS: Final = {
