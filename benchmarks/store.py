@@ -1,6 +1,7 @@
 """store: what a gateway to etcd adds to the bare client, from a put to whoever watches, on three members that the system runs; and the embedded engine beside it."""
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -79,13 +80,23 @@ async def _etcd(system: System, report: Report) -> None:
             report.rows.append(
                 Row(f"{op} of 200 bytes through a gateway, p{percent}", value, "ms", COUNT, "bare client, same run:", reference, at_most)
             )
-    mine_s, other_s = await _many(ours["put"]), await _many(bare["put"])
-    per = 1e6 / COUNT
-    report.rows.append(
-        Row(f"time of a put, {IN_FLIGHT} at a time", mine_s * per, "us", COUNT, "bare client, same run:", other_s * per, TIMES),
+    keys, bare_keys = itertools.count(), itertools.count()
+    many: tuple[tuple[str, Once, Once, float | None], ...] = (
+        (
+            "each its own key",
+            lambda: store.put(f"/bench/{next(keys) % IN_FLIGHT}", VALUE),
+            lambda: channel.call("KV/Put", messages.put(b"%s%d" % (key, next(bare_keys) % IN_FLIGHT), VALUE)),
+            TIMES,
+        ),
+        ("all the same key", ours["put"], bare["put"], TIMES),
     )
+    for which, mine_once, other_once, at_most in many:
+        mine_s, other_s = await _many(mine_once), await _many(other_once)
+        per = 1e6 / COUNT
+        row = Row(f"time of a put, {IN_FLIGHT} at a time, {which}", mine_s * per, "us", COUNT, "bare client, same run:", other_s * per, at_most)
+        report.rows.append(row)
     report.rows += await _watched(store, "etcd")
-    await channel.call("KV/DeleteRange", messages.delete(key))
+    await channel.call("KV/DeleteRange", messages.delete(key, messages.after(key)))
     await channel.close()
     await store.close()
 

@@ -1,8 +1,9 @@
 """The store's interface: etcd's model, whatever the engine behind it.
 
 - A *key* is a path-like string; its *value* is bytes.
-- Every successful transaction that writes makes one new *revision number*; a revision is (generation, number) and opaque to
-  callers except for equality, for handing it back to `watch`, and for which of two of one generation is the later: its number is larger.
+- Every successful transaction that writes makes a new *revision number*, which others that were under way at the same time may share, if none of them
+  touches what another writes; a revision is (generation, number) and opaque to callers except for equality, for handing it back to `watch`, and for which
+  of two of one generation is the later: its number is larger.
 - A *record* knows the number that created it, that last modified it, and its version (1 at creation).
 - A *transaction* compares, then does one of two lists of operations, atomically, and is durable when it is acknowledged.
 - A *watch* delivers every event of a prefix from a revision on, in order, without gap or duplicate, or raises `Compacted`.

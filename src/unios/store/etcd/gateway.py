@@ -1,7 +1,7 @@
 """What a store's process does where etcd is the engine: asks etcd, and hands on what it hears. It has no state that has to outlive it.
 
-Transactions are asked at once and side by side: etcd puts those that arrive together into one sync. What is written through other gateways is heard like
-what is written through this one.
+Transactions are asked side by side, many at a time as one (store/etcd/group_commit.py); etcd puts those that arrive together into one sync. What is written
+through other gateways is heard like what is written through this one.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from unios.store import bounds
 from unios.store.etcd import leaving, members, messages, translation, whole
 from unios.store.etcd.channel import Channel
 from unios.store.etcd.feed import Beginning, Feed
+from unios.store.etcd.group_commit import GroupCommit
 from unios.store.etcd.health import Doctor
 from unios.store.etcd.judging import Judging
 from unios.store.etcd.keys import Keys
@@ -84,6 +85,7 @@ class Gateway:
         self._written = 0
         self._left = False
         self._settles = settles
+        self._groups = GroupCommit(self._together)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -191,18 +193,23 @@ class Gateway:
         async with self._slots:
             if len(transaction.then) == 1 and not transaction.compares and isinstance(transaction.then[0], Range):
                 return await self._range(transaction.then[0])
-            writes = translation.writes(transaction)
-            generation, heard = self._generation, self._recent.heard
-            answer = await self._channel.call("KV/Txn", translation.request(self._keys, transaction), writes=writes)
+            return await self._groups.do(transaction)
+
+    async def _together(self, transactions: tuple[Transaction, ...]) -> list[TransactionResult | UniosError]:
+        """Have etcd do these in one request; each may have been refused by itself. Raises what became of all."""
+        writes = any(map(translation.writes, transactions))
+        generation, heard = self._generation, self._recent.heard
+        answer = await self._channel.call("KV/Txn", translation.request_of_all(self._keys, transactions), writes=writes)
         try:
-            result = translation.result(self._keys, generation, transaction, messages.read_transaction(answer))
+            done = messages.read_transaction(answer)
+            results = translation.results_of_all(self._keys, generation, transactions, done)
         except ValueError as error:
             raise (OutcomeUnknown if writes else Unavailable)(f"etcd's answer cannot be read: {error}") from error
-        if result.revision.number < heard:  # what has been heard meanwhile may be newer than the answer
+        if done.revision + self._keys.base < heard:  # what has been heard meanwhile may be newer than the answer
             raise (OutcomeUnknown if writes else Older)(OLDER)
-        self._transactions += 1
-        self._written += writes
-        return result
+        self._transactions += len(transactions)
+        self._written += sum(map(translation.writes, transactions))
+        return results
 
     async def _range(self, wanted: Range) -> TransactionResult:
         """Read page by page in one revision, no more than a message takes."""
@@ -437,5 +444,6 @@ class Gateway:
         self._watchers.remove(watcher)
 
     async def close(self) -> None:
+        await self._groups.close()
         await self._doctor.close()
         await self._channel.close()

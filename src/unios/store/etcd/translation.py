@@ -12,7 +12,7 @@ Where the two differ:
 
 from collections.abc import Iterator
 
-from unios.errors import NotFound, OutcomeUnknown
+from unios.errors import NotFound, OutcomeUnknown, UniosError
 from unios.ids import Generation
 from unios.limits import RANGE_RECORDS_MAX
 from unios.store.etcd import messages
@@ -35,6 +35,13 @@ def request(keys: Keys, transaction: Transaction) -> bytes:
         then = [messages.as_transaction(messages.transaction([equal], otherwise, then))]
     compares = [messages.compare(keys.record(one.key), one.target, *_operand(keys, one)) for one in plain]
     return messages.transaction(compares, then, otherwise)
+
+
+def request_of_all(keys: Keys, transactions: tuple[Transaction, ...]) -> bytes:
+    """Return etcd's request for several that touch nothing of each other. Raises NotFound as `request` does."""
+    if len(transactions) == 1:
+        return request(keys, transactions[0])
+    return messages.transaction([], [messages.as_transaction(request(keys, one)) for one in transactions], [])
 
 
 def _operand(keys: Keys, compare: Compare) -> tuple[str, int | bytes]:
@@ -114,6 +121,22 @@ def result(keys: Keys, generation: Generation, transaction: Transaction, done: D
     if len(results) != len(operations):
         raise OutcomeUnknown("etcd answered something else than was asked")
     return TransactionResult(succeeded, revision, tuple(_one(keys, *pair) for pair in zip(operations, results, strict=True)))
+
+
+def results_of_all(keys: Keys, generation: Generation, transactions: tuple[Transaction, ...], done: Done) -> list[TransactionResult | UniosError]:
+    """Return what etcd's answer to `request_of_all` means for each. Raises OutcomeUnknown if it is no answer to that."""
+    each = (done,) if len(transactions) == 1 else done.results
+    if len(each) != len(transactions):
+        raise OutcomeUnknown("etcd answered something else than was asked")
+    found: list[TransactionResult | UniosError] = []
+    for transaction, inner in zip(transactions, each, strict=True):
+        if not isinstance(inner, Done):
+            raise OutcomeUnknown("etcd answered something else than was asked")
+        try:
+            found.append(result(keys, generation, transaction, inner._replace(revision=done.revision)))
+        except NotFound as error:
+            found.append(error)
+    return found
 
 
 def _one(keys: Keys, operation: Operation, answer: Ranged | Deleted | Done | None) -> RangeResult | int:
