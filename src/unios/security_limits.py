@@ -34,6 +34,8 @@ LINK_REMAKE_MS = 3_000
 """So long after a link could not be made again with a new certificate it is tried again."""
 LINK_SUPERSEDED_MS = 2_000
 """So long at least a link stays after a better one has come, for what is on its way; then until nothing goes on over it, or a certificate of it ends."""
+RELAY_SUPERSEDED_MS = 10_000
+"""The same of one through a third node, whatever goes on over it."""
 
 KNOCKS_MAX = 20
 """Failed attempts (a handshake that comes to nothing, a token that is none) of one address that are free; over it strangers from there are turned away."""

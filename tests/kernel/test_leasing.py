@@ -156,6 +156,7 @@ def test_a_start_that_is_asked_for_before_the_node_knows_that_it_is_back_waits_f
         incarnation = 1
 
         async def wait_standing(self, timeout_ms: int) -> None:
+            assert not node.starts.tasks, "while it waits it is no start: the check of claims would wait for its init"
             seen.append(f"waits {timeout_ms}")
             self.incarnation = 2
 
@@ -167,11 +168,12 @@ def test_a_start_that_is_asked_for_before_the_node_knows_that_it_is_back_waits_f
         return ProcessRecord(1, 1, "pending", "ann", (b"x",), "n3"), ProcessSpec((b"x",), user="ann")
 
     node: Any = SimpleNamespace(leasing=Back(), records=SimpleNamespace(read_both=read_both), name="n3")
-    node.starts = SimpleNamespace(forbidden=lambda *_: False)
+    node.starts = SimpleNamespace(forbidden=lambda *_: False, tasks={})
+    node.recorder = node.admission = SimpleNamespace(forget=lambda *_: None, give_back=lambda *_: None)
 
     async def work() -> None:
         with pytest.raises(Unavailable, match="the lease of n3 has ended"):
-            await spawning._start(node, 1, 1, None)
+            await spawning.start(node, 1, 1)
 
     bounded(work)
     assert seen == [f"waits {START_LEASE_WAIT_MS}", "reads as 2"]

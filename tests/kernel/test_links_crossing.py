@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.wire.pairs import bounded, until
+from tests.wire.pairs import bounded, settled, until
 from unios.core.nodes import Alive
 from unios.core.routing import Attempt
-from unios.kernel import links
+from unios.errors import UniosError
+from unios.kernel import link, links
 from unios.kernel.callers import Caller
 from unios.kernel.certificates import Identity, make_authority, make_key, sign, write_secret
 from unios.kernel.links import Links
@@ -135,7 +136,7 @@ def test_what_is_asked_over_the_connection_that_makes_way_is_answered(tmp_path: 
 
 
 def test_the_one_that_makes_way_is_closed_when_nothing_goes_on_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "LINK_SUPERSEDED_MS", 10)
+    monkeypatch.setattr(link, "LINK_SUPERSEDED_MS", 10)
     monkeypatch.setattr(links, "LINK_PING_MS", 20)
 
     async def work() -> None:
@@ -147,6 +148,86 @@ def test_the_one_that_makes_way_is_closed_when_nothing_goes_on_over_it(tmp_path:
             await until(lambda: 2 in kernels.served())
             await until(lambda: kernels.served() == [1, 1])
             assert await kernels.ask("n1", "echo") == await kernels.ask("n2", "echo") == "echo"
+        finally:
+            kernels.close()
+
+    bounded(work)
+
+
+async def crossed(kernels: Kernels) -> None:
+    """Have each dial the other, the smaller first: both keep that one."""
+    for one, other in (("n1", "n2"), ("n2", "n1")):
+        await kernels.dial(one)
+        await until(lambda other=other: kernels.links[other].has({"n1": "n2", "n2": "n1"}[other]))  # type: ignore[misc]
+    await until(lambda: kernels.served() == [2, 2])
+
+
+def test_when_the_better_one_goes_the_other_is_the_link_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side may have given up the better one a while before, and go by the other: it has no reason to make a third."""
+    monkeypatch.setattr(link, "LINK_SUPERSEDED_MS", 200)
+    monkeypatch.setattr(links, "LINK_PING_MS", 20)
+
+    async def work() -> None:
+        kernels = Kernels(tmp_path)
+        one = kernels.links["n1"]
+        try:
+            await crossed(kernels)
+            one._links["n2"].peer.close("n2 does not answer")
+            await until(lambda: kernels.served() == [1, 1])
+            assert one.has("n2") and kernels.links["n2"].has("n1")
+            await asyncio.sleep(0.5)
+            assert kernels.served() == [1, 1] and await kernels.ask("n1", "echo") == await kernels.ask("n2", "echo") == "echo"
+            one._links["n2"].peer.close("n2 does not answer")
+            await until(lambda: not one.has("n2"))
+        finally:
+            kernels.close()
+
+    bounded(work)
+
+
+def test_a_node_that_has_left_is_served_over_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "FAREWELL_S", 0.05)
+
+    async def work() -> None:
+        kernels = Kernels(tmp_path)
+        try:
+            await crossed(kernels)
+            asked = [asyncio.ensure_future(each.peer.call("late", None, str, user=USER)) for each in kernels.links["n2"]._served.values()]
+            kernels.links["n1"].forget("n2")
+            await until(lambda: kernels.served() == [0, 0])
+            assert all(isinstance(error, UniosError) for error in await asyncio.gather(*asked, return_exceptions=True))
+        finally:
+            kernels.close()
+
+    bounded(work)
+
+
+@pytest.mark.parametrize("through", ["", "n3"], ids=["straight", "relayed"])
+def test_a_relay_is_held_for_no_longer_than_it_may_by_what_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str) -> None:
+    monkeypatch.setattr(link, "LINK_SUPERSEDED_MS", 10)
+    monkeypatch.setattr(link, "RELAY_SUPERSEDED_MS", 100)
+    monkeypatch.setattr(links, "LINK_PING_MS", 20)
+
+    async def work() -> None:
+        kernels = Kernels(tmp_path)
+        one, two = kernels.links["n1"], kernels.links["n2"]
+        try:
+            await kernels.dial("n2")
+            await until(lambda: one.has("n2") and two.has("n1"))
+            one._links["n2"].via = two._links["n1"].via = through
+            asked = asyncio.ensure_future(kernels.ask("n1", "late"))
+            await settled()
+            await kernels.dial("n1")
+            await until(lambda: kernels.served() == [2, 2])
+            if through:
+                await until(lambda: kernels.served() == [1, 1])
+                assert isinstance((await asyncio.gather(asked, return_exceptions=True))[0], UniosError)
+            else:
+                await asyncio.sleep(0.5)
+                assert kernels.served() == [2, 2] and not asked.done()
+                kernels.answers.set()
+                assert await asked == "late"
+            assert await kernels.ask("n1", "echo") == "echo"
         finally:
             kernels.close()
 

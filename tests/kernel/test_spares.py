@@ -87,6 +87,49 @@ def test_a_spare_that_is_lost_on_the_way_to_another_tree_leaves_no_group_of_its_
     made.close()
 
 
+@pytest.mark.parametrize("owner", [(0, 0), spares.ANYBODY], ids=["again", "new"])
+def test_one_that_was_ready_late_is_ended_too_if_there_are_more_than_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: tuple[int, ...]
+) -> None:
+    """On a busy machine they stayed for good: the others had been looked through when they came."""
+    monkeypatch.setattr(spares, "LINGER_S", 0.05)
+    loop = poller.Poller()
+    made = spares.Spares(loop, str(tmp_path), zygote.Groups(None), namespaces=True, ready=lambda: None, failed=lambda _text: None)
+    children: list[int] = []
+    ends: list[socket.socket] = []
+
+    def begin() -> None:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        children.append(child)
+        mine, theirs = socket.socketpair()
+        ends.append(theirs)
+        made._begin(spares.Spare(child, 1, os.pidfd_open(child), mine, f"group{len(ends)}", True, owner))
+
+    def ready(at: int) -> None:
+        ends[at].sendall(trees_protocol.encode({"ready": True}))
+
+    try:
+        for _at in range(4):
+            begin()
+        for at in range(3):
+            ready(at)
+        at_rest = {(0, 0): 1, spares.ANYBODY: 2}[owner]
+        turn_until(loop, lambda: len(made._ready) == 3, "three are ready")
+        turn_until(loop, lambda: len(made._ready) == at_rest, "as many are left as at rest")
+        ready(3)
+        turn_until(loop, lambda: len(made._ready) == at_rest + 1, "the last is ready too")
+        turn_until(loop, lambda: len(made._ready) == at_rest, "and there are as many as at rest again")
+    finally:
+        made.close()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        for end in ends:
+            end.close()
+
+
 STAYS: Final = -1
 """Its control socket has ended, and it is still on its way."""
 

@@ -93,14 +93,15 @@ class SqliteProcess(Engine):
 class EtcdMember:
     """An etcd of one member, on a folder of its own and loopback ports. `hasty`: it beats, and elects itself again, in a fifth of etcd's own times."""
 
-    def __init__(self, folder: Path, *, hasty: bool = True) -> None:
+    def __init__(self, folder: Path, *, hasty: bool = True, flags: dict[str, str | None] | None = None) -> None:
+        """`flags`: other ones than ours, None for what etcd itself has."""
         binary = shutil.which("etcd")
         if binary is None:
             pytest.skip("no etcd binary is found: install etcd-server (Debian), or put etcd into PATH")
         if find_spec("grpc") is None:
             pytest.skip("the package grpcio is not installed: pip install unios[etcd]")
         self._binary = binary
-        self._folder, self._hasty = folder, hasty
+        self._folder, self._hasty, self._flags = folder, hasty, flags or {}
         self.port, self._peer_port = _free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -120,9 +121,12 @@ class EtcdMember:
             "logger": "zap",
             "log-level": "error",
             **({"heartbeat-interval": "20", "election-timeout": "100"} if self._hasty else {}),
+            **self._flags,
         }
         with (self._folder / "etcd.log").open("ab") as log:
-            self.process = subprocess.Popen([self._binary, *(f"--{name}={value}" for name, value in flags.items())], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [self._binary, *(f"--{name}={value}" for name, value in flags.items() if value is not None)], stdout=log, stderr=log
+            )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 
 from tests.store.engines import EtcdGateway, EtcdMember, with_store
 from tests.wire.pairs import bounded, settled, until
-from unios.errors import CallerError, Misused, NotFound, OutcomeUnknown, Unavailable, UniosError
+from unios.errors import CallerError, DiskFull, Misused, NotFound, OutcomeUnknown, Unavailable, UniosError
 from unios.ids import Generation, LeaseId
 from unios.store.etcd import group_commit, protobuf
 from unios.store.etcd.gateway import Gateway, Older
-from unios.store.etcd.group_commit import CALLS_FREE, GROUP_MAX, LARGE_BYTES, GroupCommit, footprint
+from unios.store.etcd.group_commit import CALLS_FREE, GROUP_MAX, LARGE_BYTES, PART_BYTES, READS_MAX, GroupCommit, footprint
 from unios.store.etcd.recent import Recent
 from unios.store.model import Compare, Delete, Put, Range, RangeResult, Revision, Store, Transaction, TransactionResult
 
@@ -124,9 +125,9 @@ def test_a_full_group_waits_for_nobody(patient: None) -> None:
         await settled()
         assert [len(each) for each in etcd.asked] == [GROUP_MAX]
         for at in range(12):
-            tasks += asks(etcd, [put(f"/large/{at}", bytes(LARGE_BYTES - 100))])
+            tasks += asks(etcd, [put(f"/large/{at}", bytes(44_000))])
         await settled()
-        assert [len(each) for each in etcd.asked] == [GROUP_MAX, 12], "half a megabyte is enough"
+        assert [len(each) for each in etcd.asked] == [GROUP_MAX, 15], "half a megabyte is enough"
         etcd.answer(99)
         await until(lambda: all(task.done() for task in busy))
         etcd.answer(99)
@@ -217,8 +218,44 @@ def test_what_goes_by_itself() -> None:
     assert footprint(Transaction(then=(Put("/a", b""), Delete("/b", prefix=True)))) is None
     assert footprint(Transaction(then=(Put("/a", b""),), otherwise=(Range("/b", prefix=True),))) is None
     assert footprint(put("/a", bytes(LARGE_BYTES))) is None
-    found = footprint(Transaction((Compare("/c", "value", "==", b"123"),), (Put("/a", b"12"), Range("/r")), (Delete("/d"),)))
-    assert found is not None and found == ({"/c", "/r"}, {"/a", "/d"}, len("/a/d/r") + 5)
+    assert footprint(Transaction(then=(Put("/a", b""), Delete("/b")))) is None, "what was there is told to who watches, however large"
+    many = tuple(Compare(f"/{at}" + "k" * 900, "version", "==", 0) for at in range(80))
+    assert footprint(Transaction(many, (Put("/a", b""),))) is None, "keys are bytes too"
+    differs = tuple(Compare(f"/{at}", "value", "!=", b"") for at in range(3))
+    assert footprint(Transaction(differs, (), (Put("/a", bytes(20_000)),))) is None, "etcd is given it four times"
+    found = footprint(Transaction((Compare("/c", "value", "==", b"123"),), (Put("/ä", b"12"), Range("/r")), (Put("/d", b""),)))
+    assert found == ({"/c", "/r"}, {"/ä", "/d"}, len("/c/a/r/d") + 1 + 5 + 4 * PART_BYTES, 1)
+
+
+def test_no_more_is_read_in_a_group_than_all_can_wait_for(patient: None) -> None:
+    async def work() -> None:
+        etcd = Etcd()
+        busy = await etcd.busy()
+        tasks = asks(etcd, [Transaction((), (Put(f"/{at}", b""), Range(f"/r/{at}"))) for at in range(READS_MAX + 2)])
+        await settled()
+        assert [len(each) for each in etcd.asked] == [READS_MAX]
+        etcd.answer(99)
+        await settled()
+        etcd.answer(99)
+        await asyncio.gather(*tasks, *busy)
+
+    bounded(work)
+
+
+def test_a_group_that_had_not_begun_when_the_gateway_stopped_is_answered(patient: None) -> None:
+    async def work() -> None:
+        etcd = Etcd()
+        busy = await etcd.busy()
+        tasks = asks(etcd, [put("/a"), put("/b")])
+        await settled()
+        etcd.commit._depart()
+        await etcd.commit.close()
+        assert [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [OutcomeUnknown] * 2
+        assert etcd.asked == []
+        etcd.answer(99)
+        await asyncio.gather(*busy)
+
+    bounded(work)
 
 
 KEYS = st.sampled_from([f"/{name}" for name in "abcdef"])
@@ -226,7 +263,7 @@ TRANSACTIONS = st.builds(
     lambda compared, written, read, otherwise: Transaction(
         tuple(Compare(key, "version", ">", 0) for key in compared),
         tuple(Put(key, b"") for key in written),
-        (*map(Range, read), *map(Delete, otherwise)),
+        (*map(Range, read), *(Put(key, b"") for key in otherwise)),
     ),
     *(st.lists(KEYS, max_size=2, unique=True) for _ in range(4)),
 )
@@ -253,7 +290,7 @@ def test_nothing_in_a_group_touches_what_another_in_it_writes_and_each_is_asked_
         for each in etcd.asked:
             for at, one in enumerate(each):
                 for other in each[at + 1 :]:
-                    (reads, writes, _), (others, written, _) = footprint(one) or ((), (), 0), footprint(other) or ((), (), 0)
+                    (reads, writes, *_), (others, written, *_) = (footprint(each) or ((), ()) for each in (one, other))
                     assert not set(writes) & {*written, *others} and not set(written) & {*reads}
         assert sorted(map(repr, (one for each in etcd.asked for one in each))) == sorted(map(repr, filter(None, steps)))
 
@@ -374,3 +411,78 @@ def test_one_too_large_for_etcd_is_refused_alone(tmp_path_factory: pytest.TempPa
         with_store(gateway, work)
     finally:
         gateway.stop()
+
+
+def test_a_full_etcd_refuses_groups_too_and_lets_what_gives_space_back_through(tmp_path: Path) -> None:
+    """It counts only what a transaction puts itself, and nothing that one within puts: with no space left everything went through in groups."""
+    member = EtcdMember(tmp_path, flags={"quota-backend-bytes": str(8 * 1024 * 1024)})
+    gateway = EtcdGateway(tmp_path / "gateway", member=member)
+
+    async def fill(store: Store) -> None:
+        for at in range(1_000):
+            await store.put(f"/fill/{at % 50}", bytes(60_000))
+
+    async def work(store: Store) -> None:
+        with pytest.raises(DiskFull):
+            await fill(store)
+        before = (await store.statistics()).bytes
+        found = await asyncio.gather(*(store.put(f"/many/{at}", bytes(30_000)) for at in range(100)), return_exceptions=True)
+        assert {type(one) for one in found} == {DiskFull}
+        assert (await store.statistics()).bytes < before + 1_000_000
+        assert sum(count for count, _revision in await asyncio.gather(*(store.delete(f"/fill/{at}") for at in range(40)))) == 40
+
+    try:
+        with_store(gateway, work)
+    finally:
+        gateway.stop()
+        member.stop()
+
+
+def test_many_large_records_that_are_deleted_at_a_time_are_all_told(tmp_path_factory: pytest.TempPathFactory, member: EtcdMember) -> None:
+    gateway = EtcdGateway(tmp_path_factory.mktemp("gateway"), member=member)
+
+    async def work(store: Store) -> None:
+        for at in range(16):
+            begin = await store.put(f"/large/{at}", bytes(1_000_000))
+        seen: list[str] = []
+
+        async def look() -> None:
+            async for batch in store.watch("/large/", after=begin):
+                seen.extend(event.record.key for event in batch.events)
+                if len(seen) == 16:
+                    return
+
+        looking = asyncio.create_task(look())
+        await asyncio.gather(*(store.transact(Transaction(then=(Delete(f"/large/{at}"), Put(f"/small/{at}", b"")))) for at in range(16)))
+        await looking
+        assert sorted(seen) == sorted(f"/large/{at}" for at in range(16))
+
+    try:
+        with_store(gateway, work)
+    finally:
+        gateway.stop()
+
+
+def test_a_foreign_etcd_with_its_own_bounds_takes_groups_of_long_keys(tmp_path: Path) -> None:
+    member = EtcdMember(tmp_path, flags={"max-txn-ops": None, "max-request-bytes": None})
+    gateway = EtcdGateway(tmp_path / "gateway", member=member)
+
+    async def work(store: Store) -> None:
+        long = [
+            Transaction(tuple(Compare(f"/c/{at}/{part}/{'k' * 980}", "version", "==", 0) for part in range(40)), (Put(f"/w/{at}", b""),))
+            for at in range(60)
+        ]
+        twice = [
+            Transaction((Compare(f"/v/{at}", "value", "!=", b"x"),), (Put(f"/v/{at}", bytes(25_000)),), (Range(f"/v/{at}"),)) for at in range(60)
+        ]
+        found = await asyncio.gather(*map(store.transact, long), *map(store.transact, twice), *(store.put(f"/small/{at}", b"") for at in range(40)))
+        assert len(found) == 160
+        assert len((await store.range("/", prefix=True))[0].records) == 160
+        with pytest.raises(CallerError, match="max-request-bytes"):
+            await store.put("/large", bytes(3_000_000))  # nothing was done, and that is known
+
+    try:
+        with_store(gateway, work)
+    finally:
+        gateway.stop()
+        member.stop()

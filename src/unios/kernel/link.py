@@ -5,6 +5,7 @@ from typing import NamedTuple
 from unios.core.clocks import ClockOffset
 from unios.kernel.certificates import Identity
 from unios.kernel.clocks import wall_ms
+from unios.security_limits import LINK_SUPERSEDED_MS, RELAY_SUPERSEDED_MS
 from unios.wire.operations import Pong
 from unios.wire.peer import Call, Peer
 
@@ -44,6 +45,15 @@ class Link:
         """Since when there is a better one, straight, or with newer certificates, or the one of two that both sides keep; 0: there is none."""
         self.rtt_ms = 0.0
         self.clock = ClockOffset()
+
+    @property
+    def makes_way(self) -> bool:
+        """Whether it serves yet, though there is a better one."""
+        return bool(self.superseded_ms) and not self.peer.is_closed
+
+    def is_over(self, since_ms: int) -> bool:
+        """Return whether it need be there no longer, when there has been a better one for so long. A third's relay is not held for what never ends."""
+        return since_ms >= LINK_SUPERSEDED_MS and (self.peer.is_idle or (bool(self.via) and since_ms >= RELAY_SUPERSEDED_MS))
 
     def statistics(self) -> LinkStatistics:
         version = self.peer.theirs.facts.get("version", "") if self.peer.theirs else ""

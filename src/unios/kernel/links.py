@@ -27,7 +27,7 @@ from unios.kernel.link_relays import LinkRelays
 from unios.kernel.link_ways import way
 from unios.kernel.strangers import Join, Strangers
 from unios.limits import CONNECT_TIMEOUT_MS, HELLO_TIMEOUT_MS, LINK_PING_LATE_MS, LINK_PING_MS, LINK_WAIT_MS
-from unios.security_limits import LINK_REMAKE_MS, LINK_SUPERSEDED_MS
+from unios.security_limits import LINK_REMAKE_MS
 from unios.wire.acceptor import Acceptor
 from unios.wire.holding import Holding
 from unios.wire.messages import VersionsApart
@@ -82,8 +82,8 @@ class Links:
         self._acceptor: Acceptor | None = None
         self._strangers = Strangers(join, facts)
         self._relays = LinkRelays(self)
-        self._served: dict[Peer, tuple[str, str]] = {}
-        """Each connection of a kernel that is served, also one that makes way for a better: its node, and the hash of the certificate that it has shown."""
+        self._served: dict[Peer, Link] = {}
+        """Each connection of a kernel that is served, also one that makes way for a better."""
         self._turn = 0
         self.until_ms = 1 << 62
         """Counts the certificates of this side, and when the present one ends."""
@@ -187,17 +187,15 @@ class Links:
             self._wanted.set()
 
     def forget(self, name: str) -> None:
-        """That node has left: no link to it is wanted or taken."""
+        """That node has left: no link to it is wanted or taken. Not at once: the answer to its very leaving is still on the way."""
         self._routes.pop(name, None)
-        link = self._links.get(name)
-        if link is not None:
-            # Not at once: the answer to its very leaving is still on the way.
-            asyncio.get_running_loop().call_later(FAREWELL_S, link.peer.close, "the node has left the system")
+        for peer in [peer for peer, link in self._served.items() if link.identity.node == name]:
+            asyncio.get_running_loop().call_later(FAREWELL_S, peer.close, "the node has left the system")
 
     def cut(self, name: str, marks: frozenset[str], why: str) -> frozenset[str]:
         """Close every connection to a node of that name or with one of these certificates, at once; return the hashes of what they had shown. New ones are for
         the judge to refuse. Idempotent."""
-        cut = {peer: mark for peer, (node, mark) in self._served.items() if node == name or mark in marks}
+        cut = {peer: link.mark for peer, link in self._served.items() if link.identity.node == name or link.mark in marks}
         for peer in cut:
             peer.close(why)
         return frozenset(cut.values())
@@ -206,9 +204,9 @@ class Links:
         """Keep the links; ends only by cancellation."""
         try:
             while True:
-                now = boot_ms()
+                now, straight = boot_ms(), [name for name, link in self._links.items() if not link.via]
                 for name, route in list(self._routes.items()):
-                    if name not in self._trying and (attempt := route.next(now, self._straight())):
+                    if name not in self._trying and (attempt := route.next(now, straight)):
                         self._trying.add(name)
                         self._start(self._try(name, route, attempt))
                 self._remake_stale()
@@ -216,9 +214,6 @@ class Links:
                 await tick_or(self._wanted, CALM_S if self._routes.keys() <= self._links.keys() else TICK_S)
         finally:
             self.close()
-
-    def _straight(self) -> list[str]:
-        return [name for name, link in self._links.items() if not link.via]
 
     async def _try(self, name: str, route: Route, attempt: Attempt) -> None:
         tls: TlsTransport | None = None
@@ -261,7 +256,7 @@ class Links:
         peer = Peer(tls, lambda call: self._serve(identity, call), role="kernel", facts=self._facts, at_once=answer_ping, held=self.holding.of)
         link = Link(peer, identity, via=via, dialled=dialled, mark=mark_der(der), turn=turn, until_ms=min(self.until_ms, validity(der).until_ms))
         why = ""
-        self._served[peer] = (name, link.mark)
+        self._served[peer] = link
         try:
             facts = (await peer.start()).facts
             if "refused" in facts:
@@ -370,6 +365,11 @@ class Links:
     def _gone(self, name: str, link: Link, why: str) -> None:
         if self._links.get(name) is link:
             del self._links[name]
+            if (other := next((one for one in self._served.values() if one.identity.node == name and one.makes_way), None)) is not None:
+                other.superseded_ms = 0  # there is none better any more, and it may be the one that the other side goes by
+                self._links[name] = other
+                self._tell_route(name)
+                return
             self._reasons[name] = why
             if name in self._routes:
                 self._routes[name].down(boot_ms())
@@ -383,7 +383,7 @@ class Links:
         if wall_ms() >= link.until_ms:
             link.peer.close("a certificate of it has ended")
             return
-        if link.superseded_ms and link.peer.is_idle and boot_ms() - link.superseded_ms >= LINK_SUPERSEDED_MS:
+        if link.superseded_ms and link.is_over(boot_ms() - link.superseded_ms):
             link.peer.close("there is a better link")
             return
         loop = asyncio.get_running_loop()

@@ -26,7 +26,7 @@ ZYGOTE_PAUSE_MAX_S: Final = 5.0
 """A zygote that dies before it has forked anything is made again after the first, and after twice as long each time up to the second."""
 ANYBODY: Final = ()
 LINGER_S: Final = 1.0
-"""How long an init that has had a tree waits for another one, if there are more than at rest."""
+"""How long inits wait for a tree, once the last of them is ready, if there are more than at rest."""
 
 
 class Spare(NamedTuple):
@@ -135,9 +135,6 @@ class Spares:
         except OSError:
             return False
         self._begin(spare)
-        if not self._thinning:
-            self._thinning = True
-            self._loop.after(LINGER_S, self._thin)
         return True
 
     def _thin(self) -> None:
@@ -249,6 +246,9 @@ class Spares:
             self._making.pop(spare.control.fileno(), None)
             self._failures = self._deaths = 0
             self._ready.append(spare)
+            if not self._thinning:  # counted from now: on a busy machine it may have taken longer than LINGER_S to get here
+                self._thinning = True
+                self._loop.after(LINGER_S, self._thin)
             self._ready_callback()
             return
         if spare in self._ready or spare.owner != ANYBODY:  # it was killed, or cannot go on: that says nothing about what can be had here

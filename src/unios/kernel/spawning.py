@@ -88,6 +88,7 @@ def sent_along(body: Spawn) -> Given | None:
 
 async def start(node: "Node", pid: int, incarnation: int, given: Given | None = None) -> None:
     """Start the tree and return when its program has been executed; raises why it was not. Idempotent, and one start at a time."""
+    await node.leasing.wait_standing(START_LEASE_WAIT_MS)  # not as a start that is under way: the check of claims would wait for its init
     key = (pid, incarnation)
     task = node.starts.tasks.get(key)
     if task is None:
@@ -117,7 +118,6 @@ async def settled(node: "Node", pid: int, incarnation: int) -> None:
 
 
 async def _start(node: "Node", pid: int, incarnation: int, given: Given | None) -> None:
-    await node.leasing.wait_standing(START_LEASE_WAIT_MS)
     lease = node.leasing.incarnation  # before the record is read: what is read then is true under this lease, and under no later one
     if given is not None and given.lease == lease:
         record, spec = given.record, given.spec

@@ -227,6 +227,8 @@ class Channel:
                 return Compacted(f"{sentence}: read everything again")
             case "RESOURCE_EXHAUSTED" if "space exceeded" in said:
                 return DiskFull(f"{sentence}; {FULL_OURS if self._address.server else FULL}")
+            case "RESOURCE_EXHAUSTED" if "grpc: received message larger" in said:  # so says the member of what it has not looked at
+                return CallerError(f"{sentence}; start its members with --max-request-bytes={REQUEST_BYTES_MAX}")
             case "PERMISSION_DENIED":
                 return Denied(sentence)
             case "INVALID_ARGUMENT" if "too large" in said:

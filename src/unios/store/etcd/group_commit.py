@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from unios.errors import OutcomeUnknown, Unavailable, UniosError
-from unios.store.model import Delete, Put, Range, Transaction, TransactionResult
+from unios.store.model import Put, Range, Transaction, TransactionResult
 
 CALLS_FREE: Final = 4
 GROUP_MAX: Final = 64
@@ -21,6 +21,10 @@ GROUP_BYTES_MAX: Final = 512 * 1024
 STOPPED: Final = "the gateway to etcd was stopped"
 LARGE_BYTES: Final = 64 * 1024
 """What is larger gains nothing by going with others."""
+READS_MAX: Final = 16
+"""Of a group: how much a read brings is not known before, up to 4 MiB; all of a group wait for all of its answer."""
+PART_BYTES: Final = 96
+"""What a part of a transaction takes in etcd's request at most, besides its key and its value: lengths, and what goes before each key of a system."""
 
 Ask = Callable[[tuple[Transaction, ...]], Awaitable[list[TransactionResult | UniosError]]]
 """Do these as one; return how each has ended. Raises a UniosError if all of them ended so."""
@@ -32,28 +36,39 @@ class Footprint(NamedTuple):
     reads: frozenset[str]
     writes: frozenset[str]
     bytes: int
+    """Of the request, at most."""
+    ranges: int
 
 
 def footprint(transaction: Transaction) -> Footprint | None:
-    """Return what a transaction touches; None if it goes by itself: it writes nothing, or touches whole ranges, or is large."""
+    """Return what a transaction touches; None if it goes by itself: it writes nothing, touches whole ranges, is large, or may be an event that is.
+
+    A delete tells watchers what was there, however large; and one revision of many such would be more than they are told at once.
+    """
     reads = {compare.key for compare in transaction.compares}
     writes = set[str]()
-    size = 0
+    size = sum(
+        PART_BYTES + _length(compare.key) + (len(compare.operand) if isinstance(compare.operand, bytes) else 0) for compare in transaction.compares
+    )
+    ranges = 0
     for operation in (*transaction.then, *transaction.otherwise):
         match operation:
             case Put(key, value):
                 writes.add(key)
-                size += len(key) + len(value)
-            case Delete(key, prefix=False):
-                writes.add(key)
-                size += len(key)
+                size += PART_BYTES + _length(key) + len(value)
             case Range(key, prefix=False):
                 reads.add(key)
-                size += len(key)
+                size += PART_BYTES + _length(key)
+                ranges += 1
             case _:
                 return None
-    size += sum(len(compare.operand) for compare in transaction.compares if isinstance(compare.operand, bytes))
-    return Footprint(frozenset(reads), frozenset(writes), size) if writes and size <= LARGE_BYTES else None
+    # a compare of "value !=" has etcd take both branches once more (translation.py)
+    size *= 1 + sum(compare.target == "value" and compare.op == "!=" for compare in transaction.compares)
+    return Footprint(frozenset(reads), frozenset(writes), size, ranges) if writes and size <= LARGE_BYTES else None
+
+
+def _length(key: str) -> int:
+    return len(key.encode("utf-8", "surrogatepass"))
 
 
 class Group:
@@ -63,7 +78,7 @@ class Group:
         self.waiting: list[tuple[Transaction, asyncio.Future[TransactionResult]]] = []
         self._reads: set[str] = set()
         self._writes: set[str] = set()
-        self._bytes = 0
+        self._bytes = self._ranges = 0
 
     def takes(self, foot: Footprint) -> bool:
         """Return whether one with that footprint has nothing to do with any that is in it."""
@@ -75,11 +90,12 @@ class Group:
         self._reads |= foot.reads
         self._writes |= foot.writes
         self._bytes += foot.bytes
+        self._ranges += foot.ranges
         return future
 
     @property
     def is_full(self) -> bool:
-        return len(self.waiting) >= GROUP_MAX or self._bytes >= GROUP_BYTES_MAX
+        return len(self.waiting) >= GROUP_MAX or self._bytes >= GROUP_BYTES_MAX or self._ranges >= READS_MAX
 
     def still_wanted(self) -> list[tuple[Transaction, asyncio.Future[TransactionResult]]]:
         """Return those for which somebody waits yet."""
@@ -129,18 +145,18 @@ class GroupCommit:
         self._calls += 1
         task = asyncio.get_running_loop().create_task(self._carry(group))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._over(task, group))
 
     async def _carry(self, group: Group) -> None:
-        wanted = group.still_wanted()
-        try:
-            if wanted:
-                await self._all(wanted)
-        finally:
-            self._calls -= 1
-            for _transaction, future in wanted:
-                if not future.done():  # this was cut off
-                    future.set_exception(OutcomeUnknown(f"{STOPPED}: whether it was done is not known"))
+        if wanted := group.still_wanted():
+            await self._all(wanted)
+
+    def _over(self, task: asyncio.Task[None], group: Group) -> None:
+        self._tasks.discard(task)
+        self._calls -= 1
+        for _transaction, future in group.still_wanted():  # this was cut off
+            future.set_exception(OutcomeUnknown(f"{STOPPED}: whether it was done is not known"))
+        if not self._closed:
             self._depart()
 
     async def _all(self, wanted: list[tuple[Transaction, asyncio.Future[TransactionResult]]]) -> None:

@@ -4,6 +4,7 @@ d/KEY         a record of ours: its key follows
 l/LEASE       a lease that runs: its time to live in ms; every renewal writes it anew
 e/LEASE       a lease that is being made or ended: what etcd has of it is to be revoked
 g/GATEWAY     written by a gateway that wants to know what has happened up to then
+g/group       written with each group of transactions (group_commit.py), so that etcd counts it
 generation    drawn once
 base          of a store that was moved here: what its revisions had come to before, to which etcd's own are added
 left          the attempt by which the store has gone back into a file of a machine, or is about to: MACHINE.MOVES-NUMBER; nobody writes anything here any more then
