@@ -17,9 +17,10 @@ MAY = {
     "core": {"core"},
     "wire": {"wire", "core"},
     "store": {"store", "wire", "core"},
-    "kernel": {"kernel", "store", "core", "wire"},
+    "kernel": {"kernel", "store", "core", "wire", "fuse"},
+    "fuse": {"fuse"},
     "client": {"client", "wire", "core"},
-    "services": {"services", "client", "store", "core", "wire"},
+    "services": {"services", "client", "store", "core", "wire", "fuse"},
     "shell": {"shell", "client", "wire"},
 }
 TYPES = {"keeping", "operations", "home", "peer", "ticks", "terminals", "queueing", "synchronising", "archives", "segments"}

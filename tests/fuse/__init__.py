@@ -1,0 +1,1 @@
+"""Tests of the FUSE protocol: as pure layouts, and with Linux."""
