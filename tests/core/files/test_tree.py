@@ -17,7 +17,7 @@ from unios.core.files import check, data
 from unios.core.files.changes import DropEntry, DropExtents, DropInode, PutEntry, PutExtent, PutInode, PutXattr
 from unios.core.files.check import faults
 from unios.core.files.inode import LINKS_MAX, NAME_BYTES_MAX, ROOT, TARGET_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX, Extent, Inode, Owner
-from unios.core.files.tree import EXCHANGE, NOREPLACE, FileError, Tree, Wanted
+from unios.core.files.tree import EXCHANGE, NOREPLACE, XATTR_CREATE, XATTR_REPLACE, FileError, Tree, Wanted
 
 SEEDS = range(60)
 STEPS = 150
@@ -365,3 +365,51 @@ def test_each_fault_of_a_tree_is_found(small: None) -> None:
     ours = Ours()
     ours.tree.state.inodes[77] = Inode(78, stat.S_IFREG, 0, 0, 0)
     assert {"the inode 77 says that it is 78", "the inode 77 has a number that has not been given away"} <= set(faults(ours.tree.state))
+
+
+def test_attributes_are_made_or_replaced_as_it_is_asked() -> None:
+    ours = Ours()
+    ours.create("f", 0o644)
+    ino = ours.walk("f")
+    refused(errno.ENODATA, ours.tree.set_xattr, ino, b"user.a", b"1", 1, flags=XATTR_REPLACE)
+    ours.do(ours.tree.set_xattr(ino, b"user.a", b"1", 77, flags=XATTR_CREATE))
+    assert ours.tree.inode(ino).ctime_ns == 77
+    refused(errno.EEXIST, ours.tree.set_xattr, ino, b"user.a", b"2", 1, flags=XATTR_CREATE)
+    ours.do(ours.tree.set_xattr(ino, b"user.a", b"2", 78, flags=XATTR_REPLACE))
+    assert dict(ours.tree.state.xattrs(ino)) == {b"user.a": b"2"}
+    refused(errno.ENODATA, ours.tree.drop_xattr, ino, b"user.b", 1)
+    ours.do(ours.tree.drop_xattr(ino, b"user.a", 79))
+    assert dict(ours.tree.state.xattrs(ino)) == {} and ours.tree.inode(ino).ctime_ns == 79
+
+
+def test_what_is_just_within_a_bound_is_taken() -> None:
+    ours = Ours()
+    ours.do(ours.tree.make(ROOT, b"x" * NAME_BYTES_MAX, stat.S_IFLNK | 0o777, OWNER, 1, target=b"y" * TARGET_BYTES_MAX))
+    found = ours.tree.lookup(ROOT, b"x" * NAME_BYTES_MAX)
+    assert (found.size, found.target) == (TARGET_BYTES_MAX, b"y" * TARGET_BYTES_MAX)
+    ours.create("f", 0o644)
+    ino = ours.walk("f")
+    ours.do(ours.tree.set_xattr(ino, b"u" * 255, bytes(XATTR_VALUE_BYTES_MAX), 1))
+    ours.do(data.cut(ours.tree, ino, (1 << 63) - 1, 1))
+    assert ours.tree.inode(ino).size == (1 << 63) - 1
+    ours.do(data.allocate(ours.tree, ino, (1 << 63) - 2, 1, 1))
+    ours.check()
+
+
+def test_every_change_of_a_file_counts_once(small: None) -> None:
+    ours = Ours()
+    ours.create("f", 0o644)
+    ours.hold("f")
+    ino = ours.open[0]
+    for at, action in enumerate(
+        (
+            lambda: ours.write(0, 0, b"x" * 40),
+            lambda: ours.truncate(0, 20),
+            lambda: ours.punch(0, 3, 5),
+            lambda: ours.allocate(0, 0, 99, False),
+            lambda: ours.chmod("f", 0o600),
+        ),
+        start=1,
+    ):
+        action()
+        assert ours.tree.inode(ino).version == at
