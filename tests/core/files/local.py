@@ -10,7 +10,7 @@ from typing import Any
 
 from unios.core.files import changes, data
 from unios.core.files.check import faults
-from unios.core.files.data import Part
+from unios.core.files.data import Made, Part
 from unios.core.files.inode import BLOCK_BYTES, ROOT, Extent, Inode, Owner
 from unios.core.files.state import State
 from unios.core.files.tree import FileError, Planned, Tree, Wanted
@@ -34,6 +34,8 @@ class Ours:
         return planned.ino
 
     def journal(self, made: changes.Changes) -> None:
+        whose = [one.inode.ino for one in made if isinstance(one, changes.PutInode)]
+        assert len(whose) == len(set(whose)), "the second would undo the first"
         entry = changes.encode(made)
         self.tree.state.apply(changes.decode(entry))
         self.copy.apply(changes.decode(entry))
@@ -111,13 +113,13 @@ class Ours:
         made = {piece.at: self.block(ino, piece.at, piece.start, part) for piece, part in cut_up(offset, what)}
         self.do(data.write(self.tree, ino, offset, len(what), made, self.now_ns))
 
-    def block(self, ino: int, index: int, start: int, what: bytes) -> Extent:
+    def block(self, ino: int, index: int, start: int, what: bytes) -> Made:
         """Keep another block: what the present one has, with `what` in it."""
         before = self.tree.state.extents(ino).get(index)
         had = self.blocks[before.block][: before.length] if before else b""
         whole = had[:start].ljust(start, b"\0") + what + had[start + len(what) :]
         self.blocks.setdefault(whole, whole)
-        return Extent(whole, len(whole))
+        return Made(before, Extent(whole, len(whole)))
 
     def truncate(self, held: int, size: int) -> None:
         self.do(data.cut(self.tree, self.open[held], size, self.now_ns))

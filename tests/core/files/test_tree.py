@@ -244,7 +244,9 @@ def test_who_writes_leaves_no_program_that_runs_as_somebody_else(small: None) ->
         assert ours.tree.inode(ino).mode & 0o7777 == (0o6755, 0o2644)[held], "unless it is said, nothing happens"
         for plan in (
             data.write(ours.tree, ino, 0, 1, {0: ours.block(ino, 0, 0, b"y")}, 1, kill_suidgid=True),
-            data.cut(ours.tree, ino, 0, 1, kill_suidgid=True),
+            data.cut(ours.tree, ino, 0, 1, Wanted(kill_suidgid=True)),
+            data.allocate(ours.tree, ino, 0, 1, 1, kill_suidgid=True),
+            data.punch(ours.tree, ino, 0, 99, {}, 1, kill_suidgid=True),
             ours.tree.change(ino, Wanted(uid=3, kill_suidgid=True), 1),
         ):
             (last,) = [one.inode for one in plan.changes if isinstance(one, PutInode)]
@@ -359,6 +361,19 @@ def test_each_fault_of_a_tree_is_found(small: None) -> None:
         ([PutXattr(99, b"x", b"")], "something is kept of 99"),
         ([PutExtent(99, 0, Extent(b"x", 1))], "something is kept of 99"),
         ([PutInode(Inode(1 << 40, stat.S_IFREG, 1, 0, 0))], "links, and has 0 names"),
+        ([put("", parent=2)], "the root is no directory, or in another one"),
+        ([put("", mode=stat.S_IFREG | 0o644)], "the root is no directory"),
+        ([lambda here: PutEntry(ROOT, b"x/y", here["f"].ino)], "is no name"),
+        ([lambda here: PutEntry(ROOT, b"", here["f"].ino)], "is no name"),
+        ([lambda here: PutEntry(ROOT, b"..", here["f"].ino)], "is no name"),
+        ([lambda here: PutEntry(ROOT, b"x" * 256, here["f"].ino)], "is no name"),
+        ([PutEntry(ROOT, b"x", ROOT)], "is of the root"),
+        ([lambda here: PutEntry(here["d/e"].ino, b"x", here["f"].ino), DropEntry(2, b"e"), put("d/e", nlink=0)], "which has been removed"),
+        ([put("f", mode=0o644)], "of mode 644"),
+        ([put("f", size=-3)], "has -3 bytes"),
+        ([put("f", mode=stat.S_IFLNK | 0o777)], "has 5 bytes"),
+        ([lambda here: PutExtent(here["f"].ino, -1, Extent(b"x", 1))], "a block -1 that is none"),
+        ([lambda here: PutExtent(here["f"].ino, 0, Extent(b"", 5))], "a block 0 that is none"),
     ):
         found = spoilt(*made)
         assert any(said in one for one in found), (said, found)

@@ -1,9 +1,10 @@
 """Check: whether a tree fits together. Decides only: what is wrong is told, one sentence each; nothing is mended."""
 
+import stat
 from collections import Counter
 from collections.abc import Iterator
 
-from unios.core.files.inode import BLOCK_BYTES, ROOT
+from unios.core.files.inode import BLOCK_BYTES, NAME_BYTES_MAX, ROOT
 from unios.core.files.state import State
 
 
@@ -13,6 +14,8 @@ def faults(state: State) -> Iterator[str]:
         if state.inodes or state._entries:
             yield "there is no root"
         return
+    if not state.inodes[ROOT].is_directory or state.inodes[ROOT].parent != ROOT:
+        yield "the root is no directory, or in another one"
     names, directories = Counter[int](), Counter[int]()
     for directory, entries in state._entries.items():
         here = state.inodes.get(directory)
@@ -24,6 +27,12 @@ def faults(state: State) -> Iterator[str]:
             if found is None:
                 yield f"{name!r} in {directory} is of {ino}, which is not there"
                 continue
+            if not 0 < len(name) <= NAME_BYTES_MAX or b"/" in name or b"\0" in name or name in (b".", b".."):
+                yield f"{name[:80]!r} in {directory} is no name"
+            if here.nlink == 0:
+                yield f"{name!r} is in {directory}, which has been removed"
+            if ino == ROOT:
+                yield f"{name!r} in {directory} is of the root"
             names[ino] += 1
             if found.is_directory:
                 directories[directory] += 1
@@ -40,6 +49,8 @@ def _inodes(state: State, names: Counter[int], directories: Counter[int]) -> Ite
     for ino, inode in state.inodes.items():
         if inode.ino != ino:
             yield f"the inode {ino} says that it is {inode.ino}"
+        if inode.size < 0 or (inode.is_link and inode.size != len(inode.target)) or not stat.S_IFMT(inode.mode):
+            yield f"the inode {ino} of mode {inode.mode:o} has {inode.size} bytes"
         if ino >= state.next_ino:
             yield f"the inode {ino} has a number that has not been given away"
         if inode.is_directory:
@@ -58,6 +69,8 @@ def _extents(state: State, ino: int) -> Iterator[str]:
     for index, extent in state.extents(ino).items():
         if not inode.is_regular:
             yield f"the inode {ino} has blocks, and is no file"
+        if index < 0 or not extent.block:
+            yield f"the file {ino} has a block {index} that is none"
         if not 0 < extent.length <= BLOCK_BYTES or index * BLOCK_BYTES + extent.length > inode.size:
             yield f"block {index} of the file {ino} has {extent.length} bytes, and the file {inode.size}"
 

@@ -12,10 +12,11 @@ import msgspec
 
 from unios.core.files.changes import Change, DropExtents, PutExtent, PutInode
 from unios.core.files.inode import BLOCK_BYTES, SIZE_MAX, Extent, Inode
-from unios.core.files.tree import Planned, Tree, refuse, without_suidgid
+from unios.core.files.tree import Planned, Tree, Wanted, refuse, with_wanted, without_suidgid
 
 DATA: Final = 3
 HOLE: Final = 4
+NOTHING: Final = Wanted()
 
 
 class Piece(NamedTuple):
@@ -28,6 +29,17 @@ class Piece(NamedTuple):
     @property
     def is_whole(self) -> bool:
         return self.start == 0 and self.end == BLOCK_BYTES
+
+
+class Made(NamedTuple):
+    """A block that was made of another: of which (None: of a hole), and what is to be in its place."""
+
+    base: Extent | None
+    extent: Extent
+
+
+class Overtaken(Exception):
+    """A block has changed since another was made of it: it has to be made again, of what is there now."""
 
 
 class Part(NamedTuple):
@@ -74,19 +86,31 @@ def parts(tree: Tree, ino: int, offset: int, length: int) -> list[Part]:
     return found
 
 
-def write(tree: Tree, ino: int, offset: int, length: int, made: Mapping[int, Extent], now_ns: int, *, kill_suidgid: bool = False) -> Planned:
-    """The blocks of all pieces of what was written are `made`. Raises EFBIG, EISDIR, EINVAL, ESTALE."""
+def write(tree: Tree, ino: int, offset: int, length: int, made: Mapping[int, Made], now_ns: int, *, kill_suidgid: bool = False) -> Planned:
+    """The blocks of all pieces of what was written are `made`. Raises EFBIG, EISDIR, EINVAL, ESTALE; Overtaken; ValueError for blocks that cannot be."""
     inode, end = regular(tree, ino), offset + length
     if end > SIZE_MAX:
         refuse(errno.EFBIG)
-    assert made.keys() == {piece.at for piece in pieces(offset, length)}, "a block for each piece"
-    mode = without_suidgid(inode.mode) if kill_suidgid else inode.mode
-    after = _written(inode, now_ns, size=max(inode.size, end), mode=mode)
-    return Planned((*(PutExtent(ino, index, extent) for index, extent in made.items()), PutInode(after)), ino)
+    if not length:
+        return Planned((), ino)
+    _look_at(tree, ino, made, {piece.at for piece in pieces(offset, length)}, max(inode.size, end))
+    after = _written(inode, now_ns, size=max(inode.size, end), mode=_mode(inode, kill_suidgid))
+    return Planned((*(PutExtent(ino, at, one.extent) for at, one in made.items()), PutInode(after)), ino)
 
 
-def cut(tree: Tree, ino: int, size: int, now_ns: int, *, kill_suidgid: bool = False) -> Planned:
-    """Have a file be so long: what was behind is gone, what is new reads as zeros. Raises EFBIG, EISDIR, EINVAL, ESTALE."""
+def _look_at(tree: Tree, ino: int, made: Mapping[int, Made], expected: set[int], size: int) -> None:
+    extents = tree.state.extents(ino)
+    if made.keys() != expected:
+        raise ValueError(f"blocks {sorted(made)} were made where {sorted(expected)} are changed")
+    for at, (base, extent) in made.items():
+        if extents.get(at) != base:
+            raise Overtaken(f"block {at} of {ino}")
+        if not extent.block or not 0 < extent.length <= min(BLOCK_BYTES, size - at * BLOCK_BYTES):
+            raise ValueError(f"block {at} of {ino} has {extent.length} bytes, and the file {size}")
+
+
+def cut(tree: Tree, ino: int, size: int, now_ns: int, wanted: Wanted = NOTHING) -> Planned:
+    """Have a file be so long, and change what else is wanted of it: what was behind is gone, what is new reads as zeros. Raises EFBIG, EISDIR, EINVAL, ESTALE."""
     inode = regular(tree, ino)
     if size > SIZE_MAX:
         refuse(errno.EFBIG)
@@ -97,21 +121,22 @@ def cut(tree: Tree, ino: int, size: int, now_ns: int, *, kill_suidgid: bool = Fa
         extent = tree.state.extents(ino).get(last)
         if left and extent is not None and extent.length > left:
             changes.append(PutExtent(ino, last, msgspec.structs.replace(extent, length=left)))
-    mode = without_suidgid(inode.mode) if kill_suidgid else inode.mode
-    return Planned((*changes, PutInode(_written(inode, now_ns, size=size, mode=mode))), ino)
+    after = with_wanted(msgspec.structs.replace(inode, size=size, mtime_ns=now_ns), wanted, now_ns)
+    return Planned((*changes, PutInode(after)), ino)
 
 
-def allocate(tree: Tree, ino: int, offset: int, length: int, now_ns: int, *, keep_size: bool = False) -> Planned:
+def allocate(tree: Tree, ino: int, offset: int, length: int, now_ns: int, *, keep_size: bool = False, kill_suidgid: bool = False) -> Planned:
     """Have a file be at least so long; room is not set aside: a write may find the disks full. Raises EINVAL, EFBIG, EISDIR, ESTALE."""
     inode, end = regular(tree, ino), _end(offset, length)
     size = inode.size if keep_size else max(inode.size, end)
-    return Planned((PutInode(_written(inode, now_ns, size=size)),), ino)
+    return Planned((PutInode(_written(inode, now_ns, size=size, mode=_mode(inode, kill_suidgid))),), ino)
 
 
 def edges(tree: Tree, ino: int, offset: int, length: int) -> list[Piece]:
-    """Return the pieces of a hole that is to be punched which have to be written with zeros: of whose blocks more is there than the hole."""
+    """Return the pieces of a hole that is to be punched which have to be written with zeros, two at most: of whose blocks more is there than the hole.
+    Raises EINVAL, EFBIG."""
     extents = tree.state.extents(ino)
-    there = ((piece, extents.get(piece.at)) for piece in pieces(offset, length))
+    there = ((piece, extents.get(piece.at)) for piece in _ends(offset, _end(offset, length)))
     return [
         piece
         for piece, extent in there
@@ -119,16 +144,16 @@ def edges(tree: Tree, ino: int, offset: int, length: int) -> list[Piece]:
     ]
 
 
-def punch(tree: Tree, ino: int, offset: int, length: int, made: Mapping[int, Extent], now_ns: int) -> Planned:
-    """Have bytes read as zeros, and their blocks be holes; those of the `edges` are `made`. The size stays. Raises EINVAL, EFBIG, EISDIR, ESTALE."""
+def punch(tree: Tree, ino: int, offset: int, length: int, made: Mapping[int, Made], now_ns: int, *, kill_suidgid: bool = False) -> Planned:
+    """Have bytes read as zeros, and their blocks be holes; those of the `edges` are `made`. The size stays. Raises as `write` does."""
     inode, end = regular(tree, ino), _end(offset, length)
-    assert made.keys() == {piece.at for piece in edges(tree, ino, offset, length)}, "a block for each edge"
+    _look_at(tree, ino, made, {piece.at for piece in edges(tree, ino, offset, length)}, inode.size)
     extents = tree.state.extents(ino)
-    changes: list[Change] = [PutExtent(ino, index, extent) for index, extent in made.items()]
+    changes: list[Change] = [PutExtent(ino, at, one.extent) for at, one in made.items()]
     for piece in (one for one in _ends(offset, end) if one.at not in made and one.at in extents and one.start < extents[one.at].length):
         changes.append(DropExtents(ino, piece.at, piece.at + 1))
     changes += _dropped(tree, ino, -(-offset // BLOCK_BYTES), end // BLOCK_BYTES)
-    return Planned((*changes, PutInode(_written(inode, now_ns))), ino)
+    return Planned((*changes, PutInode(_written(inode, now_ns, mode=_mode(inode, kill_suidgid)))), ino)
 
 
 def _ends(offset: int, end: int) -> list[Piece]:
@@ -165,7 +190,7 @@ def seek(tree: Tree, ino: int, offset: int, whence: int) -> int:
 
 def stored_bytes(tree: Tree, ino: int) -> int:
     """Return how much of a file is data: what stat(2) counts in blocks."""
-    return sum(extent.length for extent in tree.state.extents(ino).values())
+    return tree.state.stored_bytes(ino)
 
 
 def _dropped(tree: Tree, ino: int, first: int, end: int) -> list[Change]:
@@ -181,6 +206,11 @@ def _end(offset: int, length: int) -> int:
     if offset < 0 or length <= 0:
         refuse(errno.EINVAL)
     return offset + length if offset + length <= SIZE_MAX else refuse(errno.EFBIG)
+
+
+def _mode(inode: Inode, kill_suidgid: bool) -> int:
+    """Return the mode after bytes have changed; `kill_suidgid` unless whoever did that may do everything. Linux says so of a write, not of fallocate(2)."""
+    return without_suidgid(inode.mode) if kill_suidgid else inode.mode
 
 
 def _written(inode: Inode, now_ns: int, **what: int) -> Inode:

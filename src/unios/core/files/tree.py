@@ -31,6 +31,8 @@ EXCHANGE: Final = 2
 XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
 PERMISSIONS: Final = 0o7777
+TIME_NS_MAX: Final = (1 << 63) - 1
+"""In the year 2262; as far before 1970 in 1677."""
 DOTS: Final = (b".", b"..")
 
 
@@ -71,6 +73,8 @@ class Tree:
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()
         self._opens: Counter[int] = Counter()
+        self._nameless: set[int] = set()
+        """Of the orphans those that never had a name, and may get one; nobody else's file comes back."""
 
     # looking
 
@@ -89,7 +93,7 @@ class Tree:
         if name == b".":
             return here
         if name == b"..":
-            return self.inode(here.parent)
+            return self.inode(here.parent) if here.nlink else refuse(errno.ENOENT, "the directory has been removed")
         if len(name) > NAME_BYTES_MAX:
             refuse(errno.ENAMETOOLONG)
         ino = self.state.entries(directory).get(name)
@@ -108,6 +112,7 @@ class Tree:
         if self._opens[ino] > 0:
             return ()
         del self._opens[ino]
+        self._nameless.discard(ino)
         found = self.state.inodes.get(ino)
         return (DropInode(ino),) if found is not None and found.nlink == 0 else ()
 
@@ -140,6 +145,7 @@ class Tree:
     def make_nameless(self, directory: int, mode: int, owner: Owner, now_ns: int) -> Planned:
         """Make a file that has no name yet, as O_TMPFILE does; who asks for it opens it."""
         made = self._new(self.directory(directory), mode, owner, now_ns, 0, b"")
+        self._nameless.add(made.ino)
         return Planned((PutInode(msgspec.structs.replace(made, nlink=0)),), made.ino)
 
     def _new(self, here: Inode, mode: int, owner: Owner, now_ns: int, rdev: int, target: bytes) -> Inode:
@@ -179,6 +185,8 @@ class Tree:
             refuse(errno.EPERM)
         if here.nlink == 0:
             refuse(errno.ENOENT, "the directory has been removed")
+        if linked.nlink == 0 and ino not in self._nameless:
+            refuse(errno.ENOENT, "its last name has been taken away")
         if linked.nlink >= LINKS_MAX:
             refuse(errno.EMLINK)
         linked = _changed(linked, now_ns, nlink=linked.nlink + 1)
@@ -282,37 +290,26 @@ class Tree:
         changes: list[Change] = [PutEntry(directory, name, other.ino), PutEntry(to, new_name, moved.ino)]
         changes += [PutInode(_changed(one, now_ns, parent=where if one.is_directory else 0)) for one, where in ((moved, to), (other, directory))]
         more = (int(other.is_directory) - int(moved.is_directory)) if directory != to else 0
+        if more and self.inode(directory if more > 0 else to).nlink >= LINKS_MAX:
+            refuse(errno.EMLINK)
         changes.append(PutInode(_touched(self.inode(directory), now_ns, links=more)))
         if directory != to:
             changes.append(PutInode(_touched(self.inode(to), now_ns, links=-more)))
         return Planned(tuple(changes), moved.ino)
 
     def _is_below(self, ino: int, above: int) -> bool:
-        """Return whether a directory is another, or below it."""
-        while ino != above and ino != ROOT:
+        """Return whether a directory is another, or below it. Raises EIO in a tree in which directories are in each other (check.py)."""
+        for _ in range(len(self.state.inodes)):
+            if ino in (above, ROOT):
+                return ino == above
             ino = self.inode(ino).parent
-        return ino == above
+        refuse(errno.EIO, f"the directory {ino} is in itself")
 
     # attributes
 
     def change(self, ino: int, wanted: Wanted, now_ns: int) -> Planned:
         """Change attributes. Raises EPERM for the mode of a symbolic link, EINVAL."""
-        inode = self.inode(ino)
-        if wanted.mode is not None and inode.is_link:
-            refuse(errno.EOPNOTSUPP)
-        mode = inode.mode if wanted.mode is None else stat.S_IFMT(inode.mode) | wanted.mode & PERMISSIONS
-        if wanted.kill_suidgid and not inode.is_directory:
-            mode = without_suidgid(mode)
-        changed = _changed(
-            inode,
-            now_ns,
-            mode=mode,
-            uid=inode.uid if wanted.uid is None else wanted.uid,
-            gid=inode.gid if wanted.gid is None else wanted.gid,
-            atime_ns=inode.atime_ns if wanted.atime_ns is None else wanted.atime_ns,
-            mtime_ns=inode.mtime_ns if wanted.mtime_ns is None else wanted.mtime_ns,
-        )
-        return Planned((PutInode(changed),), ino)
+        return Planned((PutInode(with_wanted(self.inode(ino), wanted, now_ns)),), ino)
 
     def set_xattr(self, ino: int, name: bytes, value: bytes, now_ns: int, *, flags: int = 0) -> Planned:
         """Set an extended attribute. Raises EEXIST and ENODATA as `flags` say, ERANGE, E2BIG, ENOSPC."""
@@ -336,6 +333,28 @@ class Tree:
         if name not in self.state.xattrs(ino):
             refuse(errno.ENODATA)
         return Planned((DropXattr(ino, name), PutInode(_changed(inode, now_ns))), ino)
+
+
+def with_wanted(inode: Inode, wanted: Wanted, now_ns: int) -> Inode:
+    """Return an inode with what is wanted of it. Times beyond what there is room for are the last that there are. Raises EOPNOTSUPP."""
+    if wanted.mode is not None and inode.is_link:
+        refuse(errno.EOPNOTSUPP)
+    mode = inode.mode if wanted.mode is None else stat.S_IFMT(inode.mode) | wanted.mode & PERMISSIONS
+    if wanted.kill_suidgid and not inode.is_directory:
+        mode = without_suidgid(mode)
+    return _changed(
+        inode,
+        now_ns,
+        mode=mode,
+        uid=inode.uid if wanted.uid is None else wanted.uid,
+        gid=inode.gid if wanted.gid is None else wanted.gid,
+        atime_ns=inode.atime_ns if wanted.atime_ns is None else _bounded(wanted.atime_ns),
+        mtime_ns=inode.mtime_ns if wanted.mtime_ns is None else _bounded(wanted.mtime_ns),
+    )
+
+
+def _bounded(time_ns: int) -> int:
+    return max(-TIME_NS_MAX, min(TIME_NS_MAX, time_ns))
 
 
 def without_suidgid(mode: int) -> int:
