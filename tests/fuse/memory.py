@@ -295,7 +295,7 @@ class Tree:
         return (replies.lock(*found[:3], 4711) if found else replies.lock(body.start, body.end, 2, 0),)
 
     def on_interrupt(self, _channel: Channel, request: Request) -> None:
-        for waiting in [one for one in self.waiting if one[1].unique == request.body.unique]:
+        for waiting in [one for one in self.waiting if one[1].number == request.body.number]:
             self.waiting.remove(waiting)
             waiting[0].refuse(waiting[1], errno.EINTR)
 

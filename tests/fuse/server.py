@@ -4,6 +4,8 @@ python -m tests.fuse.server DESCRIPTOR... [--adopt SESSION] [--writeback] [--kee
 """
 
 import argparse
+import array
+import contextlib
 import errno
 import json
 import sys
@@ -12,6 +14,7 @@ import time
 from typing import Any
 
 from tests.fuse.memory import Tree
+from unios.errors import ProtocolError
 from unios.fuse import replies, session
 from unios.fuse.abi import Feature, Op
 from unios.fuse.channel import Channel
@@ -23,7 +26,7 @@ from unios.fuse.session import Session
 class Server:
     def __init__(self, channels: list[Channel], tree: Tree) -> None:
         self.channels, self.tree = channels, tree
-        self.hangs = self.refuses = self.held = ""
+        self.hangs = self.refuses = self.held = self.answers = ""
         self.resent: list[str] = []
         self.written = 0
         tree.before = self.before
@@ -37,9 +40,24 @@ class Server:
         if name == self.hangs:
             self.held = name
             time.sleep(1_000)  # in the middle of it, with the request taken and nothing answered
+        if request.op == Op.READ and self.answers:
+            self.odd_answer(channel, request)
+            return True
         if name == self.refuses:
             return channel.refuse(request, errno.EIO) or True
         return False
+
+    def odd_answer(self, channel: Channel, request: Request) -> None:
+        match self.answers:
+            case "parts":
+                channel.answer(request, *(b"hello"[at : at + 1] for at in range(5)), *(b"",) * 3_000)
+            case "wide":
+                channel.answer(request, memoryview(array.array("i", [0x6C6C6568, 0x6F])))  # "hello" in two numbers of four bytes
+            case "too-much":
+                with contextlib.suppress(ProtocolError):
+                    channel.answer(request, bytes(2 << 20))
+            case "no-errno":
+                channel.refuse(request, 600)
 
     def do(self, word: str, *given: str) -> Any:
         tree = self.tree
@@ -52,6 +70,8 @@ class Server:
                 return bytes(self.data(given[0])).decode(errors="replace")[:200]
             case "hang":
                 self.hangs = given[0]
+            case "answer":
+                self.answers = given[0]
             case "refuse":
                 self.refuses = given[0] if given else ""
             case "recall":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unios.fuse import abi, requests
 from unios.fuse.abi import Op
-from unios.fuse.decoding import decode
+from unios.fuse.decoding import COPY_BYTES_MAX, decode
 from unios.fuse.requests import Malformed, Request
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -93,7 +93,7 @@ CASES: Final[list[Case]] = [
         for op in (Op.GETLK, Op.SETLK, Op.SETLKW)
     ),
     (Op.ACCESS, st.tuples(U32), lambda mask: struct.pack("<II", mask, 0), requests.Access),
-    (Op.INTERRUPT, st.tuples(U64), lambda unique: struct.pack("<Q", unique), requests.Interrupt),
+    (Op.INTERRUPT, st.tuples(U64), lambda unique: struct.pack("<Q", unique), lambda unique: requests.Interrupt(unique & ~abi.RESENT)),
     (
         Op.IOCTL,
         st.tuples(U64, U32, U32, U64, DATA, U32),
@@ -102,7 +102,12 @@ CASES: Final[list[Case]] = [
     ),
     (Op.FALLOCATE, st.tuples(U64, U64, U64, U32), lambda *of: struct.pack("<QQQII", *of, 0), requests.Fallocate),
     (Op.LSEEK, st.tuples(U64, U64, U32), lambda *of: struct.pack("<QQII", *of, 0), requests.Lseek),
-    (Op.COPY_FILE_RANGE, st.tuples(*(U64,) * 7), lambda *of: struct.pack("<QQQQQQQ", *of), requests.CopyFileRange),
+    (
+        Op.COPY_FILE_RANGE,
+        st.tuples(*(U64,) * 7),
+        lambda *of: struct.pack("<QQQQQQQ", *of),
+        lambda *of: requests.CopyFileRange(*of)._replace(length=min(of[5], COPY_BYTES_MAX)),
+    ),
     (Op.STATX, st.tuples(U64, U32), lambda fh, mask: struct.pack("<IIQII", 1, 0, fh, 0, mask), requests.Statx),
 ]
 
@@ -188,7 +193,8 @@ def test_what_is_not_known_is_told_apart_and_extensions_are_left_out() -> None:
     assert found.op == 4242 and found.body == requests.Nothing() and "4242" in repr(found)
     longer = decode(message(Op.MKDIR, struct.pack("<II", 0o755, 0o22) + b"seven77\0" + b"security", extensions=1))
     assert longer.body == requests.Mkdir(b"seven77", 0o755, 0o22)
-    assert decode(message(Op.LOOKUP, b"name\0", unique=abi.RESENT | 6)).resent
+    again = decode(message(Op.LOOKUP, b"name\0", unique=abi.RESENT | 6))
+    assert again.resent and again.number == 6 and again.unique == abi.RESENT | 6
 
 
 @settings(max_examples=400, deadline=None)

@@ -10,7 +10,9 @@ import pytest
 
 from tests.fuse.mounted import Mounted, needs_fuse
 from unios.errors import CallerError, NotFound, Unavailable
-from unios.fuse import mounting
+from unios.fuse import mounting, replies
+from unios.fuse.channel import Channel, Unmounted
+from unios.fuse.session import Session
 
 pytestmark = needs_fuse
 
@@ -358,3 +360,74 @@ def test_the_mount_says_what_it_is_and_who_may_enter(mounted: Mounted) -> None:
     (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(mounted.folder) in line]
     source, _folder, kind, options, *_ = line.split()
     assert (source, kind) == ("unios", "fuse.unios") and {"nosuid", "nodev", "default_permissions", "allow_other"} <= set(options.split(","))
+
+
+def test_a_dead_mount_is_not_mounted_over_and_a_link_is_followed_to_it(mounted: Mounted) -> None:
+    link = mounted.home / "link"
+    link.symlink_to("mount0")
+    for way in (mounted.folder, link):
+        with pytest.raises(Unavailable, match="is mounted already"):
+            mounting.mount(way)
+    mounted.cut()
+    with pytest.raises(Unavailable, match="is mounted already"):
+        mounting.mount(link)
+    assert mounting.unmount(link) and not mounting.unmount(link) and mounting.kind_of(mounted.folder) == ""
+    odd = mounted.home / "with a blank\tand more"
+    odd.mkdir()
+    descriptor = mounting.mount(odd)
+    assert mounting.kind_of(odd) == "fuse.unios"
+    os.close(descriptor)
+    assert mounting.unmount(odd)
+    assert mounting.kind_of(Path("/proc")) and not mounting.unmount(Path("/proc")), "what is not ours stays"
+
+
+# a reader in all kinds of trouble
+
+
+def test_what_linux_does_not_take_is_refused_and_nobody_waits_for_ever() -> None:
+    with Mounted("--file", "f", "some text") as mounted:
+        for asked, said in (("parts", "hello"), ("wide", "hello"), ("too-much", "EIO"), ("no-errno", "EIO")):
+            mounted.do("answer", asked)
+            mounted.do("recall", "f")
+            code = (
+                "try:\n    print(os.read(os.open('f', os.O_RDONLY), 9).decode())\nexcept OSError as error:\n    print(errno.errorcode[error.errno])"
+            )
+            assert mounted.run(code).rstrip("\0") == said, asked
+
+
+def test_a_deleted_directory_that_somebody_is_in_is_known_and_a_name_without_end_is_not() -> None:
+    with Mounted("--keep") as mounted:
+        mounted.run("os.mkdir('d')\nopen('d/f', 'w').close()")
+        holder = mounted.start("f = os.open('d/f', os.O_RDONLY)\nprint('held', flush=True)\nsys.stdin.readline()")
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert mounted.do("gone", "d") is True
+        assert mounted.do("forget", "x" * 5_000) is False
+        holder.communicate("end\n", timeout=20)
+
+
+def test_a_descriptor_that_is_not_mounted_says_so(tmp_path: Path) -> None:
+    descriptor = os.open(mounting.DEVICE, os.O_RDWR)
+    agreed = Session(41, 0, 4_096, 4_096)
+    with pytest.raises(Unmounted):
+        Channel.begin(descriptor)
+    channel = Channel.adopt(descriptor, agreed)
+    assert not channel.tell(*replies.resend())
+    with pytest.raises(Unmounted):
+        channel.read()
+    channel.close()
+    channel.close()
+
+
+def test_a_reader_that_dies_over_init_is_followed_by_one_that_begins_anew_or_adopts(tmp_path: Path) -> None:
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    descriptor = mounting.mount(folder)
+    try:
+        os.read(descriptor, 1 << 17)  # INIT is taken, and its reader gone
+        kept: list[Session] = []
+        channel = Channel.begin(descriptor, again=True, keep=kept.append)
+        assert kept == [channel.session] and channel.session.can_resend
+        assert not Channel.adopt(os.dup(descriptor), kept[0]).session.writes_back
+    finally:
+        os.close(descriptor)
+        mounting.unmount(folder)

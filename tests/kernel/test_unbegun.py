@@ -32,7 +32,7 @@ class Scene:
             records=Records(self.store),  # type: ignore[arg-type]
             starts=Starts(),
             trees=SimpleNamespace(trees={(300, 1): None} if here else {}, init=self._init, wait_up=lambda: asyncio.sleep(0)),
-            leasing=SimpleNamespace(incarnation=1, left_ms=lambda: 1000),
+            leasing=SimpleNamespace(incarnation=1, left_ms=lambda: 1000, wait_standing=lambda _ms: asyncio.sleep(0)),
             recorder=SimpleNamespace(know=lambda *_given: None, forget=lambda *_key: None),
             admission=SimpleNamespace(give_back=lambda *_key: None),
             holds_pending=lambda *_key: False,

@@ -40,6 +40,8 @@ from unios.fuse.requests import (
     op_name,
 )
 
+COPY_BYTES_MAX: Final = 0x7FFFF000
+"""What one system call of Linux copies at most; the answer has no room for more than 4 GiB."""
 SECOND: Final = 1_000_000_000
 _NOTHING: Final = Nothing()
 
@@ -231,7 +233,7 @@ def _access(data: memoryview, _node: int) -> Access:
 
 
 def _interrupt(data: memoryview, _node: int) -> Interrupt:
-    return Interrupt(*abi.INTERRUPT_IN.unpack_from(data))
+    return Interrupt(abi.INTERRUPT_IN.unpack_from(data)[0] & ~abi.RESENT)
 
 
 def _init(data: memoryview, _node: int) -> Init:
@@ -260,7 +262,8 @@ def _lseek(data: memoryview, _node: int) -> Lseek:
 
 
 def _copy_file_range(data: memoryview, _node: int) -> CopyFileRange:
-    return CopyFileRange(*abi.COPY_FILE_RANGE_IN.unpack_from(data))
+    asked = CopyFileRange(*abi.COPY_FILE_RANGE_IN.unpack_from(data))
+    return asked._replace(length=min(asked.length, COPY_BYTES_MAX))
 
 
 def _statx(data: memoryview, _node: int) -> Statx:

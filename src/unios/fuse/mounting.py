@@ -3,12 +3,15 @@
 import ctypes
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Final
 
 from unios.errors import CallerError, Denied, NotFound, Unavailable, UniosError
 
 DEVICE: Final = "/dev/fuse"
+KIND: Final = "fuse.unios"
+LINKS_MAX: Final = 40
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MNT_DETACH: Final = 2
@@ -17,11 +20,14 @@ _READ_BYTES: Final = 1 << 20
 
 
 def mount(folder: Path, *, allow_other: bool = True, device: str = DEVICE) -> int:
-    """Mount, and return the descriptor, which the first reader begins with; the mount goes when the last one who has it closes it.
+    """Mount, and return the descriptor, which the first reader begins with; the mount is dead when the last one who has it closes it, until `unmount`.
 
     Linux checks modes and owners itself (default_permissions). `allow_other`: others than this user may enter. Raises Unavailable if this Linux has no
-    FUSE, Denied, NotFound, CallerError for what is no folder.
+    FUSE, or there is a mount of ours already, dead or not; Denied, NotFound, CallerError for what is no folder.
     """
+    folder = place(folder)
+    if kind_of(folder) == KIND:
+        raise Unavailable(f"{folder} is mounted already: unmount it first")
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -29,7 +35,7 @@ def mount(folder: Path, *, allow_other: bool = True, device: str = DEVICE) -> in
     try:
         options = f"fd={descriptor},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()},default_permissions,max_read={_READ_BYTES}"
         data = (options + (",allow_other" if allow_other else "")).encode()
-        if _libc().mount(b"unios", os.fsencode(folder), b"fuse.unios", MS_NOSUID | MS_NODEV, data):
+        if _libc().mount(b"unios", os.fsencode(folder), KIND.encode(), MS_NOSUID | MS_NODEV, data):
             raise _refused(folder, ctypes.get_errno())
     except BaseException:
         os.close(descriptor)
@@ -38,13 +44,41 @@ def mount(folder: Path, *, allow_other: bool = True, device: str = DEVICE) -> in
 
 
 def unmount(folder: Path) -> bool:
-    """Take it away at once, also while somebody is in it: he keeps what he has open. Return whether something was mounted there. Raises Denied."""
+    """Take it away at once, also while somebody is in it: he keeps what he has open. Return whether something of ours was mounted there. Raises Denied."""
+    folder = place(folder)
+    if kind_of(folder) != KIND:
+        return False
     if not _libc().umount2(os.fsencode(folder), MNT_DETACH | UMOUNT_NOFOLLOW):
         return True
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOENT):
         return False
     raise Denied(f"{folder} cannot be unmounted: {os.strerror(number)}")
+
+
+def place(folder: Path) -> Path:
+    """Return where a folder is, without symbolic links. What is mounted there already is not entered: nobody may serve it."""
+    for _ in range(LINKS_MAX):
+        folder = folder.parent.resolve() / folder.name if folder.name not in ("", "..") else folder.resolve()
+        if kind_of(folder) or not folder.is_symlink():
+            return folder
+        folder = folder.parent / os.readlink(folder)
+    raise CallerError(f"{folder} is one of too many symbolic links")
+
+
+def kind_of(folder: Path) -> str:
+    """Return of what kind the file system is that is mounted right there, the uppermost if there are several; "" if none is."""
+    found = ""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        before, _dash, after = line.partition(" - ")
+        if _unescaped(before.split(" ")[4]) == str(folder):
+            found = after.split(" ")[0]
+    return found
+
+
+def _unescaped(path: str) -> str:
+    """Return a path of mountinfo as it is: there blanks and the like are octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
 
 
 def _libc() -> ctypes.CDLL:
@@ -54,6 +88,8 @@ def _libc() -> ctypes.CDLL:
 def _no_device(device: str, error: OSError) -> UniosError:
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return Unavailable(f"this Linux has no FUSE ({device}: {error.strerror}): `modprobe fuse`, or give the container that device")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Unavailable(f"{device} cannot be opened: {error.strerror}")
     return Denied(f"{device} may not be opened ({error.strerror}): files can be mounted by root here, or after `chmod 666 {device}`")
 
 
@@ -67,6 +103,4 @@ def _refused(folder: Path, number: int) -> UniosError:
         return Unavailable("this Linux has no FUSE: `modprobe fuse`")
     if number in (errno.EPERM, errno.EACCES):
         return Denied(f"{folder} may not be mounted on ({said}): that takes root, or a mount namespace of one's own")
-    if number == errno.ENOTCONN:
-        return Unavailable(f"{folder} is a mount that nobody serves any more: `umount {folder}` first")
     return Unavailable(f"{folder} cannot be mounted on: {said}")

@@ -179,9 +179,9 @@ class Access(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """Whoever asked `unique` has had a signal. It has no answer; that request gets EINTR, or what it would have got."""
+    """Whoever asked the request of that number has had a signal. It has no answer; that request gets EINTR, or what it would have got."""
 
-    unique: int
+    number: int
 
 
 class Init(NamedTuple):
@@ -237,6 +237,11 @@ class Request:
 
     def __init__(self, op: int, unique: int, node: int, uid: int, gid: int, pid: int, body: Any) -> None:
         self.op, self.unique, self.node, self.uid, self.gid, self.pid, self.body = op, unique, node, uid, gid, pid, body
+
+    @property
+    def number(self) -> int:
+        """What it is called, the same if it is sent again; `unique` is what an answer names."""
+        return self.unique & ~abi.RESENT
 
     @property
     def resent(self) -> bool:

@@ -10,6 +10,8 @@ from unios.fuse.abi import Feature
 from unios.fuse.requests import Init
 
 PAGE: Final = 4096
+NAMES_BYTES: Final = 16_384
+"""What two names and a value of an attribute can have, however little is written at a time."""
 NEEDED: Final = Feature.BIG_WRITES | Feature.INIT_EXT | Feature.MAX_PAGES | Feature.SETXATTR_EXT
 """Layouts are written for these."""
 WANTED: Final = (
@@ -53,7 +55,7 @@ class Session(msgspec.Struct, frozen=True):
     @property
     def buffer_bytes(self) -> int:
         """How large the largest request can be: Linux refuses a reader with less."""
-        return self.write_bytes + PAGE
+        return max(self.write_bytes, NAMES_BYTES) + PAGE
 
 
 def negotiate(init: Init, *, wanted: int = WANTED, write_bytes: int = 1 << 20, background: int = 64) -> tuple[bytes, Session | None]:
