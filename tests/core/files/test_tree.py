@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SEEDS = range(60)
 STEPS = 150
 NAMES = ("a", "b", "c", "long" * 40)
 SMALL = 16
+KINDS = ("ext2/ext3", "tmpfs", "xfs")
 OPERATIONS = (
     *("create", "create", "mkdir", "mkdir", "symlink", "mkfifo", "link", "unlink", "unlink", "rmdir", "rename", "rename", "rename", "chmod", "xattr"),
     *("hold", "write", "write", "truncate", "punch", "allocate", "read", "release"),
@@ -38,6 +40,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Ours, Local]]:
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True).stdout.strip()
+    if kind not in KINDS:
+        pytest.skip(f"the file system here is {kind}, which counts links or moves directories in ways of its own")
     before, folder = os.umask(0), tmp_path / "local"
     folder.mkdir(0o755)
     theirs = Local(folder)
