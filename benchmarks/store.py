@@ -91,7 +91,7 @@ async def _etcd(system: System, report: Report) -> None:
             lambda: channel.call("KV/Put", messages.put(b"%s%d" % (key, next(bare_keys) % IN_FLIGHT), VALUE)),
             TIMES,
         ),
-        ("all the same key", ours["put"], bare["put"], None),
+        ("all the same key", ours["put"], bare["put"], TIMES),
     )
     for which, mine_once, other_once, at_most in many:
         mine_s, other_s = await _many(mine_once), await _many(other_once)

@@ -16,7 +16,6 @@ from unios.core.processes import ProcessRecord
 from unios.core.rules import PolicyRule
 from unios.demands import Placing
 from unios.limits import FOREIGN_MAX, POLICY_DEATHS_MAX
-from unios.services import foreign
 from unios.services.foreign import Foreign
 from unios.services.policies import Policies
 
@@ -24,9 +23,6 @@ from unios.services.policies import Policies
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path)
-    monkeypatch.setattr(
-        foreign, "POLICY_DEADLINE_MS", 2_000
-    )  # on a busy machine an answer of 100,000 names takes longer than a service may stand still
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
 
 

@@ -140,12 +140,9 @@ ROOT: Final = 1
 WRITE_CACHE: Final = 1 << 0
 """Of a WRITE: pages that were kept back. Who wrote them is not known."""
 WRITE_KILL_SUIDGID: Final = 1 << 2
-READ_LOCKOWNER: Final = 1 << 1
 GETATTR_FH: Final = 1 << 0
-RELEASE_FLUSH: Final = 1 << 0
 RELEASE_FLOCK_UNLOCK: Final = 1 << 1
 LK_FLOCK: Final = 1 << 0
-OPEN_KILL_SUIDGID: Final = 1 << 0
 FSYNC_FDATASYNC: Final = 1 << 0
 EXPIRE_ONLY: Final = 1 << 0
 """Of INVALIDATE_ENTRY: ask again at the next look, and leave what is mounted below."""

@@ -24,6 +24,8 @@ from unios.limits import POLICY_DEADLINE_MS, POLICY_START_MS
 
 GROUP: Final = "unios.placement"
 ANSWER_BYTES_MAX: Final = 1 << 20
+TEXT_BYTES_MAX: Final = 65_536
+"""What it may say of an error, instead of names."""
 PR_SET_PDEATHSIG: Final = 1
 """linux/prctl.h"""
 
@@ -76,13 +78,14 @@ class Foreign:
         """Return its answer, whatever that is. Raises PolicyFailed or OSError if there is none in time."""
         assert self._process.stdin is not None
         data = json.dumps([candidate._asdict() for candidate in candidates]).encode() + b"\n"
+        at_most = len(data) + TEXT_BYTES_MAX  # all names are in what is asked
         deadline = time.monotonic() + POLICY_DEADLINE_MS / 1_000
         while data:
             _readable, writable = readiness.wait([], [self._process.stdin.fileno()], timeout_s=deadline - time.monotonic())
             if not writable:
                 raise PolicyFailed(f"it takes nothing in within {POLICY_DEADLINE_MS} ms")
             data = data[os.write(self._process.stdin.fileno(), data) :]
-        answer = self._line(max(0.0, deadline - time.monotonic()))
+        answer = self._line(max(0.0, deadline - time.monotonic()), at_most)
         if answer is None:
             raise PolicyFailed(f"no answer within {POLICY_DEADLINE_MS} ms")
         if isinstance(answer, dict):
@@ -91,8 +94,8 @@ class Foreign:
             raise PolicyFailed("it did not answer with a list of names")
         return answer
 
-    def _line(self, wait_s: float) -> Any:
-        """Return the next line decoded, None if there is none in time."""
+    def _line(self, wait_s: float, at_most: int = ANSWER_BYTES_MAX) -> Any:
+        """Return the next line decoded, None if there is none in time. One of more than `at_most` bytes is not waited for."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + wait_s
         while b"\n" not in self._buffer:
@@ -105,6 +108,8 @@ class Foreign:
             self._buffer += data
             if len(self._buffer) > ANSWER_BYTES_MAX:
                 raise PolicyFailed("its answer has no end")
+            if len(self._buffer) > at_most:
+                raise PolicyFailed("it did not name each eligible node once: its answer is longer than all their names")
         line, _newline, self._buffer = self._buffer.partition(b"\n")
         with contextlib.suppress(ValueError):
             if (said := json.loads(line)) is not None:

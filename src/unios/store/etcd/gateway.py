@@ -197,9 +197,9 @@ class Gateway:
 
     async def _together(self, transactions: tuple[Transaction, ...]) -> list[TransactionResult | UniosError]:
         """Have etcd do these in one request; each may have been refused by itself. Raises what became of all."""
-        writes = any(map(translation.writes, transactions))
+        writes = sum(map(translation.writes, transactions))
         generation, heard = self._generation, self._recent.heard
-        answer = await self._channel.call("KV/Txn", translation.request_of_all(self._keys, transactions), writes=writes)
+        answer = await self._channel.call("KV/Txn", translation.request_of_all(self._keys, transactions), writes=bool(writes))
         try:
             done = messages.read_transaction(answer)
             results = translation.results_of_all(self._keys, generation, transactions, done)
@@ -208,7 +208,7 @@ class Gateway:
         if done.revision + self._keys.base < heard:  # what has been heard meanwhile may be newer than the answer
             raise (OutcomeUnknown if writes else Older)(OLDER)
         self._transactions += len(transactions)
-        self._written += sum(map(translation.writes, transactions))
+        self._written += writes
         return results
 
     async def _range(self, wanted: Range) -> TransactionResult:

@@ -117,8 +117,8 @@ class GroupCommit:
         """Do one transaction, now or with others. Raises what it came to."""
         if self._closed:
             raise Unavailable(STOPPED)
-        foot = footprint(transaction)
-        if foot is None or self._calls < CALLS_FREE or not self._next.takes(foot):
+        foot = footprint(transaction) if self._calls >= CALLS_FREE else None
+        if foot is None or not self._next.takes(foot):
             self._calls += 1
             try:
                 (result,) = await self._ask((transaction,))
