@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.client.messages.rig import Rig
+from tests.client.messages.rig import Rig, until
 from tests.client.messages.test_memory import free_descriptors
 from tests.descriptors import descriptors
 from unios.client.messages import bringing, memory
@@ -27,12 +27,13 @@ NOTHING = pack(None)
 def later(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], object]]]:
     """What is to be done a moment later; the test does it."""
     gc.collect()
-    before = descriptors()
+    threads, before = set(threading.enumerate()), descriptors()
     works: list[Callable[[], object]] = []
     monkeypatch.setattr(bringing, "soon", lambda work: works.append(work) or True)
     yield works
     for work in works:
         work()
+    until(lambda: set(threading.enumerate()) <= threads, "the threads have ended")  # each closes the connection that it served
     gc.collect()
     assert descriptors() <= before, "descriptors are left"
     assert not bringing._put and not bringing._came and not bringing.lent
