@@ -1,9 +1,9 @@
 """Every bound and every period, but for those in log_limits.py, object_limits.py and synchronisation_limits.py. Units last in the name."""
 
 # leases and failure detection (design: loss noticed <= 1.5 s)
-LEASE_TTL_MS = 1_200
+LEASE_TTL_MS = 1_300
 """The store ends a lease this long after it last received a renewal."""
-LEASE_HOLD_MS = 900
+LEASE_HOLD_MS = 1_000
 """A holder trusts its lease this long after it *sent* the last acknowledged renewal; must stay below the TTL."""
 LEASE_RENEW_MS = 200
 """A holder renews at its first tick after so long; it ticks every LEASE_TICK_MS."""

@@ -187,7 +187,7 @@ def test_a_renewal_under_way_when_the_store_comes_back_is_answered(home: Home, m
         assert await store.move(SQLITE) == SQLITE
         assert (
             await asyncio.wait_for(renewal, 0.5) == 20_000
-        )  # a node whose renewal fails asks again only after 900 ms, and its processes have been frozen by then
+        )  # a node whose renewal fails asks again only after a second, and its processes have been frozen by then
 
     with_served(home, work)
 
