@@ -77,8 +77,9 @@ def test_what_a_node_runs_is_what_its_supervisor_says_or_else_what_its_guard_is(
     with pytest.raises(Unavailable, match="no guard"):
         installations.of_node(folder)
     older = {**os.environ, "PYTHONPATH": "/older/src"}
-    guard = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=older)
+    guard = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=older)
     try:
+        assert guard.stdout is not None and guard.stdout.readline()  # Linux shows nothing of what it runs when it has just been made
         runfiles.write(folder.run / "guard.json", guard.pid)
         assert installations.of_node(folder) == Installation(sys.executable, "/older/src")
         runfiles.write(folder.run / "supervisor.json", os.getpid())
@@ -88,6 +89,13 @@ def test_what_a_node_runs_is_what_its_supervisor_says_or_else_what_its_guard_is(
         assert installations.of_node(folder) == Installation(sys.executable, "/older/src")
     finally:
         guard.communicate()
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        with pytest.raises(Unavailable, match="just beginning, or ending"):
+            installations._of_interpreter(zombie.pid)
+    finally:
+        zombie.wait()
 
 
 def test_what_is_remembered_is_found_again_and_a_damaged_file_says_nothing(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def _of_interpreter(pid: int) -> Installation:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError as error:
         raise Unavailable(f"what process {pid} runs cannot be told: {error.strerror}") from error
+    if not python:  # Linux shows nothing of one that has just begun, and of one that has ended
+        raise Unavailable(f"what process {pid} runs cannot be told: it is just beginning, or ending")
     paths = [os.fsdecode(each.partition(b"=")[2]) for each in variables if each.startswith(b"PYTHONPATH=")]
     return Installation(python, paths[0] if paths else "")
 
