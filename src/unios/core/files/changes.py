@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from unios.core.files.inode import Extent, Inode
+from unios.core.files.ranges import Lock
 
 
 class PutInode(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -71,7 +72,22 @@ class NextIno(msgspec.Struct, frozen=True, array_like=True, tag=8):
     ino: int
 
 
-Change = NextIno | PutInode | DropInode | PutEntry | DropEntry | PutExtent | DropExtents | PutXattr | DropXattr
+class CutExtent(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Of a block of a file no more than so many bytes count, whatever the block is."""
+
+    ino: int
+    index: int
+    length: int
+
+
+class PutLocks(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The locks on parts of a file are these; without any: it has none."""
+
+    ino: int
+    locks: tuple[Lock, ...]
+
+
+Change = NextIno | PutInode | DropInode | PutEntry | DropEntry | PutExtent | DropExtents | PutXattr | DropXattr | CutExtent | PutLocks
 Changes = tuple[Change, ...]
 _DECODER: Final = msgspec.msgpack.Decoder(Changes)
 

@@ -5,8 +5,22 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from unios.core.files.changes import Change, DropEntry, DropExtents, DropInode, DropXattr, NextIno, PutEntry, PutExtent, PutInode, PutXattr
+from unios.core.files.changes import (
+    Change,
+    CutExtent,
+    DropEntry,
+    DropExtents,
+    DropInode,
+    DropXattr,
+    NextIno,
+    PutEntry,
+    PutExtent,
+    PutInode,
+    PutLocks,
+    PutXattr,
+)
 from unios.core.files.inode import ROOT, Extent, Inode
+from unios.core.files.ranges import Lock
 
 SNAPSHOT_CHANGES: Final = 1_000
 K = TypeVar("K")
@@ -27,6 +41,8 @@ class State:
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
         self._stored: dict[int, int] = {}
         """How many bytes the extents of each file are."""
+        self.locks: dict[int, tuple[Lock, ...]] = {}
+        """Of each file that has any on its parts."""
 
     def entries(self, directory: int) -> Mapping[bytes, int]:
         """Return what is in a directory, name by name, in the order in which they were made."""
@@ -75,8 +91,17 @@ class State:
                 _take(self._xattrs, ino, name)
             case DropInode(ino):
                 self.inodes.pop(ino, None)
-                for held_by in (self._entries, self._extents, self._xattrs, self._stored):
+                for held_by in (self._entries, self._extents, self._xattrs, self._stored, self.locks):
                     held_by.pop(ino, None)
+            case CutExtent(ino, index, length):
+                cut = self.extents(ino).get(index)
+                if cut is not None and cut.length > length:
+                    self._one(PutExtent(ino, index, Extent(cut.block, length)) if length else DropExtents(ino, index, index + 1))
+            case PutLocks(ino, locks):
+                if locks:
+                    self.locks[ino] = locks
+                else:
+                    self.locks.pop(ino, None)
 
     def snapshot(self) -> Iterable[tuple[Change, ...]]:
         """Yield changes that make this of an empty state, SNAPSHOT_CHANGES at a time. Nothing may be applied before all are out."""
@@ -94,6 +119,8 @@ class State:
                 yield PutExtent(ino, index, extent)
             for name, value in self.xattrs(ino).items():
                 yield PutXattr(ino, name, value)
+            if ino in self.locks:
+                yield PutLocks(ino, self.locks[ino])
 
     def _count(self, ino: int, more: int) -> None:
         if more:
@@ -102,7 +129,9 @@ class State:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, State):
             return NotImplemented
-        mine, theirs = ((one.next_ino, one.inodes, one._entries, one._extents, one._xattrs, _more_than_none(one._stored)) for one in (self, other))
+        mine, theirs = (
+            (one.next_ino, one.inodes, one._entries, one._extents, one._xattrs, _more_than_none(one._stored), one.locks) for one in (self, other)
+        )
         return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,313 @@
+"""The file service: a node's part in the tree of files. One per node, there while the node has mounts.
+
+Whoever takes /files/owner in the store, under its node's lease, owns the tree: its journal goes to the log `files`, which another machine has too, and who owns it
+next goes on from there. What it is after a crash of the process alone is in the journal on the node's disk (journal.py).
+"""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from unios.client.aio import Kernel, serve
+from unios.client.log import LogReader, LogWriter
+from unios.core.files.changes import DropInode
+from unios.core.files.entry import Began, Entry, decode, encode
+from unios.core.files.inode import Owner
+from unios.core.nodes import Alive, alive_key
+from unios.errors import DataLost, NotFound, UniosError
+from unios.fuse import session
+from unios.fuse.abi import Feature
+from unios.fuse.channel import Channel, Unmounted
+from unios.fuse.session import Session
+from unios.limits import BEAT_MS
+from unios.services.files.blocks import Blocks
+from unios.services.files.journal import Journal
+from unios.services.files.mounts import LocalMount
+from unios.services.files.replicating import Replicating
+from unios.services.files.serving import Mount, Serving
+from unios.services.files.stage import Stage
+from unios.services.files.volume import NeedBlocks, Volume
+from unios.services.lease_seen import LeaseSeen
+from unios.store.client import StoreClient
+from unios.store.model import Compare, Put, Range, RangeResult, Record, Transaction
+from unios.undecodable import UNDECODABLE
+from unios.wire.home import NodeFolder
+from unios.wire.mounts import ListMounts, MountsView, MountView, NoteMount, OpenMount
+from unios.wire.operations import Empty
+
+OWNER: Final = "/files/owner"
+LOG: Final = "files"
+MODE: Final = 0o1777
+"""Of the uppermost directory: everybody may make files there, as in /tmp."""
+RETRY_S: Final = 0.05
+TIDY_S: Final = 1.0
+WAIT_MS: Final = 20_000
+Then = Callable[[OSError | None], None]
+
+
+class OwnerRecord(msgspec.Struct, frozen=True):
+    """At /files/owner, attached to the node's lease."""
+
+    node: str
+    incarnation: int
+
+
+class Owning:
+    """The tree, owned here: what is around the volume."""
+
+    def __init__(self, kernel: Kernel, replicating: Replicating, volume: Volume) -> None:
+        self._kernel, self.volume = kernel, volume
+        self.replicating = replicating
+        self.blocks = Blocks(kernel.folder, volume, replicating.when)
+        self.serving = Serving(volume, self)
+        self.mounts: dict[int, LocalMount] = {}
+        self._held: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    # as Serving's Around
+
+    def fetch(self, blocks: tuple[bytes, ...], then: Then) -> None:
+        self.blocks.fetch(blocks, then)
+
+    def sync(self, ino: int, then: Then) -> None:
+        self.blocks.sync(ino, then)
+
+    def is_full(self) -> bool:
+        return self.replicating.is_full or self.blocks.is_full
+
+    def when_room(self, then: Callable[[], None]) -> None:
+        with self._lock:
+            self._held.append(then)
+
+    def changed(self, mount: Mount, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> None:
+        if len(self.mounts) < 2:
+            return
+        for other in list(self.mounts.values()):
+            if other is not mount:
+                other.tell(*other.names(names, inodes))
+
+    def free_bytes(self) -> tuple[int, int, int]:
+        found = os.statvfs(self._kernel.folder.path)
+        return found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def look(self) -> None:
+        """Make blocks of what has been in the making for long, and go on with what has waited; in a thread, again and again."""
+        while True:
+            time.sleep(TIDY_S if not self.is_full() else RETRY_S)
+            try:
+                while self.blocks.tidy() or (self.blocks.is_full and self.blocks.tidy(idle_s=0)):
+                    self._go_on()
+            except Exception:  # noqa: BLE001 the disk, or the other nodes: it is tried again
+                traceback.print_exc()
+            with self.volume.lock, contextlib.suppress(OSError):
+                first = self.volume.staging.first() or self.volume.journal.at + 1
+                self.volume.journal.trim(min(first, self.replicating.confirmed + 1))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._held and not self.is_full():
+            with self._lock:
+                held, self._held = self._held[:1], self._held[1:]
+            for one in held:
+                with contextlib.suppress(Unmounted):
+                    one()
+
+
+class Files:
+    """The service."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._me = kernel.folder.name
+        self._store = StoreClient(lambda: kernel.connect("store"))
+        self._lease = LeaseSeen(str(kernel.folder.lease))
+        self._number = 0
+        self._folder = kernel.folder.path / "files"
+
+    async def run(self) -> bool:
+        """Serve until cancelled."""
+        await self._own()
+        writer = await LogWriter.open(self._kernel, LOG)
+        replicating = Replicating()
+        owning = await self._load(writer, replicating)
+        threading.Thread(target=owning.look, name="look", daemon=True).start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(replicating.run(writer, lambda _at, _offset: None))
+            group.create_task(self._look_after_mounts(owning))
+            group.create_task(self._watch_lease())
+        return False
+
+    # owning
+
+    async def _own(self) -> None:
+        """Become the owner, or wait until that can be."""
+        while True:
+            with contextlib.suppress(UniosError):
+                keys = (OWNER, alive_key(self._me))
+                result = await self._store.transact(Transaction(then=tuple(Range(key) for key in keys)))
+                found = {record.key: record for one in result.results if isinstance(one, RangeResult) for record in one.records}
+                owner, alive = found.get(OWNER), found.get(alive_key(self._me))
+                if alive is not None and await self._take(owner, alive):
+                    return
+            await asyncio.sleep(RETRY_S)
+
+    async def _take(self, owner: Record | None, alive: Record) -> bool:
+        self._number = msgspec.msgpack.decode(alive.value, type=Alive).incarnation
+        if self._number != self._lease.number:
+            return False
+        if owner is not None:
+            try:
+                return msgspec.msgpack.decode(owner.value, type=OwnerRecord) == OwnerRecord(self._me, self._number)
+            except UNDECODABLE as error:
+                raise DataLost(f"the record {OWNER} makes no sense: {error}") from error
+        compares = (Compare(OWNER, "modified", "==", 0), Compare(alive.key, "modified", "==", alive.modified))
+        put = Put(OWNER, msgspec.msgpack.encode(OwnerRecord(self._me, self._number)), alive.lease)
+        return (await self._store.transact(Transaction(compares, (put,)))).succeeded
+
+    async def _watch_lease(self) -> None:
+        while self._lease.number == self._number:
+            await asyncio.sleep(RETRY_S)
+        raise UniosError("the node's lease has ended: somebody else may own the tree of files by now")
+
+    # what was there before
+
+    async def _load(self, writer: LogWriter, replicating: Replicating) -> Owning:
+        entries, token = await self._logged()
+        last = max((entry.at for entry in entries), default=0)
+        journal = Journal.find(self._folder, token, last)
+        stage = Stage(self._stage(), fresh=journal is None)
+        volume = Volume(stage, journal or Journal.begin(self._folder, last), replicating.tell)
+        owning = Owning(self._kernel, replicating, volume)
+        for entry in entries:
+            await self._replay(owning, entry, patches=journal is None)
+        if journal is not None:
+            volume.recall(journal.read(), last)
+            used = {staged.slot for _ino, _index, staged in volume.staging.all()}
+            stage.keep_only(used)
+        else:
+            await writer.append(encode(Began(volume.journal.token, self._me)))
+            volume.begin()
+            self._tidy_others(volume.journal.token)
+        if not volume.state.inodes:
+            volume.commit(volume.tree.found(Owner(os.geteuid(), os.getegid()), MODE, time.time_ns()))
+        return owning
+
+    def _stage(self) -> Path:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        return self._folder / "stage"
+
+    async def _logged(self) -> tuple[list[Entry], str]:
+        entries, token = list[Entry](), ""
+        reader = LogReader(self._kernel, LOG)
+        with contextlib.suppress(NotFound):
+            reader.offset = (await reader.calls.present()).first
+            while found := await reader.read():
+                for data in found:
+                    try:
+                        written = decode(data)
+                    except UNDECODABLE as error:
+                        raise DataLost(f"an entry of the log of files makes no sense: {error}") from error
+                    if isinstance(written, Began):
+                        token = written.token
+                    else:
+                        entries.append(written)
+        return entries, token
+
+    async def _replay(self, owning: Owning, entry: Entry, *, patches: bool) -> None:
+        while True:
+            try:
+                owning.volume.replay(entry, patches=patches)
+            except NeedBlocks as needed:
+                await _fetched(owning, needed.blocks)
+                continue
+            return
+
+    def _tidy_others(self, token: str) -> None:
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name != token:
+                for file in folder.iterdir():
+                    file.unlink(missing_ok=True)
+                folder.rmdir()
+
+    # mounts
+
+    async def _look_after_mounts(self, owning: Owning) -> None:
+        """Serve what is mounted here, and what will be."""
+        version, is_first = 0, True
+        while True:
+            try:
+                view = await self._kernel.call("mounts.list", ListMounts(version, WAIT_MS), MountsView, timeout_ms=WAIT_MS + 5_000)
+            except UniosError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            version = view.version
+            for mount in view.mounts:
+                if mount.held and mount.number not in owning.mounts:
+                    await self._serve(owning, mount)
+            if is_first:
+                is_first = False
+                _drop_orphans(owning.volume)
+
+    async def _serve(self, owning: Owning, mount: MountView) -> None:
+        peer = await self._kernel._connected()
+        raw, descriptors = await peer.call_with_descriptors("mounts.open", OpenMount(mount.folder, mount.number), timeout_ms=5_000)
+        seen = msgspec.msgpack.decode(raw, type=MountView)
+        loop = asyncio.get_running_loop()
+
+        def keep(agreed: Session) -> None:
+            note = self._kernel.call("mounts.note", NoteMount(mount.folder, mount.number, msgspec.msgpack.encode(agreed)), Empty)
+            asyncio.run_coroutine_threadsafe(note, loop).result(10)
+
+        def begin() -> None:
+            try:
+                if seen.agreed:
+                    channel = Channel.adopt(descriptors[0], msgspec.msgpack.decode(seen.agreed, type=Session))
+                else:
+                    channel = Channel.begin(descriptors[0], wanted=session.WANTED | Feature.WRITEBACK_CACHE, keep=keep, again=True)
+            except (UniosError, OSError):
+                traceback.print_exc()
+                os.close(descriptors[0])
+                return
+            made = LocalMount(mount.number, channel, owning.serving, lambda: self._lease.holds_as(self._number), gone)
+            with owning.volume.lock:
+                if seen.agreed:
+                    made.adopted()
+                owning.mounts[mount.number] = made
+            made.start()
+
+        def gone(served: LocalMount) -> None:
+            owning.mounts.pop(served.number, None)
+
+        await asyncio.to_thread(begin)
+
+
+async def _fetched(owning: Owning, blocks: tuple[bytes, ...]) -> None:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def then(error: OSError | None) -> None:
+        loop.call_soon_threadsafe(done.set_exception, error) if error else loop.call_soon_threadsafe(done.set_result, None)
+
+    owning.fetch(blocks, then)
+    await done
+
+
+def _drop_orphans(volume: Volume) -> None:
+    """What has no name, and is known to nobody, is gone."""
+    with volume.lock:
+        for ino in volume.tree.orphans():
+            if not volume.tree.held(ino):
+                volume._commit((DropInode(ino),))
+
+
+def main(folder: NodeFolder, beat: Callable[[], None]) -> int:
+    """Be the service of one node."""
+    return serve(folder, beat, BEAT_MS / 1000, lambda kernel: Files(kernel).run(), "files")
