@@ -31,7 +31,7 @@ from unios.wire.home import NodeFolder
 from unios.wire.mounts import MountsView, MountView
 
 T = TypeVar("T")
-THREADS = 4
+THREADS = 8
 
 
 class MountTable:
