@@ -1,4 +1,4 @@
-"""Every bound and every period, but for those in log_limits.py, object_limits.py and synchronisation_limits.py. Units last in the name."""
+"""Every bound and every period, but for those in log_limits.py, mount_limits.py, object_limits.py and synchronisation_limits.py. Units last in the name."""
 
 # leases and failure detection (design: loss noticed <= 1.5 s)
 LEASE_TTL_MS = 1_300
@@ -348,6 +348,7 @@ BLOCKS_USER_SHARE = 3
 unused go, and if that is not enough nothing more of his is taken. The node's own user is not bounded so."""
 DISK_FREE_BYTES_MIN = 128 * 1024 * 1024
 """What is left free of a node's disk by blocks and by working folders as they are laid out: the node itself has to go on."""
+FILES_USER = "files."  # whose the blocks of files are: not bounded, never let go of, and for the privileged alone
 BLOCKS_YOUNG_S = 3_600
 """What was used since is not dropped: its process may not have been submitted yet."""
 BLOCKS_COPIES = 2

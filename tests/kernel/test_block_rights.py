@@ -15,7 +15,7 @@ from unios.kernel.block_sources import BlockSources
 from unios.kernel.blocks import BlockStore
 from unios.kernel.callers import Caller
 from unios.kernel.carrying import Carrying
-from unios.limits import BUNDLE_BLOCKS_MAX, DISK_FREE_BYTES_MIN
+from unios.limits import BUNDLE_BLOCKS_MAX, DISK_FREE_BYTES_MIN, FILES_USER
 from unios.wire.carries import ListBlocks, OfBlocks
 from unios.wire.manifests import Entry, name_of
 
@@ -32,6 +32,13 @@ def test_everybody_has_blocks_of_his_own_and_only_the_privileged_name_another() 
             owner(caller("ann"), other)
 
 
+def test_blocks_of_files_are_for_the_privileged_whatever_somebody_is_called() -> None:
+    assert owner(caller("root", privileged=True), FILES_USER) == FILES_USER
+    for asker, named in (("ann", FILES_USER), (FILES_USER, ""), (FILES_USER, FILES_USER)):
+        with pytest.raises(Denied):
+            owner(caller(asker), named)
+
+
 def sources(**users: tuple[str, ...]) -> BlockSources:
     records = {f"/nodes/{name}": NodeRecord(name=name, machine=name[0], incarnation=1, users=users[name]) for name in users}
     node: Any = SimpleNamespace(name="a1", system=SimpleNamespace(machine="a"))
@@ -46,6 +53,51 @@ def test_only_nodes_that_speak_for_the_user_are_asked_and_other_machines_first()
     assert found.others("bob") == ["b2", "c1", "a2"]
     assert found.others("root") == ["a2"]
     assert found.others("ann", "c1") == ["c1", "b1", "a2"] and found.others("ann", "a2") == ["b1", "c1", "a2"]
+
+
+def test_blocks_of_files_are_asked_for_in_the_name_of_the_nodes_own_user(tmp_path: Path) -> None:
+    """Nobody speaks for who is no user, and a node that speaks for everybody but root is no place for what root keeps in files."""
+    asked: list[tuple[str, str, str, str]] = []
+
+    class Stream:
+        async def __aenter__(self) -> "Stream":
+            return self
+
+        async def __aexit__(self, *_exc: object) -> None:
+            pass
+
+        async def next(self, _type: Any) -> None:
+            return None
+
+        async def send(self, _item: object) -> None:
+            pass
+
+        def end(self) -> None:
+            pass
+
+    async def call(node: str, op: str, body: OfBlocks, _type: Any, *, user: str, **_named: object) -> bytes:
+        asked.append((node, op, body.user, user))
+        return body.names if len(asked) == 3 else b""
+
+    async def stream(node: str, op: str, body: OfBlocks, *, user: str) -> Stream:
+        asked.append((node, op, body.user, user))
+        return Stream()
+
+    async def threaded(work: Any, *arguments: Any) -> Any:
+        return work(*arguments)
+
+    one = sources(a1=("*", "root"), b1=("ann",), c1=("*",), d1=("*", "root"))
+    carrying: Any = one._carrying
+    store = BlockStore(str(tmp_path))
+    carrying.node.user, carrying.node.links = "root", SimpleNamespace(call=call, stream=stream)
+    carrying.threaded, carrying.blocks, carrying.batch = threaded, store, lambda user: store.batch(user, frozenset)
+    names = [name_of(b"x")]
+    assert one.others(FILES_USER) == ["d1"]
+    asyncio.run(one.fetch(FILES_USER, names))
+    assert asyncio.run(one.copy(FILES_USER, names, 2)).nodes == ("a1", "d1")
+    assert asked == [("d1", f"blocks.{op}", FILES_USER, "root") for op in ("has", "get", "has", "put")]
+    carrying.node.user = "ann"
+    assert one.others(FILES_USER) == ["b1", "c1", "d1"]
 
 
 def test_a_bundle_of_too_many_blocks_is_refused_before_any_is_written(tmp_path: Path) -> None:

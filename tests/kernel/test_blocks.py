@@ -9,7 +9,7 @@ import pytest
 from unios.errors import CallerError, NoRoom, Unavailable
 from unios.kernel import blocks
 from unios.kernel.blocks import BlockStore
-from unios.limits import BLOCK_BYTES, DISK_FREE_BYTES_MIN
+from unios.limits import BLOCK_BYTES, DISK_FREE_BYTES_MIN, FILES_USER
 from unios.wire.manifests import name_of
 
 
@@ -265,6 +265,35 @@ def test_over_his_share_a_user_makes_room_among_his_own(tmp_path: Path) -> None:
     with store.batch("ann", lambda: pins) as batch, pytest.raises(NoRoom, match="ann"):
         [batch.add(b"%02d" % number * 500) for number in range(20)]
     assert {("ann", name) for name, _size in store.list("ann", b"", 99)} == pins
+
+
+def test_blocks_of_files_count_for_no_bound_and_never_make_room(tmp_path: Path) -> None:
+    store = BlockStore(str(tmp_path), bytes_max=10_000, young_s=100, owner="ann")
+    anns = put(store, *(b"a%d" % number * 500 for number in range(9)))
+    files = put(store, *(b"f%d" % number * 500 for number in range(30)), user=FILES_USER)
+    assert store.used_bytes == 9_000 and len(store.list(FILES_USER, b"", 99)) == 30
+    for user, names in (("ann", anns), (FILES_USER, files)):
+        for name in names:
+            os.utime(file_of(tmp_path, name, user), (1_000, 1_000) if user == "ann" else (1, 1))
+    put(store, *(b"n%d" % number * 500 for number in range(3)))
+    assert store.used_bytes <= 10_000 and len(store.list(FILES_USER, b"", 99)) == 30, "among all the oldest, and there"
+    again = BlockStore(str(tmp_path), bytes_max=10_000, young_s=100, owner="ann")
+    again.count()
+    assert again.used_bytes == store.used_bytes
+    assert again.drop(FILES_USER, files[:10], nothing) == 10 and again.used_bytes == store.used_bytes
+
+
+def test_a_node_that_is_full_of_other_blocks_takes_those_of_files_and_makes_no_room_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BlockStore(str(tmp_path), bytes_max=2_000, owner="ann", young_s=100)
+    names = put(store, b"a" * 1_000, b"b" * 1_000)
+    for name in names:
+        os.utime(file_of(tmp_path, name), (1, 1))
+    store.used_bytes += 1  # as another that is just being taken in makes it
+    assert put(store, b"f" * 3_000, user=FILES_USER)
+    assert store.missing("ann", names) == []
+    monkeypatch.setattr(blocks, "free_bytes", lambda _folder: DISK_FREE_BYTES_MIN + 2_999)
+    with pytest.raises(NoRoom, match="3000 bytes are needed"):
+        put(store, b"g" * 3_000, user=FILES_USER)
 
 
 def test_what_is_no_name_of_a_block_leads_to_no_file(tmp_path: Path) -> None:

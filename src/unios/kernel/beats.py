@@ -8,7 +8,7 @@ import os
 import time
 from typing import Final
 
-BEATERS: Final = ("supervisor", "guard", "kernel", "store", "placement", "recovery", "locks", "member", "archive")
+BEATERS: Final = ("supervisor", "guard", "kernel", "store", "placement", "recovery", "locks", "member", "archive", "files")
 _SLOTS: Final = {name: number for number, name in enumerate(BEATERS)}
 _WATCHED: Final = tuple(_SLOTS.items())[1:]
 _SIZE: Final = mmap.PAGESIZE

@@ -1,14 +1,14 @@
 """The kernel's operations on blocks: put, get, has, drop, list.
 
 Rights: each user has blocks of his own, and a name gives no right to another's. The privileged may name a user. Decides nothing about where blocks
-should be: whoever puts says how many nodes shall have them.
+should be: whoever puts says how many nodes shall have them. Blocks of files are the system's: for the privileged alone, whoever bears such a name.
 """
 
 from typing import TYPE_CHECKING, Final
 
 from unios.errors import CallerError, Denied
 from unios.kernel.callers import Caller
-from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COPIES
+from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COPIES, FILES_USER
 from unios.wire import manifests
 from unios.wire.carries import BlockView, Dropped, ListBlocks, OfBlocks, Stored
 from unios.wire.operations import Empty
@@ -24,7 +24,10 @@ def owner(caller: Caller, user: str) -> str:
     """Return whose blocks are meant. Raises Denied."""
     if user and user != caller.user and not caller.privileged:
         raise Denied(f"blocks of {user[:80]} are his own")
-    return user or caller.user
+    whose = user or caller.user
+    if whose == FILES_USER and not caller.privileged:
+        raise Denied("blocks of files are for the system itself")
+    return whose
 
 
 def _names(body: OfBlocks) -> list[bytes]:

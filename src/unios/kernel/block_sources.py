@@ -1,6 +1,7 @@
 """Block sources: blocks that come from other nodes, and copies that go to them. In the name of the blocks' user, over links.
 
 Only nodes that speak for that user are asked: another one would learn names that are no business of its, and its answer would count for nothing.
+The blocks of files are nobody's: for them the node's own user asks, and so only nodes that are trusted with as much as this one are asked.
 Never decides what is needed.
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from unios.core.nodes import may_speak_for
 from unios.errors import CallerError, NoRoom, UniosError
 from unios.kernel.blocks import Batch
-from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, BUNDLE_BLOCKS_MAX, COPY_TIMEOUT_MS
+from unios.limits import BLOCK_NAMES_MAX, BLOCKS_COMMIT_BYTES_MAX, BLOCKS_COMMIT_MAX, BUNDLE_BLOCKS_MAX, COPY_TIMEOUT_MS, FILES_USER
 from unios.wire import manifests
 from unios.wire.carries import OfBlocks, Stored
 
@@ -46,9 +47,13 @@ class BlockSources:
         found = []
         for name in node.membership.names("ready", "suspect"):
             record = node.nodes.values.get(f"/nodes/{name}")
-            if name != node.name and record is not None and may_speak_for(record.users, user):
+            if name != node.name and record is not None and may_speak_for(record.users, self._asker(user)):
                 found.append((record.machine == mine, name != prefer, name))
         return [name for _same, _other, name in sorted(found)]
+
+    def _asker(self, user: str) -> str:
+        """Return in whose name a user's blocks are asked for."""
+        return self._carrying.node.user if user == FILES_USER else user
 
     async def fetch(self, user: str, names: list[bytes]) -> list[bytes]:
         """Bring blocks here that are missing; return those that no node which can be asked has. Raises NoRoom: they are to be had, and not kept here."""
@@ -68,14 +73,15 @@ class BlockSources:
 
     async def _fetch_from(self, node: str, user: str, names: list[bytes]) -> None:
         links = self._carrying.node.links
-        body = OfBlocks(b"".join(names))
-        absent = await links.call(node, "blocks.has", body, bytes, user=user, timeout_ms=ASK_TIMEOUT_MS)
+        asker = self._asker(user)
+        body = OfBlocks(b"".join(names), user if asker != user else "")
+        absent = await links.call(node, "blocks.has", body, bytes, user=asker, timeout_ms=ASK_TIMEOUT_MS)
         there = set(names) - set(manifests.split(absent))
         if not there:
             return
-        wanted = OfBlocks(b"".join(name for name in names if name in there))
+        wanted = OfBlocks(b"".join(name for name in names if name in there), body.user)
         with self._carrying.batch(user) as batch:
-            async with await links.stream(node, "blocks.get", wanted, user=user) as stream:
+            async with await links.stream(node, "blocks.get", wanted, user=asker) as stream:
                 while (bundle := await asyncio.wait_for(stream.next(list[bytes]), ASK_TIMEOUT_MS / 1000)) is not None:
                     await self.take(batch, bundle, there)
             await self._carrying.threaded(batch.commit)
@@ -121,11 +127,12 @@ class BlockSources:
 
     async def _copy_to(self, node: str, user: str, names: list[bytes]) -> None:
         links = self._carrying.node.links
-        body = OfBlocks(b"".join(names))
-        absent = manifests.split(await links.call(node, "blocks.has", body, bytes, user=user))
+        asker = self._asker(user)
+        body = OfBlocks(b"".join(names), user if asker != user else "")
+        absent = manifests.split(await links.call(node, "blocks.has", body, bytes, user=asker))
         if not absent:
             return
-        async with await links.stream(node, "blocks.put", OfBlocks(b"".join(absent)), user=user) as stream:
+        async with await links.stream(node, "blocks.put", OfBlocks(b"".join(absent), body.user), user=asker) as stream:
             async for bundle in self.bundles(user, absent):
                 await stream.send(bundle)
             stream.end()

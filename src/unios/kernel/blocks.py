@@ -7,6 +7,7 @@
 - One user's are too, so that there is always room for another: he may keep BLOCKS_USER_SHARE times what is left free, and makes room among his own. Alone
   he gets three quarters of all, two get three sevenths each (the dynamic threshold of A. Choudhury and E. Hahne, IEEE/ACM ToN 6, 1998). The node's own
   user has no such bound.
+- The blocks of files (FILES_USER) are no cache of anything: they count for no bound and never go to make room. Only the disk bounds them.
 
 Blocking, and called from threads; one lock guards the counts of bytes, another the names until they are on the disk.
 Never decides what is needed: the caller names what is pinned.
@@ -29,7 +30,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from unios.errors import CallerError, NoRoom, Unavailable
-from unios.limits import BLOCK_BYTES, BLOCKS_BYTES_MAX, BLOCKS_USER_SHARE, BLOCKS_YOUNG_S, DISK_FREE_BYTES_MIN
+from unios.limits import BLOCK_BYTES, BLOCKS_BYTES_MAX, BLOCKS_USER_SHARE, BLOCKS_YOUNG_S, DISK_FREE_BYTES_MIN, FILES_USER
 from unios.wire.manifests import NAME_BYTES, name_of
 
 SYNC_EACH_MAX: Final = 16
@@ -67,7 +68,7 @@ class BlockStore:
         shutil.rmtree(f"{folder}/incoming", ignore_errors=True)
         os.makedirs(f"{folder}/incoming", mode=0o700, exist_ok=True)
         self.used_bytes = 0
-        """Of what has come since the start, until `count` has added what was there."""
+        """Of what has come since the start, until `count` has added what was there; those of files do not count."""
         self._used: Counter[str] = Counter()
         """The same of each user, by his folder."""
         self._known: set[tuple[str, bytes]] | None = set()
@@ -75,7 +76,8 @@ class BlockStore:
 
     def _add(self, user_folder: str, size: int) -> None:
         """The lock is held."""
-        self.used_bytes += size
+        if user_folder != _FILES:
+            self.used_bytes += size
         self._used[user_folder] += size
 
     def count(self) -> None:
@@ -184,7 +186,7 @@ class BlockStore:
                     f"{user} keeps {self._used[mine] - len(data)} bytes of blocks on {self._node}, his share: live processes of his and results need them, "
                     "or they are of the last hour; end what he does not need, or try later"
                 )
-            if self.used_bytes > self._bytes_max and not self.evict(pinned):
+            if mine != _FILES and self.used_bytes > self._bytes_max and not self.evict(pinned):
                 raise NoRoom(f"{self._node} keeps {self._bytes_max} bytes of blocks, its bound, and live processes need them")
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
                 if file.write(data) != len(data):
@@ -267,7 +269,7 @@ class BlockStore:
         return BLOCKS_USER_SHARE * max(0, self._bytes_max - self.used_bytes)
 
     def _is_over_share(self, user_folder: str) -> bool:
-        return user_folder != self._owner and self._used[user_folder] > self._share()
+        return user_folder not in (self._owner, _FILES) and self._used[user_folder] > self._share()
 
     def _make_room(self, pinned: Pinned, user_folder: str) -> bool:
         """Let the longest unused of one user go until he keeps well within his share; return whether he keeps within it."""
@@ -285,7 +287,7 @@ class BlockStore:
         for block in sorted(among):
             if enough() or block.used_s > young:
                 return
-            if (block.user, block.name) not in kept:
+            if block.user != _FILES and (block.user, block.name) not in kept:
                 self._remove(block.user, block.name)
 
 
@@ -355,6 +357,9 @@ def free_bytes(folder: str) -> int:
 def folder_of(user: str) -> str:
     """Return what a user's folder is called; no user's name is a path."""
     return "u-" + quote(user, safe="")
+
+
+_FILES: Final = folder_of(FILES_USER)
 
 
 def is_whole(name: bytes, data: bytes) -> bool:

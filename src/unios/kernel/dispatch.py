@@ -40,8 +40,8 @@ STREAMED: Final = frozenset(
 KERNELS_ONLY: Final = frozenset({"ports.relay", "node.certify", "node.cut", "node.note", "store.engine", "store.forgo", "store.keys"})
 """Operations that only another kernel may ask for, in its own name: what it passes on for a client comes with its certificate, too."""
 
-LOCAL_ONLY: Final = frozenset({"ports.listen", "ports.connect"})
-"""Operations that give descriptors and so belong to the machine; connecting to other nodes' ports is their own business."""
+LOCAL_ONLY: Final = frozenset({"ports.listen", "ports.connect", "mounts.open", "mounts.give"})
+"""Operations that give descriptors or take them and so belong to the machine; connecting to other nodes' ports is their own business."""
 
 
 class Dispatch:

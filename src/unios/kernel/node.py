@@ -22,12 +22,11 @@ from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import UniosError
-from unios.kernel import keys, parts, runfiles, sequencer, system
+from unios.kernel import keys, offering, parts, runfiles, sequencer, system
 from unios.kernel.acquaintance import Acquaintance
 from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
 from unios.kernel.auditing import Auditing
-from unios.kernel.block_operations import BlockOperations
 from unios.kernel.callers import user_of
 from unios.kernel.carrying import Carrying
 from unios.kernel.certificates import Identity, mark
@@ -45,15 +44,14 @@ from unios.kernel.leasing import DeadlinePage, Leasing
 from unios.kernel.link_warnings import link_notes, link_warnings
 from unios.kernel.links import Links
 from unios.kernel.log_keeping import LogKeeping
-from unios.kernel.log_operations import LogOperations
 from unios.kernel.memory_kills import MemoryKills
-from unios.kernel.node_operations import NodeOperations, service_view
+from unios.kernel.mount_keeping import MountKeeping
+from unios.kernel.node_operations import service_view
 from unios.kernel.part_events import PartEvents
 from unios.kernel.place import place_of, twin_text
 from unios.kernel.port_operations import PortOperations
 from unios.kernel.port_places import PortPlaces
 from unios.kernel.ports import SERVICES, Broker, PortRecord
-from unios.kernel.process_operations import ProcessOperations
 from unios.kernel.publishing import Publishing
 from unios.kernel.quorum import Quorum
 from unios.kernel.quorum_search import MemberSearch
@@ -65,15 +63,12 @@ from unios.kernel.renewing import Renewing
 from unios.kernel.spawning import Recorder, Starts
 from unios.kernel.stopping import Stopping
 from unios.kernel.store_gate import StoreGate
-from unios.kernel.store_operations import StoreOperations
 from unios.kernel.store_way import StoreWay
 from unios.kernel.system import NodeFile, SystemFile
-from unios.kernel.terminal_operations import TerminalOperations
 from unios.kernel.throttle_watch import ThrottleWatch
 from unios.kernel.time_limits import TimeLimits
 from unios.kernel.tokens import Tokens
 from unios.kernel.trees import Trees
-from unios.kernel.usage_operations import UsageOperations
 from unios.limits import BEAT_MS, DISK_RETRY_S
 from unios.store.client import StoreClient
 from unios.store.mirror import Mirror
@@ -158,7 +153,8 @@ class Node:
         self.port_operations = PortOperations(
             self.name, self.broker, self.links, *ways, self.gate, self.speaks_for, lambda name: parts.want(folder, name)
         )
-        self._offer()
+        self.mount_keeping = MountKeeping(folder, lambda: parts.want(folder, "files"), home=self.home.path)
+        offering.offer(self)
 
     @staticmethod
     def wall_ms() -> int:
@@ -203,61 +199,6 @@ class Node:
         if record is None or alive is None or not place or record.place in ("", place):
             return ""
         return twin_text(name)
-
-    def _offer(self) -> None:
-        ports, processes, nodes = self.port_operations, ProcessOperations(self), NodeOperations(self)
-        usages = UsageOperations(self)
-        blocks = BlockOperations(self.carrying)
-        self.dispatch.offer(blocks_put=blocks.put, blocks_get=blocks.get, blocks_has=blocks.has, blocks_drop=blocks.drop, blocks_list=blocks.list)
-        logs = LogOperations(self, self.log_keeping)
-        self.dispatch.offer(logs_append=logs.append, logs_read=logs.read, logs_seal=logs.seal, logs_trim=logs.trim, logs_record=logs.record)
-        self.dispatch.offer(
-            ports_listen=ports.listen,
-            ports_connect=ports.connect,
-            ports_relay=ports.relay,
-            ports_grant=ports.grant,
-            ports_revoke=ports.revoke,
-            ports_close=ports.revoke,
-            processes_spawn=processes.spawn,
-            processes_signal=processes.signal,
-            processes_wait=processes.wait,
-            processes_freeze=processes.freeze,
-            processes_thaw=processes.thaw,
-            processes_stats=processes.stats,
-            processes_renice=processes.renice,
-            processes_list=processes.list,
-            processes_follow=processes.follow,
-            processes_feed=processes.feed,
-            processes_results=processes.results,
-            node_info=nodes.info,
-            node_list=nodes.list,
-            node_links=nodes.links,
-            node_status=nodes.status,
-            node_events=nodes.events,
-            node_token=nodes.token,
-            node_stop=nodes.stop,
-            node_leave=nodes.leave,
-            node_remove=nodes.remove,
-            node_expel=nodes.expel,
-            node_cut=nodes.cut,
-            node_certify=self.renewing.certify,
-            node_audit=self.auditing.show,
-            node_note=self.auditing.written_for,
-            node_usage=usages.usage,
-            processes_usage=usages.by_user,
-        )
-        stores = StoreOperations(self)
-        self.dispatch.offer(store_status=stores.status, store_backup=stores.backup, store_restore=stores.restore)
-        self.dispatch.offer(store_move=self.engine_moving.move, store_engine=self.engine_moving.engine, store_forgo=self.gateways.forgo)
-        self.dispatch.offer(store_rekey=self.rekeying.rekey, store_keys=self.rekeying.keys)
-        terminals = TerminalOperations(self)
-        self.dispatch.offer(
-            processes_terminal=terminals.terminal,
-            processes_attach=terminals.attach,
-            processes_exec=terminals.exec,
-            processes_reach=terminals.reach,
-            processes_offsets=terminals.offsets,
-        )
 
     # what mirrors and links tell
 
@@ -415,6 +356,7 @@ class Node:
                 self.quorum: HOUSEKEEPING,
                 MemberSearch(self): HOUSEKEEPING,
                 self.carrying: HOUSEKEEPING,
+                self.mount_keeping: sequences.CALL,
                 self.auditing: HOUSEKEEPING,
                 self.renewing: HOUSEKEEPING,
                 TimeLimits(self): HOUSEKEEPING,
@@ -431,6 +373,7 @@ class Node:
         self.trees.close()
         self.carrying.close()
         self.log_keeping.close()
+        self.mount_keeping.close()
         await self.store.close()
 
     async def _say_ready(self) -> None:

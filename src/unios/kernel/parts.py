@@ -19,7 +19,7 @@ from typing import Final
 
 from setproctitle import setproctitle
 
-from unios.kernel import descriptors, owner, precedence, runfiles
+from unios.kernel import descriptors, mount_records, owner, precedence, runfiles
 from unios.kernel.beats import Beats
 from unios.wire.home import Home, NodeFolder
 from unios.wire.installation import release
@@ -28,7 +28,7 @@ Main = Callable[[NodeFolder, Callable[[], None]], int]
 """(folder, beat) -> exit code."""
 
 SERVICES: Final = ("placement", "recovery")
-ON_DEMAND: Final = ("locks", "archive")
+ON_DEMAND: Final = ("locks", "archive", "files")
 """Services that are started when somebody first wants them: the kernel says so with a file, which is there while one is wanted."""
 BY_FILE: Final = (*ON_DEMAND, "member")
 """What runs while a file says that it is wanted. A member of etcd is wanted also after the node was down: its file is its configuration."""
@@ -40,6 +40,7 @@ MODULES: Final = {
     "recovery": "unios.services.recovery",
     "locks": "unios.services.locks",
     "archive": "unios.services.archive",
+    "files": "unios.services.files.service",
     "member": "unios.kernel.quorum_member",
 }
 """By name and not by import: the supervisor starts services, it does not know them."""
@@ -66,6 +67,11 @@ def want(folder: NodeFolder, name: str) -> None:
     with contextlib.suppress(OSError):
         wanted(folder, name).touch(mode=0o600)
         wake(folder)
+
+
+def is_needed(folder: NodeFolder, name: str) -> bool:
+    """Whether a service on demand that has ended in order has something to do all the same: files, as long as there are mounts."""
+    return name == "files" and bool(mount_records.read(folder))
 
 
 def wake(folder: NodeFolder) -> None:

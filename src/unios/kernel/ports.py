@@ -36,7 +36,7 @@ from unios.limits import (
 )
 from unios.wire.operations import Accepted
 
-SERVICES: Final = frozenset({"placement", "recovery", "locks", "archive"})
+SERVICES: Final = frozenset({"placement", "recovery", "locks", "archive", "files"})
 """Names that only the system's own services may take. They have places of their own: no program's ports keep them out."""
 
 

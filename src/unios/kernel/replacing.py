@@ -16,13 +16,15 @@ from collections.abc import Callable
 from typing import Final
 
 from unios.core.holding import MARGIN_MS
-from unios.errors import Unavailable, UniosError
-from unios.kernel import founding, guarded, parts, runfiles, supervisor
+from unios.errors import CallerError, Unavailable, UniosError
+from unios.kernel import founding, guarded, mount_records, parts, runfiles, supervisor
 from unios.kernel.beats import Beats
 from unios.kernel.lease_bridge import LeaseBridge
 from unios.kernel.runfiles import Running
+from unios.mount_limits import MOUNT_GIVE_S
 from unios.wire.home import Home, NodeFolder
 from unios.wire.installation import Installation
+from unios.wire.mounts import ListMounts, MountsView
 from unios.wire.operations import Empty, ListProcesses, NodeInfo, NodeView, ProcessView
 
 START_S: Final = 15.0
@@ -57,6 +59,8 @@ def replace(home: Home, folder: NodeFolder, new: Installation, before: Installat
     with LeaseBridge(home, folder):
         _replace_supervisor(folder, new)
         for name in KINDS:
+            if name == "files":
+                _wait_given(folder)
             _replace_part(home, folder, name)
         _wait(lambda: founding.is_ready(folder), lambda: _failed(folder, "kernel"), READY_S, "its kernel did not register")
         _wait(lambda: _serves(home, folder, seen), lambda: _failed(folder, "kernel"), READY_S, "it did not get ready for the others", LOOK_SLOWLY_S)
@@ -128,6 +132,24 @@ def _replace_part(home: Home, folder: NodeFolder, name: str) -> None:
             START_S,
             f"its {name} did not begin again",
         )
+
+
+def _wait_given(folder: NodeFolder) -> None:
+    """Wait until the new kernel has from the service of files what it is to keep mounted: once that ends too it would be mounted anew. What cannot be had
+    is given up after a while, and no reason to stop."""
+    until = time.monotonic() + MOUNT_GIVE_S + ASK_MS / 1000
+    while mount_records.read(folder) and not _holds_mounts(folder) and time.monotonic() < until:
+        time.sleep(LOOK_S)
+
+
+def _holds_mounts(folder: NodeFolder) -> bool:
+    try:
+        found: MountsView = founding.ask(folder, "mounts.list", ListMounts(), MountsView, timeout_ms=ASK_MS)
+    except CallerError:
+        return True  # a kernel of before
+    except (UniosError, OSError):
+        return False
+    return all(mount.held for mount in found.mounts)
 
 
 def _beats(folder: NodeFolder, name: str, old: Running | None) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 
 from unios.core.supervision import Died, Event, Kill, Order, Start, Started, Supervision, Tick, Wanted
 from unios.errors import UniosError
-from unios.kernel import freezer, installations, parts, runfiles, system
+from unios.kernel import freezer, installations, mount_records, parts, runfiles, system
 from unios.kernel.beats import BEATERS, Beats
 from unios.kernel.clocks import boot_ms
 from unios.kernel.journals import open_journal
@@ -118,7 +118,11 @@ class Supervisor:
         elif name in parts.BY_FILE and code == 0:
             if name in parts.ON_DEMAND:
                 runfiles.remove(parts.wanted(self.folder, name))  # another node does it, or nobody needs it
-            self._tell(Wanted(name, run=False))
+            if not parts.is_needed(self.folder, name):  # looked at afterwards: what was mounted since then is seen, or its service wanted again
+                self._tell(Wanted(name, run=False))
+                return
+            parts.want(self.folder, name)
+            self._tell(Died(name, running.pid, code, number, boot_ms()))
         else:
             self._tell(Died(name, running.pid, code, number, boot_ms()))
 
@@ -201,6 +205,7 @@ class Supervisor:
             runfiles.wait_all_gone(hung, STOP_S)
             for running in mine:
                 _reap(running.pid)
+        mount_records.take_away(self.folder)
         freezer.tidy(self.folder.path)
         for name in parts.ON_DEMAND:
             runfiles.remove(parts.wanted(self.folder, name))

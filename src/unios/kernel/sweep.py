@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from unios.errors import NodeUnknown
-from unios.kernel import linux_pids, runfiles
+from unios.kernel import linux_pids, mount_records, runfiles
 from unios.kernel.beats import BEATERS
 from unios.wire.home import Home, NodeFolder
 
@@ -57,6 +57,7 @@ def kill(folders: list[NodeFolder]) -> None:
             os.kill(pid, signal.SIGKILL)
     _thaw(folders)
     for folder in folders:
+        mount_records.take_away(folder)
         _tidy(folder)
 
 
