@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "unios"
 WALL = re.compile(r"time\.time\(|time\.time_ns\(|CLOCK_REALTIME|datetime\.now\(|(?<!_)wall_ms\(\)")
-LISTED = re.compile(r"(?:kernel|services|store|client|wire|core)/\w+\.py")
+LISTED = re.compile(r"(?:kernel|services|store|client|wire|core)/(?:\w+/)*\w+\.py")
 
 
 def readers() -> set[str]:

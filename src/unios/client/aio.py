@@ -59,6 +59,14 @@ class Kernel:
         """Ask the kernel, or through it the kernel of `node`."""
         return await (await self._connected()).call(op, body, type_, node=node, timeout_ms=timeout_ms)
 
+    async def call_for_descriptors(self, op: str, body: object, *, timeout_ms: int = 5_000) -> tuple[Any, list[int]]:
+        """Ask this kernel; return the raw answer and its descriptors, which are the caller's to close."""
+        return await (await self._connected()).call_with_descriptors(op, body, timeout_ms=timeout_ms)
+
+    async def call_with(self, descriptor: int, op: str, body: object, *, timeout_ms: int = 5_000) -> None:
+        """Tell this kernel something, with a duplicate of a descriptor."""
+        await (await self._connected()).call(op, body, descriptors=(descriptor,), timeout_ms=timeout_ms)
+
     async def _connected(self) -> Peer:
         await self._up.wait()
         if self._peer is None:

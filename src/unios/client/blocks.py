@@ -17,6 +17,7 @@ from unios.wire import manifests
 from unios.wire.carries import OfBlocks, Stored
 from unios.wire.operations import Empty, NodeInfo, NodeView
 
+name_of = manifests.name_of
 NAMES_AT_ONCE = 4_096
 GET_AT_ONCE = 256
 OTHERS_MAX = 3

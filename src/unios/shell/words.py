@@ -154,6 +154,8 @@ INDEX: dict[str, tuple[str, str]] = {
     "events": ("events", "Show what happened in the system."),
     "usage": ("usage", "Show what each user's processes have used."),
     "devices": ("devices", "List the devices of all nodes."),
+    "mount": ("mounts", "Mount the tree of files on a folder."),
+    "umount": ("mounts", "Unmount it."),
     "enable": ("enable", "Start this machine's nodes after each reboot (systemd)."),
     "disable": ("enable", "Undo `enable`."),
     "store": ("store", "Show how the system's store stands; back it up, restore it."),
@@ -164,6 +166,7 @@ INDEX: dict[str, tuple[str, str]] = {
 }
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Processes", ("run", "ps", "wait", "kill", "freeze", "thaw", "renice", "logs", "attach", "exec", "forward", "results")),
+    ("Files", ("mount", "umount")),
     ("Queue and resources", ("queue", "hold", "release", "cancel", "policy", "quota", "usage", "devices")),
     ("Seeing", ("status", "top", "events", "doctor")),
     ("System", ("up", "join", "leave", "down", "upgrade", "enable", "disable", "nodes", "store")),

@@ -37,9 +37,9 @@ Locks = tuple[Lock, ...]
 def conflict(held: Iterable[Lock], wanted: Lock) -> Lock | None:
     """Return a lock that is in the way."""
     for one in held:
-        if one.holder != wanted.holder and one.whole == wanted.whole and one.start <= wanted.end and wanted.start <= one.end:
-            if WRITE in (one.kind, wanted.kind):
-                return one
+        overlaps = one.start <= wanted.end and wanted.start <= one.end
+        if overlaps and one.holder != wanted.holder and one.whole == wanted.whole and WRITE in (one.kind, wanted.kind):
+            return one
     return None
 
 

@@ -14,7 +14,6 @@ from unios.core.files.staging import Staged
 from unios.errors import NoRoom, UniosError
 from unios.services.files.volume import Volume
 from unios.wire.home import NodeFolder
-from unios.wire.manifests import name_of
 
 USER: Final = "files."
 """Whose the blocks of files are: nobody's who can log in."""
@@ -132,7 +131,7 @@ class Blocks:
 
     def _seal_batch(self, batch: list[Item], upto: dict[int, int]) -> int:
         volume = self._volume
-        named = [(item, name_of(item[4])) for item in batch]
+        named = [(item, blocks.name_of(item[4])) for item in batch]
         data = {name: item[4] for item, name in named}
         try:
             if data:

@@ -40,7 +40,7 @@ from unios.store.client import StoreClient
 from unios.store.model import Compare, Put, Range, RangeResult, Record, Transaction
 from unios.undecodable import UNDECODABLE
 from unios.wire.home import NodeFolder
-from unios.wire.mounts import ListMounts, MountsView, MountView, NoteMount, OpenMount
+from unios.wire.mounts import GiveMount, ListMounts, MountsView, MountView, NoteMount, OpenMount
 from unios.wire.operations import Empty
 
 OWNER: Final = "/files/owner"
@@ -135,7 +135,7 @@ class Files:
     async def run(self) -> bool:
         """Serve until cancelled."""
         await self._own()
-        writer = await LogWriter.open(self._kernel, LOG)
+        writer = await LogWriter.open(self._kernel, LOG, least=1)
         replicating = Replicating()
         owning = await self._load(writer, replicating)
         threading.Thread(target=owning.look, name="look", daemon=True).start()
@@ -250,15 +250,23 @@ class Files:
                 continue
             version = view.version
             for mount in view.mounts:
-                if mount.held and mount.number not in owning.mounts:
-                    await self._serve(owning, mount)
+                served = owning.mounts.get(mount.number)
+                with contextlib.suppress(UniosError):  # the kernel has gone, or the mount: there is another view soon
+                    if served is None and mount.held:
+                        await self._serve(owning, mount)
+                    elif served is not None and not mount.held:
+                        await self._give(served, mount)
             if is_first:
                 is_first = False
                 _drop_orphans(owning.volume)
 
+    async def _give(self, served: LocalMount, mount: MountView) -> None:
+        """Give a kernel that has begun anew what it lacks."""
+        agreed = msgspec.msgpack.encode(served.channel.session)
+        await self._kernel.call_with(served.channel.descriptor, "mounts.give", GiveMount(mount.folder, mount.number, agreed))
+
     async def _serve(self, owning: Owning, mount: MountView) -> None:
-        peer = await self._kernel._connected()
-        raw, descriptors = await peer.call_with_descriptors("mounts.open", OpenMount(mount.folder, mount.number), timeout_ms=5_000)
+        raw, descriptors = await self._kernel.call_for_descriptors("mounts.open", OpenMount(mount.folder, mount.number))
         seen = msgspec.msgpack.decode(raw, type=MountView)
         loop = asyncio.get_running_loop()
 
