@@ -5,6 +5,7 @@ next goes on from there. What it is after a crash of the process alone is in the
 """
 
 import asyncio
+import bisect
 import contextlib
 import os
 import threading
@@ -17,28 +18,32 @@ from typing import Final
 import msgspec
 
 from unios.client.aio import Kernel, serve
+from unios.client.connection import Connection
 from unios.client.log import LogReader, LogWriter
-from unios.core.files.changes import DropInode
+from unios.core.files.changes import Changes, DropInode
 from unios.core.files.entry import Began, Entry, decode, encode
 from unios.core.files.inode import Owner
 from unios.core.nodes import Alive, alive_key
-from unios.errors import DataLost, NotFound, UniosError
+from unios.errors import DataLost, NotFound, Unavailable, UniosError
 from unios.fuse import session
 from unios.fuse.abi import Feature
 from unios.fuse.channel import Channel, Unmounted
 from unios.fuse.session import Session
 from unios.limits import BEAT_MS
-from unios.services.files.blocks import Blocks
+from unios.services.files import snapshots
+from unios.services.files.blocks import USER, Blocks
 from unios.services.files.journal import Journal
 from unios.services.files.mounts import LocalMount
 from unios.services.files.replicating import Replicating
 from unios.services.files.serving import Mount, Serving
+from unios.services.files.snapshots import ENTRIES, NAME_BYTES, ROOT, RootRecord
 from unios.services.files.stage import Stage
 from unios.services.files.volume import NeedBlocks, Volume
 from unios.services.lease_seen import LeaseSeen
 from unios.store.client import StoreClient
 from unios.store.model import Compare, Put, Range, RangeResult, Record, Transaction
 from unios.undecodable import UNDECODABLE
+from unios.wire.carries import OfBlocks
 from unios.wire.home import NodeFolder
 from unios.wire.mounts import GiveMount, ListMounts, MountsView, MountView, NoteMount, OpenMount
 from unios.wire.operations import Empty
@@ -48,6 +53,7 @@ LOG: Final = "files"
 MODE: Final = 0o1777
 """Of the uppermost directory: everybody may make files there, as in /tmp."""
 RETRY_S: Final = 0.05
+REST_S: Final = 1.0
 TIDY_S: Final = 1.0
 WAIT_MS: Final = 20_000
 Then = Callable[[OSError | None], None]
@@ -69,6 +75,8 @@ class Owning:
         self.blocks = Blocks(kernel.folder, volume, replicating.when)
         self.serving = Serving(volume, self)
         self.mounts: dict[int, LocalMount] = {}
+        self.read = 0
+        """So many entries of the log were read at the beginning."""
         self._held: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -94,9 +102,27 @@ class Owning:
             if other is not mount:
                 other.tell(*other.names(names, inodes))
 
+    def connection(self) -> Connection:
+        """Return a connection for one thread, which closes it."""
+        return Connection(self._kernel.folder.path.parent.parent, self._kernel.folder.name, role="files")
+
     def free_bytes(self) -> tuple[int, int, int]:
         found = os.statvfs(self._kernel.folder.path)
         return found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def fetched(self, blocks: tuple[bytes, ...]) -> None:
+        """As `fetch`, and wait for it."""
+        done, failed = threading.Event(), list[OSError]()
+
+        def then(error: OSError | None) -> None:
+            if error is not None:
+                failed.append(error)
+            done.set()
+
+        self.fetch(blocks, then)
+        done.wait()
+        if failed:
+            raise DataLost(f"a block of a file is not to be had: {failed[0]}")
 
     def look(self) -> None:
         """Make blocks of what has been in the making for long, and go on with what has waited; in a thread, again and again."""
@@ -121,6 +147,31 @@ class Owning:
                     one()
 
 
+class Told:
+    """Where in the log what entries are, by the batches in which they came there."""
+
+    def __init__(self, entries: int) -> None:
+        self._batches: list[tuple[int, int]] = []
+        """(last entry, its place in the log)"""
+        self.entries = entries
+        """Since the last snapshot."""
+
+    def add(self, at: int, offset: int) -> None:
+        """The last entry of a batch is there."""
+        self.entries += offset - self._batches[-1][1] if self._batches else 1
+        self._batches.append((at, offset))
+
+    def after(self, at: int) -> int:
+        """Return a place in the log before which there is nothing after that entry; 0 if none is known."""
+        found = bisect.bisect_right(self._batches, (at, 1 << 62))
+        return self._batches[found - 1][1] + 1 if found else 0
+
+    def forget(self, offset: int) -> None:
+        """There is a snapshot up to that place."""
+        self._batches = [batch for batch in self._batches if batch[1] >= offset - 1]
+        self.entries = self._batches[-1][1] - offset + 1 if self._batches else 0
+
+
 class Files:
     """The service."""
 
@@ -139,8 +190,10 @@ class Files:
         replicating = Replicating()
         owning = await self._load(writer, replicating)
         threading.Thread(target=owning.look, name="look", daemon=True).start()
+        told = Told(owning.read)
         async with asyncio.TaskGroup() as group:
-            group.create_task(replicating.run(writer, lambda _at, _offset: None))
+            group.create_task(replicating.run(writer, told.add))
+            group.create_task(self._snapshots(owning, writer, told))
             group.create_task(self._look_after_mounts(owning))
             group.create_task(self._watch_lease())
         return False
@@ -180,20 +233,32 @@ class Files:
     # what was there before
 
     async def _load(self, writer: LogWriter, replicating: Replicating) -> Owning:
-        entries, token = await self._logged()
+        root = await self._root()
+        entries, token = await self._logged(root)
+        parts = await asyncio.to_thread(self._snapshot, root)
+        return await asyncio.to_thread(self._build, writer, replicating, (root.at, parts, entries, token), asyncio.get_running_loop())
+
+    def _build(
+        self, writer: LogWriter, replicating: Replicating, found: tuple[int, list[Changes], list[Entry], str], loop: asyncio.AbstractEventLoop
+    ) -> Owning:
+        at, parts, entries, token = found
         last = max((entry.at for entry in entries), default=0)
+        last = max(last, at)
         journal = Journal.find(self._folder, token, last)
         stage = Stage(self._stage(), fresh=journal is None)
         volume = Volume(stage, journal or Journal.begin(self._folder, last), replicating.tell)
         owning = Owning(self._kernel, replicating, volume)
+        owning.read = len(entries)
+        for part in parts:
+            volume.state.apply(part)
         for entry in entries:
-            await self._replay(owning, entry, patches=journal is None)
+            self._replay(owning, entry, patches=journal is None)
         if journal is not None:
             volume.recall(journal.read(), last)
             used = {staged.slot for _ino, _index, staged in volume.staging.all()}
             stage.keep_only(used)
         else:
-            await writer.append(encode(Began(volume.journal.token, self._me)))
+            asyncio.run_coroutine_threadsafe(writer.append(encode(Began(volume.journal.token, self._me))), loop).result()
             volume.begin()
             self._tidy_others(volume.journal.token)
         if not volume.state.inodes:
@@ -204,11 +269,25 @@ class Files:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         return self._folder / "stage"
 
-    async def _logged(self) -> tuple[list[Entry], str]:
-        entries, token = list[Entry](), ""
+    async def _root(self) -> RootRecord:
+        while True:
+            try:
+                found = (await self._store.range(ROOT))[0].records
+                return msgspec.msgpack.decode(found[0].value, type=RootRecord) if found else RootRecord(b"", 0, 0, "")
+            except UNDECODABLE as error:
+                raise DataLost(f"the record {ROOT} makes no sense: {error}") from error
+            except UniosError:
+                await asyncio.sleep(RETRY_S)
+
+    def _snapshot(self, root: RootRecord) -> list[Changes]:
+        with Connection(self._kernel.folder.path.parent.parent, self._me, role="files") as connection:
+            return list(snapshots.read(connection, root.blocks))
+
+    async def _logged(self, root: RootRecord) -> tuple[list[Entry], str]:
+        entries, token = list[Entry](), root.token
         reader = LogReader(self._kernel, LOG)
         with contextlib.suppress(NotFound):
-            reader.offset = (await reader.calls.present()).first
+            reader.offset = max(root.offset, (await reader.calls.present()).first)
             while found := await reader.read():
                 for data in found:
                     try:
@@ -221,14 +300,55 @@ class Files:
                         entries.append(written)
         return entries, token
 
-    async def _replay(self, owning: Owning, entry: Entry, *, patches: bool) -> None:
+    def _replay(self, owning: Owning, entry: Entry, *, patches: bool) -> None:
         while True:
             try:
                 owning.volume.replay(entry, patches=patches)
             except NeedBlocks as needed:
-                await _fetched(owning, needed.blocks)
+                owning.fetched(needed.blocks)
                 continue
             return
+
+    async def _snapshots(self, owning: Owning, writer: LogWriter, told: "Told") -> None:
+        """Again and again: keep a snapshot, say so, and let go of what is before it in the log."""
+        while True:
+            await asyncio.sleep(REST_S)
+            if told.entries < ENTRIES:
+                continue
+            try:
+                await self._snapshot_now(owning, writer, told)
+            except UniosError as error:  # the log grows on meanwhile
+                print(f"no snapshot of the tree of files could be made: {error}", flush=True)
+
+    async def _snapshot_now(self, owning: Owning, writer: LogWriter, told: "Told") -> None:
+        def take() -> tuple[int, int, bytes]:
+            with owning.volume.lock:
+                at, parts = owning.volume.snapshot()
+                patched = owning.volume.staging.first_patch()
+            with owning.connection() as connection:
+                return at, patched, snapshots.keep(connection, parts)
+
+        before = await self._root()
+        at, patched, names = await asyncio.to_thread(take)
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def there(_error: OSError | None) -> None:
+            loop.call_soon_threadsafe(arrived.set_result, None)
+
+        owning.replicating.when(at, there)
+        await arrived
+        offset = told.after(min(at, patched - 1) if patched else at)
+        record = RootRecord(names, offset, at, owning.volume.journal.token)
+        mine = Compare(OWNER, "value", "==", msgspec.msgpack.encode(OwnerRecord(self._me, self._number)))
+        if not (await self._store.transact(Transaction((mine,), (Put(ROOT, msgspec.msgpack.encode(record)),)))).succeeded:
+            raise Unavailable("this node does not own the tree any more")
+        told.forget(offset)
+        await writer.trim(offset)
+        gone = {before.blocks[at : at + NAME_BYTES] for at in range(0, len(before.blocks), NAME_BYTES)}
+        gone -= {names[at : at + NAME_BYTES] for at in range(0, len(names), NAME_BYTES)}
+        if gone:
+            await self._kernel.call("blocks.drop", OfBlocks(b"".join(gone), USER))
 
     def _tidy_others(self, token: str) -> None:
         for folder in self._folder.iterdir():
@@ -295,17 +415,6 @@ class Files:
             owning.mounts.pop(served.number, None)
 
         await asyncio.to_thread(begin)
-
-
-async def _fetched(owning: Owning, blocks: tuple[bytes, ...]) -> None:
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def then(error: OSError | None) -> None:
-        loop.call_soon_threadsafe(done.set_exception, error) if error else loop.call_soon_threadsafe(done.set_result, None)
-
-    owning.fetch(blocks, then)
-    await done
 
 
 def _drop_orphans(volume: Volume) -> None:

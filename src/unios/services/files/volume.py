@@ -51,6 +51,10 @@ class Volume:
     def state(self) -> State:
         return self.tree.state
 
+    def snapshot(self) -> tuple[int, list[Changes]]:
+        """Return what the log has of everything, but for its patches; and the last entry that is in it."""
+        return self.journal.at, [self.staging.snapshot(part) for part in self.state.snapshot()]
+
     # what was done before
 
     def replay(self, entry: Entry, *, patches: bool) -> None:
