@@ -120,6 +120,10 @@ def test_what_cannot_be_written_down_is_not_mounted(folder: NodeFolder, linux: L
             with pytest.raises(NoRoom):
                 await kernel.do("remove", OfMount(kept.folder))
             assert linux.done == ["mount kept"] and (await kernel.list()).mounts == (kept,) and not linux.is_dead(kept.number)
+            monkeypatch.undo()
+            for name in ("mount", "unmount", "source_of", "reached"):
+                monkeypatch.setattr(mounting, name, getattr(linux, name))
+            assert await kernel.do("remove", OfMount(kept.folder)) == Unmounted(True)
 
     run(work)
 
@@ -317,15 +321,19 @@ def test_a_new_kernel_is_given_the_mount_by_its_service_and_programs_notice_noth
         async with Kernel(folder) as kernel:
             view = await kernel.add(tmp_path / "a")
             mine = await kernel.open(view)
-        async with Kernel(folder, give_s=20) as kernel:
+        async with Kernel(folder, give_s=3_600) as kernel:
             assert kernel.wanted == 1
             assert (await kernel.list()).mounts == (MountView(view.folder, view.number, held=False),)
             with pytest.raises(Unavailable, match="not mounted just now"):
                 await kernel.open(view)
             with pytest.raises(CallerError, match="one descriptor"):
                 await kernel.do("give", GiveMount(view.folder, view.number, b""))
+            with pytest.raises(CallerError, match="at most"):
+                await kernel.do("give", GiveMount(view.folder, view.number, bytes(MOUNT_AGREED_BYTES_MAX + 1)), mine)
             with pytest.raises(NotFound):
                 await kernel.do("give", GiveMount(view.folder, view.number + 1, b"x"), os.dup(mine))
+            while not getattr(kernel.keeping._given.get(view.folder), "_waiters", ()):
+                await asyncio.sleep(0.001)
             await kernel.do("give", GiveMount(view.folder, view.number, b"agreed"), os.dup(mine))
             now = (await kernel.until(all_held)).mounts
             assert now == (MountView(view.folder, view.number, b"agreed"),)
@@ -343,7 +351,7 @@ def test_what_is_given_before_the_kernel_looks_is_not_waited_for_again(folder: N
         async with Kernel(folder) as kernel:
             view = await kernel.add(tmp_path / "a")
             mine = await kernel.open(view)
-        kernel = Kernel(folder, give_s=0.0)
+        kernel = Kernel(folder, give_s=3_600)
         await kernel.do("give", GiveMount(view.folder, view.number, b"agreed"), mine)
         async with kernel:
             assert await kernel.add(tmp_path / "a") == MountView(view.folder, view.number, b"agreed")
@@ -364,6 +372,23 @@ def test_what_nobody_gives_is_mounted_anew_and_what_comes_late_is_not_taken(fold
             with pytest.raises(NotFound, match="anew"):
                 await kernel.do("give", GiveMount(view.folder, view.number, b"x"), late)
             assert linux.is_dead(view.number) and not linux.is_dead(anew.number)
+
+    run(work)
+
+
+def test_while_it_is_mounted_anew_what_was_before_is_not_taken(folder: NodeFolder, linux: Linux, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Kernel(folder) as kernel:
+            view = await kernel.add(tmp_path / "a")
+            late = await kernel.open(view)
+        linux.hangs.clear()
+        async with Kernel(folder) as kernel:
+            (anew,) = (await kernel.until(lambda now: now.mounts[0].number != view.number)).mounts
+            assert not anew.held
+            with pytest.raises(NotFound, match="anew"):
+                await kernel.do("give", GiveMount(view.folder, view.number, b"x"), late)
+            linux.hangs.set()
+            assert (await kernel.until(all_held)).mounts[0].number == anew.number
 
     run(work)
 

@@ -1,6 +1,7 @@
 """Mounts that a kernel keeps, with the real Linux: they live on in kernel or service, are made anew when both are gone, and are away at the node's end."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from unios.kernel import founding, mount_records, parts, replacing, runfiles, sw
 from unios.kernel.mount_keeping import MountKeeping
 from unios.kernel.supervisor import Supervisor
 from unios.mount_limits import MOUNT_GIVE_S
-from unios.wire.home import NodeFolder
+from unios.wire.home import Home, NodeFolder
+from unios.wire.installation import Installation
 from unios.wire.mounts import GiveMount, MountsView, MountView, OfMount
 
 pytestmark = needs_fuse
@@ -204,7 +206,7 @@ def test_the_end_of_a_node_waits_for_no_folder_that_hangs(
 # the service
 
 
-def ended(folder: NodeFolder, code: int) -> Stopped:
+def ended(folder: NodeFolder, code: int, name: str = "files") -> Stopped:
     """A supervisor that has buried the service."""
     made = Stopped(folder)
     process = subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({code})"])
@@ -212,8 +214,8 @@ def ended(folder: NodeFolder, code: int) -> Stopped:
     descriptor = os.pidfd_open(process.pid)
     runfiles.wait_readable(descriptor, 20)
     process.returncode = 0  # whoever it is that reaps it
-    made._pidfds[descriptor] = ("files", running)
-    parts.wanted(folder, "files").touch()
+    made._pidfds[descriptor] = (name, running)
+    parts.wanted(folder, name).touch()
     Supervisor._buried(cast(Any, made), descriptor)
     return made
 
@@ -225,6 +227,20 @@ def test_the_service_runs_as_long_as_there_are_mounts(folder: NodeFolder, place:
     for code in (0, 3):
         (died,) = ended(folder, code).told
         assert isinstance(died, Died) and died.code == code and parts.wanted(folder, "files").exists()
+    assert ended(folder, 0, "archive").told == [Wanted("archive", run=False)]
+
+
+def test_an_upgrade_ends_the_service_when_the_kernel_has_what_it_keeps(folder: NodeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("running", "_ready", "_wait", "_replace_supervisor"):
+        monkeypatch.setattr(replacing, name, lambda *_given: {})
+    monkeypatch.setattr(replacing, "LeaseBridge", lambda *_given: contextlib.nullcontext())
+    monkeypatch.setattr(replacing, "_replace_part", lambda _home, _folder, name: done.append(name))
+    monkeypatch.setattr(replacing, "_wait_given", lambda _folder: done.append("given"))
+    one = Installation("python", "path", "release")
+    replacing.replace(Home(folder.path.parent.parent), folder, one, one)
+    at = done.index("given")
+    assert "kernel" in done[:at] and done[at + 1] == "files"
 
 
 def test_an_upgrade_waits_until_the_new_kernel_has_what_the_service_keeps(folder: NodeFolder, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

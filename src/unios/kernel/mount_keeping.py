@@ -130,9 +130,7 @@ class MountKeeping:
 
     async def add(self, folder: bytes) -> MountView:
         """Mount on a folder, on disk before it is answered; what is mounted there already is only told. Raises what `mounting.mount` raises."""
-        place = await self._reached(folder)
-        self._check(place)
-        return await self._whole(self._add(place))
+        return await self._whole(self._add(await self._reached(folder)))
 
     async def remove(self, folder: bytes) -> bool:
         """Take a mount away for good; return whether there was one. Idempotent."""
@@ -186,7 +184,7 @@ class MountKeeping:
 
     async def _add(self, folder: bytes) -> MountView:
         async with self._lock(folder):
-            self._check(folder)  # it may have waited
+            self._check(folder)
             if folder in self._descriptors and await self._is_there(folder):
                 self._want()
                 return self.table.current(folder, self._numbers[folder])
