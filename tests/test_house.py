@@ -65,7 +65,7 @@ def check(path: Path, modules: set[str]) -> list[str]:
                 wrong.append(f"{mine} imports {module}: of wire it takes the data types of operations only (decision 0009)")
             if mine == "services" and module.startswith("unios.services.") and path.name in ("placement.py", "recovery.py", "locks.py", "archive.py"):
                 name = module.split(".")[2]
-                if name in ("placement", "recovery", "locks", "archive"):
+                if name in ("placement", "recovery", "locks", "archive", "files"):
                     wrong.append(f"a service imports another: {module}")
         elif mine == "core" and module.split(".")[0] in IMPURE:
             wrong.append(f"core imports {module}: it decides and does nothing else")
