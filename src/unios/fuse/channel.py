@@ -36,6 +36,7 @@ class Channel:
         self.descriptor, self.session = descriptor, agreed
         self._buffer = bytearray(agreed.buffer_bytes)
         self._view = memoryview(self._buffer)
+        self._size = 0
 
     @classmethod
     def begin(
@@ -86,6 +87,11 @@ class Channel:
             channel.tell(*replies.resend())
         return channel
 
+    @property
+    def raw(self) -> bytes:
+        """The request that was read last, as it came."""
+        return bytes(self._view[: self._size])
+
     def read(self) -> Request | None:
         """Return the next request, None if there is none and the descriptor does not block. What it has of data is overwritten by the next read.
 
@@ -95,6 +101,7 @@ class Channel:
             size = _read(self.descriptor, self._buffer)
             if size is None:
                 return None
+            self._size = size
             try:
                 return decode(self._view[:size])
             except Malformed as error:

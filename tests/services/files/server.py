@@ -14,7 +14,6 @@ from unios.core.files.check import faults
 from unios.core.files.entry import Entry
 from unios.core.files.inode import Owner
 from unios.fuse import session
-from unios.fuse.abi import Feature
 from unios.fuse.channel import Channel
 from unios.fuse.session import Session
 from unios.services.files.journal import Journal
@@ -67,6 +66,9 @@ class Around:
     def changed(self, mount: Any, names: Any, inodes: Any) -> None:
         return
 
+    def when_told(self, then: Any) -> bool:
+        return False
+
     def free_bytes(self) -> tuple[int, int, int]:
         return 1 << 40, 1 << 39, 1 << 39
 
@@ -85,7 +87,7 @@ def main() -> None:
     if agreed:
         channel = Channel.adopt(descriptor, agreed)
     else:
-        channel = Channel.begin(descriptor, wanted=session.WANTED | Feature.WRITEBACK_CACHE)
+        channel = Channel.begin(descriptor, wanted=session.WANTED)
     mount = LocalMount(1, channel, Serving(volume, around), lambda: True, lambda _mount: None)
     if agreed:
         mount.adopted()

@@ -1,17 +1,19 @@
 """Mounts: one mount of this node, served by a thread of its own; a second one tells its Linux what it may not keep any more."""
 
+import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from unios.core.files.inode import ROOT
 from unios.fuse import abi, replies
 from unios.fuse.abi import Notice
 from unios.fuse.channel import Channel, Unmounted
 from unios.fuse.replies import Kept
 from unios.fuse.requests import Request
+from unios.services.files.knowing import Knowing
 from unios.services.files.serving import Serving
 
 KEPT: Final = Kept(3_600_000, 3_600_000)
@@ -29,18 +31,17 @@ class LocalMount:
     def __init__(self, number: int, channel: Channel, serving: Serving, holds: Callable[[], bool], gone: Callable[["LocalMount"], None]) -> None:
         self.number, self.channel = number, channel
         self._serving, self._holds, self._gone = serving, holds, gone
-        self._known: dict[int, int] = {}
-        self._unknown: set[int] = set()
-        """What its Linux may know from a predecessor, how often is not known."""
+        self.knowing = Knowing(serving.volume)
+        self._was_adopted = False
+        self.writing: Counter[int] = Counter()
+        """How often each file is open for writing here: pages of it may be changed that nobody else has seen."""
         self._news: queue.SimpleQueue[Told | Callable[[], None]] = queue.SimpleQueue()
         self._telling: threading.Thread | None = None
 
     def adopted(self) -> None:
-        """Its Linux was served by a predecessor: it may know everything."""
-        tree = self._serving.volume.tree
-        for ino in tree.state.inodes:
-            tree.opened(ino)
-            self._unknown.add(ino)
+        """Its Linux was served by a predecessor."""
+        self.knowing.adopted()
+        self._was_adopted = True
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"mount-{self.number}", daemon=True).start()
@@ -59,10 +60,7 @@ class LocalMount:
         volume = self._serving.volume
         with volume.lock:
             self._serving.locking.gone(self.number)
-            for ino in {*self._known, *self._unknown}:
-                volume.released(ino)
-            self._known.clear()
-            self._unknown.clear()
+            self.knowing.leave()
         self._gone(self)
 
     # as Serving's Mount
@@ -73,24 +71,19 @@ class LocalMount:
     def refuse(self, request: Request, number: int) -> None:
         self.channel.refuse(request, number)
 
-    def knows(self, ino: int) -> None:
-        count = self._known.get(ino, 0)
-        if not count and ino not in self._unknown:
-            self._serving.volume.tree.opened(ino)
-        self._known[ino] = count + 1
+    def opens(self, ino: int, flags: int) -> None:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self.writing[ino] += 1
 
-    def forgets(self, ino: int, count: int) -> bool:
-        if ino == ROOT:
-            return False
-        if ino in self._unknown:
-            self._unknown.discard(ino)
-            self._known.pop(ino, None)
-            return True
-        left = self._known.get(ino, 0) - count
-        if left > 0:
-            self._known[ino] = left
-            return False
-        return self._known.pop(ino, None) is not None
+    def closes(self, ino: int, flags: int) -> None:
+        if flags & os.O_ACCMODE != os.O_RDONLY and self.writing[ino]:
+            self.writing[ino] -= 1
+            if not self.writing[ino]:
+                del self.writing[ino]
+
+    def may_hold(self, ino: int) -> bool:
+        """Whether its Linux may have pages of a file that were changed and not written (mmap)."""
+        return self._was_adopted or ino in self.writing
 
     # what it is told
 

@@ -23,7 +23,7 @@ class Replicating:
     """That of one tree. `run` in the loop; everything else from any thread."""
 
     def __init__(self, confirmed: int = 0) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._queue: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
@@ -48,7 +48,7 @@ class Replicating:
             self._told = entry.at
             wakes, self._woken = not self._woken, True
         if wakes:
-            self._loop.call_soon_threadsafe(self._event.set)
+            self.loop.call_soon_threadsafe(self._event.set)
 
     def when(self, at: int, then: Then) -> None:
         """Call `then` when all entries up to that one are in the log; at once if they are."""
@@ -58,7 +58,7 @@ class Replicating:
             if waits:
                 heapq.heappush(self._waiting, (at, next(self._order), then))
         if waits:
-            self._loop.call_soon_threadsafe(self._urgent.set)
+            self.loop.call_soon_threadsafe(self._urgent.set)
         else:
             then(None)
 

@@ -19,6 +19,7 @@ from unios.fuse import replies
 from unios.fuse.abi import Op, Valid
 from unios.fuse.replies import Attributes, Kept, Listing, Statfs
 from unios.fuse.requests import Request
+from unios.services.files.knowing import Knowing
 from unios.services.files.locking import Locking
 from unios.services.files.volume import NeedBlocks, Volume
 
@@ -37,16 +38,16 @@ class Mount(Protocol):
     number: int
     kept: Kept
     open_flags: int
+    knowing: Knowing
 
     def answer(self, request: Request, *parts: bytes | memoryview) -> None: ...
 
     def refuse(self, request: Request, number: int) -> None: ...
 
-    def knows(self, ino: int) -> None:
-        """Its Linux was told of an inode once more."""
+    def opens(self, ino: int, flags: int) -> None:
+        """A file was opened there, with the flags of open(2); `closes`: it is closed."""
 
-    def forgets(self, ino: int, count: int) -> bool:
-        """Its Linux has forgotten that so many times; return whether it knows it no more."""
+    def closes(self, ino: int, flags: int) -> None: ...
 
 
 class Around(Protocol):
@@ -64,7 +65,10 @@ class Around(Protocol):
     def when_room(self, then: Callable[[], None]) -> None: ...
 
     def changed(self, mount: Mount, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> None:
-        """What other mounts may keep of these is not so any more."""
+        """What other mounts may keep of these is not so any more: they are told."""
+
+    def when_told(self, then: Callable[[], None]) -> bool:
+        """Have `then` called when all mounts have been told of what has changed up to now; False: there is nothing to tell, and it will not be."""
 
     def free_bytes(self) -> tuple[int, int, int]:
         """(all, free, for those who are not root) of the disks."""
@@ -119,7 +123,7 @@ class Serving:
             traceback.print_exc()
             mount.refuse(request, errno.EIO)
         else:
-            if parts is not None:
+            if parts is not None and not self._around.when_told(lambda: mount.answer(request, *parts)):
                 mount.answer(request, *parts)
 
     def _again(self, mount: Any, request: Request) -> None:
@@ -154,11 +158,11 @@ class Serving:
         )
 
     def _entry(self, mount: Mount, inode: Inode) -> Parts:
-        mount.knows(inode.ino)
+        mount.knowing.knows(inode.ino)
         return (replies.entry(self._attributes(inode), mount.kept),)
 
     def _created(self, mount: Mount, inode: Inode) -> Parts:
-        mount.knows(inode.ino)
+        mount.knowing.knows(inode.ino)
         return (replies.created(self._attributes(inode), 0, mount.kept, flags=mount.open_flags),)
 
     def _commit(self, mount: Mount, request: Request, planned: Planned, *names: tuple[int, bytes], inodes: tuple[int, ...] = ()) -> Inode | None:
@@ -179,7 +183,7 @@ class Serving:
 
     def _forget(self, mount: Mount, request: Request) -> Parts:
         for ino, count in request.body.nodes:
-            if mount.forgets(ino, count):
+            if mount.knowing.forgets(ino, count):
                 self.volume.released(ino)
         return None
 
@@ -208,7 +212,9 @@ class Serving:
         return (inode.target,) if inode.is_link else refuse(errno.EINVAL)
 
     def _create(self, mount: Mount, request: Request) -> Parts:
-        return self._created(mount, self._make(mount, request, stat.S_IFREG | request.body.mode & 0o7777))
+        made = self._make(mount, request, stat.S_IFREG | request.body.mode & 0o7777)
+        mount.opens(made.ino, request.body.flags)
+        return self._created(mount, made)
 
     def _tmpfile(self, mount: Mount, request: Request) -> Parts:
         planned = self.volume.tree.make_nameless(
@@ -216,6 +222,7 @@ class Serving:
         )
         made = self._commit(mount, request, planned)
         assert made is not None
+        mount.opens(made.ino, request.body.flags)
         return self._created(mount, made)
 
     def _link(self, mount: Mount, request: Request) -> Parts:
@@ -300,6 +307,7 @@ class Serving:
         inode = bytes_of.regular(self.volume.tree, request.node)
         if request.body.flags & os.O_TRUNC and inode.size:
             self._commit(mount, request, bytes_of.cut(self.volume.tree, request.node, 0, time.time_ns()), inodes=(request.node,))
+        mount.opens(request.node, request.body.flags)
         return (replies.opened(0, mount.open_flags),)
 
     def _read(self, _mount: Mount, request: Request) -> Parts:
@@ -357,6 +365,7 @@ class Serving:
         return ()
 
     def _release(self, mount: Mount, request: Request) -> Parts:
+        mount.closes(request.node, request.body.flags)
         if request.body.flock:
             self.locking.closed(request.node, mount.number, request.body.lock_owner, whole=True)
         return ()
@@ -391,7 +400,7 @@ class Serving:
             if not listing.add(name, self._attributes(inode), at + 1, mount.kept, known=known):
                 break
             if plus and known:
-                mount.knows(ino)
+                mount.knowing.knows(ino)
         return (bytes(listing),)
 
     # locks

@@ -11,7 +11,7 @@ from typing import Final, TypeGuard
 import msgspec
 
 from unios.core.files import data as bytes_of
-from unios.core.files.changes import Change, Changes, PutExtent, PutInode, PutLocks
+from unios.core.files.changes import Change, Changes, DropInode, PutExtent, PutInode, PutLocks
 from unios.core.files.data import Made, Part, Piece, pieces
 from unios.core.files.entry import Done, Entry, Patch
 from unios.core.files.inode import BLOCK_BYTES, Extent
@@ -63,6 +63,8 @@ class Volume:
         self._free(self.staging.follow(entry.changes))
         for patch in entry.patches if patches else ():
             self._repatch(patch, entry.at)
+        if entry.done is not None:
+            self._remember(entry.done)
 
     def begin(self) -> None:
         """What has been made of the log's patches is in this journal too, from now on."""
@@ -107,7 +109,7 @@ class Volume:
         for entry in entries[len(old) :]:
             self._recall(entry, bases)
             if entry.image is None:
-                self._log(entry.at, self.staging.image(entry.changes))
+                self._log(entry.at, self.staging.image(entry.changes), done=entry.done)
                 continue
             self._log(entry.at, entry.image)
             for change in entry.image:
@@ -149,11 +151,11 @@ class Volume:
         self._free(self.staging.follow(changes))
         if done is not None:
             self._remember(done)
-        self._log(at, self.staging.image(changes))
+        self._log(at, self.staging.image(changes), done=done)
 
-    def _log(self, at: int, changes: Changes, patches: tuple[Patch, ...] = ()) -> None:
+    def _log(self, at: int, changes: Changes, patches: tuple[Patch, ...] = (), done: Done | None = None) -> None:
         if changes or patches:
-            self._tell(Entry(at, changes, patches))
+            self._tell(Entry(at, changes, patches, done))
 
     def _note(self) -> int:
         """Return the number of an entry that only the log has something of."""
@@ -175,6 +177,10 @@ class Volume:
         changes = self.tree.released(ino)
         if changes:
             self._commit(changes)
+
+    def drop(self, change: DropInode) -> None:
+        """What has no name, and nobody knows, is gone."""
+        self._commit((change,))
 
     def lock_ranges(self, ino: int, locks: Locks) -> None:
         """The locks on parts of a file are these."""
