@@ -79,7 +79,7 @@ class Files:
         self._serving = owning.mounts
         threading.Thread(target=owning.look, name="look", daemon=True).start()
         rooting = Rooting(self._kernel, self._store, self._claim, owning, writer)
-        visitors = Visitors(owning.serving, replicating, owning.recall, lambda: self._claim.holds)
+        visitors = Visitors(owning, lambda: self._claim.holds)
         await self._kernel.listen(PORT, 0o600, visitors.serve)
         async with asyncio.TaskGroup() as group:
             group.create_task(replicating.run(writer, rooting.places.add))

@@ -1,6 +1,7 @@
 """Visitors: mounts of other nodes, served by the node that owns the tree. What they are answered is in the log before, since they outlive this machine."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from unios.fuse.abi import Op
 from unios.fuse.decoding import decode
 from unios.fuse.requests import Request
 from unios.services.files.knowing import Knowing
+from unios.services.files.owning import Owning, Then
 from unios.services.files.replicating import Replicating
 from unios.services.files.serving import Serving
 from unios.wire.filing import Ask, Stay, Told, Unmounted
@@ -22,6 +24,8 @@ from unios.wire.peer import Call
 GRACE_S: Final = 10.0
 """So long a node whose connection has ended may take to come back, before its locks and open files are gone."""
 THREADS: Final = 4
+WRITING: Final = frozenset({Op.WRITE, Op.FALLOCATE})
+"""Whoever has written goes on when this machine does not: so he is answered when the bytes are on other disks too."""
 UNANSWERED: Final = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
 NAMED: Final = frozenset({Op.LOOKUP, Op.RENAME, Op.RENAME2, Op.LINK, Op.UNLINK})
 
@@ -32,10 +36,10 @@ class Visitor:
     kept = replies.NOT_KEPT
     open_flags = int(abi.Opened.DIRECT_IO)
 
-    def __init__(self, number: int, node: str, serving: Serving, replicating: Replicating, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, number: int, node: str, serving: Serving, replicating: Replicating, sync: Callable[[int, Then], None]) -> None:
         self.number, self.node = number, node
         self.knowing = Knowing(serving.volume)
-        self._volume, self._replicating, self._loop = serving.volume, replicating, loop
+        self._volume, self._replicating, self._sync, self._loop = serving.volume, replicating, sync, replicating.loop
         self._waiting: dict[int, asyncio.Future[Told]] = {}
         self._lock = threading.Lock()
 
@@ -58,10 +62,13 @@ class Visitor:
         if waiting is None:
             return
 
-        def settle(_error: OSError | None) -> None:
-            self._loop.call_soon_threadsafe(_settle, waiting, told)
+        def settle(error: OSError | None) -> None:
+            self._loop.call_soon_threadsafe(_settle, waiting, told if error is None else Told(error.errno or errno.EIO))
 
-        self._replicating.when(self._volume.journal.at, settle)
+        if request.op in WRITING and not told.error:
+            self._sync(request.node, settle)
+        else:
+            self._replicating.when(self._volume.journal.at, settle)
 
     def opens(self, ino: int, flags: int) -> None: ...
 
@@ -74,13 +81,12 @@ def _settle(waiting: "asyncio.Future[Told]", told: Told) -> None:
 
 
 class Visitors:
-    """Those of one tree. `recall`: has what mounts of this node may have changed of inodes written, then calls what it is given."""
+    """Those of one tree. `holds`: whether nobody else can own it now."""
 
-    def __init__(
-        self, serving: Serving, replicating: Replicating, recall: Callable[[tuple[int, ...], Callable[[], None]], None], holds: Callable[[], bool]
-    ) -> None:
-        self._serving, self._replicating, self._recall, self._holds = serving, replicating, recall, holds
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, owning: Owning, holds: Callable[[], bool]) -> None:
+        self._owning, self._holds = owning, holds
+        self._serving, self._replicating = owning.serving, owning.replicating
+        self._loop = owning.loop
         self._pool = ThreadPoolExecutor(THREADS, "visitors")
         self._all: dict[int, Visitor] = {}
         self._here: dict[str, int] = {}
@@ -117,13 +123,13 @@ class Visitors:
         def begin() -> None:
             self._pool.submit(self._one, visitor, request)
 
-        self._recall(self._involved(request), begin)
+        self._owning.recall(self._involved(request), begin)
         return await waiting
 
     def _visitor(self, node: str, ask: Ask) -> Visitor:
         visitor = self._all.get(ask.mount)
         if visitor is None:
-            visitor = self._all[ask.mount] = Visitor(ask.mount, node, self._serving, self._replicating, self._loop)
+            visitor = self._all[ask.mount] = Visitor(ask.mount, node, self._serving, self._replicating, self._owning.sync)
             if ask.known:
                 with self._serving.volume.lock:
                     visitor.knowing.adopted()
