@@ -24,7 +24,7 @@ class Kernel:
 
     def __init__(self, folder: NodeFolder, give_s: float = 0.0) -> None:
         self.wanted = 0
-        self.keeping = MountKeeping(folder, self._want, home=folder.path.parent.parent, give_s=give_s)
+        self.keeping = MountKeeping(folder, self._want, home=folder.path.parent.parent, give_s=give_s, may_give=lambda: True)
         self.operations = MountOperations(self.keeping)
 
     def _want(self) -> None:

@@ -12,10 +12,10 @@ import pytest
 from tests.kernel.mounting_kernel import ANN, Kernel, all_held, on_disk, run
 from unios.errors import CallerError, Denied, NoRoom, NotFound, Unavailable
 from unios.fuse import mounting
-from unios.kernel import mount_keeping, mount_records
+from unios.kernel import mount_keeping, mount_records, runfiles
 from unios.kernel.dispatch import LOCAL_ONLY
 from unios.mount_limits import MOUNT_AGREED_BYTES_MAX
-from unios.wire.home import NodeFolder
+from unios.wire.home import Home, NodeFolder
 from unios.wire.mounts import GiveMount, ListMounts, Mount, MountView, NoteMount, OfMount, OpenMount, Unmounted
 
 
@@ -473,3 +473,12 @@ def test_records_that_make_no_sense_keep_no_kernel_from_its_work(folder: NodeFol
             assert on_disk(folder) == {view.folder: view.number}
 
     run(work)
+
+
+def test_who_began_after_the_kernel_has_nothing_of_before(tmp_path: Path) -> None:
+    folder = Home(tmp_path).node("n1")
+    folder.run.mkdir(parents=True)
+    assert not mount_keeping.has_elder(folder)
+    for pid, is_elder in ((os.getppid(), True), (os.getpid(), False)):
+        runfiles.place(folder.run / "files.json", json.dumps({"pid": pid, "start": runfiles.start_of(pid)}))
+        assert mount_keeping.has_elder(folder) == is_elder

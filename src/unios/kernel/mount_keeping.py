@@ -22,7 +22,7 @@ import msgspec
 
 from unios.errors import CallerError, NoRoom, NotFound, Unavailable, UniosError
 from unios.fuse import mounting
-from unios.kernel import mount_records
+from unios.kernel import mount_records, runfiles
 from unios.kernel.disk_threads import DiskThreads
 from unios.kernel.mount_records import MountRecord
 from unios.kernel.runfiles import complain
@@ -83,9 +83,18 @@ class MountTable:
 
 
 class MountKeeping:
-    """Those of one node. `want()` has the service started."""
+    """Those of one node. `want()` has the service started; `may_give()`: whether there is one that may have descriptors of before."""
 
-    def __init__(self, folder: NodeFolder, want: Callable[[], None], *, home: Path | None = None, give_s: float = MOUNT_GIVE_S) -> None:
+    def __init__(
+        self,
+        folder: NodeFolder,
+        want: Callable[[], None],
+        *,
+        home: Path | None = None,
+        give_s: float = MOUNT_GIVE_S,
+        may_give: Callable[[], bool] | None = None,
+    ) -> None:
+        self._may_give = may_give or (lambda: has_elder(folder))
         self._folder, self._want, self._give_s = folder, want, give_s
         self._home = (home or folder.path).resolve()
         self._threads, self._writer = DiskThreads(THREADS, "mounts"), DiskThreads(1, "mount-records")
@@ -223,7 +232,7 @@ class MountKeeping:
         given = self._given[folder] = asyncio.Event()
         async with self._lock(folder):
             try:
-                if await self._is_there(folder):
+                if self._may_give() and await self._is_there(folder):
                     if folder not in self._descriptors:
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(given.wait(), self._give_s)
@@ -280,3 +289,9 @@ class MountKeeping:
             self._close(folder)
         self._threads.close()
         self._writer.close()
+
+
+def has_elder(folder: NodeFolder) -> bool:
+    """Return whether a node's file service lives that began before this process: one that began later has nothing of before."""
+    service = runfiles.read(folder.run / "files.json")
+    return service is not None and service.start < runfiles.start_of(os.getpid())
