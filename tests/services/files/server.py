@@ -66,8 +66,8 @@ class Around:
     def changed(self, mount: Any, names: Any, inodes: Any) -> None:
         return
 
-    def when_told(self, then: Any) -> bool:
-        return False
+    def news(self) -> None:
+        return None
 
     def free_bytes(self) -> tuple[int, int, int]:
         return 1 << 40, 1 << 39, 1 << 39

@@ -24,6 +24,40 @@ RETRY_S: Final = 0.05
 Then = Callable[[OSError | None], None]
 
 
+class News:
+    """What some mounts are being told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left = 0
+        self._then: Callable[[], None] | None = None
+
+    def tell(self, mount: LocalMount, told: tuple[Told, ...]) -> None:
+        """Tell one more."""
+        with self._lock:
+            self._left += 1
+        mount.tell(*told, then=self._told)
+
+    def _told(self) -> None:
+        with self._lock:
+            self._left -= 1
+            then = self._then if not self._left else None
+        if then is not None:
+            self._do(then)
+
+    def when_told(self, then: Callable[[], None]) -> None:
+        """Call `then`, once, when all have been told."""
+        with self._lock:
+            self._then = then
+            is_over = not self._left
+        if is_over:
+            self._do(then)
+
+    def _do(self, then: Callable[[], None]) -> None:
+        with contextlib.suppress(Unmounted):
+            then()
+
+
 class Owning:
     """The tree, owned here: what is around the volume."""
 
@@ -36,10 +70,8 @@ class Owning:
         self.mounts: dict[int, LocalMount] = {}
         self.read = 0
         """So many entries of the log were read at the beginning."""
-        self._telling = 0
-        """Mounts that are being told something."""
-        self._waiting: list[Callable[[], None]] = []
-        """What is done when they have been."""
+        self._news: News | None = None
+        """What the operation that is under way has told; the volume's lock guards it."""
         self._held: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -61,44 +93,25 @@ class Owning:
     def changed(self, mount: Mount, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> None:
         others = [other for other in self.mounts.values() if other is not mount]
         if others and (names or inodes):
-            self._tell([(other, other.names(names, inodes)) for other in others])
+            self._news = self._news or News()
+            for other in others:
+                self._news.tell(other, other.names(names, inodes))
 
-    def _tell(self, news: list[tuple[LocalMount, tuple[Told, ...]]]) -> None:
-        with self._lock:
-            self._telling += len(news)
-        for mount, told in news:
-            mount.tell(*told, then=self._told)
-
-    def _told(self) -> None:
-        with self._lock:
-            self._telling -= 1
-            if self._telling:
-                return
-            ready, self._waiting = self._waiting, []
-        for then in ready:
-            with contextlib.suppress(Unmounted):
-                then()
-
-    def when_told(self, then: Callable[[], None]) -> bool:
-        if not self._telling:
-            return False
-        with self._lock:
-            if not self._telling:
-                return False
-            self._waiting.append(then)
-            return True
+    def news(self) -> "News | None":
+        found, self._news = self._news, None
+        return found
 
     def recall(self, inodes: tuple[int, ...], then: Callable[[], None]) -> None:
         """Have written what mounts of this node may have changed of these, in memory that is mapped, and call `then`."""
-        news = [
-            (mount, tuple(replies.invalidate_inode(ino) for ino in inodes if mount.may_hold(ino)))
-            for mount in list(self.mounts.values())
-            if any(mount.may_hold(ino) for ino in inodes)
-        ]
-        if news:
-            self._tell(news)
-        if not news or not self.when_told(then):
+        news = None
+        for mount in list(self.mounts.values()):
+            if held := [ino for ino in inodes if mount.may_hold(ino)]:
+                news = news or News()
+                news.tell(mount, tuple(replies.invalidate_inode(ino) for ino in held))
+        if news is None:
             then()
+        else:
+            news.when_told(then)
 
     def connection(self) -> Connection:
         """Return a connection for one thread, which closes it."""

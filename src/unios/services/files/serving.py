@@ -50,6 +50,13 @@ class Mount(Protocol):
     def closes(self, ino: int, flags: int) -> None: ...
 
 
+class News(Protocol):
+    """What mounts are being told."""
+
+    def when_told(self, then: Callable[[], None]) -> None:
+        """Call `then` when they have been."""
+
+
 class Around(Protocol):
     """What is beside the volume."""
 
@@ -67,8 +74,8 @@ class Around(Protocol):
     def changed(self, mount: Mount, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> None:
         """What other mounts may keep of these is not so any more: they are told."""
 
-    def when_told(self, then: Callable[[], None]) -> bool:
-        """Have `then` called when all mounts have been told of what has changed up to now; False: there is nothing to tell, and it will not be."""
+    def news(self) -> "News | None":
+        """Return, once, what the operation that was just done has told; the volume's lock is held."""
 
     def free_bytes(self) -> tuple[int, int, int]:
         """(all, free, for those who are not root) of the disks."""
@@ -113,6 +120,7 @@ class Serving:
                 parts = self._repeated(mount, request) if request.resent else None
                 if parts is None:
                     parts = action(mount, request)
+                news = self._around.news()
         except FileError as error:
             mount.refuse(request, error.errno)
         except NeedBlocks as needed:
@@ -123,8 +131,12 @@ class Serving:
             traceback.print_exc()
             mount.refuse(request, errno.EIO)
         else:
-            if parts is not None and not self._around.when_told(lambda: mount.answer(request, *parts)):
+            if parts is None:
+                return
+            if news is None or is_kept_back(request):
                 mount.answer(request, *parts)
+            else:
+                news.when_told(lambda: mount.answer(request, *parts))
 
     def _again(self, mount: Any, request: Request) -> None:
         self.one(mount, request)
@@ -433,3 +445,8 @@ def lasting(request: Request) -> Request:
     if isinstance(data, memoryview):
         body = body._replace(data=memoryview(bytes(data)))
     return Request(request.op, request.unique, request.node, request.uid, request.gid, request.pid, body)
+
+
+def is_kept_back(request: Request) -> bool:
+    """Return whether Linux writes pages back: it may do so because it was told something, which waits for the answer."""
+    return request.op == Op.WRITE and bool(request.body.kept_back)
