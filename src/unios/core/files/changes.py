@@ -8,19 +8,19 @@ from unios.core.files.inode import Extent, Inode
 from unios.core.files.ranges import Lock
 
 
-class PutInode(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class PutInode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
     """The attributes of an inode are these."""
 
     inode: Inode
 
 
-class DropInode(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class DropInode(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """An inode is gone, and what was in it."""
 
     ino: int
 
 
-class PutEntry(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class PutEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """A name in a directory is of that inode."""
 
     directory: int
@@ -28,14 +28,14 @@ class PutEntry(msgspec.Struct, frozen=True, array_like=True, tag=2):
     ino: int
 
 
-class DropEntry(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class DropEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """A name is not there."""
 
     directory: int
     name: bytes
 
 
-class PutExtent(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class PutExtent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """A block of a file is that."""
 
     ino: int
@@ -43,7 +43,7 @@ class PutExtent(msgspec.Struct, frozen=True, array_like=True, tag=4):
     extent: Extent
 
 
-class DropExtents(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class DropExtents(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """Blocks `first` to before `end` of a file are holes."""
 
     ino: int
@@ -51,7 +51,7 @@ class DropExtents(msgspec.Struct, frozen=True, array_like=True, tag=5):
     end: int
 
 
-class PutXattr(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class PutXattr(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     """An extended attribute has that value."""
 
     ino: int
@@ -59,20 +59,20 @@ class PutXattr(msgspec.Struct, frozen=True, array_like=True, tag=6):
     value: bytes
 
 
-class DropXattr(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class DropXattr(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """An extended attribute is not there."""
 
     ino: int
     name: bytes
 
 
-class NextIno(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class NextIno(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
     """Numbers of inodes below this one have been given away: none is ever given twice."""
 
     ino: int
 
 
-class CutExtent(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class CutExtent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
     """Of a block of a file no more than so many bytes count, whatever the block is."""
 
     ino: int
@@ -80,7 +80,7 @@ class CutExtent(msgspec.Struct, frozen=True, array_like=True, tag=9):
     length: int
 
 
-class PutLocks(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class PutLocks(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
     """The locks on parts of a file are these; without any: it has none."""
 
     ino: int

@@ -18,14 +18,14 @@ BLOCK_BYTES: Final = 1 << 20
 SIZE_MAX: Final = (1 << 63) - 1
 
 
-class Extent(msgspec.Struct, frozen=True, array_like=True):
+class Extent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One block of a file: `block` names what it is, of which the first `length` bytes count. What is missing reads as zeros."""
 
     block: bytes
     length: int
 
 
-class Inode(msgspec.Struct, frozen=True, array_like=True):
+class Inode(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Attributes as stat(2) has them; times in ns since 1970. `mode` has the type. Names of it are in directories, extents and xattrs beside it."""
 
     ino: int

@@ -14,7 +14,7 @@ UNLOCK: Final = 2
 END: Final = (1 << 63) - 1
 
 
-class Lock(msgspec.Struct, frozen=True, array_like=True):
+class Lock(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Bytes `start` to `end` of a file, both included. `kind`: READ or WRITE. `pid`: as the holder's own machine calls him."""
 
     start: int
