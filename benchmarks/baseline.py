@@ -1,5 +1,6 @@
 """The peers' baseline: figures measured earlier, cited where a peer does not run beside ours. Never mixed up with fresh ones."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def figures(lab: Path) -> dict[tuple[str, str], float]:
         text = (lab / f"{SOURCE}.md").read_text()
     except OSError:
         return {}
-    return _table(text, "launch") | _table(text, "calls")
+    return _table(text, "launch") | _table(text, "calls") | _turned(_table(text, "fs"))
 
 
 def _table(text: str, area: str) -> dict[tuple[str, str], float]:
@@ -27,9 +28,14 @@ def _table(text: str, area: str) -> dict[tuple[str, str], float]:
     found = {}
     for row in cells[2:]:
         for metric, value in zip(metrics[1:], row[1:], strict=False):
-            if value not in ("", "-"):
+            with contextlib.suppress(ValueError):  # empty, or "45 of 46"
                 found[metric, row[0]] = float(value)
     return found
+
+
+def _turned(found: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Return a table that has the peers side by side and the metrics below each other."""
+    return {(re.sub(r" \(.*\)$", "", metric), peer): value for (peer, metric), value in found.items()}
 
 
 def rows(lab: Path, ours: Row, metric: str, peers: tuple[str, ...], scale: float = 1.0) -> list[Row]:

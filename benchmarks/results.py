@@ -13,6 +13,7 @@ ORDER = (
     "terminal",
     "queue",
     "carry",
+    "files",
     "calls",
     "tasks",
     "objects",
