@@ -4,7 +4,8 @@ import errno
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -38,6 +39,13 @@ class Blocks:
         self._mine = threading.local()
         self._busy: dict[int, list[Then]] = {}
         """Files of which blocks are being made, and who waits for it to be over."""
+        self._naming = threading.Condition()
+        self._named: set[bytes] = set()
+        """Blocks that were made since `watch`, or were just being made then."""
+        self._flying: Counter[bytes] = Counter()
+        """Blocks that are being made."""
+        self._doomed: set[bytes] = set()
+        """Blocks that are let go of just now: one of such a name is made anew afterwards."""
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -133,23 +141,58 @@ class Blocks:
         volume = self._volume
         named = [(item, blocks.name_of(item[4])) for item in batch]
         data = {name: item[4] for item, name in named}
+        self._name(data.keys())
         try:
             if data:
-                content = blocks.Content(lambda name: data[name], lambda name: len(data[name]))
+                content = blocks.Content(data.__getitem__, lambda name: len(data[name]))
                 blocks.keep(self._connection(), list(data), content, user=USER, sent=lambda _count: None)
+            return self._sealed(named, upto)
         except BaseException:
             with volume.lock:
                 for _ino, _index, staged, _version, bytes_ in batch:
                     volume.not_sealed(staged, len(bytes_))
             raise
+        finally:
+            self._landed(data.keys())
+
+    def _sealed(self, named: list[tuple[Item, bytes]], upto: dict[int, int]) -> int:
         files = dict[int, dict[int, tuple[Staged, int, bytes, int]]]()
         for (ino, index, staged, version, bytes_), name in named:
             files.setdefault(ino, {})[index] = (staged, version, name, len(bytes_))
-        with volume.lock:
-            at = volume.journal.at
+        with self._volume.lock:
+            at = self._volume.journal.at
             for ino, made in files.items():
-                at = volume.sealed(ino, made, upto.get(ino, 0))
+                at = self._volume.sealed(ino, made, upto.get(ino, 0))
             return at
+
+    # letting go
+
+    def watch(self) -> None:
+        """Take note, from now on, of which blocks are made."""
+        with self._naming:
+            self._named = set(self._flying)
+
+    def _name(self, names: Iterable[bytes]) -> None:
+        with self._naming:
+            self._naming.wait_for(lambda: self._doomed.isdisjoint(names))
+            self._named.update(names)
+            self._flying.update(names)
+
+    def _landed(self, names: Iterable[bytes]) -> None:
+        with self._naming:
+            self._flying -= Counter(names)
+
+    def doom(self, names: set[bytes], kept: set[bytes]) -> list[bytes]:
+        """Return which of these blocks may go, and let none of their names be made until `spare`: not those of `kept`, nor what was made since `watch`."""
+        with self._naming:
+            self._doomed = names - kept - self._named
+            return sorted(self._doomed)
+
+    def spare(self) -> None:
+        """They are gone: blocks of any name may be made."""
+        with self._naming:
+            self._doomed = set()
+            self._naming.notify_all()
 
     def tidy(self, *, idle_s: float = IDLE_S) -> bool:
         """Make blocks of what was begun so long ago; blocking. Return whether there was anything."""

@@ -20,6 +20,7 @@ from unios.services.files.owning import Owning
 from unios.services.files.replicating import Replicating
 from unios.services.files.snapshots import RootRecord
 from unios.services.files.stage import Stage
+from unios.services.files.sweeping import blocks_in
 from unios.services.files.volume import NeedBlocks, Volume
 from unios.undecodable import UNDECODABLE
 
@@ -84,8 +85,9 @@ class _Building:
         owning.read = len(entries)
         for part in parts:
             volume.state.apply(part)
+        kept = blocks_in(parts)
         for entry in entries:
-            _replay(owning, entry, patches=journal is None)
+            _replay(owning, entry, kept if entry.at <= at else None, patches=journal is None)
         if journal is not None:
             volume.recall(journal.read(), last)
             stage.keep_only({staged.slot for _ino, _index, staged in volume.staging.all()})
@@ -104,11 +106,15 @@ class _Building:
             folder.rmdir()
 
 
-def _replay(owning: Owning, entry: Entry, *, patches: bool) -> None:
+def _replay(owning: Owning, entry: Entry, kept: set[bytes] | None, *, patches: bool) -> None:
+    """`kept`: of an entry that the snapshot has, the blocks of the snapshot. A patch of another block is of no more use: something has come in its place."""
     while True:
         try:
             owning.volume.replay(entry, patches=patches)
         except NeedBlocks as needed:
+            if kept is not None and not kept.issuperset(needed.blocks):
+                patches = False
+                continue
             owning.fetched(needed.blocks)
             continue
         return

@@ -2,7 +2,10 @@
 
 import asyncio
 import bisect
-from typing import Final
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -10,17 +13,21 @@ from unios.client.aio import Kernel
 from unios.client.log import LogWriter
 from unios.errors import DataLost, Unavailable, UniosError
 from unios.services.files import snapshots
-from unios.services.files.blocks import USER
 from unios.services.files.claiming import Claim
 from unios.services.files.owning import Owning
 from unios.services.files.snapshots import ENTRIES, NAME_BYTES, ROOT, RootRecord
+from unios.services.files.sweeping import Sweep
 from unios.store.client import StoreClient
 from unios.store.model import Put, Transaction
 from unios.undecodable import UNDECODABLE
-from unios.wire.carries import OfBlocks
 
 REST_S: Final = 1.0
 RETRY_S: Final = 0.05
+CALM_S: Final = 600.0
+"""So long after the last snapshot there is another one, if anything has been done."""
+CALM_EACH_S: Final = 0.01
+"""For each inode as long, if that is more: a snapshot goes through all of them."""
+T = TypeVar("T")
 
 
 async def root_of(store: StoreClient) -> RootRecord:
@@ -69,42 +76,48 @@ class Rooting:
         self.places = Places(owning.read)
 
     async def run(self) -> None:
-        """Again and again: keep a snapshot, say so, and let go of what is before it in the log."""
+        """Again and again: keep a snapshot, say so, and let go of what is before it in the log, and of blocks that no file has any more."""
+        last_s = time.monotonic()
         while True:
             await asyncio.sleep(REST_S)
-            if self.places.entries < ENTRIES:
+            calm_s = max(CALM_S, len(self._owning.volume.state.inodes) * CALM_EACH_S)
+            if self.places.entries < ENTRIES and (not self.places.entries or time.monotonic() - last_s < calm_s):
                 continue
+            last_s = time.monotonic()
             try:
-                await self._now()
+                await self.now()
             except UniosError as error:  # the log grows on meanwhile
                 print(f"no snapshot of the tree of files could be made: {error}", flush=True)
 
-    async def _now(self) -> None:
-        def take() -> tuple[int, int, bytes]:
-            with self._owning.volume.lock:
-                at, parts = self._owning.volume.snapshot()
-                patched = self._owning.volume.staging.first_patch()
-            with self._owning.connection() as connection:
-                return at, patched, snapshots.keep(connection, parts)
-
-        before = await root_of(self._store)
-        at, patched, names = await asyncio.to_thread(take)
-        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def now(self) -> int:
+        """Do it once; return how many blocks were let go of. UniosError."""
         loop = asyncio.get_running_loop()
+        return await asyncio.to_thread(self._work, loop)
 
-        def there(_error: OSError | None) -> None:
-            loop.call_soon_threadsafe(arrived.set_result, None)
+    def _work(self, loop: asyncio.AbstractEventLoop) -> int:
+        def wait(work: Coroutine[Any, Any, T]) -> T:
+            return asyncio.run_coroutine_threadsafe(work, loop).result()
 
-        self._owning.replicating.when(at, there)
-        await arrived
-        offset = self.places.after(min(at, patched - 1) if patched else at)
-        record = RootRecord(names, offset, at, self._owning.volume.journal.token)
-        mine = self._claim.compare()
-        if not (await self._store.transact(Transaction((mine,), (Put(ROOT, msgspec.msgpack.encode(record)),)))).succeeded:
+        volume = self._owning.volume
+        with self._owning.connection() as connection:
+            sweep = Sweep(connection, self._owning.blocks, volume)
+            with volume.lock:
+                at, parts = volume.snapshot()
+                patched = volume.staging.first_patch()
+            names = snapshots.keep(connection, parts)
+            arrived = threading.Event()
+            self._owning.replicating.when(at, lambda _error: arrived.set())
+            arrived.wait()
+            offset = wait(self._place(min(at, patched - 1) if patched else at))
+            wait(self._say(RootRecord(names, offset, at, volume.journal.token)))
+            wait(self._writer.trim(offset))
+            return sweep.run(parts, {names[at : at + NAME_BYTES] for at in range(0, len(names), NAME_BYTES)})
+
+    async def _place(self, at: int) -> int:
+        return self.places.after(at)
+
+    async def _say(self, record: RootRecord) -> None:
+        put = Put(ROOT, msgspec.msgpack.encode(record))
+        if not (await self._store.transact(Transaction((self._claim.compare(),), (put,)))).succeeded:
             raise Unavailable("this node does not own the tree any more")
-        self.places.forget(offset)
-        await self._writer.trim(offset)
-        gone = {before.blocks[at : at + NAME_BYTES] for at in range(0, len(before.blocks), NAME_BYTES)}
-        gone -= {names[at : at + NAME_BYTES] for at in range(0, len(names), NAME_BYTES)}
-        if gone:
-            await self._kernel.call("blocks.drop", OfBlocks(b"".join(gone), USER))
+        self.places.forget(record.offset)
