@@ -65,7 +65,7 @@ class Cluster:
 
     def sweep(self, between: Callable[[], None] = lambda: None) -> int:
         """Sweep; `between` is done after the snapshot."""
-        sweep = Sweep(self, self.blocks, self.volume)  # type: ignore[arg-type]
+        sweep = Sweep(self, self.blocks)  # type: ignore[arg-type]
         _at, parts = self.volume.snapshot()
         between()
         return sweep.run(parts, set())

@@ -182,10 +182,10 @@ class Blocks:
         with self._naming:
             self._flying -= Counter(names)
 
-    def doom(self, names: set[bytes], kept: set[bytes]) -> list[bytes]:
-        """Return which of these blocks may go, and let none of their names be made until `spare`: not those of `kept`, nor what was made since `watch`."""
+    def doom(self, names: set[bytes]) -> list[bytes]:
+        """Return which of these blocks may go, not what was made since `watch`, and let none of their names be made until `spare`."""
         with self._naming:
-            self._doomed = names - kept - self._named
+            self._doomed = names - self._named
             return sorted(self._doomed)
 
     def spare(self) -> None:

@@ -100,7 +100,7 @@ class Rooting:
 
         volume = self._owning.volume
         with self._owning.connection() as connection:
-            sweep = Sweep(connection, self._owning.blocks, volume)
+            sweep = Sweep(connection, self._owning.blocks)
             with volume.lock:
                 at, parts = volume.snapshot()
                 patched = volume.staging.first_patch()

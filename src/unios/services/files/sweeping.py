@@ -1,7 +1,6 @@
 """Sweeping: blocks that no file has any more are let go of, on all nodes, after a snapshot.
 
-A block goes only if it was there before the snapshot was taken, is in nothing of the snapshot, in nothing that is there now, and nobody has made one of that
-name since: so whoever goes on from the snapshot and the log never needs it (loading.py knows of patches that are of no more use).
+A block goes only if it was there before the snapshot was taken, is in nothing of the snapshot, and nobody has made one of that name since: so whoever goes on from the snapshot and the log never needs it (loading.py knows of patches that are of no more use).
 """
 
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from unios.core.files.changes import Changes, PutExtent
 from unios.core.files.staging import slot_of
 from unios.errors import UniosError
 from unios.services.files.blocks import USER, Blocks
-from unios.services.files.volume import Volume
 from unios.wire.carries import BlockView, Dropped, ListBlocks, OfBlocks
 from unios.wire.operations import Empty, NodeView
 
@@ -22,8 +20,8 @@ AT_ONCE: Final = 256
 class Sweep:
     """One, from before a snapshot until after it. Blocking; in a thread."""
 
-    def __init__(self, connection: Connection, blocks: Blocks, volume: Volume) -> None:
-        self._connection, self._blocks, self._volume = connection, blocks, volume
+    def __init__(self, connection: Connection, blocks: Blocks) -> None:
+        self._connection, self._blocks = connection, blocks
         blocks.watch()
         self._there = {node: set(self._names(node)) for node in self._nodes()}
 
@@ -47,7 +45,7 @@ class Sweep:
         for node, names in self._there.items():
             left = sorted(names - kept)
             for at in range(0, len(left), AT_ONCE):
-                some = self._blocks.doom(set(left[at : at + AT_ONCE]), self._now())
+                some = self._blocks.doom(set(left[at : at + AT_ONCE]))
                 try:
                     if some:
                         dropped: Dropped = self._connection.call("blocks.drop", OfBlocks(b"".join(some), USER), Dropped, node=node)
@@ -57,10 +55,6 @@ class Sweep:
                 finally:
                     self._blocks.spare()
         return count
-
-    def _now(self) -> set[bytes]:
-        with self._volume.lock:
-            return blocks_in([self._volume.staging.snapshot(part) for part in self._volume.state.snapshot()])
 
 
 def blocks_in(parts: list[Changes]) -> set[bytes]:
