@@ -1,6 +1,7 @@
 """Sweeping: blocks that no file has any more are let go of, on all nodes, after a snapshot.
 
-A block goes only if it was there before the snapshot was taken, is in nothing of the snapshot, and nobody has made one of that name since: so whoever goes on from the snapshot and the log never needs it (loading.py knows of patches that are of no more use).
+A block goes only if it was there before the snapshot was taken, is in nothing of the snapshot, and nobody has made one of that name since: so whoever goes on
+from the snapshot and the log never needs it (loading.py knows of patches that are of no more use).
 """
 
 from collections.abc import Iterator
