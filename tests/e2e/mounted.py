@@ -70,6 +70,11 @@ class Mounted(System):
         assert program.returncode == 0, said
         return said.strip()
 
+    def try_run(self, code: str, *given: object) -> str:
+        """Run a program, which may fail; return what it has said at last."""
+        said, _ = self.program(code, *given).communicate()
+        return (said.strip().splitlines() or [""])[-1]
+
     def close(self) -> None:
         try:
             super().close()

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from tests.e2e.mounted import ROOT, Mounted
 from tests.e2e.system import System, wait_for
 from tests.fuse.mounted import needs_fuse
 from unios.fuse import mounting
+from unios.kernel import runfiles
 
 pytestmark = needs_fuse
 WORK = """
@@ -98,6 +100,30 @@ def test_what_a_node_has_done_outlives_the_node_that_owns_the_tree() -> None:
         system.run(CHECK, system.folders[owner], "work", 100)
         system.run(WORK, system.folders[owner], "more", 10)
         system.run(CHECK, system.folders[other], "more", 10)
+
+
+def test_what_linux_keeps_on_a_node_that_owned_the_tree_is_not_old_when_it_is_back() -> None:
+    """Its service and its lease go while its Linux and its mount stay."""
+    with Mounted(2) as system:
+        owner = system.owner()
+        other = next(name for name in system.folders if name != owner)
+        read = "print(open(sys.argv[1] + '/file').read(), os.path.exists(sys.argv[1] + '/other'))"
+        system.run("open(sys.argv[1] + '/file', 'w').write('before')", system.folders[owner])
+        assert system.run(read, system.folders[owner]) == "before False"
+        parts = [
+            running for part in ("guard", "supervisor", "kernel", "files") if (running := runfiles.read(system.node(owner).run / f"{part}.json"))
+        ]
+        assert len(parts) == 4
+        for running in parts:  # in this order: none begins another anew
+            os.kill(running.pid, signal.SIGSTOP)
+        try:
+            write = "open(sys.argv[1] + '/file', 'w').write('after'); open(sys.argv[1] + '/other', 'w').close(); print('done')"
+            assert system.run(write, system.folders[other]) == "done"
+        finally:
+            for running in parts:
+                os.kill(running.pid, signal.SIGCONT)
+        wait_for(lambda: system.try_run(read, system.folders[owner]), lambda said: said != "before False", "what is old is not shown any more")
+        wait_for(lambda: system.try_run(read, system.folders[owner]), lambda said: said == "after True", "what is new is shown")
 
 
 def test_what_is_synced_on_the_node_that_owns_the_tree_outlives_it() -> None:

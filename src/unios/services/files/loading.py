@@ -82,7 +82,7 @@ class _Building:
         stage = Stage(self._folder / "stage", fresh=journal is None)
         volume = Volume(stage, journal or Journal.begin(self._folder, last), self._replicating.tell)
         owning = Owning(self._kernel, self._replicating, volume)
-        owning.read = len(entries)
+        owning.read, owning.is_continuous = len(entries), journal is not None
         for part in parts:
             volume.state.apply(part)
         kept = blocks_in(parts)

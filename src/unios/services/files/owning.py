@@ -68,6 +68,8 @@ class Owning:
         self.blocks = Blocks(kernel.folder, volume, replicating.when)
         self.serving = Serving(volume, self)
         self.mounts: dict[int, LocalMount] = {}
+        self.is_continuous = False
+        """Whether this node's journal goes on: nobody else has owned the tree since."""
         self.read = 0
         """So many entries of the log were read at the beginning."""
         self._news: News | None = None

@@ -35,13 +35,20 @@ from unios.services.files.volume import Volume
 from unios.store.client import StoreClient
 from unios.wire.filing import PORT
 from unios.wire.home import NodeFolder
-from unios.wire.mounts import GiveMount, ListMounts, MountsView, MountView, NoteMount, OpenMount
+from unios.wire.mounts import GiveMount, ListMounts, Mount, MountsView, MountView, NoteMount, OfMount, OpenMount, Unmounted
 from unios.wire.operations import Empty
 
 RETRY_S: Final = 0.05
 LOOK_S: Final = 0.25
 """How often a node that does not own the tree looks whether somebody does."""
 WAIT_MS: Final = 20_000
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """What the kernel keeps of a mount for the next service: what was agreed at INIT, and whether its Linux keeps what it was told, as the owner's does."""
+
+    session: Session
+    keeps: bool
 
 
 class Files:
@@ -53,6 +60,8 @@ class Files:
         self._claim = Claim(kernel, self._store)
         self._serving: dict[int, Any] = {}
         """The mounts that are served here, by their numbers."""
+        self._keeps, self._is_continuous = False, False
+        """Whether mounts are served here as the owner's; and whether nobody else has owned the tree since they were so last."""
 
     async def run(self) -> bool:
         """Serve until cancelled, or until this node's part changes: the next life begins with the other part."""
@@ -73,10 +82,11 @@ class Files:
             await asyncio.sleep(RETRY_S)
 
     async def _own(self) -> None:
+        self._keeps = True
         writer = await LogWriter.open(self._kernel, LOG, least=1)
         replicating = Replicating()
         owning = await load(self._kernel, await root_of(self._store), writer, replicating)
-        self._serving = owning.mounts
+        self._serving, self._is_continuous = owning.mounts, owning.is_continuous
         threading.Thread(target=owning.look, name="look", daemon=True).start()
         rooting = Rooting(self._kernel, self._store, self._claim, owning, writer)
         visitors = Visitors(owning, lambda: self._claim.holds)
@@ -135,12 +145,19 @@ class Files:
 
     async def _give(self, channel: Channel, mount: MountView) -> None:
         """Give a kernel that has begun anew what it lacks."""
-        agreed = msgspec.msgpack.encode(channel.session)
+        agreed = msgspec.msgpack.encode(Agreed(channel.session, self._keeps))
         await self._kernel.call_with(channel.descriptor, "mounts.give", GiveMount(mount.folder, mount.number, agreed))
 
     async def _serve(self, mount: MountView, begin: Callable[[MountView, int], None]) -> None:
         raw, descriptors = await self._kernel.call_for_descriptors("mounts.open", OpenMount(mount.folder, mount.number))
         view = msgspec.msgpack.decode(raw, type=MountView)
+        agreed = msgspec.msgpack.decode(view.agreed, type=Agreed) if view.agreed else None
+        if agreed is not None and agreed.keeps and not self._is_continuous:
+            os.close(descriptors[0])
+            await self._anew(view)
+            return
+        if agreed is not None and agreed.keeps != self._keeps:
+            await self._note(view, Agreed(agreed.session, self._keeps))
 
         def work() -> None:
             try:
@@ -151,14 +168,22 @@ class Files:
 
         await asyncio.to_thread(work)
 
+    async def _anew(self, view: MountView) -> None:
+        """What its Linux keeps may be old: somebody else has owned the tree since. Who has something open there gets an error."""
+        print(f"{os.fsdecode(view.folder)} is mounted anew: another node has owned the tree of files meanwhile", flush=True)
+        await self._kernel.call("mounts.remove", OfMount(view.folder), Unmounted)
+        await self._kernel.call("mounts.add", Mount(view.folder), MountView)
+
+    async def _note(self, view: MountView, agreed: Agreed) -> None:
+        await self._kernel.call("mounts.note", NoteMount(view.folder, view.number, msgspec.msgpack.encode(agreed)), Empty)
+
     def _channel(self, view: MountView, descriptor: int, loop: asyncio.AbstractEventLoop) -> Channel:
         """Go on where a predecessor was, or begin; in a thread."""
         if view.agreed:
-            return Channel.adopt(descriptor, msgspec.msgpack.decode(view.agreed, type=Session))
+            return Channel.adopt(descriptor, msgspec.msgpack.decode(view.agreed, type=Agreed).session)
 
         def keep(agreed: Session) -> None:
-            note = self._kernel.call("mounts.note", NoteMount(view.folder, view.number, msgspec.msgpack.encode(agreed)), Empty)
-            asyncio.run_coroutine_threadsafe(note, loop).result(10)
+            asyncio.run_coroutine_threadsafe(self._note(view, Agreed(agreed, self._keeps)), loop).result(10)
 
         return Channel.begin(descriptor, wanted=session.WANTED, keep=keep, again=True)
 
