@@ -57,7 +57,7 @@ class Stage:
             number = ctypes.get_errno()
             size = os.fstat(self.descriptor).st_size
             if slot * BLOCK_BYTES < size:  # a file system without holes
-                os.pwrite(self.descriptor, bytes(min(BLOCK_BYTES, size - slot * BLOCK_BYTES)), slot * BLOCK_BYTES)
+                self.write(slot, 0, bytes(min(BLOCK_BYTES, size - slot * BLOCK_BYTES)))
             elif number == 0:
                 raise OSError("fallocate failed without a reason")
 
