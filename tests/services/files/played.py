@@ -38,7 +38,7 @@ def create(name: bytes, *, unique: int = 2, resent: bool = False) -> Request:
     return request(Op.CREATE, requests.Create(name, 1, 0o644, 0, 0), unique=unique, resent=resent)
 
 
-def write(node: int, offset: int, data: bytes, *, unique: int = 2, flags: int = 0, resent: bool = False) -> Request:
+def write(node: int, offset: int, data: bytes | bytearray, *, unique: int = 2, flags: int = 0, resent: bool = False) -> Request:
     return request(Op.WRITE, requests.Write(0, offset, memoryview(data), 0, flags, False, False), node, unique=unique, resent=resent)
 
 
