@@ -210,6 +210,5 @@ def test_a_slot_that_cannot_be_made_zeros_is_not_given_to_anybody(tmp_path: Path
     with monkeypatch.context() as patched:
         patched.setattr(stage_of, "_libc", NoHoles(errno.EIO))
         patched.setattr(os, "pwrite", Disk(0))
-        with pytest.raises(OSError, match="No space"):
-            stage.free(slot)
+        stage.free(slot)
     assert stage.take() != slot
