@@ -304,16 +304,14 @@ class Volume:
         dirty = [(index, staged) for index, staged in self.staging.of(ino).items() if staged.is_dirty]
         if sum(staged.high - staged.low for _index, staged in dirty) > PATCH_BYTES_MAX:
             return None
+        extents, read = self.state.extents(ino), self.stage.read
+        patches = tuple(Patch(ino, index, one.low, read(one.slot, one.low, one.high - one.low), extents[index].length) for index, one in dirty)
         at = self._note()
-        patches = []
-        for index, staged in dirty:
-            length = self.state.extents(ino)[index].length
-            data = self.stage.read(staged.slot, staged.low, staged.high - staged.low)
-            patches.append(Patch(ino, index, staged.low, data, length))
+        for (_index, staged), patch in zip(dirty, patches, strict=True):
             staged.low, staged.high = BLOCK_BYTES, 0
-            staged.patched, staged.logged = staged.patched or at, length
+            staged.patched, staged.logged = staged.patched or at, patch.length
         self.staging.synced(ino, None)
-        self._log(at, (PutInode(self.state.inodes[ino]),), tuple(patches))
+        self._log(at, (PutInode(self.state.inodes[ino]),), patches)
         return at
 
     def take(self, ino: int, index: int, staged: Staged) -> bytes:
@@ -337,8 +335,9 @@ class Volume:
         extents = {index: Extent(one[2], min(one[3], self.state.extents(ino)[index].length)) for index, one in there.items()}
         local = tuple(PutExtent(ino, index, extents[index]) for index, one in there.items() if one[0].version == one[1])
         length = None
-        if any(staged.is_dirty for staged in self.staging.of(ino).values()):
-            length = max(self.staging.length(ino) or 0, min(upto, inode.size))
+        if self.staging.is_dirty(ino) and any(staged.is_dirty for staged in self.staging.of(ino).values()):
+            ends = (index * BLOCK_BYTES + extent.length for index, extent in extents.items())
+            length = max(self.staging.length(ino) or 0, min(upto, inode.size), *ends)
         logged = inode if length is None else msgspec.structs.replace(inode, size=min(inode.size, length))
         image: Changes = (*(PutExtent(ino, index, extent) for index, extent in extents.items()), PutInode(logged))
         at = self.journal.at + 1
