@@ -9,6 +9,7 @@ from unios.client import blocks
 from unios.core.files.changes import Changes, PutEntry, PutXattr
 from unios.errors import DataLost
 from unios.services.files import snapshots
+from unios.services.files.blocks import USER
 from unios.services.files.rooting import Places
 from unios.services.files.snapshots import NAME_BYTES
 
@@ -27,7 +28,7 @@ class Kept:
         self.calls += 1
         for name in names:
             data = content.read(name)
-            assert blocks.name_of(data) == name and content.size(name) == len(data) and user == snapshots.USER
+            assert blocks.name_of(data) == name and content.size(name) == len(data) and user == USER
             self.of[name] = data
             sent(len(data))
 
