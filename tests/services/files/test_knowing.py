@@ -93,6 +93,28 @@ def test_what_is_told_once_more_after_taking_over_is_held_once(volume: Volume) -
     assert ino not in volume.state.inodes and not volume.tree.held(ino)
 
 
+def test_what_was_forgotten_after_taking_over_is_known_anew_when_it_is_told_again(volume: Volume) -> None:
+    ino, knowing, other = file(volume, b"f"), Knowing(volume), Knowing(volume)
+    knowing.adopted()
+    knowing.knows(ino)
+    other.knows(ino)
+    assert forget(volume, knowing, ino, 2) and not forget(volume, knowing, ino, 1)
+    assert volume.tree.held(ino), "by the other one"
+    knowing.knows(ino)
+    assert forget(volume, other, ino, 1)
+    unlink(volume, b"f")
+    assert ino in volume.state.inodes and forget(volume, knowing, ino, 1) and ino not in volume.state.inodes
+
+
+def test_a_mount_goes_once(volume: Volume) -> None:
+    ino, knowing, other = file(volume, b"f"), Knowing(volume), Knowing(volume)
+    knowing.adopted()
+    other.knows(ino)
+    for _ in range(2):
+        knowing.leave()
+    assert volume.tree.held(ino)
+
+
 def test_a_mount_that_is_gone_leaves_what_has_a_name(volume: Volume) -> None:
     knowing, named, nameless = Knowing(volume), file(volume, b"named"), file(volume, b"nameless")
     for ino in (named, nameless):

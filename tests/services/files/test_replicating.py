@@ -170,12 +170,29 @@ def test_somebody_who_waits_ends_the_calm_and_without_him_it_ends_by_itself(monk
         world.wait_for(1)
         await world.until(lambda: world.of.confirmed == 2)
         assert len(world.log.batches) == 1
-        monkeypatch.setattr(replicating_of, "CALM_S", 0.001)
         world.tell(3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(world.log.batches) == 1, "nobody waits for that"
+        world.wait_for(3)
         await world.until(lambda: world.of.confirmed == 3)
-        assert world.reached == [(1, None)]
+        monkeypatch.setattr(replicating_of, "CALM_S", 0.001)
+        world.tell(4)
+        await world.until(lambda: world.of.confirmed == 4)
+        assert world.reached == [(1, None), (3, None)]
 
     play(hurry)
+
+
+def test_somebody_who_waits_for_what_is_in_the_next_batch_ends_the_calm_too(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicating_of, "BATCH_BYTES", 3 * len(encode(Entry(1, ()))))
+
+    async def what(world: World) -> None:
+        world.tell(1, 2, 3, 4)
+        world.wait_for(4)
+        await world.until(lambda: bool(world.reached))
+
+    assert [len(batch) for batch in play(what).log.batches] == [3, 1]
 
 
 def test_much_waits_for_nobody(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
