@@ -245,6 +245,34 @@ def test_what_is_written_while_blocks_are_made_is_not_lost(world: World) -> None
     assert world.sync(ino) is None and world.elsewhere_is(ino) == whole
 
 
+def test_a_file_is_as_long_as_it_was_when_it_was_asked_whatever_is_written_meanwhile(world: World) -> None:
+    ino, told = world.file(), Waiter()
+    world.write(ino, 0, b"x" * MUCH)
+    world.volume.commit(cut(world.volume.tree, ino, 2 * MUCH, 2))
+    world.elsewhere.open.clear()
+    world.blocks.sync(ino, told)
+    assert world.elsewhere.arrived.wait(20)
+    world.write(ino, 3 * MUCH, b"meanwhile")
+    world.elsewhere.open.set()
+    assert told.wait() is None and world.elsewhere_is(ino) == b"x" * MUCH + bytes(MUCH)
+
+
+def test_a_block_that_was_cut_away_and_begun_anew_before_its_turn_is_the_new_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks_of, "BATCH_BYTES", 1)
+    ino, told = world.file(), Waiter()
+    world.write(ino, 0, b"x" * 2 * BLOCK_BYTES)
+    world.elsewhere.open.clear()
+    world.blocks.sync(ino, told)
+    assert world.elsewhere.arrived.wait(20)
+    with world.volume.lock:
+        world.volume.commit(cut(world.volume.tree, ino, BLOCK_BYTES, 2))
+        world.volume.stage.take()  # so that the new one has another slot
+        world.write(ino, BLOCK_BYTES, b"anew")
+    world.elsewhere.open.set()
+    assert told.wait() is None and world.sync(ino) is None
+    assert world.elsewhere_is(ino) == b"".join(world.volume.read(ino, 0, 3 * BLOCK_BYTES)) == b"x" * BLOCK_BYTES + b"anew"
+
+
 def test_what_was_written_while_keeping_failed_is_not_lost(world: World) -> None:
     ino, told = world.file(), Waiter()
     world.write(ino, 0, b"x" * MUCH)
