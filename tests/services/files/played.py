@@ -1,5 +1,6 @@
 """What is around a volume, played: a mount that notes what it is answered, blocks in a dict, and requests without a Linux."""
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -34,8 +35,8 @@ def request(op: int, body: Any, node: int = ROOT, *, unique: int = 2, resent: bo
     return Request(op, unique | (abi.RESENT if resent else 0), node, uid, 0, 1, body)
 
 
-def create(name: bytes, *, unique: int = 2, resent: bool = False) -> Request:
-    return request(Op.CREATE, requests.Create(name, 1, 0o644, 0, 0), unique=unique, resent=resent)
+def create(name: bytes, *, unique: int = 2, resent: bool = False, flags: int = os.O_WRONLY | os.O_EXCL) -> Request:
+    return request(Op.CREATE, requests.Create(name, flags, 0o644, 0, 0), unique=unique, resent=resent)
 
 
 def write(node: int, offset: int, data: bytes | bytearray, *, unique: int = 2, flags: int = 0, resent: bool = False) -> Request:

@@ -327,6 +327,15 @@ def test_the_numbers_of_another_mount_are_others(world: World, tmp_path: Path) -
     assert again(world, tmp_path, mount=2).ask(create(b"f", resent=True))[0] == errno.EEXIST
 
 
+def test_a_file_that_another_mount_has_made_meanwhile_is_no_error_of_whoever_would_make_or_open_it(world: World) -> None:
+    """O_CREAT without O_EXCL: ESTALE has Linux look again."""
+    world.file(b"f")
+    assert world.ask(create(b"f", flags=os.O_RDWR))[0] == errno.ESTALE
+    assert world.ask(create(b"f", flags=os.O_RDWR | os.O_EXCL, unique=4))[0] == errno.EEXIST
+    assert world.ask(create(b"g", flags=os.O_RDWR, unique=6))[0] == 0
+    assert world.ask(create(b"g", flags=os.O_RDWR, unique=6, resent=True))[0] == 0
+
+
 # listings
 
 

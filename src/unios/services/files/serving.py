@@ -225,6 +225,8 @@ class Serving:
         return (inode.target,) if inode.is_link else refuse(errno.EINVAL)
 
     def _create(self, mount: Mount, request: Request) -> Parts:
+        if not request.body.flags & os.O_EXCL and request.body.name in self.volume.state.entries(request.node):
+            refuse(errno.ESTALE)  # by another mount, since this one looked: Linux looks again, and opens what is there
         made = self._make(mount, request, stat.S_IFREG | request.body.mode & 0o7777)
         mount.opens(made.ino, request.body.flags)
         return self._created(mount, made)
