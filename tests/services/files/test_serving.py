@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.services.files.played import PlayedAround, PlayedMount, create, ino_of, request, volume_in, write
+from unios.core.files.entry import Done, Entry
 from unios.core.files.inode import BLOCK_BYTES, ROOT, Owner
 from unios.fuse import abi, requests
 from unios.fuse.abi import Op, Valid
@@ -313,6 +314,35 @@ def test_a_file_that_was_cut_when_it_was_opened_is_open_and_not_cut_again(world:
     world.volume.write(ino, 0, b"of another", 2)
     assert world.ask(request(Op.OPEN, opening, ino, unique=4, resent=True)) == (0, first)
     assert len(first) == abi.OPENED.size and world.content(ino) == b"of another" and world.mount.opened[ino] == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_written_at_the_end_is_not_written_there_again(world: World, tmp_path: Path, killed: bool) -> None:
+    ino = world.file(b"file")
+    first = world.ask(write(ino, 0, b"one", unique=2, flags=os.O_APPEND))
+    world.ask(write(ino, 0, b"two", unique=4, flags=os.O_APPEND))
+    if killed:
+        world = again(world, tmp_path)
+    assert world.ask(write(ino, 0, b"one", unique=2, flags=os.O_APPEND, resent=True)) == first == (0, abi.WRITTEN.pack(3, 0))
+    world.ask(write(ino, 0, b"three", unique=6, flags=os.O_APPEND, resent=True))
+    assert world.content(ino) == b"onetwothree"
+
+
+def test_the_log_does_not_have_it_that_something_was_written_whose_bytes_it_lacks(tmp_path: Path) -> None:
+    """Who goes on from it on another machine has to write it."""
+    log: list[Entry] = []
+    world = World(volume_in(tmp_path, log.append))
+    ino = world.file(b"file")
+    world.ask(write(ino, 0, b"one", unique=2, flags=os.O_APPEND))
+    world.ask(create(b"new", unique=4))
+    assert [entry.done for entry in log if entry.done] == [Done(1, 4, ino_of(world.volume, b"new"))]
+    assert set(world.volume.done) == {(1, 2), (1, 4)}
+    world.volume.journal.close()
+    journal, again_told = Journal.find(tmp_path, world.volume.journal.token, 0), list[Entry]()
+    assert journal is not None
+    successor = Volume(Stage(tmp_path / "stage", fresh=False), journal, again_told.append)
+    successor.recall(journal.read(), 0)
+    assert [entry.done for entry in again_told] == [entry.done for entry in log] and set(successor.done) == {(1, 2), (1, 4)}
 
 
 def test_what_was_not_done_is_done_when_it_comes_again(world: World, tmp_path: Path) -> None:

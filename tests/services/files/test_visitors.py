@@ -122,7 +122,10 @@ class World:
 
 
 def play(folder: Path, what: Callable[[World], Awaitable[None]], *, lets: bool = True) -> None:
+    failed = list[object]()
+
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
         world = World(folder)
         if lets:
             world.log.lets.set()
@@ -133,6 +136,7 @@ def play(folder: Path, what: Callable[[World], Awaitable[None]], *, lets: bool =
             running.cancel()
 
     asyncio.run(main())
+    assert failed == []
 
 
 def test_only_the_systems_own_may_ask(tmp_path: Path) -> None:
