@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.services.files.played import PlayedAround, create, ino_of, lock, request, volume_in
+from unios.core.files.inode import ROOT
 from unios.core.files.ranges import WRITE
 from unios.errors import ProtocolError
 from unios.fuse import replies, requests
@@ -97,7 +98,7 @@ def test_nothing_is_answered_without_the_lease(volume: Volume, monkeypatch: pyte
 
 def test_a_mount_that_is_gone_leaves_no_locks_and_nothing_open(volume: Volume) -> None:
     ino = 2
-    asked = (create(b"a", unique=2), lock(ino, 0, 9, WRITE, unique=4), request(Op.UNLINK, requests.Name(b"a"), unique=6))
+    asked = (create(b"a", unique=2), lock(ROOT, 0, 9, WRITE, unique=4), request(Op.UNLINK, requests.Name(b"a"), unique=6))
     world = World(volume, PlayedChannel(*asked))
     world.serve()
     assert world.channel.answered == [2, 4, 6] and ino not in volume.state.inodes and volume.state.locks == {}
