@@ -1,6 +1,7 @@
 """Blocks: makes blocks of what lies in slots, keeps them on the promised number of disks, and brings those that are not on hand. In threads of its own."""
 
 import errno
+import itertools
 import threading
 import time
 import traceback
@@ -126,44 +127,41 @@ class Blocks:
         at = self._volume.journal.at
         while wanted:
             batch, size = list[Item](), 0
-            while wanted and size < BATCH_BYTES and len(batch) < BATCH_BLOCKS:
-                ino, index, staged = wanted.pop(0)
+            try:
+                while wanted and size < BATCH_BYTES and len(batch) < BATCH_BLOCKS:
+                    ino, index, staged = wanted.pop(0)
+                    with self._volume.lock:
+                        if self._volume.staging.get(ino, index) is staged:
+                            version, data = staged.version, self._volume.take(ino, index, staged)
+                            batch.append((ino, index, staged, version, data))
+                            size += len(data)
+                left = {ino for ino, _index, _staged in wanted}
+                at = max(at, self._seal_batch(batch, {ino: 0 if ino in left else length for ino, length in upto.items()}))
+            except BaseException:
                 with self._volume.lock:
-                    if self._volume.staging.get(ino, index) is staged:
-                        data = self._volume.take(ino, index, staged)
-                        batch.append((ino, index, staged, staged.version, data))
-                        size += len(data)
-            left = {ino for ino, _index, _staged in wanted}
-            at = max(at, self._seal_batch(batch, {ino: 0 if ino in left else length for ino, length in upto.items()}))
+                    for _ino, _index, staged, _version, data in batch:
+                        self._volume.not_sealed(staged, len(data))
+                raise
         return at
 
     def _seal_batch(self, batch: list[Item], upto: dict[int, int]) -> int:
-        volume = self._volume
-        named = [(item, blocks.name_of(item[4])) for item in batch]
-        data = {name: item[4] for item, name in named}
+        data, files = dict[bytes, bytes](), dict[int, dict[int, tuple[Staged, int, bytes, int]]]()
+        for ino, index, staged, version, bytes_ in batch:
+            name = blocks.name_of(bytes_)
+            data[name] = bytes_
+            files.setdefault(ino, {})[index] = (staged, version, name, len(bytes_))
         self._name(data.keys())
         try:
             if data:
                 content = blocks.Content(data.__getitem__, lambda name: len(data[name]))
                 blocks.keep(self._connection(), list(data), content, user=USER, sent=lambda _count: None)
-            return self._sealed(named, upto)
-        except BaseException:
-            with volume.lock:
-                for _ino, _index, staged, _version, bytes_ in batch:
-                    volume.not_sealed(staged, len(bytes_))
-            raise
+            with self._volume.lock:
+                at = self._volume.journal.at
+                for ino, made in files.items():
+                    at = self._volume.sealed(ino, made, upto.get(ino, 0))
+                return at
         finally:
             self._landed(data.keys())
-
-    def _sealed(self, named: list[tuple[Item, bytes]], upto: dict[int, int]) -> int:
-        files = dict[int, dict[int, tuple[Staged, int, bytes, int]]]()
-        for (ino, index, staged, version, bytes_), name in named:
-            files.setdefault(ino, {})[index] = (staged, version, name, len(bytes_))
-        with self._volume.lock:
-            at = self._volume.journal.at
-            for ino, made in files.items():
-                at = self._volume.sealed(ino, made, upto.get(ino, 0))
-            return at
 
     # letting go
 
@@ -198,9 +196,9 @@ class Blocks:
         """Make blocks of what was begun so long ago; blocking. Return whether there was anything."""
         volume, before_s = self._volume, time.monotonic() - idle_s
         with volume.lock:
-            wanted = [(ino, index, staged) for ino, index, staged in volume.staging.all() if staged.since_s <= before_s and ino not in self._busy][
-                :BATCH_BLOCKS
-            ]
+            old = dict.fromkeys(ino for ino, _index, staged in volume.staging.all() if staged.since_s <= before_s and ino not in self._busy)
+            blocks_of = ((ino, index, staged) for ino in old for index, staged in sorted(volume.staging.of(ino).items()))
+            wanted = list(itertools.islice(blocks_of, BATCH_BLOCKS))  # from the first on: the log has a file as long as its bytes go
             inos = tuple(dict.fromkeys(ino for ino, _index, _staged in wanted))
             self._busy.update((ino, []) for ino in inos)
             whole = {ino: len(volume.staging.of(ino)) for ino in inos}

@@ -3,7 +3,6 @@
 files/<token>/journal-<number of the first entry>
 """
 
-import contextlib
 import itertools
 import os
 import secrets
@@ -63,8 +62,10 @@ class Journal:
             if count < len(frame):
                 raise OSError(28, "No space left on device")
         except OSError:
-            with contextlib.suppress(OSError):
+            try:
                 os.ftruncate(self._descriptor, self._size)
+            except OSError:  # what was begun stays: what comes next begins another file
+                self._size = FILE_BYTES
             raise
         self._size += len(frame)
         self.at = entry.at
@@ -78,32 +79,31 @@ class Journal:
 
     def read(self) -> Iterator[Entry]:
         """Yield what is there, once, before anything is appended: up to what was broken off, or does not follow."""
-        last = 0
-        for entry in self._read():
-            last = entry.at
-            yield entry
-        self.at = max(self.at, last)
-        for path in self._paths():
-            if _first_of(path) > self.at:
+        paths = self._paths()
+        expected = _first_of(paths[0]) if paths else 0
+        for path in paths:
+            if _first_of(path) != expected:
+                break  # what is behind a gap has lost what it stands on
+            for entry in self._entries(path.read_bytes(), expected):
+                expected = entry.at + 1
+                yield entry
+        self.at = max(self.at, expected - 1)
+        for path in paths:
+            if _first_of(path) >= expected:
                 path.unlink()
 
-    def _read(self) -> Iterator[Entry]:
-        at = 0
-        for path in self._paths():
-            data = path.read_bytes()
-            scan = log_frames.scan(self._salt, 0, data, _first_of(path))
-            for place in scan.places:
-                if at and place.first != at + 1:
-                    return  # what is behind a gap has lost what it stands on
-                found = log_frames.decode(self._salt, 0, data, place.position)
-                try:
-                    entry = decode(found[1][0]) if found is not None else None
-                except UNDECODABLE:
-                    entry = None
-                if not isinstance(entry, Entry) or entry.at != place.first:
-                    return
-                at = entry.at
-                yield entry
+    def _entries(self, data: bytes, expected: int) -> Iterator[Entry]:
+        """Yield what is in a file, up to what is none or does not follow."""
+        for place in log_frames.scan(self._salt, 0, data, expected).places:
+            found = log_frames.decode(self._salt, 0, data, place.position)
+            try:
+                entry = decode(found[1][0]) if found is not None else None
+            except UNDECODABLE:
+                entry = None
+            if not isinstance(entry, Entry) or not entry.at == place.first == expected:
+                return
+            expected += 1
+            yield entry
 
     def trim(self, upto: int) -> None:
         """Let go of files all of whose entries are before `upto`."""

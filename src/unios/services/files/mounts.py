@@ -4,10 +4,12 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from unios.errors import ProtocolError
 from unios.fuse import abi, replies
 from unios.fuse.abi import Notice
 from unios.fuse.channel import Channel, Unmounted
@@ -66,7 +68,10 @@ class LocalMount:
     # as Serving's Mount
 
     def answer(self, request: Request, *parts: bytes | memoryview) -> None:
-        self.channel.answer(request, *parts)
+        try:
+            self.channel.answer(request, *parts)
+        except ProtocolError:  # a defect: whoever asked has been told EIO, the others go on
+            traceback.print_exc()
 
     def refuse(self, request: Request, number: int) -> None:
         self.channel.refuse(request, number)

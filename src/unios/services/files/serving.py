@@ -4,8 +4,10 @@
 predecessor's end, and was done, is not done again (Volume.done).
 """
 
+import contextlib
 import errno
 import os
+import secrets
 import stat
 import time
 import traceback
@@ -17,6 +19,7 @@ from unios.core.files.inode import Inode, Owner
 from unios.core.files.tree import FileError, Planned, Wanted, refuse
 from unios.fuse import replies
 from unios.fuse.abi import Op, Valid
+from unios.fuse.channel import Unmounted
 from unios.fuse.replies import Attributes, Kept, Listing, Statfs
 from unios.fuse.requests import Request
 from unios.services.files.knowing import Knowing
@@ -103,7 +106,8 @@ class Serving:
         self._table[Op.SETLKW] = self._setlk
         self._table[TMPFILE] = self._tmpfile
         self._listings: dict[int, list[tuple[bytes, int]]] = {}
-        self._next_fh = 1
+        self._next_fh = secrets.randbits(62)
+        """A successor knows nothing of the listings of before, and must not give one's number to another."""
 
     def one(self, mount: Mount, request: Request) -> None:
         """Do what is asked, and answer it, now or later. Raises unios.fuse.channel.Unmounted."""
@@ -139,7 +143,8 @@ class Serving:
                 news.when_told(lambda: mount.answer(request, *parts))
 
     def _again(self, mount: Any, request: Request) -> None:
-        self.one(mount, request)
+        with contextlib.suppress(Unmounted):  # that mount: whoever is served now has another
+            self.one(mount, request)
 
     def _when_fetched(self, mount: Mount, request: Request) -> Callable[[OSError | None], None]:
         def then(error: OSError | None) -> None:
@@ -159,6 +164,12 @@ class Serving:
             return self._entry(mount, self.volume.tree.inode(done.ino))
         if request.op in (Op.CREATE, TMPFILE):
             return self._created(mount, self.volume.tree.inode(done.ino))
+        if request.op == Op.WRITE:  # with O_APPEND
+            return (replies.written(len(request.body.data)),)
+        if request.op == Op.SETATTR:
+            return self._getattr(mount, request)
+        if request.op == Op.OPEN:  # with O_TRUNC
+            return self._opened(mount, request)
         return ()
 
     # answers
@@ -176,6 +187,10 @@ class Serving:
     def _created(self, mount: Mount, inode: Inode) -> Parts:
         mount.knowing.knows(inode.ino)
         return (replies.created(self._attributes(inode), 0, mount.kept, flags=mount.open_flags),)
+
+    def _opened(self, mount: Mount, request: Request) -> Parts:
+        mount.opens(request.node, request.body.flags)
+        return (replies.opened(0, mount.open_flags),)
 
     def _commit(self, mount: Mount, request: Request, planned: Planned, *names: tuple[int, bytes], inodes: tuple[int, ...] = ()) -> Inode | None:
         ino = self.volume.commit(planned, (mount.number, request.number))
@@ -224,6 +239,8 @@ class Serving:
         return (inode.target,) if inode.is_link else refuse(errno.EINVAL)
 
     def _create(self, mount: Mount, request: Request) -> Parts:
+        if not request.body.flags & os.O_EXCL and request.body.name in self.volume.state.entries(request.node):
+            refuse(errno.ESTALE)  # by another mount, since this one looked: Linux looks again, and opens what is there
         made = self._make(mount, request, stat.S_IFREG | request.body.mode & 0o7777)
         mount.opens(made.ino, request.body.flags)
         return self._created(mount, made)
@@ -319,8 +336,7 @@ class Serving:
         inode = bytes_of.regular(self.volume.tree, request.node)
         if request.body.flags & os.O_TRUNC and inode.size:
             self._commit(mount, request, bytes_of.cut(self.volume.tree, request.node, 0, time.time_ns()), inodes=(request.node,))
-        mount.opens(request.node, request.body.flags)
-        return (replies.opened(0, mount.open_flags),)
+        return self._opened(mount, request)
 
     def _read(self, _mount: Mount, request: Request) -> Parts:
         return tuple(self.volume.read(request.node, request.body.offset, request.body.size))
@@ -328,7 +344,8 @@ class Serving:
     def _write(self, mount: Mount, request: Request) -> Parts:
         body = request.body
         append = bool(body.flags & os.O_APPEND) and not body.kept_back
-        count = self.volume.write(request.node, body.offset, body.data, time.time_ns(), kill_suidgid=body.kill_suidgid, append=append)
+        done = (mount.number, request.number) if append else None  # anything else may be written twice
+        count = self.volume.write(request.node, body.offset, body.data, time.time_ns(), kill_suidgid=body.kill_suidgid, append=append, done=done)
         self._around.changed(mount, (), (request.node,))
         return (replies.written(count),)
 
@@ -362,10 +379,11 @@ class Serving:
         kept = lasting(request)
 
         def then(error: OSError | None) -> None:
-            if error is not None:
-                mount.refuse(kept, error.errno or errno.EIO)
-            else:
-                mount.answer(kept)
+            with contextlib.suppress(Unmounted):  # others wait for the same
+                if error is not None:
+                    mount.refuse(kept, error.errno or errno.EIO)
+                else:
+                    mount.answer(kept)
 
         self._around.sync(request.node, then)
         return None

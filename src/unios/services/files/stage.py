@@ -3,6 +3,7 @@
 Nothing here is synced: what has to outlive the machine is in the log and in blocks. Used by several threads; the caller's lock guards it.
 """
 
+import contextlib
 import ctypes
 import os
 from collections import OrderedDict
@@ -36,8 +37,7 @@ class Stage:
         self._free = []
         for slot in range(self._next):
             if slot not in used:
-                self._punch(slot)
-                self._free.append(slot)
+                self.free(slot)
         os.ftruncate(self.descriptor, self._next * BLOCK_BYTES)
 
     def take(self) -> int:
@@ -48,16 +48,17 @@ class Stage:
         return self._next - 1
 
     def free(self, slot: int) -> None:
-        """Give a slot back."""
-        self._punch(slot)
-        self._free.append(slot)
+        """Give a slot back. One that cannot be made zeros, as of a disk that is full, is not given to anybody again."""
+        with contextlib.suppress(OSError):
+            self._punch(slot)
+            self._free.append(slot)
 
     def _punch(self, slot: int) -> None:
         if _libc.fallocate(self.descriptor, _PUNCH, ctypes.c_long(slot * BLOCK_BYTES), ctypes.c_long(BLOCK_BYTES)):
             number = ctypes.get_errno()
             size = os.fstat(self.descriptor).st_size
             if slot * BLOCK_BYTES < size:  # a file system without holes
-                os.pwrite(self.descriptor, bytes(min(BLOCK_BYTES, size - slot * BLOCK_BYTES)), slot * BLOCK_BYTES)
+                self.write(slot, 0, bytes(min(BLOCK_BYTES, size - slot * BLOCK_BYTES)))
             elif number == 0:
                 raise OSError("fallocate failed without a reason")
 

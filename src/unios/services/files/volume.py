@@ -109,7 +109,7 @@ class Volume:
         for entry in entries[len(old) :]:
             self._recall(entry, bases)
             if entry.image is None:
-                self._log(entry.at, self.staging.image(entry.changes), done=entry.done)
+                self._log(entry.at, self.staging.image(entry.changes), done=_in_log(entry.changes, entry.done))
                 continue
             self._log(entry.at, entry.image)
             for change in entry.image:
@@ -151,7 +151,7 @@ class Volume:
         self._free(self.staging.follow(changes))
         if done is not None:
             self._remember(done)
-        self._log(at, self.staging.image(changes), done=done)
+        self._log(at, self.staging.image(changes), done=_in_log(changes, done))
 
     def _log(self, at: int, changes: Changes, patches: tuple[Patch, ...] = (), done: Done | None = None) -> None:
         if changes or patches:
@@ -206,7 +206,17 @@ class Volume:
             raise NeedBlocks((part.block,))
         return self.stage.read(slot, part.start, part.length)
 
-    def write(self, ino: int, offset: int, data: bytes | memoryview, now_ns: int, *, kill_suidgid: bool = False, append: bool = False) -> int:
+    def write(
+        self,
+        ino: int,
+        offset: int,
+        data: bytes | memoryview,
+        now_ns: int,
+        *,
+        kill_suidgid: bool = False,
+        append: bool = False,
+        done: tuple[int, int] | None = None,
+    ) -> int:
         """Write; return how much that was: all. NeedBlocks, OSError."""
         inode = bytes_of.regular(self.tree, ino)
         if append:
@@ -218,7 +228,7 @@ class Volume:
         staged, made = self._stage(ino, written)
         try:
             planned = bytes_of.write(self.tree, ino, offset, len(data), made, now_ns, kill_suidgid=kill_suidgid)
-            self._commit(planned.changes, None, staged, ino)
+            self._commit(planned.changes, Done(*done, ino) if done is not None else None, staged, ino)
         except BaseException:
             self._unstage(ino, staged)
             raise
@@ -304,16 +314,14 @@ class Volume:
         dirty = [(index, staged) for index, staged in self.staging.of(ino).items() if staged.is_dirty]
         if sum(staged.high - staged.low for _index, staged in dirty) > PATCH_BYTES_MAX:
             return None
+        extents, read = self.state.extents(ino), self.stage.read
+        patches = tuple(Patch(ino, index, one.low, read(one.slot, one.low, one.high - one.low), extents[index].length) for index, one in dirty)
         at = self._note()
-        patches = []
-        for index, staged in dirty:
-            length = self.state.extents(ino)[index].length
-            data = self.stage.read(staged.slot, staged.low, staged.high - staged.low)
-            patches.append(Patch(ino, index, staged.low, data, length))
+        for (_index, staged), patch in zip(dirty, patches, strict=True):
             staged.low, staged.high = BLOCK_BYTES, 0
-            staged.patched, staged.logged = staged.patched or at, length
+            staged.patched, staged.logged = staged.patched or at, patch.length
         self.staging.synced(ino, None)
-        self._log(at, (PutInode(self.state.inodes[ino]),), tuple(patches))
+        self._log(at, (PutInode(self.state.inodes[ino]),), patches)
         return at
 
     def take(self, ino: int, index: int, staged: Staged) -> bytes:
@@ -337,8 +345,9 @@ class Volume:
         extents = {index: Extent(one[2], min(one[3], self.state.extents(ino)[index].length)) for index, one in there.items()}
         local = tuple(PutExtent(ino, index, extents[index]) for index, one in there.items() if one[0].version == one[1])
         length = None
-        if any(staged.is_dirty for staged in self.staging.of(ino).values()):
-            length = max(self.staging.length(ino) or 0, min(upto, inode.size))
+        if self.staging.is_dirty(ino) and any(staged.is_dirty for staged in self.staging.of(ino).values()):
+            ends = (index * BLOCK_BYTES + extent.length for index, extent in extents.items())
+            length = max(self.staging.length(ino) or 0, min(upto, inode.size), *ends)
         logged = inode if length is None else msgspec.structs.replace(inode, size=min(inode.size, length))
         image: Changes = (*(PutExtent(ino, index, extent) for index, extent in extents.items()), PutInode(logged))
         at = self.journal.at + 1
@@ -362,6 +371,11 @@ class Volume:
 
 def _is_of_slot(change: Change) -> TypeGuard[PutExtent]:
     return isinstance(change, PutExtent) and slot_of(change.extent.block) is not None
+
+
+def _in_log(changes: Changes, done: Done | None) -> Done | None:
+    """Return what the log is to know as done: not what was written, whose bytes it may lack yet."""
+    return done if done is None or not any(map(_is_of_slot, changes)) else None
 
 
 def _is_needed(base: Extent, piece: Piece) -> bool:
