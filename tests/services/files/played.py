@@ -99,7 +99,7 @@ class PlayedAround:
         self.held: list[Callable[[], None]] = []
         self.fetching: list[tuple[tuple[bytes, ...], Then]] = []
         self.syncing: list[tuple[int, Then]] = []
-        self.news: list[tuple[int, tuple[tuple[int, bytes], ...], tuple[int, ...]]] = []
+        self.changes: list[tuple[int, tuple[tuple[int, bytes], ...], tuple[int, ...]]] = []
         self.telling: list[Callable[[], None]] | None = None
 
     def fetch(self, blocks: tuple[bytes, ...], then: Then) -> None:
@@ -115,13 +115,14 @@ class PlayedAround:
         self.held.append(then)
 
     def changed(self, mount: Any, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> None:
-        self.news.append((mount.number, names, inodes))
+        self.changes.append((mount.number, names, inodes))
 
-    def when_told(self, then: Callable[[], None]) -> bool:
-        if self.telling is None:
-            return False
+    def news(self) -> "PlayedAround | None":
+        return self if self.telling is not None else None
+
+    def when_told(self, then: Callable[[], None]) -> None:
+        assert self.telling is not None
         self.telling.append(then)
-        return True
 
     def free_bytes(self) -> tuple[int, int, int]:
         return 1 << 40, 1 << 39, 1 << 38

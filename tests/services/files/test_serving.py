@@ -146,7 +146,7 @@ def test_what_was_resent_is_so_still_when_it_has_waited(world: World) -> None:
 def test_an_answer_waits_until_other_mounts_have_been_told(world: World) -> None:
     world.around.telling = []
     world.serving.one(world.mount, create(b"f"))
-    assert world.mount.told == [] and ino_of(world.volume, b"f") and world.around.news == [(1, ((ROOT, b"f"),), ())]
+    assert world.mount.told == [] and ino_of(world.volume, b"f") and world.around.changes == [(1, ((ROOT, b"f"),), ())]
     world.around.telling[0]()
     assert world.mount.told == [2]
 
