@@ -23,7 +23,21 @@ MAY = {
     "services": {"services", "client", "store", "core", "wire", "fuse"},
     "shell": {"shell", "client", "wire"},
 }
-TYPES = {"keeping", "operations", "home", "peer", "ticks", "terminals", "queueing", "synchronising", "archives", "segments", "mounts", "filing", "carries"}
+TYPES = {
+    "keeping",
+    "operations",
+    "home",
+    "peer",
+    "ticks",
+    "terminals",
+    "queueing",
+    "synchronising",
+    "archives",
+    "segments",
+    "mounts",
+    "filing",
+    "carries",
+}
 """Of wire, what services and shell may import: they open, frame and send nothing themselves. `segments` is how files are called and read."""
 IMPURE = {"asyncio", "os", "socket", "time", "random", "threading", "subprocess", "select", "signal", "pathlib", "datetime", "secrets", "uuid"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -87,10 +87,11 @@ SPOKEN: dict[str, list[str]] = {
     "doctor": [],
     "completion": ["bash"],
     "man": [],
+    "mount": [],
     "help": ["run"],
 }
 """Words, and what is typed after them here."""
-ELSEWHERE = {"leave", "down", "enable", "disable", "forward", "attach"}
+ELSEWHERE = {"leave", "down", "enable", "disable", "forward", "attach", "umount"}
 """Words that would end the system of these tests or go on without end, with tests of their own; and attach, which says that it has no JSON."""
 
 

@@ -37,6 +37,8 @@ def umount(session: Session, given: Given) -> int:
     for argument in given.arguments:
         if not client.unmount(session.connection, _folder(argument)):
             raise NotFound(f"nothing of unios is mounted on {argument}")
+        if session.json:
+            session.print_json({"folder": os.path.abspath(argument), "mounted": False})
     return 0
 
 

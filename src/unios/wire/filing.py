@@ -23,10 +23,12 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     data: bytes = b""
 
 
-class Stay(msgspec.Struct, frozen=True):
-    """stay -> no answer: who asks is there for as long as the connection is."""
+class Stay(msgspec.Struct, frozen=True, omit_defaults=True):
+    """stay -> no answer: who asks is there for as long as the connection is, with these mounts. `known`: their Linux were served before by others."""
 
     node: str
+    mounts: tuple[int, ...] = ()
+    known: bool = False
 
 
 class Unmounted(msgspec.Struct, frozen=True):

@@ -29,6 +29,10 @@ class PlayedChannel:
         self.refused: list[tuple[int, int]] = []
         self.told: list[tuple[Notice, bytes]] = []
         self.failing: list[Exception] = []
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def read(self) -> Request | None:
         if not self.asked:

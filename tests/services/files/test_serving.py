@@ -384,5 +384,5 @@ def test_allocated_room_reads_as_zeros_and_a_file_grows_with_it(world: World) ->
     world.ask(write(ino, 0, b"x" * 100))
     assert world.ask(request(Op.FALLOCATE, requests.Fallocate(0, 50, BLOCK_BYTES, 1), ino))[0] == 0
     assert world.volume.state.inodes[ino].size == 100
-    assert world.ask(request(Op.FALLOCATE, requests.Fallocate(0, 50, 100, 16), ino))[0] == 0
+    assert world.ask(request(Op.FALLOCATE, requests.Fallocate(0, 50, 100, 16), ino, unique=4))[0] == 0
     assert world.content(ino) == b"x" * 50 + bytes(100)

@@ -10,7 +10,7 @@ class Knowing:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._known: dict[int, int] = {}
-        self._unknown: set[int] = set()
+        self.unknown: set[int] = set()
         """What it may know from a predecessor, how often is not known."""
 
     def adopted(self) -> None:
@@ -18,12 +18,12 @@ class Knowing:
         tree = self._volume.tree
         for ino in tree.state.inodes:
             tree.opened(ino)
-            self._unknown.add(ino)
+            self.unknown.add(ino)
 
     def knows(self, ino: int) -> None:
         """It was told of an inode once more."""
         count = self._known.get(ino, 0)
-        if not count and ino not in self._unknown:
+        if not count and ino not in self.unknown:
             self._volume.tree.opened(ino)
         self._known[ino] = count + 1
 
@@ -31,8 +31,8 @@ class Knowing:
         """It has forgotten that so many times; return whether it knows it no more."""
         if ino == ROOT:
             return False
-        if ino in self._unknown:
-            self._unknown.discard(ino)
+        if ino in self.unknown:
+            self.unknown.discard(ino)
             self._known.pop(ino, None)
             return True
         left = self._known.get(ino, 0) - count
@@ -41,9 +41,16 @@ class Knowing:
             return False
         return self._known.pop(ino, None) is not None
 
+    def never(self, ino: int) -> bool:
+        """It does not know that, as it says itself; return whether it counted as known, and does no more."""
+        if ino not in self.unknown or self._known.get(ino):
+            return False
+        self.unknown.discard(ino)
+        return True
+
     def leave(self) -> None:
         """There is no such mount any more."""
-        for ino in {*self._known, *self._unknown}:
+        for ino in {*self._known, *self.unknown}:
             self._volume.released(ino)
         self._known.clear()
-        self._unknown.clear()
+        self.unknown.clear()

@@ -11,6 +11,7 @@ from unios.fuse.requests import Request
 from unios.services.files.volume import Volume
 
 WAITING_MAX: Final = 10_000
+INTERRUPTED_MAX: Final = 1_000
 
 
 class Locking:
@@ -19,6 +20,8 @@ class Locking:
     def __init__(self, volume: Volume, again: Callable[[Any, Request], None]) -> None:
         self._volume, self._again = volume, again
         self._waiting: list[tuple[Any, Request]] = []
+        self._interrupted: dict[tuple[int, int], None] = {}
+        """Requests whose signal has come before them."""
 
     def _wanted(self, mount: Any, request: Request) -> Lock:
         body = request.body
@@ -34,6 +37,8 @@ class Locking:
         if conflict(held, wanted) is not None:
             if not waits:
                 refuse(errno.EAGAIN)
+            if self._interrupted.pop((mount.number, request.number), self) is None:
+                refuse(errno.EINTR)
             if len(self._waiting) >= WAITING_MAX:
                 refuse(errno.ENOLCK)
             self._waiting.append((mount, request))
@@ -63,9 +68,14 @@ class Locking:
 
     def interrupt(self, mount: Any, number: int) -> None:
         """Whoever asked that has had a signal: he waits no more."""
-        for waiting in [one for one in self._waiting if one[0] is mount and one[1].number == number]:
+        found = [one for one in self._waiting if one[0] is mount and one[1].number == number]
+        for waiting in found:
             self._waiting.remove(waiting)
             mount.refuse(waiting[1], errno.EINTR)
+        if not found:
+            self._interrupted[mount.number, number] = None
+            if len(self._interrupted) > INTERRUPTED_MAX:
+                del self._interrupted[next(iter(self._interrupted))]
 
     def _put(self, ino: int, before: tuple[Lock, ...], after: tuple[Lock, ...]) -> None:
         if before == after:

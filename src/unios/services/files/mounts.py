@@ -1,5 +1,6 @@
 """Mounts: one mount of this node, served by a thread of its own; a second one tells its Linux what it may not keep any more."""
 
+import contextlib
 import os
 import queue
 import threading
@@ -25,19 +26,22 @@ Told = tuple[Notice, bytes]
 
 
 class LocalMount:
-    """A mount. `holds`: whether this node's lease does; while it does not nothing is answered. `gone` is called when it is mounted no more."""
+    """A mount. `keeps`: whether its Linux may keep what it is told. At most one mount of a node does: two that wait for each other to forget something, each
+    with its directory locked, would wait for ever. `holds`: whether this node's lease does; while it does not nothing is answered. `gone` is called when it is
+    mounted no more."""
 
-    kept = KEPT
-    open_flags = int(abi.Opened.KEEP_CACHE)
-
-    def __init__(self, number: int, channel: Channel, serving: Serving, holds: Callable[[], bool], gone: Callable[["LocalMount"], None]) -> None:
-        self.number, self.channel = number, channel
+    def __init__(
+        self, number: int, channel: Channel, serving: Serving, holds: Callable[[], bool], gone: Callable[["LocalMount"], None], *, keeps: bool = True
+    ) -> None:
+        self.number, self.channel, self.keeps = number, channel, keeps
+        self.kept = KEPT if keeps else replies.NOT_KEPT
+        self.open_flags = int(abi.Opened.KEEP_CACHE if keeps else abi.Opened.DIRECT_IO)
         self._serving, self._holds, self._gone = serving, holds, gone
         self.knowing = Knowing(serving.volume)
         self._was_adopted = False
         self.writing: Counter[int] = Counter()
         """How often each file is open for writing here: pages of it may be changed that nobody else has seen."""
-        self._news: queue.SimpleQueue[Told | Callable[[], None]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Told | Callable[[], None] | None] = queue.SimpleQueue()
         self._telling: threading.Thread | None = None
 
     def adopted(self) -> None:
@@ -64,6 +68,10 @@ class LocalMount:
             self._serving.locking.gone(self.number)
             self.knowing.leave()
         self._gone(self)
+        if self._telling is not None:
+            self._news.put(None)
+            self._telling.join()
+        self.channel.close()
 
     # as Serving's Mount
 
@@ -104,13 +112,24 @@ class LocalMount:
     def _tell(self) -> None:
         while True:
             one = self._news.get()
-            if callable(one):
-                one()
-                continue
-            try:
-                self.channel.tell(*one)
-            except (Unmounted, OSError):
-                continue
+            if one is None:
+                return
+            with contextlib.suppress(Unmounted, OSError):
+                if callable(one):
+                    one()
+                else:
+                    self.channel.tell(*one)
+
+    def look_for(self, ino: int) -> None:
+        """A file has lost its last name: if its Linux does not know it, which is not known here after a predecessor, nobody does."""
+        if ino in self.knowing.unknown:
+            self.tell(then=lambda: self._look_for(ino))
+
+    def _look_for(self, ino: int) -> None:
+        if not self.channel.tell(*replies.invalidate_inode(ino, -1)):
+            with self._serving.volume.lock:
+                if self.knowing.never(ino):
+                    self._serving.volume.released(ino)
 
     def names(self, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> tuple[Told, ...]:
         """Return what is to be told of changed names and inodes."""

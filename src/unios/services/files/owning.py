@@ -93,7 +93,12 @@ class Owning:
             self._held.append(then)
 
     def changed(self, mount: Mount, names: tuple[tuple[int, bytes], ...], inodes: tuple[int, ...]) -> None:
-        others = [other for other in self.mounts.values() if other is not mount]
+        for ino in inodes:
+            inode = self.volume.state.inodes.get(ino)
+            if inode is not None and not inode.nlink:
+                for each in list(self.mounts.values()):
+                    each.look_for(ino)
+        others = [other for other in list(self.mounts.values()) if other.keeps and other is not mount]
         if others and (names or inodes):
             self._news = self._news or News()
             for other in others:

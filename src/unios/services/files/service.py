@@ -30,8 +30,7 @@ from unios.services.files.owning import Owning
 from unios.services.files.replicating import Replicating
 from unios.services.files.rooting import Rooting, root_of
 from unios.services.files.visiting import Visiting, VisitingMount
-from unios.services.files.visitors import Visitors
-from unios.services.files.volume import Volume
+from unios.services.files.visitors import GRACE_S, Visitors
 from unios.store.client import StoreClient
 from unios.wire.filing import PORT
 from unios.wire.home import NodeFolder
@@ -94,10 +93,13 @@ class Files:
         async with asyncio.TaskGroup() as group:
             group.create_task(replicating.run(writer, rooting.places.add))
             group.create_task(rooting.run())
-            group.create_task(
-                self._look_after_mounts(lambda view, descriptor: self._local(owning, view, descriptor), lambda: _drop_orphans(owning.volume))
-            )
+            group.create_task(self._look_after_mounts(lambda view, descriptor: self._local(owning, view, descriptor)))
+            group.create_task(self._tidy_later(owning, visitors))
             group.create_task(self._watch_lease())
+
+    async def _tidy_later(self, owning: Owning, visitors: Visitors) -> None:
+        await asyncio.sleep(GRACE_S)
+        await asyncio.to_thread(tidy, owning, visitors)
 
     async def _watch_lease(self) -> None:
         while self._claim.stands:
@@ -108,9 +110,7 @@ class Files:
         visiting = Visiting(self._kernel)
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            mounts = group.create_task(
-                self._look_after_mounts(lambda view, descriptor: self._visitor(visiting, view, descriptor, loop), lambda: None)
-            )
+            mounts = group.create_task(self._look_after_mounts(lambda view, descriptor: self._visitor(visiting, view, descriptor, loop)))
             while not await self._may_own():
                 await asyncio.sleep(LOOK_S)
             mounts.cancel()
@@ -122,9 +122,9 @@ class Files:
 
     # mounts
 
-    async def _look_after_mounts(self, begin: Callable[[MountView, int], None], begun: Callable[[], None]) -> None:
-        """Serve what is mounted here, and what will be; `begun` is called when the first of these are."""
-        version, is_first = 0, True
+    async def _look_after_mounts(self, begin: Callable[[MountView, int], None]) -> None:
+        """Serve what is mounted here, and what will be."""
+        version = 0
         while True:
             try:
                 view = await self._kernel.call("mounts.list", ListMounts(version, WAIT_MS), MountsView, timeout_ms=WAIT_MS + 5_000)
@@ -132,20 +132,17 @@ class Files:
                 await asyncio.sleep(RETRY_S)
                 continue
             version = view.version
-            for mount in view.mounts:
+            for mount in sorted(view.mounts, key=lambda mount: not _kept(mount)):
                 served = self._serving.get(mount.number)
                 with contextlib.suppress(UniosError):  # the kernel has gone, or the mount: there is another view soon
                     if served is None and mount.held:
                         await self._serve(mount, begin)
                     elif served is not None and not mount.held:
                         await self._give(served.channel, mount)
-            if is_first:
-                is_first = False
-                begun()
 
     async def _give(self, channel: Channel, mount: MountView) -> None:
         """Give a kernel that has begun anew what it lacks."""
-        agreed = msgspec.msgpack.encode(Agreed(channel.session, self._keeps))
+        agreed = msgspec.msgpack.encode(Agreed(channel.session, self._serving[mount.number].keeps))
         await self._kernel.call_with(channel.descriptor, "mounts.give", GiveMount(mount.folder, mount.number, agreed))
 
     async def _serve(self, mount: MountView, begin: Callable[[MountView, int], None]) -> None:
@@ -156,8 +153,9 @@ class Files:
             os.close(descriptors[0])
             await self._anew(view)
             return
-        if agreed is not None and agreed.keeps != self._keeps:
-            await self._note(view, Agreed(agreed.session, self._keeps))
+        keeps = self._may_keep(view)
+        if agreed is not None and agreed.keeps != keeps:
+            await self._note(view, Agreed(agreed.session, keeps))
 
         def work() -> None:
             try:
@@ -167,6 +165,10 @@ class Files:
                 os.close(descriptors[0])
 
         await asyncio.to_thread(work)
+
+    def _may_keep(self, view: MountView) -> bool:
+        """Return whether a mount's Linux may keep what it is told: of the owner's mounts one's may, that of which a predecessor's did."""
+        return self._keeps and not any(served.keeps for served in self._serving.values())
 
     async def _anew(self, view: MountView) -> None:
         """What its Linux keeps may be old: somebody else has owned the tree since. Who has something open there gets an error."""
@@ -183,7 +185,7 @@ class Files:
             return Channel.adopt(descriptor, msgspec.msgpack.decode(view.agreed, type=Agreed).session)
 
         def keep(agreed: Session) -> None:
-            asyncio.run_coroutine_threadsafe(self._note(view, Agreed(agreed, self._keeps)), loop).result(10)
+            asyncio.run_coroutine_threadsafe(self._note(view, Agreed(agreed, self._may_keep(view))), loop).result(10)
 
         return Channel.begin(descriptor, wanted=session.WANTED, keep=keep, again=True)
 
@@ -191,7 +193,9 @@ class Files:
         self._serving.pop(mount.number, None)
 
     def _local(self, owning: Owning, view: MountView, descriptor: int) -> None:
-        made = LocalMount(view.number, self._channel(view, descriptor, owning.loop), owning.serving, lambda: self._claim.holds, self._gone)
+        keeps = self._may_keep(view)
+        channel = self._channel(view, descriptor, owning.loop)
+        made = LocalMount(view.number, channel, owning.serving, lambda: self._claim.holds, self._gone, keeps=keeps)
         with owning.volume.lock:
             if view.agreed:
                 made.adopted()
@@ -205,12 +209,19 @@ class Files:
         made.start()
 
 
-def _drop_orphans(volume: Volume) -> None:
-    """What has no name, and is known to nobody, is gone."""
-    with volume.lock:
-        for ino in volume.tree.orphans():
-            if not volume.tree.held(ino):
-                volume.drop(DropInode(ino))
+def _kept(mount: MountView) -> bool:
+    return bool(mount.agreed) and msgspec.msgpack.decode(mount.agreed, type=Agreed).keeps
+
+
+def tidy(owning: Owning, visitors: Visitors) -> None:
+    """After a while in which all mounts have come back: what has no name and is known to nobody is gone, and so are the locks of mounts that are no more."""
+    with owning.volume.lock:
+        there = {*owning.mounts, *visitors.numbers}
+        for number in {lock.mount for locks in owning.volume.state.locks.values() for lock in locks} - there:
+            owning.serving.locking.gone(number)
+        for ino in owning.volume.tree.orphans():
+            if not owning.volume.tree.held(ino):
+                owning.volume.drop(DropInode(ino))
 
 
 def main(folder: NodeFolder, beat: Callable[[], None]) -> int:

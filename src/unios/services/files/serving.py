@@ -7,7 +7,6 @@ predecessor's end, and was done, is not done again (Volume.done).
 import contextlib
 import errno
 import os
-import secrets
 import stat
 import time
 import traceback
@@ -16,13 +15,14 @@ from typing import Any, Final, Protocol
 
 from unios.core.files import data as bytes_of
 from unios.core.files.inode import Inode, Owner
-from unios.core.files.tree import FileError, Planned, Wanted, refuse
+from unios.core.files.tree import DOTS, FileError, Planned, Wanted, refuse
 from unios.fuse import replies
 from unios.fuse.abi import Op, Valid
 from unios.fuse.channel import Unmounted
 from unios.fuse.replies import Attributes, Kept, Listing, Statfs
 from unios.fuse.requests import Request
 from unios.services.files.knowing import Knowing
+from unios.services.files.listings import Listings
 from unios.services.files.locking import Locking
 from unios.services.files.volume import NeedBlocks, Volume
 
@@ -30,6 +30,9 @@ ALLOCATE_KEEP_SIZE: Final = 1
 ALLOCATE_PUNCH: Final = 2
 ALLOCATE_ZERO: Final = 16
 TMPFILE: Final = 51
+OPEN_KILL_SUIDGID: Final = 1
+NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
+"""Of extended attributes; `system.` are access lists, which there are none of."""
 SECOND: Final = 512
 Parts = tuple[bytes | memoryview, ...] | None
 """What is answered; None: later, or never."""
@@ -92,6 +95,14 @@ CHANGING: Final = frozenset(
 )  # fmt: skip
 
 
+class NeedSync(Exception):
+    """A file has to be synced before, and the operation tried again."""
+
+    def __init__(self, ino: int) -> None:
+        super().__init__("a file has to be synced")
+        self.ino = ino
+
+
 class Serving:
     """Serves requests of mounts with one volume."""
 
@@ -105,9 +116,7 @@ class Serving:
         self._table[Op.READDIRPLUS] = self._readdir
         self._table[Op.SETLKW] = self._setlk
         self._table[TMPFILE] = self._tmpfile
-        self._listings: dict[int, list[tuple[bytes, int]]] = {}
-        self._next_fh = secrets.randbits(62)
-        """A successor knows nothing of the listings of before, and must not give one's number to another."""
+        self._listings = Listings()
 
     def one(self, mount: Mount, request: Request) -> None:
         """Do what is asked, and answer it, now or later. Raises unios.fuse.channel.Unmounted."""
@@ -121,7 +130,7 @@ class Serving:
             return
         try:
             with self.volume.lock:
-                parts = self._repeated(mount, request) if request.resent else None
+                parts = self._repeated(mount, request)
                 if parts is None:
                     parts = action(mount, request)
                 news = self._around.news()
@@ -129,6 +138,8 @@ class Serving:
             mount.refuse(request, error.errno)
         except NeedBlocks as needed:
             self._around.fetch(needed.blocks, self._when_fetched(mount, lasting(request)))
+        except NeedSync as needed:
+            self._around.sync(needed.ino, self._when_fetched(mount, lasting(request)))
         except OSError as error:
             mount.refuse(request, error.errno or errno.EIO)
         except Exception:  # noqa: BLE001 a defect: whoever asked is told, the others go on
@@ -275,6 +286,8 @@ class Serving:
         body, tree = request.body, self.volume.tree
         replaced = self.volume.state.entries(body.directory).get(body.new_name, 0)
         planned = tree.rename(request.node, body.name, body.directory, body.new_name, time.time_ns(), flags=body.flags)
+        if replaced and self.volume.patch(planned.ino) is None:
+            raise NeedSync(planned.ino)  # else whoever takes the log over has neither the old bytes under that name, nor the new ones
         self._commit(
             mount,
             request,
@@ -308,6 +321,10 @@ class Serving:
 
     def _setxattr(self, mount: Mount, request: Request) -> Parts:
         body = request.body
+        if not body.name.startswith(NAMESPACES):
+            refuse(errno.EOPNOTSUPP)
+        if body.name in NAMESPACES:
+            refuse(errno.EINVAL)
         planned = self.volume.tree.set_xattr(request.node, body.name, bytes(body.value), time.time_ns(), flags=body.flags)
         self._commit(mount, request, planned, inodes=(request.node,))
         return ()
@@ -333,9 +350,10 @@ class Serving:
     # data
 
     def _open(self, mount: Mount, request: Request) -> Parts:
-        inode = bytes_of.regular(self.volume.tree, request.node)
-        if request.body.flags & os.O_TRUNC and inode.size:
-            self._commit(mount, request, bytes_of.cut(self.volume.tree, request.node, 0, time.time_ns()), inodes=(request.node,))
+        bytes_of.regular(self.volume.tree, request.node)
+        if request.body.flags & os.O_TRUNC:
+            wanted = Wanted(kill_suidgid=bool(request.body.open_flags & OPEN_KILL_SUIDGID))
+            self._commit(mount, request, bytes_of.cut(self.volume.tree, request.node, 0, time.time_ns(), wanted), inodes=(request.node,))
         return self._opened(mount, request)
 
     def _read(self, _mount: Mount, request: Request) -> Parts:
@@ -391,6 +409,8 @@ class Serving:
     _fsyncdir = _syncfs = _fsync
 
     def _flush(self, mount: Mount, request: Request) -> Parts:
+        if request.node in self.volume.state.inodes:
+            self.volume.patch(request.node)  # what little was written is in the log with the next things; much in some seconds
         self.locking.closed(request.node, mount.number, request.body.lock_owner, whole=False)
         return ()
 
@@ -404,30 +424,22 @@ class Serving:
 
     def _opendir(self, _mount: Mount, request: Request) -> Parts:
         self.volume.tree.directory(request.node)
-        fh, self._next_fh = self._next_fh, self._next_fh + 1
-        return (replies.opened(fh),)
+        return (replies.opened(self._listings.open()),)
 
     def _releasedir(self, _mount: Mount, request: Request) -> Parts:
-        self._listings.pop(request.body.fh, None)
+        self._listings.close(request.body.fh)
         return ()
 
     def _readdir(self, mount: Mount, request: Request) -> Parts:
-        body, tree = request.body, self.volume.tree
-        here = tree.directory(request.node)
-        names = self._listings.get(body.fh)
-        if names is None or body.offset == 0:
-            names = [(b".", here.ino), (b"..", here.parent), *self.volume.state.entries(request.node).items()]
-            self._listings[body.fh] = names
+        body, inodes = request.body, self.volume.state.inodes
+        self.volume.tree.directory(request.node)
         plus = request.op == Op.READDIRPLUS
         listing = Listing(body.size, plus=plus)
-        inodes = self.volume.state.inodes
-        for at in range(body.offset, len(names)):
-            name, ino = names[at]
-            inode = inodes.get(ino)
-            if inode is None or (at > 1 and self.volume.state.entries(request.node).get(name) != ino):
-                continue  # it is gone meanwhile
-            known = at > 1
-            if not listing.add(name, self._attributes(inode), at + 1, mount.kept, known=known):
+        for name, ino, cookie in self._listings.read(body.fh, self.volume.state, request.node, body.offset):
+            known = name not in DOTS
+            if (inode := inodes.get(ino)) is None:
+                continue
+            if not listing.add(name, self._attributes(inode), cookie, mount.kept, known=known):
                 break
             if plus and known:
                 mount.knowing.knows(ino)

@@ -34,6 +34,8 @@ class Visiting:
         self._connecting = asyncio.Lock()
         self.owners = 0
         """How many connections to an owner there have been."""
+        self.mounts: set[int] = set()
+        """The numbers of those that are served."""
         self._staying: set[asyncio.Task[None]] = set()
 
     async def peer(self) -> Peer:
@@ -48,8 +50,18 @@ class Visiting:
             return self._peer
 
     async def _stay(self, peer: Peer) -> None:
+        """Be there, and be there again when the connection has ended: an owner that hears nothing of a node forgets what its programs hold."""
         with contextlib.suppress(UniosError):
-            await peer.call("stay", Stay(self._kernel.folder.name), Empty)
+            await peer.call("stay", Stay(self._kernel.folder.name, tuple(self.mounts), self.owners > 1), Empty)
+        while self.mounts and self._peer is peer:
+            with contextlib.suppress(UniosError):
+                await self.peer()
+            await asyncio.sleep(AGAIN_S)
+
+    async def tell(self, mount: int, data: bytes) -> None:
+        """Pass on what has no answer, once: what is counted must not be counted twice."""
+        with contextlib.suppress(UniosError):
+            await (await self.peer()).call("ask", Ask(mount, data), Told)
 
     async def ask(self, mount: int, data: bytes, *, known: bool) -> Told:
         """Ask, until there is an answer."""
@@ -82,6 +94,8 @@ class VisitingMount:
         self._visiting, self._holds, self._gone, self._known = visiting, holds, gone, known
         self._loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
+        self.keeps = False
+        visiting.mounts.add(number)
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"mount-{self.number}", daemon=True).start()
@@ -101,9 +115,10 @@ class VisitingMount:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, request: Request, data: bytes) -> None:
-        told = await self._visiting.ask(self.number, data, known=self._known)
-        if request.op in UNANSWERED or told.error < 0:
+        if request.op in UNANSWERED:
+            await self._visiting.tell(self.number, data)
             return
+        told = await self._visiting.ask(self.number, data, known=self._known)
         with contextlib.suppress(ChannelUnmounted):
             if told.error:
                 self.channel.refuse(request, told.error)
@@ -111,6 +126,8 @@ class VisitingMount:
                 self.channel.answer(request, told.data)
 
     def _leave(self) -> None:
+        self._visiting.mounts.discard(self.number)
+
         async def tell() -> None:
             with contextlib.suppress(UniosError):
                 await (await self._visiting.peer()).call("unmounted", Unmounted(self.number), Empty)

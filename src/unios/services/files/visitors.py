@@ -65,7 +65,8 @@ class Visitor:
         def settle(error: OSError | None) -> None:
             self._loop.call_soon_threadsafe(_settle, waiting, told if error is None else Told(error.errno or errno.EIO))
 
-        if request.op in WRITING and not told.error:
+        dirty = request.op == Op.READ and self._volume.staging.is_dirty(request.node)
+        if (dirty or request.op in WRITING) and not told.error:
             self._sync(request.node, settle)
         else:
             self._replicating.when(self._volume.journal.at, settle)
@@ -114,7 +115,7 @@ class Visitors:
         if ask.again:
             data[15] |= abi.RESENT >> 56
         request = decode(memoryview(data))
-        visitor = self._visitor(stamp.node, ask)
+        visitor = self._visitor(stamp.node, ask.mount, known=ask.known)
         if request.op in UNANSWERED:
             self._pool.submit(self._one, visitor, request)
             return Told(-1)
@@ -126,14 +127,16 @@ class Visitors:
         self._owning.recall(self._involved(request), begin)
         return await waiting
 
-    def _visitor(self, node: str, ask: Ask) -> Visitor:
-        visitor = self._all.get(ask.mount)
-        if visitor is None:
-            visitor = self._all[ask.mount] = Visitor(ask.mount, node, self._serving, self._replicating, self._owning.sync)
-            if ask.known:
-                with self._serving.volume.lock:
+    def _visitor(self, node: str, number: int, *, known: bool) -> Visitor:
+        if (visitor := self._all.get(number)) is not None:
+            return visitor
+        with self._serving.volume.lock:
+            visitor = self._all.get(number)
+            if visitor is None:
+                visitor = self._all[number] = Visitor(number, node, self._serving, self._replicating, self._owning.sync)
+                if known:
                     visitor.knowing.adopted()
-        return visitor
+            return visitor
 
     def _one(self, visitor: Visitor, request: Request) -> None:
         self._serving.one(visitor, request)
@@ -145,7 +148,14 @@ class Visitors:
             found.append(self._serving.volume.state.entries(request.node).get(os.fsencode(request.body.name), 0))
         return tuple(ino for ino in found if ino)
 
-    async def _stay(self, node: str, _stay: Stay, call: Call) -> None:
+    @property
+    def numbers(self) -> set[int]:
+        """Those of all of them."""
+        return set(self._all)
+
+    async def _stay(self, node: str, stay: Stay, call: Call) -> None:
+        for number in stay.mounts if stay.known else ():
+            await asyncio.to_thread(self._visitor, node, number, known=True)
         self._here[node] = self._here.get(node, 0) + 1
         try:
             await call.peer.closed()
