@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.e2e.system import System, wait_for
 from tests.fuse.mounted import needs_fuse
 from unios.fuse import mounting
 from unios.kernel import runfiles
+from unios.services.files.visitors import GRACE_S
 
 pytestmark = needs_fuse
 WORK = """
@@ -174,6 +176,112 @@ except BlockingIOError:
                 assert waits.stdout is not None and waits.stdout.readline() == "held\n"
                 waits.stdin.close()  # type: ignore[union-attr]
                 waits.wait()
+
+
+def test_locks_and_open_files_of_a_node_live_as_long_as_it_does() -> None:
+    """Its kernel dies while nothing is asked; the owner's service and kernel die; and at last its node does."""
+    holds = """
+descriptor = os.open(sys.argv[1] + "/lock", os.O_CREAT | os.O_RDWR)
+fcntl.flock(descriptor, fcntl.LOCK_EX)
+kept = os.open(sys.argv[1] + "/kept", os.O_CREAT | os.O_RDWR)
+os.write(kept, b"hello")
+os.unlink(sys.argv[1] + "/kept")
+print("held", flush=True)
+for line in sys.stdin:
+    print(os.pread(kept, 10, 0).decode(), flush=True)
+"""
+    tries = """
+descriptor = os.open(sys.argv[1] + "/lock", os.O_RDWR)
+try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("held")
+except BlockingIOError:
+    print("busy")
+"""
+    with Mounted(2) as system:
+        owner = system.owner()
+        other = next(name for name in system.folders if name != owner)
+        holder = system.program(holds, system.folders[other])
+        assert holder.stdin is not None and holder.stdout is not None and holder.stdout.readline() == "held\n"
+        for name, parts in ((other, ("kernel",)), (owner, ("kernel", "files"))):
+            for part in parts:
+                system.kill(name, part)
+            time.sleep(GRACE_S + 2)  # what is of nobody would be gone by then
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+            assert holder.stdout.readline() == "hello\n"
+            assert system.run(tries, system.folders[owner]) == "busy"
+        system.power_cut(other)
+        wait_for(lambda: system.run(tries, system.folders[owner]), lambda said: said == "held", "the lock of a node that is lost is free", 30)
+        holder.kill()
+        holder.communicate()
+
+
+def test_locks_of_an_owner_that_is_lost_are_free() -> None:
+    holds = """
+descriptor = os.open(sys.argv[1] + "/lock", os.O_CREAT | os.O_RDWR)
+fcntl.flock(descriptor, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+    with Mounted(2) as system:
+        owner = system.owner()
+        other = next(name for name in system.folders if name != owner)
+        holder = system.program(holds, system.folders[owner])
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        waits = system.program(holds, system.folders[other])
+        system.power_cut(owner)
+        assert waits.stdout is not None and waits.stdout.readline() == "held\n"
+        for program in (waits, holder):
+            program.kill()
+            program.communicate()
+
+
+def test_a_file_that_took_another_ones_place_has_its_bytes_or_the_other_ones() -> None:
+    """As editors do: written aside, and renamed, without fsync; and then the machine is lost."""
+    writes = """
+name = sys.argv[1] + "/configuration"
+with open(name, "w") as file:
+    file.write("before")
+    os.fsync(file.fileno())
+with open(name + ".tmp", "w") as file:
+    file.write("after" * int(sys.argv[2]))
+os.rename(name + ".tmp", name)
+print("done", flush=True)
+"""
+    with Mounted(2) as system:
+        owner = system.owner()
+        other = next(name for name in system.folders if name != owner)
+        for times in (1, 100_000):
+            system.run(writes, system.folders[owner], times)
+        system.power_cut(owner)
+        said = system.run("print(open(sys.argv[1] + '/configuration').read())", system.folders[other])
+        assert said in ("after", "after" * 100_000)
+
+
+def test_two_mounts_of_a_node_and_one_of_another_change_one_directory_at_a_time() -> None:
+    work = """
+folder = sys.argv[1] + "/shared"
+os.makedirs(folder, exist_ok=True)
+for n in range(150):
+    path = f"{folder}/{sys.argv[2]}.{n}"
+    open(path, "w").close()
+    os.rename(path, path + "r")
+    os.unlink(path + "r")
+"""
+    with Mounted(2) as system:
+        owner = system.owner()
+        second = system.place / "second"
+        second.mkdir()
+        try:
+            system.unios("--node", owner, "mount", str(second))
+            programs = [system.program(work, folder, at) for at, folder in enumerate([*system.folders.values(), second])]
+            for program in programs:
+                said, _ = program.communicate()
+                assert program.returncode == 0, said
+            assert system.run("print(os.listdir(sys.argv[1] + '/shared'))", second) == "[]"
+        finally:
+            system.unios("--node", owner, "umount", str(second))
 
 
 def test_bytes_in_mapped_memory_are_seen_by_another_node() -> None:
