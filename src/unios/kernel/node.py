@@ -22,7 +22,7 @@ from unios.core.rules import POLICY_KEY, PolicyRule, Rule
 from unios.core.rules import PREFIX as RULES
 from unios.core.sequences import ARRIVAL, EXIT, FENCE, HOUSEKEEPING, LEASE, LINK
 from unios.errors import UniosError
-from unios.kernel import keys, offering, parts, runfiles, sequencer, system
+from unios.kernel import keys, offering, parts, quorum_member, runfiles, sequencer, system
 from unios.kernel.acquaintance import Acquaintance
 from unios.kernel.addresses import Addresses
 from unios.kernel.admission import Admission
@@ -283,7 +283,8 @@ class Node:
             listed = json.loads((self.folder.run / "parts").read_text())
         except (OSError, ValueError):
             listed = []
-        yield from map(service_view, listed)
+        leaves = quorum_member.leaves(self.folder)
+        yield from (view for view in map(service_view, listed) if not (leaves and view.name == "member" and view.state == "waiting"))
 
     def notes(self) -> Iterator[str]:
         """Return what merely is so, and what that means, as sentences."""

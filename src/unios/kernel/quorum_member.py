@@ -86,6 +86,15 @@ def read(folder: NodeFolder) -> MemberFile | None:
         raise DataLost(f"{path} is damaged ({error}): `unios leave` and join again") from error
 
 
+def leaves(folder: NodeFolder) -> bool:
+    """Return whether the others are letting a node's member go: its etcd ends when one has, and is started again until all have."""
+    try:
+        member = read(folder)
+    except DataLost:
+        return False
+    return member is not None and member.leaving
+
+
 def binary() -> str:
     """Return where etcd is, "" if it is not found."""
     return shutil.which("etcd") or shutil.which("etcd", path=os.pathsep.join(PATHS)) or ""
