@@ -145,3 +145,22 @@ def test_pages_may_be_held_of_what_is_open_for_writing_and_of_everything_after_t
     assert mount.may_hold(2)
     mount.adopted()
     assert mount.may_hold(3)
+
+
+def test_a_mount_that_nobody_reads_any_more_ends_the_process(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, ended, codes = World(volume, PlayedChannel(create(b"a"))), threading.Event(), list[int]()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    def fails() -> Request:
+        raise OSError(22, "no reason")
+
+    monkeypatch.setattr(mounts_of.os, "_exit", leave)
+    monkeypatch.setattr(world.channel, "read", fails)
+    world.mount.start()
+    assert ended.wait(20) and codes == [mounts_of.DEFECT] and not world.gone.is_set()
+    assert "no reason" in capsys.readouterr().err

@@ -203,3 +203,36 @@ def test_what_was_done_is_there_after_the_process_and_what_was_synced_after_the_
     assert world.counts["sealed"] + world.counts["patched"], world.counts
     world.volume.journal.close()
     world.volume.stage.close()
+
+
+def test_bytes_of_which_a_block_is_being_made_are_not_in_the_log_yet(tmp_path: Path) -> None:
+    """Closing the file, or renaming it over another, meanwhile must not say so: its machine may be lost before the block is there."""
+    world = World(tmp_path, 0)
+    volume = world.volume
+    ino = volume.commit(volume.tree.make(1, b"a", stat.S_IFREG | 0o644, ROOT, 2))
+    volume.write(ino, 0, b"x" * 200_000, 3)
+    (index, staged) = next(iter(volume.staging.of(ino).items()))
+    data = volume.take(ino, index, staged)
+    assert volume.patch(ino) is None
+    volume.write(ino, 5, b"meanwhile", 4)
+    assert volume.patch(ino) is None
+    world.lost()
+    assert world.volume.state.inodes[ino].size == 0
+    for how in ("sealed", "not"):
+        ino = world.volume.commit(world.volume.tree.make(1, how.encode(), stat.S_IFREG | 0o644, ROOT, 5))
+        world.volume.write(ino, 0, b"y" * 1_000, 6)
+        (index, staged) = next(iter(world.volume.staging.of(ino).items()))
+        data = world.volume.take(ino, index, staged)
+        assert world.volume.patch(ino) is None
+        if how == "sealed":
+            world.blocks[name_of(data)] = data
+            world.volume.sealed(ino, {index: (staged, staged.version, name_of(data), len(data))}, len(data))
+        else:
+            world.volume.not_sealed(staged, len(data))
+        assert world.volume.patch(ino) is not None
+    world.lost()
+    for name, ino in world.volume.state.entries(1).items():
+        if name != b"a":
+            assert world.content(ino) == b"y" * 1_000, name
+    world.volume.journal.close()
+    world.volume.stage.close()

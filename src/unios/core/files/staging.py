@@ -29,7 +29,7 @@ def slot_of(block: bytes) -> int | None:
 class Staged:
     """A block in the making. Bytes `low` to before `high` are not in the log; none if they are not in that order."""
 
-    __slots__ = ("at", "base", "high", "logged", "low", "patched", "since_s", "slot", "version")
+    __slots__ = ("at", "base", "high", "logged", "low", "patched", "since_s", "slot", "taken", "version")
 
     def __init__(self, slot: int, base: Extent | None, at: int, since_s: float) -> None:
         self.slot, self.at, self.since_s = slot, at, since_s
@@ -40,6 +40,8 @@ class Staged:
         self.low, self.high = BLOCK_BYTES, 0
         self.patched = 0
         """The first entry with a patch of it, 0: none."""
+        self.taken = False
+        """Whether a block is being made of it: what it had then is not in the log before that is over."""
         self.version = 0
         """Counts what was written."""
 

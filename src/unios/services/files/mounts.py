@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import sys
 import threading
 import time
 import traceback
@@ -22,7 +23,15 @@ from unios.services.files.serving import Serving
 KEPT: Final = Kept(3_600_000, 3_600_000)
 """Whoever else changes something has that told here first."""
 FROZEN_S: Final = 0.02
+DEFECT: Final = 70
 Told = tuple[Notice, bytes]
+
+
+def give_up() -> None:
+    """End this process at once, so that another takes its place; what was asked is asked again."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(DEFECT)
 
 
 class LocalMount:
@@ -61,6 +70,8 @@ class LocalMount:
                 one(self, request)
         except Unmounted:
             self._leave()
+        except BaseException:  # noqa: BLE001 a defect: with nobody who reads, whoever is in the mount would wait for ever
+            give_up()
 
     def _leave(self) -> None:
         volume = self._serving.volume

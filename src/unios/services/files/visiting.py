@@ -15,6 +15,7 @@ from unios.errors import UniosError
 from unios.fuse.channel import Channel
 from unios.fuse.channel import Unmounted as ChannelUnmounted
 from unios.fuse.requests import Request
+from unios.services.files.mounts import give_up
 from unios.services.files.visitors import UNANSWERED
 from unios.wire.filing import PORT, Ask, Stay, Told, Unmounted
 from unios.wire.operations import Empty
@@ -108,6 +109,8 @@ class VisitingMount:
                 self._loop.call_soon_threadsafe(self._begin, request, self.channel.raw)
         except ChannelUnmounted:
             self._loop.call_soon_threadsafe(self._leave)
+        except BaseException:  # noqa: BLE001 as in LocalMount
+            give_up()
 
     def _begin(self, request: Request, data: bytes) -> None:
         task = self._loop.create_task(self._ask(request, data))

@@ -308,9 +308,12 @@ class Volume:
     # syncing
 
     def patch(self, ino: int) -> int | None:
-        """Give the log what it lacks of a file, if that is little; return the entry after which it is there, None if it is much: then `take` and `sealed`."""
+        """Give the log what it lacks of a file, if that is little; return the entry after which it is there, None if it is much, or is on its way: then `take`
+        and `sealed`."""
         if not self.staging.is_dirty(ino):
             return self.journal.at
+        if any(staged.taken for staged in self.staging.of(ino).values()):
+            return None
         dirty = [(index, staged) for index, staged in self.staging.of(ino).items() if staged.is_dirty]
         if sum(staged.high - staged.low for _index, staged in dirty) > PATCH_BYTES_MAX:
             return None
@@ -328,12 +331,12 @@ class Volume:
         """Return what is in a block in the making, for a block to be made of it; what is written from now on counts as not in the log."""
         extent = self.state.extents(ino)[index]
         data = self.stage.read(staged.slot, 0, extent.length)
-        staged.low, staged.high = BLOCK_BYTES, 0
+        staged.low, staged.high, staged.taken = BLOCK_BYTES, 0, True
         return data
 
     def not_sealed(self, staged: Staged, length: int) -> None:
         """No block could be made of it: the log lacks it still."""
-        staged.low, staged.high = 0, max(staged.high, length)
+        staged.low, staged.high, staged.taken = 0, max(staged.high, length), False
 
     def sealed(self, ino: int, made: dict[int, tuple[Staged, int, bytes, int]], upto: int) -> int:
         """Blocks were made and are kept: index -> (of what, its version then, name, length). `upto`: so long the file is in the log with them, at least.
@@ -342,10 +345,11 @@ class Volume:
         inode = self.state.inodes.get(ino)
         if inode is None or not there:
             return self.journal.at
+        others = [staged for index, staged in self.staging.of(ino).items() if index not in there]
         extents = {index: Extent(one[2], min(one[3], self.state.extents(ino)[index].length)) for index, one in there.items()}
         local = tuple(PutExtent(ino, index, extents[index]) for index, one in there.items() if one[0].version == one[1])
         length = None
-        if self.staging.is_dirty(ino) and any(staged.is_dirty for staged in self.staging.of(ino).values()):
+        if self.staging.is_dirty(ino) and (any(one[0].is_dirty for one in there.values()) or any(one.is_dirty or one.taken for one in others)):
             ends = (index * BLOCK_BYTES + extent.length for index, extent in extents.items())
             length = max(self.staging.length(ino) or 0, min(upto, inode.size), *ends)
         logged = inode if length is None else msgspec.structs.replace(inode, size=min(inode.size, length))
@@ -367,6 +371,7 @@ class Volume:
         for change in image:
             if isinstance(change, PutExtent) and (staged := self.staging.get(ino, change.index)) is not None:
                 staged.base, staged.logged, staged.patched, staged.since_s = change.extent, change.extent.length, 0, time.monotonic()
+                staged.taken = False
 
 
 def _is_of_slot(change: Change) -> TypeGuard[PutExtent]:
