@@ -150,14 +150,6 @@ def test_a_copy_that_is_there_is_not_written_again(stage: Stage) -> None:
     assert stage.cached(b"block") == there and stage._next == following
 
 
-def test_half_of_the_copies_go_when_room_is_needed(stage: Stage) -> None:
-    for at in range(6):
-        stage.put(b"%d" % at, b"x")
-    stage.uncache()
-    assert [at for at in range(6) if stage.cached(b"%d" % at) is not None] == [3, 4, 5]
-    assert len({stage.take() for _ in range(3)} | set(stage._cached.values())) == 6 and stage._next == 6
-
-
 # what the disk does
 
 

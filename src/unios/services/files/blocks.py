@@ -14,6 +14,7 @@ from unios.client import blocks
 from unios.client.connection import Connection
 from unios.core.files.staging import Staged
 from unios.errors import NoRoom, UniosError
+from unios.services.files.replicating import Then
 from unios.services.files.volume import Volume
 from unios.wire.home import NodeFolder
 
@@ -26,9 +27,13 @@ IDLE_S: Final = 5.0
 """So long after it was begun a block in the making becomes one, unasked."""
 STAGED_MAX: Final = 4_096
 """Blocks in the making; over it what changes something waits."""
-Then = Callable[[OSError | None], None]
 Item = tuple[int, int, Staged, int, bytes]
 """(file, index, block in the making, its version, its bytes)"""
+
+
+def connect(folder: NodeFolder) -> Connection:
+    """Return a connection to the node's kernel, for one thread."""
+    return Connection(folder.path.parent.parent, folder.name, role="files")
 
 
 class Blocks:
@@ -54,7 +59,7 @@ class Blocks:
     def _connection(self) -> Connection:
         found: Connection | None = getattr(self._mine, "connection", None)
         if found is None:
-            found = self._mine.connection = Connection(self._folder.path.parent.parent, self._folder.name, role="files")
+            found = self._mine.connection = connect(self._folder)
         return found
 
     def _submit(self, work: Callable[[], None], failed: Then) -> None:

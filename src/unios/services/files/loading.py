@@ -4,17 +4,18 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from unios.client.aio import Kernel
-from unios.client.connection import Connection
 from unios.client.log import LogReader, LogWriter
 from unios.core.files.changes import Changes
 from unios.core.files.entry import Began, Entry, decode, encode
 from unios.core.files.inode import Owner
 from unios.errors import DataLost, NotFound
 from unios.services.files import snapshots
+from unios.services.files.blocks import connect
 from unios.services.files.journal import Journal
 from unios.services.files.owning import Owning
 from unios.services.files.replicating import Replicating
@@ -45,7 +46,7 @@ async def load(kernel: Kernel, root: RootRecord, writer: LogWriter, replicating:
 
 
 def _snapshot(kernel: Kernel, root: RootRecord) -> list[Changes]:
-    with Connection(kernel.folder.path.parent.parent, kernel.folder.name, role="files") as connection:
+    with connect(kernel.folder) as connection:
         return list(snapshots.read(connection, root.blocks))
 
 
@@ -73,7 +74,7 @@ class _Building:
         self._kernel, self._replicating = kernel, replicating
         self._folder = kernel.folder.path / "files"
 
-    def build(self, at: int, parts: list[Changes], entries: list[Entry], token: str, begin: "object") -> Owning:
+    def build(self, at: int, parts: list[Changes], entries: list[Entry], token: str, begin: Callable[[str], None]) -> Owning:
         """Put it together, in a thread."""
         last = max((entry.at for entry in entries), default=0)
         last = max(last, at)
@@ -92,7 +93,7 @@ class _Building:
             volume.recall(journal.read(), last)
             stage.keep_only({staged.slot for _ino, _index, staged in volume.staging.all()})
         else:
-            begin(volume.journal.token)  # type: ignore[operator]
+            begin(volume.journal.token)
             volume.begin()
             self._tidy_others(volume.journal.token)
         if not volume.state.inodes:

@@ -13,15 +13,14 @@ from unios.client.connection import Connection
 from unios.errors import DataLost
 from unios.fuse import replies
 from unios.fuse.channel import Unmounted
-from unios.services.files.blocks import Blocks
+from unios.services.files.blocks import Blocks, connect
 from unios.services.files.mounts import LocalMount, Told
-from unios.services.files.replicating import Replicating
+from unios.services.files.replicating import Replicating, Then
 from unios.services.files.serving import Mount, Serving
 from unios.services.files.volume import Volume
 
 TIDY_S: Final = 1.0
 RETRY_S: Final = 0.05
-Then = Callable[[OSError | None], None]
 
 
 class News:
@@ -122,7 +121,7 @@ class Owning:
 
     def connection(self) -> Connection:
         """Return a connection for one thread, which closes it."""
-        return Connection(self._kernel.folder.path.parent.parent, self._kernel.folder.name, role="files")
+        return connect(self._kernel.folder)
 
     def free_bytes(self) -> tuple[int, int, int]:
         found = os.statvfs(self._kernel.folder.path)

@@ -23,7 +23,7 @@ from unios.fuse import session
 from unios.fuse.channel import Channel
 from unios.fuse.session import Session
 from unios.limits import BEAT_MS
-from unios.services.files.claiming import Claim
+from unios.services.files.claiming import OWNER, Claim, OwnerRecord
 from unios.services.files.loading import LOG, load
 from unios.services.files.mounts import LocalMount
 from unios.services.files.owning import Owning
@@ -32,14 +32,15 @@ from unios.services.files.rooting import Rooting, root_of
 from unios.services.files.visiting import Visiting, VisitingMount
 from unios.services.files.visitors import GRACE_S, Visitors
 from unios.store.client import StoreClient
+from unios.store.mirror import Mirror
 from unios.wire.filing import PORT
 from unios.wire.home import NodeFolder
 from unios.wire.mounts import GiveMount, ListMounts, Mount, MountsView, MountView, NoteMount, OfMount, OpenMount, Unmounted
 from unios.wire.operations import Empty
 
 RETRY_S: Final = 0.05
-LOOK_S: Final = 0.25
-"""How often a node that does not own the tree looks whether somebody does."""
+AGAIN_S: Final = 0.25
+"""After a tree without an owner could not be taken, since somebody else was first or this node's lease is not there: what is known of that is on its way."""
 WAIT_MS: Final = 20_000
 
 
@@ -111,8 +112,12 @@ class Files:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             mounts = group.create_task(self._look_after_mounts(lambda view, descriptor: self._visitor(visiting, view, descriptor, loop)))
-            while not await self._may_own():
-                await asyncio.sleep(LOOK_S)
+            owner = Mirror(self._store, OWNER, OwnerRecord)
+            watching = group.create_task(owner.run())
+            await owner.wait_complete()
+            while await owner.wait_for(OWNER, lambda found: found is None) or not await self._may_own():
+                await asyncio.sleep(AGAIN_S)
+            watching.cancel()
             mounts.cancel()
 
     async def _may_own(self) -> bool:

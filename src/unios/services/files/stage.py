@@ -103,9 +103,3 @@ class Stage:
                 self.free(slot)
                 raise
             self.keep(block, slot)
-
-    def uncache(self) -> None:
-        """Let go of half of the copies, as when the disk is full."""
-        for _ in range(len(self._cached) // 2):
-            _block, slot = self._cached.popitem(last=False)
-            self.free(slot)

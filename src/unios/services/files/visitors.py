@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,8 @@ from unios.fuse.abi import Op
 from unios.fuse.decoding import decode
 from unios.fuse.requests import Request
 from unios.services.files.knowing import Knowing
-from unios.services.files.owning import Owning, Then
-from unios.services.files.replicating import Replicating
+from unios.services.files.owning import Owning
+from unios.services.files.replicating import Replicating, Then
 from unios.services.files.serving import Serving
 from unios.wire.filing import Ask, Stay, Told, Unmounted
 from unios.wire.operations import Accepted, Empty
@@ -144,8 +143,8 @@ class Visitors:
     def _involved(self, request: Request) -> tuple[int, ...]:
         """Return the files of which the newest bytes, or length, matter to a request."""
         found = [request.node]
-        if request.op in NAMED and hasattr(request.body, "name"):
-            found.append(self._serving.volume.state.entries(request.node).get(os.fsencode(request.body.name), 0))
+        if request.op in NAMED:
+            found.append(self._serving.volume.state.entries(request.node).get(request.body.name, 0))
         return tuple(ino for ino in found if ino)
 
     @property
